@@ -1,0 +1,1 @@
+"""The edbjobs service: queues, runs and watches Ansys HFSS solves."""

@@ -1,0 +1,43 @@
+"""What the service may use, and what a host has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class UserLimits:
+    """Caps of one user; 0 is no cap, and None no ceiling of priority."""
+
+    max_running_jobs: int = 0
+    max_cores: int = 0
+    max_priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits in force. Field names, units and the meaning of 0 are those of ``edbjobs.v1.Limits``."""
+
+    max_concurrent_jobs: int = 1
+    max_cores: int = 0
+    max_memory_mib: int = 0
+    max_cluster_jobs: int = 0
+    licenses: Mapping[str, int] = field(default_factory=dict)
+    max_cpu_percent: float = 0.0
+    min_memory_gb: float = 0.0
+    min_disk_gb: float = 0.0
+    default_user: UserLimits = field(default_factory=UserLimits)
+    users: Mapping[str, UserLimits] = field(default_factory=dict)
+
+    def of_user(self, user: str) -> UserLimits:
+        """Caps that hold for a user."""
+        return self.users.get(user, self.default_user)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the host has: logical processors the service may use, and memory in MiB."""
+
+    cores: int
+    memory_mib: int

@@ -1,0 +1,1 @@
+"""The log of revisions and its watchers."""

@@ -1,0 +1,1 @@
+"""AEDT: installed releases, projects, command lines, logs, and what a run's end means."""

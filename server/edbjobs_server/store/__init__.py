@@ -1,0 +1,1 @@
+"""What is on disk: one SQLite file, one writer thread, reader threads."""
