@@ -1,0 +1,157 @@
+"""Configuration models to messages of the contract and back.
+
+The service reads a message on every submit, so reading walks the set fields only (``ListFields``) and
+leaves the checking to pydantic's one pass; ``json_format`` takes ten times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
+from edbjobs._enums import EndReason, ExistingResults, SchedulerType, Word, from_number, to_number
+from edbjobs.v1 import job_config_pb2 as pb
+
+if TYPE_CHECKING:
+    from edbjobs.config import HFSSSimulationConfig
+
+__all__ = ["duration", "read_message", "timestamp", "write_message"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def read_message(message: Message) -> dict[str, Any]:
+    """Turn the set fields of a message into arguments of the model of the same shape."""
+    values: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        name = field.name
+        convert = _READ.get(name)
+        values[name] = value if convert is None else convert(value)
+    return values
+
+
+def duration(value: timedelta) -> Duration:
+    """Make a Duration."""
+    message = Duration()
+    message.FromTimedelta(value)
+    return message
+
+
+def timestamp(value: datetime) -> Timestamp:
+    """Make a Timestamp from an aware datetime."""
+    message = Timestamp()
+    message.FromDatetime(value.astimezone(timezone.utc))
+    return message
+
+
+def _read_duration(message: Duration) -> timedelta | str:
+    try:
+        return timedelta(seconds=message.seconds, microseconds=message.nanos / 1000)
+    except OverflowError:
+        return f"{message.seconds} s"  # no duration: refused by the model, with the field's name
+
+
+def _read_time(message: Timestamp) -> datetime | str:
+    try:
+        return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos / 1000)
+    except OverflowError:
+        return f"{message.seconds} s"
+
+
+def _read_scheduler(number: int) -> SchedulerType | str:
+    kind = from_number(SchedulerType, number)
+    # A scheduler this release does not know must not become "as the service decides".
+    return kind if kind is not SchedulerType.NONE or number == 0 else f"number {number}"
+
+
+def _read_existing(number: int) -> ExistingResults | str:
+    # Likewise: an unknown wish must not become "keep".
+    return from_number(ExistingResults, number) if 0 <= number <= 3 else f"number {number}"
+
+
+def _read_reasons(numbers: Any) -> list[EndReason]:
+    return [from_number(EndReason, number) for number in numbers]
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "machine_nodes": lambda nodes: [read_message(node) for node in nodes],
+    "layout_options": read_message,
+    "scheduler_options": read_message,
+    "retry": read_message,
+    "scheduler_type": _read_scheduler,
+    "existing_results": _read_existing,
+    "reasons": _read_reasons,
+    "extra": dict,
+    "environment": dict,
+    "labels": dict,
+    "batch_options": dict,
+    "wall_clock_limit": _read_duration,
+    "cancel_grace": _read_duration,
+    "license_wait_limit": _read_duration,
+    "initial_backoff": _read_duration,
+    "max_backoff": _read_duration,
+    "not_before": _read_time,
+}
+
+
+def write_message(config: HFSSSimulationConfig) -> pb.JobConfig:
+    """Write what differs from the defaults: in the contract an absent field has its default."""
+    values = _changed(
+        config, skip=("jobid", "user", "machine_nodes", "layout_options", "scheduler_options", "retry")
+    )
+    if "licenses" in values:
+        values["licenses"] = dict(config.licenses)
+    message = pb.JobConfig(**values)
+    message.machine_nodes.extend(_node(node) for node in config.machine_nodes)
+    if config.layout_options != HFSS3DLayoutBatchOptions():
+        message.layout_options.CopyFrom(pb.LayoutOptions(**_changed(config.layout_options)))
+    if config.scheduler_options != SchedulerOptions():
+        message.scheduler_options.CopyFrom(pb.SchedulerOptions(**_changed(config.scheduler_options)))
+    if config.retry != RetryPolicy():
+        message.retry.CopyFrom(pb.RetryPolicy(**_changed(config.retry)))
+    return message
+
+
+def _node(node: MachineNode) -> pb.MachineNode:
+    # Written whole: its defaults are part of what AEDT gets, and a set that is empty would say nothing.
+    return pb.MachineNode(
+        hostname=node.hostname,
+        cores=node.cores,
+        max_cores=node.max_cores,
+        utilization=node.utilization,
+        tasks=node.tasks,
+        gpus=node.gpus,
+    )
+
+
+def _changed(model: Model, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    values = {}
+    for name, default in _defaults(type(model)).items():
+        value = getattr(model, name)
+        if value != default and name not in skip:
+            values[name] = _plain(value)
+    return values
+
+
+@cache
+def _defaults(kind: type[Model]) -> Mapping[str, Any]:
+    return {name: field.get_default(call_default_factory=True) for name, field in kind.model_fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Word):
+        return to_number(value)
+    if isinstance(value, timedelta):
+        return duration(value)
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

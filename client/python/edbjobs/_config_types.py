@@ -1,0 +1,159 @@
+"""Constrained types of the configuration models, and how their errors are told to people."""
+
+from __future__ import annotations
+
+import ntpath
+import posixpath
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+__all__ = [
+    "Backoff",
+    "BatchOptions",
+    "EnvironmentMap",
+    "Grace",
+    "HostName",
+    "JobId",
+    "LabelMap",
+    "LicenseMap",
+    "LimitDuration",
+    "Number",
+    "OptionText",
+    "ProjectPath",
+    "SelectorText",
+    "Text",
+    "field_errors",
+    "is_absolute",
+]
+
+INT32_MAX = 2**31 - 1
+
+# Line breaks and control characters of ASCII, Latin-1 and Unicode: none of them may reach a script or a
+# command line, where a line break would begin a directive of its own.
+_NO_CONTROL = "\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029"
+_TEXT = f"^[^{_NO_CONTROL}]*$"
+# AEDT's batch options are written 'name'='value': a quote would end the value and begin another option.
+_OPTION = f"^[^{_NO_CONTROL}'\"]*$"
+# Design, mode and setup are joined by ":" after -batchsolve, and a leading "-" would be read as an option.
+_SELECTOR = f"^([^-:{_NO_CONTROL}'\"][^:{_NO_CONTROL}'\"]*)?$"
+_JOB_ID = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_OPTIONAL_JOB_ID = "^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$"
+_ENVIRONMENT_NAME = "^[A-Za-z_][A-Za-z0-9_]{0,254}$"
+# ":" and "," separate the fields and hosts of AEDT's machine list.
+_HOST = "^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$"
+_FEATURE = "^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"
+VERSION = r"^(20\d\d\.[1-9]|\d{3})?$"
+TIME = r"^[0-9A-Za-z:.+-]{0,32}$"
+MEMORY = r"^(\d{1,12}(\.\d{1,3})? ?([KkMmGgTt]([Ii]?[Bb])?)?)?$"
+EMAIL = r"^([^\s@,;'\"]+@[^\s@,;'\"]+)?$"
+SCHEDULER_LICENSE = r"^[A-Za-z0-9][A-Za-z0-9._@-]*(:[1-9]\d{0,8})?$"
+
+_ADVICE = {
+    _TEXT: "must not contain line breaks or control characters",
+    _OPTION: "must not contain quotes, line breaks or control characters",
+    _SELECTOR: "must not begin with '-' nor contain ':', quotes, line breaks or control characters",
+    _JOB_ID: "must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+    _OPTIONAL_JOB_ID: "must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+    _ENVIRONMENT_NAME: "must be a variable's name: letters, digits and '_', not beginning with a digit",
+    _HOST: "must be a host name or IPv4 address: letters, digits, '.', '_' and '-'",
+    _FEATURE: "must be a licence feature's name: letters, digits, '.', '_', '-' and '@'",
+    VERSION: 'must be a release such as "2025.2" or "252"',
+    TIME: "must be a time limit such as 24:00:00, 1-12:00:00 or a number of minutes",
+    MEMORY: 'must be a size such as "64GB"',
+    EMAIL: "must be one e-mail address",
+    SCHEDULER_LICENSE: 'must be a licence as "name" or "name:count"',
+}
+
+
+def _no_bool(value: Any) -> Any:
+    # Python and JSON know True as a number only by accident: "cores: true" is a slip, not one core.
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic reports ValueError
+    return value
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path is absolute on POSIX, or on Windows with a drive or a server."""
+    drive, rest = ntpath.splitdrive(path)
+    return posixpath.isabs(path) or (bool(drive) and rest[:1] in ("\\", "/"))
+
+
+def _project_path(path: str) -> str:
+    if not is_absolute(path):
+        raise ValueError("must be an absolute path on the service's host, such as /data/board.aedb")
+    stripped = path.rstrip("\\/")
+    if not stripped.lower().endswith((".aedt", ".aedtz", ".aedb")):
+        raise ValueError("must be a .aedt or .aedtz file or a .aedb folder")
+    return stripped
+
+
+Number = Annotated[int, BeforeValidator(_no_bool)]
+Text = Annotated[str, Field(pattern=_TEXT, max_length=255)]
+LongText = Annotated[str, Field(pattern=_TEXT, max_length=32_768)]
+PathText = Annotated[str, Field(pattern=_TEXT, max_length=4_096)]
+OptionText = Annotated[str, Field(pattern=_OPTION, max_length=4_096)]
+SelectorText = Annotated[str, Field(pattern=_SELECTOR, max_length=255)]
+JobId = Annotated[str, Field(pattern=_OPTIONAL_JOB_ID)]
+HostName = Annotated[str, Field(pattern=_HOST)]
+ProjectPath = Annotated[str, Field(pattern=_TEXT, max_length=4_096), AfterValidator(_project_path)]
+
+# A Duration of the contract holds about 10,000 years; a year is more than any solve needs.
+_YEAR = timedelta(days=366)
+LimitDuration = Annotated[timedelta, BeforeValidator(_no_bool), Field(gt=timedelta(0), le=_YEAR)]
+Backoff = Annotated[timedelta, BeforeValidator(_no_bool), Field(ge=timedelta(0), le=timedelta(days=7))]
+Grace = Annotated[timedelta, BeforeValidator(_no_bool), Field(ge=timedelta(0), le=timedelta(hours=1))]
+
+LabelMap = Annotated[dict[Annotated[str, Field(pattern=_JOB_ID)], Text], Field(max_length=64)]
+EnvironmentMap = Annotated[
+    dict[Annotated[str, Field(pattern=_ENVIRONMENT_NAME)], LongText], Field(max_length=256)
+]
+LicenseMap = Annotated[
+    dict[Annotated[str, Field(pattern=_FEATURE)], Annotated[Number, Field(ge=0, le=INT32_MAX)]],
+    Field(max_length=64),
+]
+BatchOptions = Annotated[
+    dict[Annotated[str, Field(pattern=_OPTION, min_length=1, max_length=255)], OptionText],
+    Field(max_length=256),
+]
+
+
+def field_errors(error: ValidationError, prefix: str = "") -> dict[str, str]:
+    """Tell what is wrong, by path of the field.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+        Error of a configuration model.
+    prefix : str
+        Put before each path, for example ``"config"``.
+
+    Returns
+    -------
+    dict
+        For example ``{"config.machine_nodes[0].cores": "must be a number, not true or false"}``.
+    """
+    found: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        path = prefix
+        for part in item["loc"]:
+            if isinstance(part, int):
+                path += f"[{part}]"
+            elif part != "[key]":
+                path += f".{part}" if path else part
+        found.setdefault(path or "config", _sentence(item))
+    return found
+
+
+def _sentence(item: Any) -> str:
+    context = item.get("ctx", {})
+    if item["type"] == "string_pattern_mismatch" and context.get("pattern") in _ADVICE:
+        return _ADVICE[context["pattern"]]
+    if item["type"] == "extra_forbidden":
+        return "is not a field of the configuration"
+    if item["type"] == "missing":
+        return "is required"
+    text = re.sub(r"^(Value error, |Input )", "", str(item["msg"]))
+    return re.sub(r"^(String|Dictionary|Tuple|List|Value) should", "should", text)

@@ -1,0 +1,220 @@
+"""Words of the contract as enums of lower-case text.
+
+Each class mirrors one enum of protos/edbjobs/v1: a member's value is the proto name without its prefix, in
+lower case. A number this release does not know becomes ``UNKNOWN``: a newer service may send it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cache
+from typing import TypeVar, cast
+
+__all__ = [
+    "EndReason",
+    "EventType",
+    "Evidence",
+    "ExistingResults",
+    "JobStatus",
+    "LogStream",
+    "Role",
+    "SchedulerType",
+    "WaitingReason",
+    "Word",
+    "from_number",
+    "optional_from_number",
+    "to_number",
+]
+
+
+class Word(str, Enum):
+    """A text enum that prints as its value and is found in any case."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @classmethod
+    def _missing_(cls, value: object) -> Word | None:
+        if isinstance(value, str):
+            lower = value.lower()
+            return next((member for member in cls if member.value == lower), None)
+        return None
+
+
+class JobStatus(Word):
+    """State of a job. The names are those of the documented job manager; PENDING is never entered."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether a job in this state never changes again."""
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class WaitingReason(Word):
+    """Why a job is not running, or not ended, yet."""
+
+    UNKNOWN = "unknown"
+    JOBS_BEFORE = "jobs_before"
+    JOB_LIMIT = "job_limit"
+    CORES = "cores"
+    MEMORY = "memory"
+    LICENSES = "licenses"
+    USER_JOBS = "user_jobs"
+    USER_CORES = "user_cores"
+    HELD = "held"
+    QUEUE_PAUSED = "queue_paused"
+    NOT_BEFORE = "not_before"
+    BACK_OFF = "back_off"
+    PROJECT_BUSY = "project_busy"
+    PROJECT_LOCKED = "project_locked"
+    CPU_GATE = "cpu_gate"
+    MEMORY_GATE = "memory_gate"
+    DISK_GATE = "disk_gate"
+    STARTING = "starting"
+    UNKILLABLE = "unkillable"
+    CANCELLING = "cancelling"
+    DRAINING = "draining"
+    SCHEDULER_PENDING = "scheduler_pending"
+    SCHEDULER_UNREACHABLE = "scheduler_unreachable"
+    LICENSE_WAIT = "license_wait"
+    STORE_UNAVAILABLE = "store_unavailable"
+    NEVER_RUNNABLE = "never_runnable"
+    CLUSTER_JOB_LIMIT = "cluster_job_limit"
+
+
+class EndReason(Word):
+    """Why a job, or one attempt of it, ended as it did."""
+
+    UNKNOWN = "unknown"
+    NORMAL = "normal"
+    EXIT_CODE = "exit_code"
+    SIGNAL = "signal"
+    TIMEOUT = "timeout"
+    LICENSE = "license"
+    SOLVER_ERROR = "solver_error"
+    NOTHING_SOLVED = "nothing_solved"
+    UNVERIFIED = "unverified"
+    PROJECT_LOCKED = "project_locked"
+    SUBMIT_REFUSED = "submit_refused"
+    NODE_FAIL = "node_fail"
+    OUT_OF_MEMORY = "out_of_memory"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+    CANCELLED_EXTERNALLY = "cancelled_externally"
+    UNKILLABLE = "unkillable"
+    START_FAILED = "start_failed"
+    SOLVER_NOT_FOUND = "solver_not_found"
+    PROJECT_NOT_FOUND = "project_not_found"
+    RESULTS_EXIST = "results_exist"
+    PREEMPTED = "preempted"
+
+
+class Evidence(Word):
+    """On what a terminal state rests."""
+
+    UNKNOWN = "unknown"
+    SOLVER_LOG = "solver_log"
+    EXIT_CODE = "exit_code"
+    SCHEDULER = "scheduler"
+    NONE = "none"
+
+
+class EventType(Word):
+    """What happened."""
+
+    UNKNOWN = "unknown"
+    JOB_QUEUED = "job_queued"
+    JOB_STARTING = "job_starting"
+    JOB_SCHEDULED = "job_scheduled"
+    JOB_STARTED = "job_started"
+    JOB_PROGRESS = "job_progress"
+    JOB_RETRYING = "job_retrying"
+    JOB_CANCEL_REQUESTED = "job_cancel_requested"
+    JOB_COMPLETED = "job_completed"
+    JOB_FAILED = "job_failed"
+    JOB_CANCELLED = "job_cancelled"
+    JOB_HELD = "job_held"
+    JOB_RELEASED = "job_released"
+    JOB_PRIORITY_CHANGED = "job_priority_changed"
+    JOB_DELETED = "job_deleted"
+    JOB_NOTE = "job_note"
+    LIMITS_UPDATED = "limits_updated"
+    QUEUE_PAUSED = "queue_paused"
+    QUEUE_RESUMED = "queue_resumed"
+    GATE = "gate"
+
+
+class SchedulerType(Word):
+    """Where a job runs. ``none``, the documented default, leaves it to the service."""
+
+    NONE = "none"
+    LOCAL = "local"
+    SLURM = "slurm"
+    LSF = "lsf"
+    PBS = "pbs"
+    WINDOWS_HPC = "windows_hpc"
+
+
+class ExistingResults(Word):
+    """What to do when the project has results already."""
+
+    KEEP = "keep"
+    CLEAR = "clear"
+    REFUSE = "refuse"
+
+
+class LogStream(Word):
+    """Which output of a run."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    SOLVER = "solver"
+    SCRIPT = "script"
+
+
+class Role(Word):
+    """What a caller may do."""
+
+    UNKNOWN = "unknown"
+    VIEWER = "viewer"
+    USER = "user"
+    ADMIN = "admin"
+
+
+W = TypeVar("W", bound=Word)
+
+# The proto numbers follow the order of the members; the first member stands for 0 unless 0 is a
+# second name of the next one ("as KEEP", "as STDOUT"). tests/unit/test_config_enums.py holds this.
+_ZERO_IS_FIRST = (ExistingResults, LogStream)
+
+
+@cache
+def _members(kind: type[Word]) -> tuple[Word, ...]:
+    members = tuple(kind)
+    return (members[0], *members) if issubclass(kind, _ZERO_IS_FIRST) else members
+
+
+def from_number(kind: type[W], number: int) -> W:
+    """Member for a number of the contract; the member for 0 if this release does not know it."""
+    members = _members(kind)
+    return cast("W", members[number] if 0 <= number < len(members) else members[0])
+
+
+def optional_from_number(kind: type[W], number: int) -> W | None:
+    """As `from_number`, but None for 0, which says that the field does not apply."""
+    return from_number(kind, number) if number else None
+
+
+def to_number(word: Word) -> int:
+    """Give the number of a member in the contract."""
+    members = _members(type(word))
+    return len(members) - 1 - members[::-1].index(word)

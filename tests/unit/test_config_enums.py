@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from edbjobs import _enums as e
+from edbjobs.v1 import cluster_pb2, event_pb2, job_config_pb2, job_state_pb2, jobs_messages_pb2
+
+PAIRS: list[tuple[type[e.Word], Any, str]] = [
+    (e.JobStatus, job_state_pb2.JobState, "JOB_STATE_"),
+    (e.WaitingReason, job_state_pb2.WaitingReason, "WAITING_REASON_"),
+    (e.EndReason, job_state_pb2.EndReason, "END_REASON_"),
+    (e.Evidence, job_state_pb2.Evidence, "EVIDENCE_"),
+    (e.EventType, event_pb2.EventType, "EVENT_TYPE_"),
+    (e.SchedulerType, job_config_pb2.SchedulerType, "SCHEDULER_TYPE_"),
+    (e.ExistingResults, job_config_pb2.ExistingResults, "EXISTING_RESULTS_"),
+    (e.LogStream, jobs_messages_pb2.LogStream, "LOG_STREAM_"),
+    (e.Role, cluster_pb2.Role, "ROLE_"),
+]
+
+
+@pytest.mark.parametrize(("kind", "proto", "prefix"), PAIRS)
+def test_names_and_numbers_are_those_of_the_contract(kind: type[e.Word], proto: Any, prefix: str) -> None:
+    for name, number in proto.items():
+        word = e.from_number(kind, number)
+        if number:
+            assert word.value == name.removeprefix(prefix).lower()
+            assert e.to_number(word) == number
+    named = {name.removeprefix(prefix).lower() for name, number in proto.items() if number}
+    assert {word.value for word in kind} - named <= {"unknown", "none"}
+
+
+@pytest.mark.parametrize("kind", [e.JobStatus, e.WaitingReason, e.EndReason, e.Evidence, e.EventType, e.Role])
+def test_a_number_of_a_newer_service_is_unknown(kind: type[e.Word]) -> None:
+    assert e.from_number(kind, 99).value == "unknown"
+    assert e.from_number(kind, -1).value == "unknown"
+
+
+def test_a_word_prints_as_itself_and_is_found_in_any_case() -> None:
+    assert f"{e.JobStatus.RUNNING}" == "running"
+    assert e.JobStatus.RUNNING in {"running"}
+    assert e.SchedulerType("SLURM") is e.SchedulerType.SLURM
+    with pytest.raises(ValueError, match="cray"):
+        e.SchedulerType("cray")
+
+
+def test_zero_of_an_optional_word_is_none() -> None:
+    assert e.optional_from_number(e.EndReason, 0) is None
+    assert e.optional_from_number(e.EndReason, 5) is e.EndReason.LICENSE
