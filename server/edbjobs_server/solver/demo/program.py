@@ -1,0 +1,54 @@
+"""The stand-in's entry: from command line to exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+from edbjobs_server.solver.demo import behaviour, tree
+from edbjobs_server.solver.demo.engine import Aborted, Solve
+from edbjobs_server.solver.demo.journal import LABEL
+from edbjobs_server.solver.demo.options import Command, CommandError, parse
+
+BAD_COMMAND = 2
+FAILED = 1
+
+
+def main() -> int:
+    """Run as ``ansysedt`` would with this process's arguments; gives the exit code."""
+    print(LABEL, flush=True)
+    try:
+        command = parse(sys.argv[1:])
+    except CommandError as error:
+        print(f"edbjobs-demo-solver: {error}", file=sys.stderr)
+        return BAD_COMMAND
+    return tree.run_wrapped(lambda: _program(command))
+
+
+def _program(command: Command) -> int:
+    try:
+        how = behaviour.read(command.project, os.environ)
+    except ValueError as error:
+        print(f"edbjobs-demo-solver: {behaviour.VARIABLE}: {error}", file=sys.stderr)
+        return BAD_COMMAND
+    except OSError as error:
+        print(f"edbjobs-demo-solver: {command.project}: {error.strerror}", file=sys.stderr)
+        return FAILED
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if how.term == "ignore" else _abort)
+    solve = Solve(command, how, os.environ.get(behaviour.WITNESS, ""))
+    try:
+        return solve.run()
+    except Aborted:
+        return solve.abort()
+    except OSError as error:
+        print(f"edbjobs-demo-solver: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _abort(number: int, frame: FrameType | None) -> None:
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # once is enough; a second one must not cut the clean-up short
+    raise Aborted

@@ -1,0 +1,201 @@
+"""What a project wants solved: setups, adaptive passes, delta S and sweeps.
+
+The solver's log tells neither the largest number of passes nor the delta S aimed at, so progress needs them
+from the project. They stand as text in an ``.aedt`` file and, escaped, in the ``edb.def`` of an ``.aedb``
+folder. Standard library only, and cheap to import: the stand-in solver reads its projects with it too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+READ_LIMIT = 128 * 1024 * 1024  # a project's geometry may be larger; its setups are then left unknown
+_LINE_LIMIT = 1024 * 1024
+_BEGIN = re.compile(r"\$begin '([^']*)'$")
+_END = re.compile(r"\$end '([^']*)'")
+_EDB_SETUP = re.compile(r"^SimSetup\(.*?\bn='([^']*)'")
+_PAIR = re.compile(r"^'?([A-Za-z ]+)'?=(.*)$")
+_NUMBER = re.compile(r"^([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*([kMGT]?)Hz$", re.IGNORECASE)
+_SCALE = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_LIST_OF = {
+    "kSingle": "SingleFrequencyDataList",
+    "kBroadband": "BroadbandFrequencyDataList",
+    "kMultiFrequencies": "MultiFrequencyDataList",
+}
+
+
+class Sweep(NamedTuple):
+    """A frequency sweep; `kind` is interpolating, discrete or fast, `start` and `stop` are in hertz."""
+
+    name: str
+    kind: str = "interpolating"
+    points: int = 0
+    start: float = 0.0
+    stop: float = 0.0
+
+
+class Setup(NamedTuple):
+    """A solution setup. Empty or 0: the project does not say."""
+
+    design: str
+    name: str
+    frequency: str = ""
+    max_passes: int = 0
+    delta_s: float = 0.0
+    sweeps: tuple[Sweep, ...] = ()
+
+
+def read_setups(project: Path) -> tuple[Setup, ...]:
+    """Read the enabled setups of an .aedt file, an .aedtz archive or an .aedb folder.
+
+    Parameters
+    ----------
+    project : Path
+        The project.
+
+    Returns
+    -------
+    tuple of Setup
+        In the order of the project; empty where nothing is found in its first 128 MiB.
+
+    Raises
+    ------
+    OSError
+        The project cannot be read.
+    """
+    reader = _Reader()
+    for line in _lines(project):
+        reader.take(line)
+    return tuple(reader.setups)
+
+
+def hertz(text: str) -> float:
+    """Read a frequency such as ``2.5GHz``; 0 where it is none."""
+    match = _NUMBER.match(text.strip())
+    return float(match[1]) * _SCALE[match[2].lower()] if match else 0.0
+
+
+def _lines(project: Path) -> Iterator[str]:
+    if project.suffix.lower() == ".aedtz":
+        import zipfile  # rare, and a third of the stand-in's start if it stood above
+
+        with zipfile.ZipFile(project) as archive:
+            for name in archive.namelist():
+                if name.lower().endswith(".aedt"):
+                    with archive.open(name) as member:
+                        yield from _text(member)
+        return
+    path = project / "edb.def" if project.is_dir() else project
+    with path.open("rb") as file:
+        yield from _text(file)
+
+
+def _text(file: IO[bytes]) -> Iterator[str]:
+    left = READ_LIMIT
+    while left > 0 and (raw := file.readline(_LINE_LIMIT)):
+        left -= len(raw)
+        # Inside edb.def a setup is one quoted string: backslashes stand before tabs, quotes and line ends.
+        yield raw.decode("latin-1").replace("\\", "").strip()
+
+
+class _Reader:
+    """Follows the nesting of ``$begin`` and ``$end`` and keeps what belongs to setups."""
+
+    def __init__(self) -> None:
+        self.setups: list[Setup] = []
+        self._stack: list[str] = []
+        self._design = ""
+        self._setup: dict[str, str] | None = None
+        self._setup_depth = 0
+        self._sweep: dict[str, str] | None = None
+        self._sweep_depth = 0
+        self._sweeps: list[Sweep] = []
+
+    def take(self, line: str) -> None:
+        if edb := _EDB_SETUP.match(line):
+            self._open_setup(edb[1], len(self._stack) + 1)
+        if begin := _BEGIN.search(line):
+            self._begin(begin[1])
+        elif end := _END.match(line):
+            self._end(end[1])
+        elif pair := _PAIR.match(line):
+            self._pair(pair[1], pair[2].strip("'"))
+        elif self._sweep is not None and line.startswith("Frequencies("):
+            self._sweep["RangeCount"] = str(line.count("'") // 2)
+
+    def _begin(self, name: str) -> None:
+        parent = self._stack[-1] if self._stack else ""
+        self._stack.append(name)
+        if parent == "SolveSetups":
+            self._open_setup(name, len(self._stack))
+        elif self._setup is not None and (name == "SweepData" or parent == "Sweeps"):
+            self._sweep = {"Name": name}
+            self._sweep_depth = len(self._stack)
+
+    def _end(self, name: str) -> None:
+        if name not in self._stack:
+            return
+        while self._stack.pop() != name:
+            pass
+        depth = len(self._stack)
+        if self._sweep is not None and depth < self._sweep_depth:
+            self._close_sweep(self._sweep)
+        if self._setup is not None and depth < self._setup_depth:
+            self._close_setup(self._setup)
+
+    def _pair(self, key: str, value: str) -> None:
+        if self._sweep is not None:
+            self._sweep[key] = value
+        elif self._setup is not None:
+            lists = [name for name in self._stack if name.endswith("FrequencyDataList")]
+            wanted = _LIST_OF.get(self._setup.get("AdaptType", "kSingle"), "")
+            if not lists or lists[-1] == wanted:
+                self._setup.setdefault(key, value)
+        elif key == "Name" and len(self._stack) == 2:
+            self._design = value
+
+    def _open_setup(self, name: str, depth: int) -> None:
+        self._setup, self._setup_depth, self._sweeps = {"Setup": name}, depth, []
+
+    def _close_sweep(self, pairs: dict[str, str]) -> None:
+        self._sweep = None
+        if "false" in (pairs.get("Enabled"), pairs.get("IsEnabled")):
+            return
+        kind = pairs.get("FreqSweepType", pairs.get("Type", "Interpolating")).removeprefix("k").lower()
+        start, stop = hertz(pairs.get("RangeStart", "")), hertz(pairs.get("RangeEnd", ""))
+        words = pairs.get("FrequencyString", "").split()
+        if len(words) >= 3:
+            start, stop = hertz(words[1]), hertz(words[2])
+        self._sweeps.append(Sweep(pairs["Name"], kind, _points(pairs, start, stop), start, stop))
+
+    def _close_setup(self, pairs: dict[str, str]) -> None:
+        self._setup = None
+        if "false" in (pairs.get("Enabled"), pairs.get("IsEnabled")):
+            return
+        self.setups.append(
+            Setup(
+                self._design,
+                pairs["Setup"],
+                pairs.get("AdaptiveFrequency", pairs.get("Frequency", "")),
+                int(_float(pairs.get("MaxPasses", pairs.get("MaximumPasses", "")))),
+                _float(pairs.get("MaxDelta", pairs.get("MaxDeltaS", ""))),
+                tuple(self._sweeps),
+            )
+        )
+
+
+def _points(pairs: dict[str, str], start: float, stop: float) -> int:
+    step = hertz(pairs.get("RangeStep", ""))
+    if "RangeCount" not in pairs and step > 0:
+        return round((stop - start) / step) + 1
+    return int(_float(pairs.get("RangeCount", "")))
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
