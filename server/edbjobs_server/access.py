@@ -10,11 +10,13 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
+
+from edbjobs.v1 import cluster_pb2
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.settings import SettingsError
@@ -28,14 +30,18 @@ TOKEN_FILE = "token"  # noqa: S105 (a file's name)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a caller is: account, token or certificate name, the door it came by, and what it may do."""
+    """Who a caller is: account or certificate name, door, address, and what it may do."""
 
     name: str
     door: Door
-    role: str = "admin"
+    peer: str = ""
+    role: cluster_pb2.Role.ValueType = cluster_pb2.ROLE_ADMIN
 
-
-PRINCIPAL: ContextVar[Principal] = ContextVar("principal")
+    @property
+    def label(self) -> str:
+        """Caller, door and address, as events and the log tell them."""
+        where = self.door if self.door == "uds" else f"{self.door}, {unquote(self.peer)}"
+        return f"{self.name} ({where})"
 
 
 def account_name() -> str:
@@ -71,7 +77,7 @@ class Access:
         sockets: PeerSockets | None = None,
     ) -> None:
         self._token = token.encode()
-        self._mtls = mtls
+        self.mtls = mtls
         self._sockets = sockets
         self._account = account_name()
         self._listening: tuple[Address, ...] = ()
@@ -79,13 +85,14 @@ class Access:
 
     def listen(self, addresses: Sequence[Address]) -> None:
         """Tell the addresses the service is bound to, once the ports are known."""
-        self._listening = tuple(
-            (host, port) for host, port in addresses if ipaddress.ip_address(host).is_loopback
-        )
+        self._listening = tuple((host, port) for host, port in addresses if _is_loopback(host))
 
-    def identify(
-        self, peer: str, metadata: Metadata, auth: Mapping[str, Iterable[bytes]] | None = None
-    ) -> Principal:
+    def close(self) -> None:
+        """Let the look-up of peers go."""
+        if self._sockets is not None:
+            self._sockets.close()
+
+    def identify(self, peer: str, metadata: Metadata, auth: Mapping[str, Iterable[bytes]] | None = None) -> Principal:
         """Tell who calls.
 
         Parameters
@@ -104,14 +111,14 @@ class Access:
         """
         given = [value for key, value in metadata if key == "authorization"]
         if given:
-            return self._by_token(given)
+            return self._by_token(peer, given)
         if peer.startswith("unix:"):
-            return Principal(self._account, "uds")  # the file's mode lets this account in only
-        if self._mtls:
-            return self._by_certificate(auth or {})
+            return Principal(self._account, "uds", peer)  # the file's mode lets this account in only
+        if self.mtls:
+            return self._by_certificate(peer, auth or {})
         return self._by_socket(peer)
 
-    def _by_token(self, given: list[str | bytes]) -> Principal:
+    def _by_token(self, peer: str, given: list[str | bytes]) -> Principal:
         raw = given[0] if isinstance(given[0], bytes) else given[0].encode()
         scheme, _, token = raw.partition(b" ")
         right = hmac.compare_digest(token.strip(), self._token)
@@ -121,16 +128,16 @@ class Access:
                 "the token is not this service's; take it from the file `token` in its state folder, "
                 "or send none from its own account on this host",
             )
-        return Principal("token", "token")
+        return Principal(self._account, "token", peer)
 
-    def _by_certificate(self, auth: Mapping[str, Iterable[bytes]]) -> Principal:
+    def _by_certificate(self, peer: str, auth: Mapping[str, Iterable[bytes]]) -> Principal:
         for name in auth.get("x509_common_name", ()):
-            return Principal(name.decode(errors="replace"), "mtls")
+            return Principal(name.decode(errors="replace"), "mtls", peer)
         raise Refused("UNAUTHENTICATED", "a client certificate with a common name is needed")
 
     def _by_socket(self, peer: str) -> Principal:
         address = parse_peer(peer)
-        if address is None or not ipaddress.ip_address(address[0]).is_loopback:
+        if address is None or not _is_loopback(address[0]):
             raise _token_needed("this connection comes from another host")
         if self._sockets is None or not self._listening:
             raise _token_needed("the account of a local peer cannot be told here")
@@ -140,7 +147,7 @@ class Access:
             raise _token_needed(f"the account of a local peer cannot be told now ({error})") from error
         if not ours:
             raise _token_needed("this connection belongs to another account")
-        return Principal(self._account, "loopback")
+        return Principal(self._account, "loopback", peer)
 
 
 def _token_needed(why: str) -> Refused:
@@ -157,6 +164,12 @@ def make_access(state_dir: Path, listening: Sequence[Address] = (), *, mtls: boo
     return Access(token, listening, mtls=mtls, sockets=open_peer_sockets())
 
 
+@lru_cache(1024)
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
+
+
+@lru_cache(1024)
 def parse_peer(peer: str) -> Address | None:
     """Tell address and port of a TCP peer as gRPC writes it; an IPv4 address within IPv6 is IPv4."""
     kind, _, rest = peer.partition(":")

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,9 @@ class PeerSockets(Protocol):
     def all_ours(self, peer: Address, servers: Sequence[Address]) -> bool:
         """Tell whether there is a socket from `peer` to one of `servers`, and all such are this account's."""
 
+    def close(self) -> None:
+        """Let go of what the questions are asked through."""
+
 
 class Unsupported(Exception):
     """Raised where the system does not tell."""
@@ -59,7 +63,7 @@ class NetlinkSockets:
         self._uid = os.geteuid()
 
     def close(self) -> None:
-        """Let the netlink socket go."""
+        """See :class:`PeerSockets`."""
         self._socket.close()
 
     def all_ours(self, peer: Address, servers: Sequence[Address]) -> bool:
@@ -69,9 +73,7 @@ class NetlinkSockets:
 
     def owner(self, local: Address, remote: Address) -> int | None:
         """Tell the uid of the connected socket with these ends; None: there is none that a process holds."""
-        family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
-        ends = _SOCKET_ID.pack(local[1], remote[1], _packed(local[0]), _packed(remote[0]))
-        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << _ESTABLISHED) + ends + _ANY_SOCKET
+        body, ends = _question(local, remote)
         reply = self._ask(body)
         if reply is None:
             return None
@@ -79,7 +81,7 @@ class NetlinkSockets:
         found = reply[_REPLY.size : _REPLY.size + _SOCKET_ID.size]
         _, _, _, uid, inode = _OWNER.unpack_from(reply, _REPLY.size + _ID_SIZE)
         # The kernel falls back to a listening socket of the same port: compare both ends.
-        if state != _ESTABLISHED or inode == 0 or not _same_ends(found, ends):
+        if state != _ESTABLISHED or inode == 0 or (found != ends and not _same_ends(found, ends)):
             return None
         return int(uid)
 
@@ -117,6 +119,9 @@ class ProcSockets:
         known = {uid for local, remote, uid in self._connected() if (local, remote) in wanted}
         return known == {self._uid}
 
+    def close(self) -> None:
+        """See :class:`PeerSockets`."""
+
     def _connected(self) -> Iterator[tuple[str, str, int]]:
         for file in self._files:
             try:
@@ -153,6 +158,9 @@ class PsutilSockets:
         }
         return bool(pids) and all(pid is not None and self._owner(pid) == self._account for pid in pids)
 
+    def close(self) -> None:
+        """See :class:`PeerSockets`."""
+
     def _owner(self, pid: int) -> str | None:
         try:
             return self._psutil.Process(pid).username()
@@ -170,9 +178,15 @@ def open_peer_sockets() -> PeerSockets | None:
 def _tried(make: Callable[[], PeerSockets]) -> PeerSockets | None:
     try:
         sockets = make()
-        return sockets if _finds_itself(sockets) else None
-    except (Unsupported, OSError, ValueError):
+    except (Unsupported, OSError):
         return None
+    try:
+        if _finds_itself(sockets):
+            return sockets
+    except (Unsupported, OSError, ValueError):
+        pass  # as good as not found
+    sockets.close()
+    return None
 
 
 def _finds_itself(sockets: PeerSockets) -> bool:
@@ -185,6 +199,13 @@ def _finds_itself(sockets: PeerSockets) -> bool:
 
 def _same_family(one: Address, other: Address) -> bool:
     return (":" in one[0]) == (":" in other[0])
+
+
+@lru_cache(1024)
+def _question(local: Address, remote: Address) -> tuple[bytes, bytes]:
+    family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
+    ends = _SOCKET_ID.pack(local[1], remote[1], _packed(local[0]), _packed(remote[0]))
+    return _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << _ESTABLISHED) + ends + _ANY_SOCKET, ends
 
 
 def _packed(host: str) -> bytes:

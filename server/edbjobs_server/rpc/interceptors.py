@@ -1,0 +1,146 @@
+"""What every call passes: who calls, errors as the table has them, and a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+import structlog
+
+from edbjobs_server.access import Access, Principal
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.rpc.errors import abort
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Handler = Any  # grpc.RpcMethodHandler: its attributes are not in the published types
+_Body = Callable[[Any, _Context], Awaitable[Any]]
+
+# RPCs that change nothing are many: they are logged at debug.
+_READS = ("Get", "List", "Watch", "Wait", "Tail", "Preview", "Check", "ServerReflection")
+_PRINCIPAL: ContextVar[Principal] = ContextVar("principal")
+
+
+def current_principal() -> Principal:
+    """Tell who makes the call that is being served."""
+    return _PRINCIPAL.get()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Lets in or refuses the caller, tells errors with their details, logs the call.
+
+    ``Refused`` ends the call with the reason's code; any other exception ends it as INTERNAL with a number
+    that stands in the log with the traceback. Cancelling passes through.
+
+    Parameters
+    ----------
+    access : Access
+        Who gets in.
+    log : structlog logger, optional
+        Default: ``rpc``.
+    """
+
+    def __init__(self, access: Access, log: Any = None) -> None:
+        self._access = access
+        self._log = log if log is not None else structlog.get_logger("rpc")
+        self._wrapped: dict[str, tuple[_Handler, _Handler]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Give the method's handler, wrapped; each is wrapped once."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = handler, self._wrap(method, handler)
+        return known[1]
+
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+        kind = ("stream" if handler.request_streaming else "unary") + (
+            "_stream" if handler.response_streaming else "_unary"
+        )
+        behaviour = getattr(handler, kind)
+        body = _writing(behaviour) if handler.response_streaming else behaviour
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(
+            self._guarded(method, body),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _guarded(self, method: str, body: _Body) -> _Body:
+        read = method.rpartition("/")[2].startswith(_READS)
+
+        async def call(request: Any, context: _Context) -> Any:
+            began = time.perf_counter()
+            code: grpc.StatusCode | None = None
+            try:
+                self._let_in(context)
+                answer = await body(request, context)
+                code = grpc.StatusCode.OK
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except Refused as refused:
+                await abort(context, refused)
+            except grpc.aio.AbortError:  # a servicer has ended the call itself
+                raise
+            except Exception as error:
+                await abort(context, self._unexpected(method, error))
+            finally:
+                self._line(method, read, context, code, time.perf_counter() - began)
+            return answer
+
+        return call
+
+    def _let_in(self, context: _Context) -> None:
+        metadata = context.invocation_metadata() or ()
+        auth = context.auth_context() if self._access.mtls else None
+        _PRINCIPAL.set(self._access.identify(context.peer(), metadata, auth))
+
+    def _unexpected(self, method: str, error: Exception) -> Refused:
+        number = secrets.token_hex(6)
+        self._log.error("unexpected error", method=method, error_id=number, exc_info=error)
+        text = f"an error inside the service; its log has the details under {number}"
+        return Refused("INTERNAL", text, metadata={"error_id": number})
+
+    def _line(self, method: str, read: bool, context: _Context, code: grpc.StatusCode | None, seconds: float) -> None:
+        code = code or context.code() or grpc.StatusCode.UNKNOWN
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            write = self._log.warning
+        else:
+            write = self._log.debug if read else self._log.info
+        caller = _PRINCIPAL.get(None)
+        write(
+            "call",
+            method=method,
+            peer=context.peer(),
+            principal=caller.name if caller else None,
+            door=caller.door if caller else None,
+            code=code.name,
+            ms=round(seconds * 1000, 2),
+        )
+
+
+def _writing(behaviour: Callable[[Any, _Context], Any]) -> _Body:
+    """Make a generator of answers write them, so that one coroutine guards every kind of call."""
+    if asyncio.iscoroutinefunction(behaviour):
+        return behaviour
+
+    async def body(request: Any, context: _Context) -> None:
+        answers: AsyncIterator[Any] = behaviour(request, context)
+        async with aclosing(answers):  # type: ignore[type-var]
+            async for answer in answers:
+                await context.write(answer)
+
+    return body
