@@ -1,0 +1,199 @@
+"""Processes of this host: who they are, which belong to a run, and signals that never hit a stranger.
+
+A pid alone is no identity: it is given out again. Here a process is its pid and its start ticks; a pidfd is
+opened first and the ticks are compared afterwards, so that what passed the comparison is what the pidfd holds.
+Linux only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+
+assert sys.platform != "win32"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the launcher imports this file: every module it loads is copied into each supervisor
+    from collections.abc import Collection, Iterable, Mapping
+
+MARK = "EDBJOBS_RUN"  # environment variable that every process of a run inherits: <uid>.<attempt>
+_DEAD = "ZXx"
+_NOBODY = (errno.ESRCH, errno.EINVAL, errno.ENOENT)  # no such process, or the number is a thread's by now
+_COMM_LENGTH = 15  # the kernel cuts names of programs to this
+
+
+class Process:
+    """One process as it was when it was looked at."""
+
+    __slots__ = ("name", "parent", "pid", "state", "ticks")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        # The name stands in parentheses and may itself hold spaces and parentheses.
+        head, _, tail = stat.rpartition(b")")
+        fields = tail.split()
+        self.pid = pid
+        self.name = os.fsdecode(head.partition(b"(")[2])
+        self.state = fields[0].decode()
+        self.parent = int(fields[1])
+        self.ticks = int(fields[19])
+
+
+class Here:
+    """Where this process lives: what pids in a record must agree with to mean anything."""
+
+    __slots__ = ("boot", "host", "pidns")
+
+    def __init__(self) -> None:
+        self.host = os.uname().nodename
+        self.boot = boot_id()
+        self.pidns = os.readlink("/proc/self/ns/pid")
+
+    def facts(self) -> dict[str, str]:
+        """Give the fields of a claim."""
+        return {"host": self.host, "boot": self.boot, "pidns": self.pidns}
+
+
+def boot_id() -> str:
+    """Return the id of the running kernel's boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def look(pid: int) -> Process | None:
+    """Look at one process; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return Process(pid, file.read())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def own_ticks() -> int:
+    """Return the start ticks of this process."""
+    process = look(os.getpid())
+    assert process is not None
+    return process.ticks
+
+
+def open_process(pid: int, ticks: int) -> int | None:
+    """Open a pidfd on a live process.
+
+    Returns
+    -------
+    int or None
+        None if it has ended (a zombie has, too) or the pid belongs to another process by now.
+    """
+    if pid <= 0:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OverflowError:
+        return None
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return None
+        raise
+    process = look(pid)
+    if process is None or process.ticks != ticks or has_ended(pidfd):
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def has_ended(pidfd: int) -> bool:
+    """Tell whether the process behind a pidfd has ended."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def send(process: Process, number: int) -> None:
+    """Send a signal to exactly this process; to nobody if it has ended.
+
+    One that belongs to another account cannot be sent anything; it stays and is reported as stuck.
+    """
+    pidfd = open_process(process.pid, process.ticks)
+    if pidfd is None:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return
+    finally:
+        os.close(pidfd)
+
+
+def terminate(processes: Iterable[Process]) -> None:
+    """Ask processes to end; a stopped one is woken, or it could not heed."""
+    for process in processes:
+        send(process, signal.SIGTERM)
+        send(process, signal.SIGCONT)
+
+
+def kill(processes: Iterable[Process]) -> None:
+    """End processes."""
+    for process in processes:
+        send(process, signal.SIGKILL)
+
+
+def table() -> dict[int, Process]:
+    """Look at every process that has not ended."""
+    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in found if process is not None and process.state not in _DEAD}
+
+
+def descendants(roots: Collection[int], everybody: Mapping[int, Process]) -> list[Process]:
+    """Return the children of some processes, their children and so on, without the roots."""
+    children: dict[int, list[Process]] = {}
+    for process in everybody.values():
+        children.setdefault(process.parent, []).append(process)
+    found: dict[int, Process] = {}
+    parents = list(roots)
+    while parents:
+        for process in children.get(parents.pop(), ()):
+            if process.pid not in found:
+                found[process.pid] = process
+                parents.append(process.pid)
+    return [process for pid, process in found.items() if pid not in roots]
+
+
+def without(processes: Iterable[Process], keep: Collection[str]) -> list[Process]:
+    """Leave out the programs of a keep-list."""
+    names = {name[:_COMM_LENGTH] for name in keep}
+    return [process for process in processes if process.name not in names]
+
+
+def of_run(mark: str, solver: tuple[int, int] | None) -> list[Process]:
+    """Find what is left of a run whose supervisor is gone.
+
+    Parameters
+    ----------
+    mark : str
+        Value of the run's mark.
+    solver : (pid, ticks) or None
+        The solver itself, which a user's wrapper may run with an environment of its own.
+
+    Returns
+    -------
+    list of Process
+        The solver, all that carry the mark, and all their descendants.
+    """
+    everybody = table()
+    wanted = os.fsencode(f"{MARK}={mark}")
+    roots = {pid: process for pid, process in everybody.items() if _carries(pid, wanted)}
+    if solver is not None:
+        process = everybody.get(solver[0])
+        if process is not None and process.ticks == solver[1]:
+            roots[process.pid] = process
+    return [*roots.values(), *descendants(roots, everybody)]
+
+
+def _carries(pid: int, wanted: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return wanted in file.read().split(b"\0")
+    except (OSError, ValueError):  # it has ended, or belongs to another account
+        return False

@@ -1,0 +1,210 @@
+"""The record of one run: an append-only file of JSON lines that outlives everybody who wrote in it.
+
+The file is called ``record`` and lies in the run's folder. A line counts only when it ends in a newline, is a
+JSON object, and has the fields below with values of the right type; everything else is stepped over, because
+a full disk or a crash may leave half a line. Each line is written with a newline before it as well, so that
+what a broken write left cannot swallow the next line. Fields may be added; none may change its meaning.
+
+``claim`` is the first line and decides who may start the run. It is written to a temporary file, which is then put
+in place by ``link()``: the first one stands, whoever comes later finds it. It is on disk as soon as a later
+line is synced, and nothing of the run is let go before that.
+
+============  ==========================================================================================
+``t``         ``"claim"``
+``format``    1
+``kind``      ``"run"``: a supervisor will run it. ``"void"``: it never ran and never will
+``host``      node name of the machine
+``boot``      boot id of its kernel (``/proc/sys/kernel/random/boot_id``)
+``pidns``     pid namespace in which the pids of this record count (``/proc/self/ns/pid``)
+``pid``       of the claimer
+``ticks``     start time of the claimer, field 22 of ``/proc/PID/stat``: tells a reused pid from the first
+``time``      Unix time in seconds, as everywhere below
+``seq``       number of the job
+``uid``       uid of the job
+``attempt``   number of the attempt
+``keep``      names of programs that may outlive the run
+``info``      names and texts copied from the request, to rebuild a lost store from
+============  ==========================================================================================
+
+``start`` (at most one, synced before the solver is let go): ``pid``, ``ticks``, ``time`` of the solver.
+
+``cancel`` (any number, the newest counts, written by the service): ``grace`` in seconds, ``time``.
+
+``stuck`` (any number, the newest counts): ``pids`` that are still there long after KILL, ``time``.
+
+``end`` (the first counts, synced, written when nothing of the run is left but the supervisor): ``ending`` (a
+value of `Ending`), ``code`` (exit code or null), ``signal`` (number or null), ``time``, ``cpu`` (seconds of
+user and system time of all processes), ``rss`` (bytes of the largest one), ``message`` (for people).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the launcher imports this file: every module it loads is copied into each supervisor
+    from collections.abc import Mapping
+    from typing import Any
+
+FORMAT = 1
+NAME = "record"
+_LARGEST = 2**63
+_FIELDS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
+    "claim": {
+        **dict.fromkeys(("format", "pid", "ticks", "seq", "attempt"), int),
+        **dict.fromkeys(("kind", "host", "boot", "pidns", "uid"), str),
+        "time": (int, float),
+        "keep": list,
+        "info": dict,
+    },
+    "start": {"pid": int, "ticks": int, "time": (int, float)},
+    "cancel": {"grace": (int, float), "time": (int, float)},
+    "stuck": {"pids": list, "time": (int, float)},
+    "end": {
+        "ending": str,
+        "code": (int, type(None)),
+        "signal": (int, type(None)),
+        "time": (int, float),
+        "cpu": (int, float),
+        "rss": int,
+        "message": str,
+    },
+}
+
+
+class Record:
+    """What a record says: each line as a dict, or None.
+
+    Attributes
+    ----------
+    exists : bool
+        The file is there. A file without a claim is damaged; nothing must be concluded from it.
+    claim, start, end : dict or None
+        The first of each.
+    cancel, stuck : dict or None
+        The newest of each.
+    """
+
+    __slots__ = ("cancel", "claim", "end", "exists", "start", "stuck")
+
+    def __init__(self, exists: bool) -> None:
+        self.exists = exists
+        self.claim: dict[str, Any] | None = None
+        self.start: dict[str, Any] | None = None
+        self.cancel: dict[str, Any] | None = None
+        self.stuck: dict[str, Any] | None = None
+        self.end: dict[str, Any] | None = None
+
+    @property
+    def void(self) -> bool:
+        """The run never ran and never will."""
+        return self.claim is not None and self.claim["kind"] == "void"
+
+
+def claim(folder: str, facts: Mapping[str, Any]) -> int | None:
+    """Put a claim in place.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of the run; made if it is not there.
+    facts : dict
+        The fields of the claim but for ``t``, ``format`` and ``time``.
+
+    Returns
+    -------
+    int or None
+        The record, open for reading and appending; None if another claim stands.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; nothing is in place then.
+    """
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    temporary = f"{folder}/.claim.{os.getpid()}.{time.time_ns()}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    record = os.open(temporary, flags, 0o600)
+    try:
+        append(record, {"t": "claim", "format": FORMAT, "time": time.time(), **facts})
+        os.link(temporary, f"{folder}/{NAME}")
+    except BaseException as error:
+        os.close(record)
+        if isinstance(error, FileExistsError):
+            return None
+        raise
+    finally:
+        os.unlink(temporary)
+    return record
+
+
+def append(record: int, line: Mapping[str, Any], *, sync: bool = False) -> None:
+    """Add a line with one write.
+
+    Raises
+    ------
+    OSError
+        If the line could not be written whole (or synced); what is left of it does not count.
+    """
+    data = b"\n" + json.dumps(line).encode() + b"\n"
+    if os.write(record, data) != len(data):
+        raise OSError(errno.ENOSPC, "no space left for a whole line of the run's record")
+    if sync:
+        os.fsync(record)
+
+
+def append_cancel(folder: str, grace: float) -> None:
+    """Add a ``cancel`` line to a record that is in place."""
+    record = os.open(f"{folder}/{NAME}", os.O_WRONLY | os.O_APPEND)
+    try:
+        append(record, {"t": "cancel", "grace": grace, "time": time.time()})
+    finally:
+        os.close(record)
+
+
+def read(folder: str) -> Record:
+    """Read the record in a run's folder; a missing file gives a record that does not exist."""
+    try:
+        with open(f"{folder}/{NAME}", "rb") as file:
+            return parse(file.read())
+    except FileNotFoundError:
+        return Record(exists=False)
+
+
+def parse(data: bytes) -> Record:
+    """Make sense of a record's bytes, whatever their end looks like."""
+    record = Record(exists=True)
+    for piece in data.split(b"\n")[:-1]:
+        line = _line(piece)
+        if line is None:
+            continue
+        name = line["t"]
+        if name in ("cancel", "stuck") or getattr(record, name) is None:
+            setattr(record, name, line)
+    return record
+
+
+def _line(piece: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(piece, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("t"), str):
+        return None
+    fields = _FIELDS.get(line["t"])
+    if fields is None or not all(_fits(line.get(name, ...), wanted) for name, wanted in fields.items()):
+        return None
+    return line
+
+
+def _fits(value: object, wanted: type | tuple[type, ...]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        return False
+    return not isinstance(value, (int, float)) or 0 <= value < _LARGEST
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number")

@@ -1,0 +1,299 @@
+"""The supervisor of one run: starts the solver, ends it when asked, and records how it ended.
+
+It is forked from the launcher, outlives the service, and goes last. It is the leader of the run's session and
+adopts every process of the run that daemonises (child subreaper), so that "no child is left" means "nothing of
+the run is left". It is single threaded; the signals it wants are blocked and fetched one at a time, so none is
+missed and none interrupts anything. Linux only, standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from edbjobs_server.executors.local import faults, processes, record
+
+assert sys.platform != "win32"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+WANTED = (signal.SIGCHLD, signal.SIGUSR1)  # a child ended; the service asks for the end of the run
+IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+_UNSTARTED = 125  # exit code of a solver process that was never let go
+_UNEXECUTABLE = 127
+_RETRY = 1.0  # seconds between attempts at what must succeed in the end
+
+
+def supervise(request: dict[str, Any], here: dict[str, str], notify: int) -> None:
+    """Claim the run and carry it through; does nothing if it is claimed already.
+
+    Parameters
+    ----------
+    request : dict
+        What `launcher` reads from the service.
+    here : dict
+        Host, boot and pid namespace for the claim.
+    notify : int
+        Pipe to the service: the run's name says that its record has news.
+    """
+    faults.point("supervisor.before_claim")
+    facts = {name: request[name] for name in ("seq", "uid", "attempt", "keep", "info")}
+    identity = {"pid": os.getpid(), "ticks": processes.own_ticks()}
+    file = record.claim(request["folder"], {"kind": "run", **here, **identity, **facts})
+    if file is None:
+        return
+    faults.point("supervisor.after_claim")
+    supervisor = Supervisor(request, file, notify)
+    supervisor.start()
+    supervisor.follow()
+    faults.point("supervisor.before_end")
+    supervisor.write_end()
+    faults.point("supervisor.after_end")
+
+
+class Supervisor:
+    """One claimed run.
+
+    Parameters
+    ----------
+    request : dict
+        As `supervise`.
+    file : int
+        The record, open.
+    notify : int
+        As `supervise`.
+    """
+
+    def __init__(self, request: dict[str, Any], file: int, notify: int) -> None:
+        self._request = request
+        self._file = file
+        self._notify = notify
+        self._solver = 0
+        self._status: int | None = None  # of the solver; set when nothing more is to be expected of it
+        self._failure = ""  # why the solver could not be started
+        self._cause = ""  # why we ended it, an ending's name
+        self._error_pipe = -1
+        self._let_go = False
+        self._asked = False
+        self._alone = False
+        self._limit_at: float | None = None
+        self._linger_until: float | None = None
+        self._kill_at: float | None = None
+        self._stuck: list[int] = []
+        self._cpu = 0.0
+        self._rss = 0
+
+    def start(self) -> None:
+        """Fork the solver, put the start on record, let the solver go."""
+        go = -1
+        try:
+            go = self._fork_solver()
+            if signal.SIGUSR1 in signal.sigpending():  # cancelled before anything began
+                self._cause = "cancelled"
+                return
+            solver = processes.look(self._solver)
+            assert solver is not None  # our child, and not yet reaped
+            line = {"t": "start", "pid": solver.pid, "ticks": solver.ticks, "time": time.time()}
+            record.append(self._file, line, sync=True)
+            faults.point("supervisor.after_start_line")
+            os.write(go, b"1")
+            self._let_go = True
+            faults.point("supervisor.after_go")
+            if self._request["limit"] is not None:
+                self._limit_at = time.monotonic() + self._request["limit"]
+            self._tell()
+        except OSError as error:
+            self._failure = f"the run could not be started: {error}"
+        finally:
+            if go >= 0:
+                os.close(go)  # a solver that was not let go leaves by itself
+            else:
+                self._status = _UNSTARTED << 8
+
+    def _fork_solver(self) -> int:
+        """Fork the solver's process, which waits for a byte in the pipe that is returned."""
+        folder = self._request["folder"]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        stdout = os.open(f"{folder}/stdout", flags, 0o600)
+        stderr = os.open(f"{folder}/stderr", flags, 0o600)
+        held, go = os.pipe()
+        self._error_pipe, error_pipe = os.pipe()
+        self._solver = os.fork()
+        if self._solver == 0:
+            os.close(go)
+            _become_solver(self._request, held, error_pipe, stdout, stderr)
+        for number in (stdout, stderr, held, error_pipe):
+            os.close(number)
+        return go
+
+    def follow(self) -> None:
+        """Wait until nothing of the run is left."""
+        while True:
+            try:
+                self._reap()
+                if self._status is not None and (self._alone or not self._others()):
+                    return
+                self._act(time.monotonic())
+                self._wait()
+            except Exception:  # noqa: PERF203 - whatever it is, the run's end must not be lost because of it
+                sys.excepthook(*sys.exc_info())
+                time.sleep(_RETRY)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._alone = True
+                return
+            self._alone = False
+            if pid == 0:
+                return
+            self._cpu += usage.ru_utime + usage.ru_stime
+            self._rss = max(self._rss, usage.ru_maxrss * 1024)
+            if pid == self._solver:
+                self._status = status
+
+    def _others(self) -> list[processes.Process]:
+        """Find what is left of the run."""
+        found = processes.descendants([os.getpid()], processes.table())
+        return processes.without(found, self._request["keep"])
+
+    def _act(self, now: float) -> None:
+        if self._asked:
+            self._asked = False
+            self._end_all("cancelled", now, self._asked_grace())
+        elif self._kill_at is None and self._status is not None:
+            if self._linger_until is None:
+                self._linger_until = now + self._request["linger"]
+            if now >= self._linger_until:
+                self._end_all("", now, self._request["grace"])
+        elif self._kill_at is None and self._limit_at is not None and now >= self._limit_at:
+            self._end_all("timeout", now, self._request["grace"])
+        if self._kill_at is not None and now >= self._kill_at:
+            left = self._others()
+            processes.kill(left)
+            if now >= self._kill_at + self._request["unkillable"]:
+                self._report_stuck(sorted(process.pid for process in left))
+
+    def _end_all(self, cause: str, now: float, grace: float) -> None:
+        """Ask every process to end, and kill later; asked again, kill no later than this time's grace."""
+        if self._kill_at is not None:
+            self._kill_at = min(self._kill_at, now + grace)
+            return
+        if self._status is None:  # else it ended by itself, and that stands
+            self._cause = cause
+        self._kill_at = now + grace
+        processes.terminate(self._others())
+
+    def _asked_grace(self) -> float:
+        try:
+            line = record.read(self._request["folder"]).cancel
+        except OSError:  # the service may not have been able to write it either
+            line = None
+        grace: float = self._request["grace"] if line is None else line["grace"]
+        return grace
+
+    def _report_stuck(self, pids: list[int]) -> None:
+        if pids != self._stuck:
+            record.append(self._file, {"t": "stuck", "pids": pids, "time": time.time()})
+            self._stuck = pids
+            self._tell()
+
+    def _wait(self) -> None:
+        """Wait for a signal or for the next thing to do."""
+        now = time.monotonic()
+        until = [at for at in (self._limit_at,) if at is not None and self._kill_at is None]
+        if self._status is not None:  # processes that are not our children end without a signal to us
+            until.append(now + _RETRY)
+        if self._linger_until is not None and self._kill_at is None:
+            until.append(self._linger_until)
+        if self._kill_at is not None:
+            until.append(self._kill_at if now < self._kill_at else now + _RETRY)
+        if until:
+            fetched = signal.sigtimedwait(WANTED, max(0.0, min(until) - now))
+        else:
+            fetched = signal.sigwaitinfo(WANTED)
+        if fetched is not None and fetched.si_signo == signal.SIGUSR1:
+            self._asked = True
+
+    def write_end(self) -> None:
+        """Put the end on record; tries until it is there."""
+        line = self._end_line()
+        while not self._wrote(line):
+            time.sleep(_RETRY)
+
+    def _wrote(self, line: dict[str, Any]) -> bool:
+        try:
+            record.append(self._file, line, sync=True)
+        except OSError as error:
+            sys.stderr.write(f"{self._request['folder']}: the end is not yet on record: {error}\n")
+            return False
+        return True
+
+    def _end_line(self) -> dict[str, Any]:
+        status = self._status if self._let_go else None
+        code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
+        number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+        message = self._failure or self._exec_error(code)
+        if message:
+            ending, code = "start_failed", None
+        elif self._cause:
+            ending = self._cause
+        else:
+            ending = "exited" if number is None else "signalled"
+        if ending == "timeout":
+            message = f"the wall-clock limit of {self._request['limit']:g} s was reached"
+        return {
+            "t": "end",
+            "ending": ending,
+            "code": code,
+            "signal": number,
+            "time": time.time(),
+            "cpu": round(self._cpu, 6),
+            "rss": self._rss,
+            "message": message,
+        }
+
+    def _exec_error(self, code: int | None) -> str:
+        if code != _UNEXECUTABLE:
+            return ""
+        # The solver's end of the pipe is closed: by exec, or because the process has ended.
+        return os.read(self._error_pipe, 4096).decode(errors="replace")
+
+    def _tell(self) -> None:
+        """Make the service look at the record; it also looks by itself now and then."""
+        try:
+            os.write(self._notify, self._request["name"].encode() + b"\n")
+        except OSError:  # nobody is there, or it is far behind
+            return
+
+
+def _become_solver(request: dict[str, Any], held: int, error_pipe: int, stdout: int, stderr: int) -> NoReturn:
+    """In the forked process: wait to be let go, then become the solver.
+
+    It gets a process group of its own, so that a program that signals its group does not hit the supervisor.
+    """
+    doing = "be set up"
+    try:
+        os.setpgid(0, 0)
+        if os.read(held, 1) != b"1":
+            os._exit(_UNSTARTED)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        doing = f"enter its working directory {request['cwd']}"
+        os.chdir(request["cwd"])
+        doing = f"execute {request['argv'][0]}"
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(request["argv"][0], request["argv"], request["env"])  # noqa: S606
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        os.write(error_pipe, f"the run could not {doing}: {reason}".encode(errors="replace")[:4096])
+    finally:
+        os._exit(_UNEXECUTABLE)
