@@ -47,7 +47,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, access: Access, log: Any = None) -> None:
         self._access = access
-        self._log = log if log is not None else structlog.get_logger("rpc")
+        self._log = log if log is not None else structlog.get_logger("rpc").bind()
         self._wrapped: dict[str, tuple[_Handler, _Handler]] = {}
 
     async def intercept_service(
