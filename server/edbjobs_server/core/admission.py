@@ -1,0 +1,157 @@
+"""What is reserved, what still fits, and what can never fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import LOCAL, Job
+from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.states import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Why a job does not start now. `own`: it waits for something of its own and stops no other job."""
+
+    reason: Waiting
+    detail: str
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a job takes while it runs, as counted against limits and host."""
+
+    local: bool
+    user: str
+    cores: int
+    memory_mib: int
+    licenses: tuple[tuple[str, int], ...]
+
+
+def need_of(job: Job, host: Host) -> Need:
+    """Count a job's needs: more cores or memory than the host has count as all of them."""
+    spec = job.spec
+    local = spec.executor == LOCAL
+    return Need(
+        local=local,
+        user=job.user,
+        cores=min(spec.cores, host.cores) if local else 0,
+        memory_mib=min(spec.memory_mib, host.memory_mib) if local else 0,
+        licenses=spec.licenses,
+    )
+
+
+class Usage:
+    """Sums of what is reserved."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.cluster_jobs = 0
+        self.cores = 0
+        self.memory_mib = 0
+        self.licenses: Counter[str] = Counter()
+        self.user_jobs: Counter[str] = Counter()
+        self.user_cores: Counter[str] = Counter()
+
+    def add(self, need: Need, sign: int = 1) -> None:
+        """Add a reservation, or take one back with `sign` -1."""
+        if need.local:
+            self.jobs += sign
+        else:
+            self.cluster_jobs += sign
+        self.cores += sign * need.cores
+        self.memory_mib += sign * need.memory_mib
+        for feature, count in need.licenses:
+            self.licenses[feature] += sign * count
+        self._add_user(need, sign)
+
+    def _add_user(self, need: Need, sign: int) -> None:
+        self.user_jobs[need.user] += sign
+        self.user_cores[need.user] += sign * need.cores
+        if not self.user_jobs[need.user]:
+            del self.user_jobs[need.user], self.user_cores[need.user]
+
+
+def user_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
+    """Tell whether the user's caps keep a job waiting; it waits alone."""
+    caps = limits.of_user(need.user)
+    jobs, cores = usage.user_jobs.get(need.user, 0), usage.user_cores.get(need.user, 0)
+    if caps.max_running_jobs and jobs + 1 > caps.max_running_jobs:
+        return Block(Waiting.USER_JOBS, f"{jobs} of {caps.max_running_jobs} jobs of {need.user} are running", own=True)
+    if caps.max_cores and cores + need.cores > caps.max_cores:
+        detail = f"needs {need.cores} cores; {need.user} uses {cores} of {caps.max_cores}"
+        return Block(Waiting.USER_CORES, detail, own=True)
+    return None
+
+
+def fit_block(need: Need, usage: Usage, limits: Limits, host: Host) -> Block | None:
+    """Tell what shared resource a job waits for; the jobs behind it wait as well."""
+    if not need.local:
+        if limits.max_cluster_jobs and usage.cluster_jobs + 1 > limits.max_cluster_jobs:
+            detail = f"{usage.cluster_jobs} of {limits.max_cluster_jobs} jobs are with the cluster"
+            return Block(Waiting.CLUSTER_JOB_LIMIT, detail)
+        return _license_block(need, usage, limits)
+    if usage.jobs + 1 > limits.max_concurrent_jobs:
+        return Block(Waiting.JOB_LIMIT, f"{usage.jobs} of {limits.max_concurrent_jobs} jobs are running")
+    cores = limits.max_cores or host.cores
+    if usage.cores + need.cores > cores:
+        detail = f"needs {need.cores} cores; {usage.cores} of {cores} are reserved"
+        return Block(Waiting.CORES, detail, own=need.cores > cores)
+    memory = limits.max_memory_mib or host.memory_mib
+    if usage.memory_mib + need.memory_mib > memory:
+        detail = f"needs {need.memory_mib} MiB; {usage.memory_mib} of {memory} MiB are reserved"
+        return Block(Waiting.MEMORY, detail, own=need.memory_mib > memory)
+    return _license_block(need, usage, limits)
+
+
+def _license_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
+    for feature, count in need.licenses:
+        total = limits.licenses.get(feature)
+        used = usage.licenses.get(feature, 0)
+        if total is not None and used + count > total:
+            detail = f"needs {count} of licence {feature}; {used} of {total} are reserved"
+            return Block(Waiting.LICENSES, detail, own=count > total)
+    return None
+
+
+def refuse_infeasible(job: Job, limits: Limits, host: Host) -> None:
+    """Refuse at once what limits set explicitly can never let run.
+
+    Raises
+    ------
+    Refused
+        INFEASIBLE or INVALID_PRIORITY.
+    """
+    spec, caps = job.spec, limits.of_user(job.user)
+    refuse_priority(job.priority, job.user, limits)
+    wrong: dict[str, str] = {}
+    if spec.executor == LOCAL:
+        cores = need_of(job, host).cores
+        if limits.max_cores and spec.cores > limits.max_cores:
+            wrong["config.cores"] = f"{spec.cores} cores asked for, the limit is {limits.max_cores}"
+        if limits.max_memory_mib and spec.memory_mib > limits.max_memory_mib:
+            wrong["config.memory_mib"] = f"{spec.memory_mib} MiB asked for, the limit is {limits.max_memory_mib}"
+        if caps.max_cores and cores > caps.max_cores:
+            wrong["config.cores"] = f"{cores} cores asked for, the limit of user {job.user} is {caps.max_cores}"
+    for feature, count in spec.licenses:
+        total = limits.licenses.get(feature)
+        if total is not None and count > total:
+            wrong["config.licenses"] = f"{count} of licence {feature} asked for, the limit is {total}"
+    if wrong:
+        text = "; ".join(wrong.values())
+        raise Refused("INFEASIBLE", f"can never run here: {text}; ask for less or raise the limit", fields=wrong)
+
+
+def refuse_priority(priority: int, user: str, limits: Limits) -> None:
+    """Refuse a priority out of range or above the user's ceiling."""
+    ceiling = limits.of_user(user).max_priority
+    if not -1_000_000 <= priority <= 1_000_000:
+        text = f"priority {priority} is not between -1,000,000 and 1,000,000"
+    elif ceiling is not None and priority > ceiling:
+        text = f"priority {priority} is above the ceiling {ceiling} of user {user}"
+    else:
+        return
+    raise Refused("INVALID_PRIORITY", text, fields={"priority": text})

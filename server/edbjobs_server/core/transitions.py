@@ -1,0 +1,237 @@
+"""Every change a job can make, as a function from the job before to the job after.
+
+They run in the store's writer thread on the committed job, so a change is decided on what is true at its commit.
+A function raises `Refused` where the asker did something wrong and answers None where nothing is to be done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Attempt, Job
+from edbjobs_server.core.states import EventType, Evidence, Reason, State
+
+_END_EVENT = {
+    State.COMPLETED: EventType.JOB_COMPLETED,
+    State.FAILED: EventType.JOB_FAILED,
+    State.CANCELLED: EventType.JOB_CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A job after a change, and what the change is."""
+
+    job: Job
+    type: EventType
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. `ran` is False where it is proven that the solver never ran."""
+
+    state: State
+    reason: Reason
+    evidence: Evidence
+    end_time: float
+    start_time: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    outcome_unknown: bool = False
+    message: str = ""
+    cpu_seconds: float = 0.0
+    max_rss_bytes: int = 0
+    ran: bool = True
+
+
+def reserve(job: Job, now: float, boot_id: str, run_directory: str) -> Change | None:
+    """Open the next attempt; None where the job may not start any more."""
+    if job.state is not State.QUEUED or job.held or job.open_attempt is not None or job.cancel_time is not None:
+        return None
+    attempt = Attempt(number=job.attempt + 1, reserve_time=now, boot_id=boot_id)
+    after = replace(
+        job,
+        attempts=(*job.attempts, attempt),
+        not_before=0.0,
+        backing_off=False,
+        unkillable=(),
+        message="",
+        run_directory=run_directory,
+    )
+    return Change(after, EventType.JOB_STARTING)
+
+
+def started(job: Job, number: int, time: float, pid: int, nodes: tuple[str, ...]) -> Change | None:
+    """Record that the solver's process of an attempt started."""
+    attempt = job.open_attempt
+    if attempt is None or attempt.number != number or attempt.start_time is not None:
+        return None
+    attempt = replace(attempt, start_time=time, pid=pid, nodes=nodes)
+    after = replace(job, state=State.RUNNING, start_time=time, attempts=(*job.attempts[:-1], attempt))
+    return Change(after, EventType.JOB_STARTED)
+
+
+def ended(job: Job, number: int, outcome: Outcome, now: float) -> Change | None:
+    """Close an attempt: the job ends, or waits for its next attempt."""
+    attempt = job.open_attempt
+    if attempt is None or attempt.number != number:
+        return None
+    closed = replace(
+        attempt,
+        start_time=attempt.start_time if attempt.start_time is not None else outcome.start_time,
+        end_time=outcome.end_time,
+        reason=outcome.reason,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        cpu_seconds=outcome.cpu_seconds,
+        max_rss_bytes=outcome.max_rss_bytes,
+        message=outcome.message,
+    )
+    job = replace(job, attempts=(*job.attempts[:-1], closed), unkillable=())
+    outcome = _as_asked(job, outcome)
+    if not outcome.ran and not outcome.state.terminal:
+        return Change(replace(job, state=State.QUEUED), EventType.JOB_RETRYING, outcome.message)
+    if _is_retried(job, outcome):
+        return _back_off(job, outcome, now)
+    return _end(job, outcome)
+
+
+def _as_asked(job: Job, outcome: Outcome) -> Outcome:
+    """Call an attempt cancelled if cancel was asked for, unless it is proven to have completed before."""
+    if job.cancel_time is None or outcome.state is State.COMPLETED or outcome.reason is Reason.UNKILLABLE:
+        return outcome
+    message = "cancelled" if outcome.ran else "cancelled before it started"
+    return replace(outcome, state=State.CANCELLED, reason=Reason.CANCELLED, message=message)
+
+
+def _is_retried(job: Job, outcome: Outcome) -> bool:
+    policy = job.spec.retry
+    ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
+    return outcome.state is State.FAILED and outcome.reason in policy.reasons and ran < policy.max_attempts
+
+
+def _back_off(job: Job, outcome: Outcome, now: float) -> Change:
+    ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
+    wait = job.spec.retry.backoff(ran)
+    detail = f"attempt {job.attempt} ended {outcome.reason.name}; the next begins in {wait:g} s: {outcome.message}"
+    after = replace(job, state=State.QUEUED, not_before=now + wait, backing_off=True, message=detail)
+    return Change(after, EventType.JOB_RETRYING, detail)
+
+
+def _end(job: Job, outcome: Outcome) -> Change:
+    after = replace(
+        job,
+        state=outcome.state,
+        reason=outcome.reason,
+        evidence=outcome.evidence,
+        end_time=outcome.end_time,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        outcome_unknown=outcome.outcome_unknown,
+        message=outcome.message,
+        held=False,
+        not_before=0.0,
+        backing_off=False,
+        unkillable=(),
+    )
+    return Change(after, _END_EVENT[outcome.state], outcome.message)
+
+
+def fail(job: Job, reason: Reason, message: str, now: float) -> Change | None:
+    """End a waiting job that cannot be started any more."""
+    if job.state is not State.QUEUED or job.open_attempt is not None:
+        return None
+    return _end(job, Outcome(State.FAILED, reason, Evidence.NONE, now, message=message))
+
+
+def cancel(job: Job, now: float, grace: float | None) -> Change | None:
+    """Cancel: at once where nothing runs, else by ending the open attempt."""
+    _refuse_ended(job, "cancelled")
+    if job.open_attempt is None and job.state is State.QUEUED:
+        outcome = Outcome(State.CANCELLED, Reason.CANCELLED, Evidence.NONE, now, message="cancelled before it started")
+        return _end(replace(job, cancel_time=job.cancel_time or now), outcome)
+    if job.cancel_time is not None and grace in (None, job.cancel_grace):
+        return None
+    after = replace(job, cancel_time=job.cancel_time or now, cancel_grace=grace)
+    return Change(after, EventType.JOB_CANCEL_REQUESTED)
+
+
+def abandon(job: Job, now: float) -> Change:
+    """End the record of a job some of whose processes cannot be ended."""
+    _refuse_ended(job, "abandoned")
+    if not job.unkillable:
+        raise Refused("JOB_NOT_UNKILLABLE", f"job {job.id} has no process that resists being ended; cancel it instead")
+    pids = ", ".join(str(pid) for pid in job.unkillable)
+    outcome = Outcome(
+        State.CANCELLED,
+        Reason.UNKILLABLE,
+        Evidence.NONE,
+        now,
+        outcome_unknown=True,
+        message=f"given up on; these processes could not be ended: {pids}",
+    )
+    change = ended(replace(job, cancel_time=job.cancel_time or now), job.attempt, outcome, now)
+    assert change is not None, "an unkillable job has an open attempt"
+    return change
+
+
+def unkillable(job: Job, number: int, pids: tuple[int, ...]) -> Change | None:
+    """Record which processes of an attempt cannot be ended."""
+    attempt = job.open_attempt
+    if attempt is None or attempt.number != number or job.unkillable == pids:
+        return None
+    text = ", ".join(str(pid) for pid in pids)
+    detail = f"these processes cannot be ended: {text}" if pids else "the processes that resisted are gone"
+    return Change(replace(job, unkillable=pids), EventType.JOB_NOTE, detail)
+
+
+def hold(job: Job) -> Change | None:
+    """Keep a waiting job from starting."""
+    _refuse_started(job, "held")
+    return None if job.held else Change(replace(job, held=True), EventType.JOB_HELD)
+
+
+def release(job: Job) -> Change | None:
+    """Let a held job start."""
+    _refuse_started(job, "released")
+    return Change(replace(job, held=False), EventType.JOB_RELEASED) if job.held else None
+
+
+def set_priority(job: Job, priority: int) -> Change | None:
+    """Change the priority of a waiting job."""
+    _refuse_started(job, "given another priority")
+    if job.priority == priority:
+        return None
+    detail = f"priority {job.priority} -> {priority}"
+    return Change(replace(job, priority=priority), EventType.JOB_PRIORITY_CHANGED, detail)
+
+
+def require_ended(job: Job, verb: str) -> None:
+    """Refuse what may only be done to an ended job."""
+    if not job.state.terminal:
+        raise Refused(
+            "JOB_NOT_ENDED",
+            f"job {job.id} is {job.state.name} and cannot be {verb}; wait for its end or cancel it first",
+            metadata={"uid": job.uid, "state": job.state.name},
+        )
+
+
+def _refuse_ended(job: Job, verb: str) -> None:
+    if job.state.terminal:
+        raise Refused(
+            "JOB_ENDED",
+            f"job {job.id} has ended ({job.state.name}) and cannot be {verb}",
+            metadata={"uid": job.uid, "state": job.state.name},
+        )
+
+
+def _refuse_started(job: Job, verb: str) -> None:
+    _refuse_ended(job, verb)
+    if job.state is not State.QUEUED or job.open_attempt is not None:
+        raise Refused(
+            "JOB_STARTED",
+            f"job {job.id} has started and cannot be {verb}; cancel it if it should not run",
+            metadata={"uid": job.uid, "state": job.state.name},
+        )
