@@ -8,7 +8,7 @@ folder. Standard library only, and cheap to import: the stand-in solver reads it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -70,6 +70,11 @@ def read_setups(project: Path) -> tuple[Setup, ...]:
     for line in _lines(project):
         reader.take(line)
     return tuple(reader.setups)
+
+
+def select(setups: Iterable[Setup], design: str, name: str) -> tuple[Setup, ...]:
+    """Choose setups as AEDT's selector does; empty is any. An .aedb does not tell which design a setup is of."""
+    return tuple(s for s in setups if (not design or s.design in ("", design)) and (not name or s.name == name))
 
 
 def hertz(text: str) -> float:

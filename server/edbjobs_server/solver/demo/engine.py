@@ -15,7 +15,7 @@ from edbjobs_server.solver.demo.behaviour import Behaviour
 from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration
 from edbjobs_server.solver.demo.options import Command
 from edbjobs_server.solver.demo.tree import Engines
-from edbjobs_server.solver.setups import Setup, read_setups
+from edbjobs_server.solver.setups import Setup, read_setups, select
 
 VERSION = "2025.2.0"
 _DEFAULT_SETUP = Setup("", "Setup1", "5GHz", 6, 0.02)
@@ -117,25 +117,20 @@ class Solve:
             return
         self._engines.start(self._command.tasks)
         if self._how.fail == "mpi":
-            journal.message(
-                "The attempted launch of solvers via MPI failed while connecting to them.", "error"
-            )
+            journal.message("The attempted launch of solvers via MPI failed while connecting to them.", "error")
             raise Failed
         share = self._how.seconds / len(wanted)
         for setup in wanted:
             self._setup(journal, setup, share)
 
-    def _setups(self) -> list[Setup]:
+    def _setups(self) -> tuple[Setup, ...]:
         design, _, rest = self._command.selector.partition(":")
         name = rest.rpartition(":")[2] if ":" in rest or rest not in ("Nominal", "Optimetrics") else ""
-        found = [*read_setups(self._project)] or [_DEFAULT_SETUP]
-        return [s for s in found if (not design or s.design in ("", design)) and (not name or s.name == name)]
+        return select(read_setups(self._project) or (_DEFAULT_SETUP,), design, name)
 
-    def _open_journal(self, wanted: list[Setup]) -> Journal:
+    def _open_journal(self, wanted: tuple[Setup, ...]) -> Journal:
         stem = self._project.stem
-        design = self._command.selector.partition(":")[0] or next(
-            (s.design for s in wanted if s.design), stem
-        )
+        design = self._command.selector.partition(":")[0] or next((s.design for s in wanted if s.design), stem)
         name = f"{stem}-{self._command.job_id}.log" if self._command.job_id else f"{stem}.log"
         paths = [Path(f"{self._project}.batchinfo") / name]
         if self._command.logfile:
@@ -151,9 +146,7 @@ class Solve:
         journal.raw(f"Starting Batch Run: {clock(time.time())}")
         journal.raw(f"Temp directory: {command.option('TempDirectory') or os.environ.get('TMPDIR', '/tmp')}")  # noqa: S108 - printed only
         journal.raw(f"Project directory: {self._project.parent}")
-        journal.raw(
-            "[info] Using automatic settings" if command.automatic else "[info] Using manual settings"
-        )
+        journal.raw("[info] Using automatic settings" if command.automatic else "[info] Using manual settings")
         journal.raw("Machines:")
         for machine in command.machines:
             tasks = max(1, machine.tasks)
@@ -183,13 +176,9 @@ class Solve:
         name, how = setup.name, self._how
         stamp = f"Start Time: {day_time(began)}, Host: {self._host}, Product: HFSS {VERSION}"
         journal.profile(name, f"Solution Process : {stamp}")
-        journal.profile(
-            name, "HPC : Type: Manual, Distribution Types: Variations, Frequencies, Mesh Assembly"
-        )
+        journal.profile(name, "HPC : Type: Manual, Distribution Types: Variations, Frequencies, Mesh Assembly")
         if how.fail == "model":
-            journal.message(
-                "Port refinement, process hf3d error: Terminal on port 1 touches no conductor.", "error"
-            )
+            journal.message("Port refinement, process hf3d error: Terminal on port 1 touches no conductor.", "error")
             self._execution_error(journal)
         adaptive_only = self._command.option("SolveAdaptiveOnly") == "1"
         sweeps = () if adaptive_only else setup.sweeps
@@ -221,9 +210,7 @@ class Solve:
         elif self._how.fail == "killed":
             os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
         elif self._how.fail == "engine":
-            journal.message(
-                "Solving adaptive frequency ..., process hf3d exited with code -1073741819.", "error"
-            )
+            journal.message("Solving adaptive frequency ..., process hf3d exited with code -1073741819.", "error")
             self._execution_error(journal)
         elif self._how.fail == "exit":
             raise Failed

@@ -117,9 +117,7 @@ def _command(
     selector = batch[0] if len(batch) == 2 else ""
     return Command(
         project=Path(batch[-1]),
-        selector=""
-        if late
-        else selector,  # one public report: options after -batchsolve made AEDT solve everything
+        selector="" if late else selector,  # one public report: options after -batchsolve made AEDT solve everything
         ignored_selector=selector if late else "",
         job_id=given.get("jobid", ""),
         logfile=given.get("logfile", ""),

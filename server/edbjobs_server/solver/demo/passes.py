@@ -70,9 +70,7 @@ def _pass(setup: Setup, number: int, delta: float, last: bool, converges: bool) 
         ),
     ]
     if last:
-        after.append(
-            ("PROFILE", f"       Adaptive Passes {'converged' if converges else 'did not converge'}")
-        )
+        after.append(("PROFILE", f"       Adaptive Passes {'converged' if converges else 'did not converge'}"))
         if not converges:
             after.append(("warning", f"{setup.name}: Adaptive Passes did not converge."))
     after.append(("PROFILE", "Stop :  "))

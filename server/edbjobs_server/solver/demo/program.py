@@ -48,7 +48,5 @@ def _program(command: Command) -> int:
 
 
 def _abort(number: int, frame: FrameType | None) -> None:
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # once is enough; a second one must not cut the clean-up short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; a second one must not cut the clean-up short
     raise Aborted

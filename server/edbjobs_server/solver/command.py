@@ -1,0 +1,200 @@
+"""The command line and the environment of a solve.
+
+Form and order are those read in real logs and scripts: every option stands before ``-batchsolve``, because one
+after it was seen to make AEDT ignore the selector and solve the whole project.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from edbjobs.config import HFSSSimulationConfig
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.solver.environment import environment, refuse_environment
+from edbjobs_server.solver.releases import Release
+
+__all__ = [
+    "batch_options",
+    "batch_options_text",
+    "command_line",
+    "environment",
+    "refuse_environment",
+    "shell_line",
+]
+
+WINDOWS = "win32"
+_LAYOUT = "HFSS 3D Layout Design"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# AEDT's Linux program is a shell script that passes its arguments on: nothing a shell could act on may be in a name.
+_NAME = re.compile(r"[^-:'\"`$\\;|&<>][^:'\"`$\\;|&<>]*")
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OPTION = re.compile(r"[^-'\"`$=\\][^'\"`$=\\]*")
+_OPTION_VALUE = re.compile(r"[^'\"`$]*")
+_WHOLE_NUMBER = re.compile(r"-?\d{1,9}")
+
+
+def command_line(
+    config: HFSSSimulationConfig,
+    release: Release,
+    job_id: str,
+    cores: int,
+    host_platform: str = sys.platform,
+    batch_options_file: Path | None = None,
+) -> list[str]:
+    """Make the command line of a local run; it is executed without a shell.
+
+    Parameters
+    ----------
+    config : HFSSSimulationConfig
+        What to solve.
+    release : Release
+        With what.
+    job_id : str
+        ``-jobid``; also part of the log's name, so it should be of this run only.
+    cores : int
+        Cores of the run where `config` names no hosts.
+    host_platform : str
+        ``sys.platform`` of the host it is for.
+    batch_options_file : Path, optional
+        A file with `batch_options_text`, named in place of the options themselves.
+
+    Returns
+    -------
+    list of str
+        Program and arguments.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB: a text that could be taken for something else, or a setup without its design.
+    """
+    command = [str(release.path), "-jobid", _checked(_JOB_ID, "job_id", job_id)]
+    if _distributed(config):
+        command.append("-distributed")
+    command += ["-machinelist", "list=" + _machines(config, cores)]
+    if config.auto:
+        command.append("-auto")
+    if config.non_graphical:
+        command.append("-ng")
+    if config.monitor:
+        command.append("-monitor")
+    if config.wait_for_license:
+        command.append("-waitforlicense")
+    options = batch_options(config)
+    if options:
+        inline = " ".join(f"'{key}'='{value}'" for key, value in options.items())
+        command += ["-batchoptions", str(batch_options_file) if batch_options_file else inline]
+    return [*command, "-batchsolve", *_selector(config), _project(config.project_path, host_platform)]
+
+
+def batch_options(config: HFSSSimulationConfig) -> dict[str, str]:
+    """Batch options by AEDT's names: those of `layout_options`, then `batch_options`, which have the last word.
+
+    Backslashes of a value become slashes, which AEDT takes in paths: before a quote they would escape it.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB: a name or value that would end its quotes.
+    """
+    layout = config.layout_options
+    known: dict[str, object] = {
+        f"{_LAYOUT}/CreateStartingMesh": layout.create_starting_mesh,
+        f"{_LAYOUT}/DefaultProcessPriority": layout.default_process_priority,
+        f"{_LAYOUT}/EnableGPU": layout.enable_gpu,
+        f"{_LAYOUT}/MPIVendor": layout.mpi_vendor,
+        f"{_LAYOUT}/MPIVersion": layout.mpi_version,
+        f"{_LAYOUT}/RemoteSpawnCommand": layout.remote_spawn_command,
+        f"{_LAYOUT}/SolveAdaptiveOnly": layout.solve_adaptive_only,
+        f"{_LAYOUT}/ValidateOnly": layout.validate_only,
+        "TempDirectory": layout.temp_directory,
+    }
+    made: dict[str, str] = {}
+    names: dict[str, str] = {}  # AEDT takes option names in any case
+    for key, value in [*known.items(), *config.batch_options.items()]:
+        if value is None or value == "":
+            continue
+        field = f"config.batch_options[{key}]"
+        name = names.setdefault(key.lower(), _checked(_OPTION, field, key))
+        text = ("1" if value else "0") if isinstance(value, bool) else str(value)
+        made[name] = _checked(_OPTION_VALUE, field, text.replace("\\", "/"))
+    return made
+
+
+def batch_options_text(config: HFSSSimulationConfig) -> str:
+    """Give the batch options as the text of an options file: whole numbers stand without quotes."""
+    lines = ["$begin 'Config'"]
+    for key, value in batch_options(config).items():
+        number = _WHOLE_NUMBER.fullmatch(value)
+        lines.append(f"\t'{key}'={value}" if number else f"\t'{key}'='{value}'")
+    return "\n".join([*lines, "$end 'Config'", ""])
+
+
+def shell_line(argv: list[str], platform: str = sys.platform, cmd_file: bool = False) -> str:
+    """Write a command line for people to read or paste.
+
+    Parameters
+    ----------
+    argv : list of str
+        Program and arguments.
+    platform : str
+        ``sys.platform`` of the shell.
+    cmd_file : bool
+        For a Windows .cmd file, where a lone ``%`` is lost and the machine list with it: it is doubled.
+    """
+    if platform != WINDOWS:
+        return shlex.join(argv)
+    line = subprocess.list2cmdline(argv)
+    return line.replace("%", "%%") if cmd_file else line
+
+
+def _distributed(config: HFSSSimulationConfig) -> bool:
+    if config.distributed is not None:
+        return config.distributed
+    return len(config.machine_nodes) > 1 or any(node.tasks != 1 for node in config.machine_nodes)
+
+
+def _machines(config: HFSSSimulationConfig, cores: int) -> str:
+    for node in config.machine_nodes:
+        _checked(_HOST, "config.machine_nodes", node.hostname)
+    return ",".join(node.aedt() for node in config.machine_nodes) or f"localhost:1:{max(1, cores)}:90%"
+
+
+def _selector(config: HFSSSimulationConfig) -> list[str]:
+    if not config.design_name:
+        if config.setup_name:
+            text = "name the design too: AEDT selects a setup only within a design"
+            raise Refused("INVALID_JOB", f"setup_name without design_name: {text}", fields={"config.design_name": text})
+        return []
+    parts = [_checked(_NAME, "config.design_name", config.design_name)]
+    if config.design_mode or config.setup_name:
+        parts.append(config.design_mode or "Nominal")
+    if config.setup_name:
+        parts.append(_checked(_NAME, "config.setup_name", config.setup_name))
+    return [":".join(parts)]
+
+
+def _project(path: str, host_platform: str) -> str:
+    # The real path, so that lock, log and results lie beside the project itself, whatever link led to it.
+    real = os.path.realpath(path) if host_platform == sys.platform else path
+    if _CONTROL.search(real) or '"' in real or real.startswith("-"):
+        raise _invalid("config.project_path", real)
+    return real
+
+
+def _checked(pattern: re.Pattern[str], field: str, text: str) -> str:
+    if _CONTROL.search(text) or not pattern.fullmatch(text):
+        raise _invalid(field, text)
+    return text
+
+
+def _invalid(field: str, text: str) -> Refused:
+    advice = "has a character that a command line or AEDT would take for something else, or begins with '-'"
+    return Refused("INVALID_JOB", f"{field}: {text!r} {advice}", fields={field: advice})

@@ -1,0 +1,340 @@
+"""AEDT's batch log: what one run says of itself.
+
+A log is appended to, so only its last segment counts, from "Starting Batch Run" on. Nothing is judged by the word
+"error": healthy logs contain "interpolation error". The grammar and the fatal texts are those of real logs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+LINE_LIMIT = 64 * 1024
+MESSAGE_LIMIT = 4 * 1024
+READ_LIMIT = 512 * 1024 * 1024  # of a larger log the first part and the rest of this much at its end are read
+HEAD = 64 * 1024 * 1024
+_CHUNK = 1024 * 1024
+_MAX_SETUPS = 10_000
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d):(\d\d) ([AP])M\s+([A-Z][a-z]{2}) (\d{1,2}), (\d{4})")
+_STAMP = re.compile(r"\s*\(\d{1,2}:\d\d:\d\d [AP]M\s+[A-Z][a-z]{2} \d{1,2}, \d{4}\)$")
+_TAG = re.compile(r"\[(info|warning|error)\] ?")
+_SETUP_LINE = re.compile(r"Project:.*?, ([^,]+?) : \[(PROFILE|CONVERGE)\]\s*(.*)", re.DOTALL)
+_DESIGN_LINE = re.compile(r"Project:.*?, Design:.*?, ", re.DOTALL)
+
+
+class FatalKind(Enum):
+    """What kind of thing ended the solve."""
+
+    LICENSE = "license"
+    SOLVER = "solver"
+    ABORT = "abort"
+
+
+_FATAL = (
+    (
+        FatalKind.LICENSE,
+        re.compile(
+            r"FlexNet Licensing error|terminated by license error|does not exist in the licensing pool"
+            r"|Cannot connect to license server",
+            re.IGNORECASE,
+        ),
+    ),
+    (FatalKind.ABORT, re.compile(r"was aborted by user|stopped on user request", re.IGNORECASE)),
+    (
+        FatalKind.SOLVER,
+        re.compile(
+            r"process \S+ exited with code (?!0\b)|process \S+ error:|solver is hanging"
+            r"|engine terminated unexpectedly|terminated abnormally|unable to create child process"
+            r"|launch of solvers via MPI failed|completed with execution error|has failed with execution error"
+            r"|(?:^|, )Sweep \S.* failed",
+            re.IGNORECASE,
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """The first line that says why the solve could not go on."""
+
+    kind: FatalKind
+    text: str
+
+
+@dataclass(slots=True)
+class SetupLog:
+    """What the log says of one setup.
+
+    Attributes
+    ----------
+    status : str
+        Text after "Status:" at its end; empty while it is going on.
+    normal : bool
+        It ended in normal completion, and nothing of it was begun after that.
+    phase : str
+        meshing, adaptive, sweep or done; empty before any of it.
+    converged : bool or None
+        Whether the adaptive passes converged; None: not said yet.
+    frequencies : int
+        Frequencies solved in the present sweep.
+    points : int
+        Frequencies asked for in the present sweep: solved one by one only in a discrete one.
+    """
+
+    name: str
+    status: str = ""
+    normal: bool = False
+    phase: str = ""
+    adaptive_pass: int = 0
+    passes_done: int = 0
+    delta_s: float | None = None
+    elements: int = 0
+    converged: bool | None = None
+    sweep: str = ""
+    sweep_kind: str = ""
+    points: int = 0
+    frequencies: int = 0
+
+
+@dataclass(slots=True)
+class Segment:
+    """The last run in a log.
+
+    Attributes
+    ----------
+    begun : bool
+        "Starting Batch Run" was seen.
+    start : tuple of int or None
+        Its time as written: year, month, day, hour, minute, second of the solver's clock, without zone.
+    finished : bool
+        "Stopping Batch Run" was seen: the program came to its end, well or not.
+    normal_messages : int
+        "Normal completion of simulation" messages.
+    parametric_done : bool
+        A parametric analysis came to its end.
+    setups : dict
+        By name, in the order of their first line.
+    current : str
+        Setup of the last line.
+    fatal : Fatal or None
+        First fatal line.
+    errors : int
+        Messages of level error.
+    first_error : str
+        The first of them.
+    skipped : bool
+        The log is so large that its middle was not read.
+    """
+
+    begun: bool = False
+    start: tuple[int, int, int, int, int, int] | None = None
+    finished: bool = False
+    normal_messages: int = 0
+    parametric_done: bool = False
+    setups: dict[str, SetupLog] = field(default_factory=dict)
+    current: str = ""
+    fatal: Fatal | None = None
+    errors: int = 0
+    first_error: str = ""
+    skipped: bool = False
+
+
+def find_log(project: str | Path, job_id: str) -> Path:
+    """Tell where AEDT writes the log of a run; it may not be there yet."""
+    real = Path(os.path.realpath(project))
+    return real.with_name(f"{real.name}.batchinfo") / f"{real.stem}-{job_id}.log"
+
+
+def read_log(path: Path) -> Segment:
+    """Read the last run of a log, line by line.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    reader = LogReader()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size > READ_LIMIT:
+            _feed(reader, file, HEAD)
+            reader.skip()
+            file.seek(size - (READ_LIMIT - HEAD))
+        _feed(reader, file, READ_LIMIT)
+    return reader.end()
+
+
+def start_times(segment: Segment) -> tuple[float, ...]:
+    """Give the times at which the run may have begun, by this host's time zone; empty: not said.
+
+    There are two in the hour that the end of summer time repeats.
+    """
+    if segment.start is None:
+        return ()
+    return tuple({time.mktime((*segment.start, 0, 0, summer)) for summer in (-1, 0, 1)})
+
+
+class LogReader:
+    """Takes a log piece by piece and keeps what its last run says; memory does not grow with the log."""
+
+    def __init__(self) -> None:
+        self.segment = Segment()
+        self._rest = b""
+        self._drop = False
+        self._level = ""
+        self._message = ""
+
+    def feed(self, data: bytes) -> Segment:
+        """Take the next bytes."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if not self._drop:
+                self._line(line[:LINE_LIMIT])
+            self._drop = False
+        if len(rest) > LINE_LIMIT:
+            if not self._drop:
+                self._line(rest[:LINE_LIMIT])
+            rest, self._drop = b"", True
+        self._rest = rest
+        return self.segment
+
+    def skip(self) -> None:
+        """Say that bytes were left out: the line before is lost, and so is what stands up to the next line."""
+        self._rest, self._drop = b"", True
+        self.segment.skipped = True
+
+    def end(self) -> Segment:
+        """Take what has come without a line end as the last line."""
+        if self._rest and not self._drop:
+            self._line(self._rest)
+        self._rest = b""
+        self._close()
+        return self.segment
+
+    def _line(self, raw: bytes) -> None:
+        line = raw.decode("utf-8", "replace").replace("\r", "").rstrip()
+        tag = _TAG.match(line)
+        if tag is not None:
+            self._close()
+            self._level, self._message = tag[1], line[tag.end() :]
+            if not self._message.startswith("Project:"):
+                self._close()
+        elif line.startswith(("Starting Batch Run:", "Stopping Batch Run:")):
+            self._close()
+            self._boundary(line)
+        elif self._message:
+            if len(self._message) < MESSAGE_LIMIT:
+                self._message += "\n" + line
+        else:
+            self._judge("", line)
+        if self._message and _STAMP.search(line):
+            self._close()
+
+    def _boundary(self, line: str) -> None:
+        if line.startswith("Stopping"):
+            self.segment.finished = True
+            return
+        self.segment = Segment(begun=True, start=_clock(line), skipped=self.segment.skipped)
+
+    def _close(self) -> None:
+        level, message = self._level, self._message
+        self._level = self._message = ""
+        if not message:
+            return
+        message = _STAMP.sub("", message)
+        setup = _SETUP_LINE.match(message)
+        if setup is not None:
+            _take_setup(self.segment, setup[1].strip(), setup[2], setup[3])
+        else:
+            self._judge(level, message)
+
+    def _judge(self, level: str, message: str) -> None:
+        """Take a message that is no line of a setup."""
+        segment = self.segment
+        text = " ".join(_DESIGN_LINE.sub("", message, count=1).split())[:500]
+        if "Normal completion of simulation" in text:
+            segment.normal_messages += 1
+            for setup in segment.setups.values():
+                if not setup.status:
+                    setup.status, setup.normal, setup.phase = "Normal Completion", True, "done"
+        elif text.startswith("Parametric Analysis") and text.endswith("is done."):
+            segment.parametric_done = True
+        if level == "error":
+            segment.errors += 1
+            segment.first_error = segment.first_error or text
+        if segment.fatal is None and level in ("error", ""):
+            kind = next((kind for kind, pattern in _FATAL if pattern.search(text)), None)
+            segment.fatal = Fatal(kind, text) if kind else None
+
+
+_PASS = re.compile(r"Adaptive Pass (\d+)")
+_CONVERGE = re.compile(
+    r"Pass Number:\s*(\d+);\s*Solved Elements:\s*(\d+)(?:;\s*Max Mag\. Delta S:\s*([0-9.eE+-]+|N/A))?"
+)
+_SWEEP = re.compile(r"Solution - (.+?) : (\w+) ")
+_POINTS = re.compile(r"From .*?(\d+) Frequencies")
+_STATUS = re.compile(r"Status: ([^,;]+)")
+
+
+def _take_setup(segment: Segment, name: str, kind: str, text: str) -> None:
+    setup = segment.setups.get(name)
+    if setup is None:
+        if len(segment.setups) >= _MAX_SETUPS:
+            return
+        setup = segment.setups[name] = SetupLog(name)
+    segment.current = name
+    if kind == "CONVERGE":
+        _take_convergence(setup, text)
+    elif match := _PASS.match(text):
+        _go_on(setup, "adaptive")
+        setup.adaptive_pass = int(match[1])
+    elif text.startswith("Adaptive Passes"):
+        setup.converged = "not" not in text
+    elif text.startswith("Initial Meshing") or (text.startswith("Solution Process") and "Start Time" in text):
+        _go_on(setup, "meshing")
+    elif match := _SWEEP.match(text):
+        _go_on(setup, "sweep")
+        setup.sweep, setup.sweep_kind, setup.points, setup.frequencies = match[1], match[2].lower(), 0, 0
+    elif match := _POINTS.match(text):
+        setup.points = int(match[1])
+    elif text.startswith("Frequency - "):
+        _go_on(setup, "sweep")
+        setup.frequencies += "Elapsed time" in text
+    elif match := _STATUS.search(text):
+        setup.status = match[1].strip()
+        setup.normal = setup.status.lower() == "normal completion"
+        setup.phase = "done" if setup.normal else setup.phase
+
+
+def _go_on(setup: SetupLog, phase: str) -> None:
+    setup.phase, setup.status, setup.normal = phase, "", False
+
+
+def _take_convergence(setup: SetupLog, text: str) -> None:
+    match = _CONVERGE.match(text)
+    if match is None:
+        return
+    setup.adaptive_pass = setup.passes_done = int(match[1])
+    setup.elements = int(match[2])
+    setup.delta_s = float(match[3]) if match[3] not in (None, "N/A") else None
+
+
+def _clock(line: str) -> tuple[int, int, int, int, int, int] | None:
+    match = _CLOCK.search(line)
+    if match is None or match[5] not in _MONTHS:
+        return None
+    hour = int(match[1]) % 12 + (12 if match[4] == "P" else 0)
+    return (int(match[7]), _MONTHS.index(match[5]) + 1, int(match[6]), hour, int(match[2]), int(match[3]))
+
+
+def _feed(reader: LogReader, file: IO[bytes], limit: int) -> None:
+    while limit > 0 and (data := file.read(min(_CHUNK, limit))):
+        limit -= len(data)
+        reader.feed(data)

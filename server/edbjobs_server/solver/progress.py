@@ -1,0 +1,132 @@
+"""How far a solve is, from its log while it grows and from what the project asks for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edbjobs_server.solver.log import LogReader, Segment, SetupLog
+from edbjobs_server.solver.setups import Setup
+
+POLL_LIMIT = 8 * 1024 * 1024
+# Shares of a setup that are done after meshing, adaptive passes and sweeps: a convention, as none is known.
+_MESHED, _ADAPTED, _SWEPT = 0.1, 0.6, 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a solve is; fields, units and the meaning of 0 are those of ``edbjobs.v1.JobProgress``."""
+
+    setup: str = ""
+    adaptive_pass: int = 0
+    max_passes: int = 0
+    delta_s: float | None = None
+    target_delta_s: float | None = None
+    elements: int = 0
+    frequencies_solved: int = 0
+    frequencies_total: int = 0
+    fraction: float | None = None
+    phase: str = ""
+
+
+class LogFollower:
+    """Reads a growing log, each time only what is new; a log that was cut or replaced is read anew.
+
+    Parameters
+    ----------
+    path : Path
+        The log; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader = LogReader()
+        self._offset = 0
+        self._identity = (0, 0)
+
+    def poll(self) -> Segment:
+        """Read what is new, at most 8 MiB of it; blocks on the file system.
+
+        Raises
+        ------
+        OSError
+            The log is there but cannot be read.
+        """
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return self._reader.segment
+        with file:
+            found = os.fstat(file.fileno())
+            identity = (found.st_dev, found.st_ino)
+            if identity != self._identity or found.st_size < self._offset:
+                self._reader, self._offset, self._identity = LogReader(), 0, identity
+            file.seek(self._offset)
+            data = file.read(POLL_LIMIT)
+        self._offset += len(data)
+        return self._reader.feed(data)
+
+
+def progress(segment: Segment, setups: Sequence[Setup]) -> Progress:
+    """Tell how far a solve is.
+
+    Parameters
+    ----------
+    segment : Segment
+        Of the log so far.
+    setups : sequence of Setup
+        Those to be solved, as `setups.select` gives them; empty: not known.
+
+    Returns
+    -------
+    Progress
+        Its `fraction` is None where no honest number can be given, as in an interpolating sweep, whose number
+        of solved frequencies nobody knows before its end.
+    """
+    log = segment.setups.get(segment.current)
+    if log is None:
+        return Progress()
+    wanted = next((setup for setup in setups if setup.name == log.name), Setup("", log.name))
+    done = sum(1 for other in segment.setups.values() if other.normal and other is not log)
+    share = _fraction(log, wanted)
+    count = max(len(setups), len(segment.setups))
+    return Progress(
+        setup=f"{log.name} : {log.sweep}" if log.phase == "sweep" else log.name,
+        adaptive_pass=log.adaptive_pass,
+        max_passes=wanted.max_passes,
+        delta_s=log.delta_s,
+        target_delta_s=wanted.delta_s or None,
+        elements=log.elements,
+        frequencies_solved=log.frequencies,
+        frequencies_total=log.points if log.sweep_kind == "discrete" else 0,
+        fraction=None if share is None or not setups else min(1.0, (done + share) / count),
+        phase=log.phase,
+    )
+
+
+def _fraction(log: SetupLog, wanted: Setup) -> float | None:
+    if log.normal:
+        return 1.0
+    if log.phase == "adaptive":
+        return _adaptive(log, wanted)
+    if log.phase == "sweep":
+        if log.sweep_kind != "discrete" or not log.points:
+            return None
+        names = [sweep.name for sweep in wanted.sweeps]
+        before = names.index(log.sweep) if log.sweep in names else 0
+        solved = (before + min(1.0, log.frequencies / log.points)) / max(1, len(names))
+        return _ADAPTED + (_SWEPT - _ADAPTED) * solved
+    return 0.0
+
+
+def _adaptive(log: SetupLog, wanted: Setup) -> float | None:
+    shares = []
+    if wanted.max_passes:
+        shares.append(log.passes_done / wanted.max_passes)
+    if log.delta_s and 0 < wanted.delta_s < 1:
+        # Delta S falls by about the same factor each pass: its logarithm, from 1 to the target, is the way gone.
+        shares.append(math.log(min(1.0, log.delta_s)) / math.log(wanted.delta_s))
+    return _MESHED + (_ADAPTED - _MESHED) * min(1.0, max(shares)) if shares else None

@@ -1,0 +1,217 @@
+"""Which solvers may be run: those installed, those of the settings, and on wish the stand-in."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edbjobs_server.core.errors import Refused
+
+UNKNOWN = "unknown"
+DEMO = "demo"
+DEMO_PROGRAM = "edbjobs-demo-solver"
+
+# Variables of AEDT's installer, in order of trust: of AEDT itself, of the student version, of the whole suite.
+_VARIABLES = (
+    (re.compile(r"ANSYSEM_ROOT(\d{3})"), False, ("", "AnsysEM", "Linux64", "Win64")),
+    (re.compile(r"ANSYSEMSV_ROOT(\d{3})"), True, ("", "AnsysEM", "Linux64", "Win64")),
+    (re.compile(r"AWP_ROOT(\d{3})"), False, ("AnsysEM", "AnsysEM/Linux64", "AnsysEM/Win64")),
+)
+_VERSION_PART = re.compile(r"v(\d{3})(?:sv)?", re.IGNORECASE)
+_VERSION_WORDS = re.compile(r"(?:20)?(\d\d)(?:\.| ?R)([1-9])(?:\.\d+)?|v?(\d\d)([1-9])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A solver that may be run.
+
+    Attributes
+    ----------
+    version, key : str
+        ``"2025.2"`` and ``"252"``; both ``"unknown"`` where the path does not tell, ``"demo"`` of the stand-in.
+    path : Path
+        The program.
+    source : str
+        Where it was found: the environment variable, ``settings``, ``registry`` or ``demo``.
+    demo, student : bool
+        The stand-in, which solves nothing; the student version.
+    """
+
+    version: str
+    key: str
+    path: Path
+    source: str
+    demo: bool = False
+    student: bool = False
+
+
+def discover(environ: Mapping[str, str], extra: Sequence[Path] = (), demo: bool = False) -> tuple[Release, ...]:
+    """Find the solvers of this host.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+        Environment with ANSYSEM_ROOTnnn, ANSYSEMSV_ROOTnnn, AWP_ROOTnnn. Both layouts are known: vNNN/Linux64
+        or vNNN/Win64 up to 2024 R2, vNNN/AnsysEM from 2025 R2.
+    extra : sequence of Path
+        Programs of the settings.
+    demo : bool
+        Add the stand-in.
+
+    Returns
+    -------
+    tuple of Release
+        Newest first; of one release the student version after the full one; then those of unknown release;
+        the stand-in last, so that it is never taken by default where an AEDT is installed.
+    """
+    found: dict[str, Release] = {}
+    for release in (*_of_settings(extra), *_of_environment(environ), *_of_registry()):
+        found.setdefault(_real(release.path), release)
+    if demo:
+        for path in _demo_programs():
+            found.setdefault(_real(path), Release(DEMO, DEMO, path, DEMO, demo=True))
+    return tuple(sorted(found.values(), key=_rank))
+
+
+def choose(releases: Sequence[Release], version: str, path: str) -> Release:
+    """Choose the solver of a job.
+
+    Parameters
+    ----------
+    releases : sequence of Release
+        As of `discover`.
+    version : str
+        ``"2025.2"``, ``"252"``, ``"v252"``, ``"2025 R2"``, ``"demo"``; empty: the newest. Where the stand-in is
+        the only solver it stands for every release.
+    path : str
+        Program; if not empty it decides, and must be one of `releases`.
+
+    Raises
+    ------
+    Refused
+        SOLVER_NOT_ALLOWED for a path that is none of them, SOLVER_NOT_FOUND where none is of the release.
+    """
+    if path:
+        return _by_path(releases, path)
+    wanted = _key(version)
+    candidates = [release for release in releases if wanted in ("", release.key)]
+    if not candidates and releases and all(release.demo for release in releases):
+        candidates = [*releases]
+    if not candidates:
+        raise Refused(
+            "SOLVER_NOT_FOUND",
+            f"{_looked_for(version)}; there {_listed(releases)}. {_HELP}",
+            fields={"config.aedt_version": "no such release here"} if version else None,
+            metadata={"known": ", ".join(release.version for release in releases)},
+        )
+    return candidates[0]
+
+
+_HELP = (
+    "Install AEDT, set ANSYSEM_ROOTnnn to its folder (the one that holds ansysedt), or name the program with "
+    "--solver; --demo-solver adds a stand-in that solves nothing"
+)
+
+
+def _by_path(releases: Sequence[Release], path: str) -> Release:
+    for release in releases:
+        if _real(Path(path)) == _real(release.path):
+            return release
+    raise Refused(
+        "SOLVER_NOT_ALLOWED",
+        f"{path} is no solver of this service, so it is not run; there {_listed(releases)}. "
+        "Leave ansys_edt_path empty, choose one of these, or have the administrator add it with --solver",
+        fields={"config.ansys_edt_path": "not a solver of this service"},
+    )
+
+
+def _key(version: str) -> str:
+    text = version.strip()
+    match = _VERSION_WORDS.fullmatch(text)
+    if match is None:
+        return text.lower()
+    return f"{match[1] or match[3]}{match[2] or match[4]}"
+
+
+def _looked_for(version: str) -> str:
+    return f"no AEDT {version} is installed" if version else "no AEDT is installed"
+
+
+def _listed(releases: Sequence[Release]) -> str:
+    if not releases:
+        return "is none at all"
+    return "is: " + ", ".join(f"{release.version} ({release.path})" for release in releases)
+
+
+def _rank(release: Release) -> tuple[bool, bool, int, bool, str]:
+    known = release.key.isdigit()
+    return (release.demo, not known, -int(release.key) if known else 0, release.student, str(release.path))
+
+
+def _of_environment(environ: Mapping[str, str]) -> Iterator[Release]:
+    for pattern, student, folders in _VARIABLES:
+        for name, value in environ.items():
+            match = pattern.fullmatch(name.upper())
+            if match is None or not value.strip():
+                continue
+            for folder in folders:
+                yield from _in_folder(Path(value.strip(), folder), match[1], name, student)
+
+
+def _in_folder(folder: Path, key: str, source: str, student: bool) -> Iterator[Release]:
+    for stem in ("ansysedtsv", "ansysedt") if student else ("ansysedt",):
+        path = folder / (f"{stem}.exe" if sys.platform == "win32" else stem)
+        if _runs(path):
+            yield Release(_version(key), key, path, source, student=student)
+
+
+def _of_settings(extra: Sequence[Path]) -> Iterator[Release]:
+    for path in extra:
+        if not _runs(path):
+            continue
+        keys = [match[1] for part in path.parts if (match := _VERSION_PART.fullmatch(part))]
+        key = keys[-1] if keys else UNKNOWN
+        yield Release(_version(key), key, path, "settings", student=path.stem.lower() == "ansysedtsv")
+
+
+def _of_registry() -> Iterator[Release]:
+    if sys.platform != "win32":
+        return
+    import winreg
+
+    root = r"SOFTWARE\Ansoft\ElectronicsDesktop"
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, root) as versions:
+            for index in range(winreg.QueryInfoKey(versions)[0]):
+                version = winreg.EnumKey(versions, index)
+                with winreg.OpenKey(versions, rf"{version}\Desktop") as desktop:
+                    folder, _ = winreg.QueryValueEx(desktop, "InstallationDirectory")
+                yield from _in_folder(Path(folder), _key(version), "registry", student=False)
+    except OSError:
+        return  # no AEDT has ever been installed
+
+
+def _demo_programs() -> Iterator[Path]:
+    suffix = ".exe" if sys.platform == "win32" else ""
+    for folder in (sysconfig.get_path("scripts"), sysconfig.get_path("scripts", f"{os.name}_user")):
+        path = Path(folder, DEMO_PROGRAM + suffix)
+        if _runs(path):
+            yield path
+            return
+
+
+def _version(key: str) -> str:
+    return f"20{key[:2]}.{key[2]}" if key != UNKNOWN else UNKNOWN
+
+
+def _runs(path: Path) -> bool:
+    return path.is_absolute() and path.is_file() and os.access(path, os.X_OK)
+
+
+def _real(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))

@@ -1,0 +1,259 @@
+"""What the end of a run means: success is proven by the solver's own log, never assumed, never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edbjobs.config import HFSSSimulationConfig
+
+from edbjobs_server.core.states import Evidence, Reason, State
+from edbjobs_server.executors.base import Ending, RunEnded
+from edbjobs_server.solver.log import Fatal, FatalKind, Segment, SetupLog, find_log, read_log, start_times
+
+# The log's clock has whole seconds; a node of a cluster has a clock, and a file server, of its own.
+_SLACK_SECONDS = 2.0
+_OTHER_HOST_SLACK_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run ended, and on what evidence.
+
+    Attributes
+    ----------
+    message : str
+        A sentence for people, with the log's first fatal line.
+    outcome_unknown : bool
+        Nobody can tell how it ended.
+    log_path : Path or None
+        The run's own log, where there is one.
+    """
+
+    state: State
+    reason: Reason
+    evidence: Evidence
+    message: str
+    exit_code: int | None = None
+    signal: int | None = None
+    outcome_unknown: bool = False
+    log_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What the run left: its log, if there is one, and the first fatal line of any of its outputs."""
+
+    log: Segment | None
+    path: Path | None
+    fatal: Fatal | None
+
+
+def judge(
+    ended: RunEnded,
+    *,
+    project_path: Path,
+    job_name: str,
+    config: HFSSSimulationConfig,
+    stdout: Path,
+    stderr: Path,
+    same_host: bool = True,
+) -> Verdict:
+    """Judge a run that has ended; blocks on the file system.
+
+    Parameters
+    ----------
+    ended : RunEnded
+        As the executor tells it.
+    project_path : Path
+        Project that was solved.
+    job_name : str
+        What AEDT got as ``-jobid``.
+    config : HFSSSimulationConfig
+        What was asked for.
+    stdout, stderr : Path
+        Output of the run; of this attempt only.
+    same_host : bool
+        It ran on this host, so that the log's clock is ours.
+
+    Returns
+    -------
+    Verdict
+        COMPLETED on the solver's log, or on the exit code 0 where there is no log at all; in every other case
+        FAILED or CANCELLED with the most telling reason.
+    """
+    if ended.ending in (Ending.START_FAILED, Ending.NEVER_RAN):
+        return _end(ended, State.FAILED, Reason.START_FAILED, Evidence.EXIT_CODE, ended.message or "it never ran")
+    log_path = find_log(project_path, job_name)
+    proof = _collect(ended, log_path, (stdout, stderr), same_host)
+    if ended.ending is Ending.EXITED and ended.exit_code == 0:
+        return _exited_well(ended, config, proof, log_path)
+    if ended.ending is Ending.EXITED:
+        return _exited_badly(ended, config, proof)
+    return _ended_otherwise(ended, config, proof)
+
+
+def _exited_well(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof, looked_for: Path) -> Verdict:
+    log, fatal = proof.log, proof.fatal
+    wrong = _missing(log, config) if log is not None else None
+    waited = config.wait_for_license and fatal is not None and fatal.kind is FatalKind.LICENSE
+    if fatal is not None and not (waited and log is not None and wrong is None):
+        text = f"the exit code is 0, but the log says: {fatal.text}"
+        return _end(ended, State.FAILED, _reason(fatal), Evidence.SOLVER_LOG, text, proof)
+    if log is None:
+        text = f"exit code 0; the solver left no log of this run to prove it by (looked for {looked_for})"
+        return _end(ended, State.COMPLETED, Reason.NORMAL, Evidence.EXIT_CODE, text)
+    if wrong is not None:
+        reason, text = wrong
+        return _end(ended, State.FAILED, reason, Evidence.SOLVER_LOG, text, proof)
+    return _end(ended, State.COMPLETED, Reason.NORMAL, Evidence.SOLVER_LOG, _summary(log), proof)
+
+
+def _exited_badly(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) -> Verdict:
+    code = ended.exit_code
+    if proof.fatal is not None:
+        text = f"exit code {code}: {proof.fatal.text}"
+        return _end(ended, State.FAILED, _reason(proof.fatal), Evidence.SOLVER_LOG, text, proof)
+    text = f"the solver ended with exit code {code}"
+    if code is not None and 128 < code < 160:
+        text += f", which a shell gives for a program ended by signal {code - 128}"
+        text += " (9: often the system's want of memory)" if code == 137 else ""
+    return _end(ended, State.FAILED, Reason.EXIT_CODE, Evidence.EXIT_CODE, text + _log_says(config, proof), proof)
+
+
+def _ended_otherwise(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) -> Verdict:
+    says = _log_says(config, proof)
+    extra = f": {ended.message}" if ended.message else ""
+    if ended.ending is Ending.CANCELLED:
+        text = "cancelled" + extra + says
+        return _end(ended, State.CANCELLED, Reason.CANCELLED, Evidence.EXIT_CODE, text, proof)
+    if ended.ending is Ending.TIMEOUT:
+        text = "ended at its wall-clock limit" + extra + says
+        return _end(ended, State.FAILED, Reason.TIMEOUT, Evidence.EXIT_CODE, text, proof)
+    if ended.ending is Ending.SIGNALLED:
+        text = f"ended by signal {ended.signal}, which this service did not send{extra}"
+        text += "; signal 9 often comes from the system for want of memory" if ended.signal == 9 else ""
+        return _end(ended, State.FAILED, Reason.SIGNAL, Evidence.EXIT_CODE, text + says, proof)
+    text = "its end was not seen and left no record" + extra + says
+    return _end(ended, State.FAILED, Reason.LOST, Evidence.NONE, text, proof)
+
+
+def _end(
+    ended: RunEnded, state: State, reason: Reason, evidence: Evidence, message: str, proof: _Proof | None = None
+) -> Verdict:
+    return Verdict(
+        state=state,
+        reason=reason,
+        evidence=evidence,
+        message=message,
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        outcome_unknown=reason is Reason.LOST,
+        log_path=proof.path if proof is not None else None,
+    )
+
+
+def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bool) -> _Proof:
+    """Read the log, else what the run printed, which with -monitor is the same."""
+    log = _read(path)
+    if log is not None and not (log.begun and _is_of_this_run(log, path, ended, same_host)):
+        log = None
+    found: Path | None = path if log is not None else None
+    fatal = log.fatal if log is not None else None
+    for output in outputs:
+        if fatal is not None or (log is not None and ended.exit_code == 0):
+            break
+        printed = _read(output)
+        if printed is None:
+            continue
+        fatal = printed.fatal
+        if log is None and printed.begun:
+            log, found = printed, output
+    return _Proof(log, found, fatal)
+
+
+def _read(path: Path) -> Segment | None:
+    try:
+        return read_log(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_of_this_run(log: Segment, path: Path, ended: RunEnded, same_host: bool) -> bool:
+    """Whether the last segment was begun after the run's start: by its own clock on this host, else by the file's."""
+    if ended.start_time is None:
+        return False
+    begun = start_times(log) if same_host else ()
+    if begun:
+        return max(begun) >= ended.start_time - _SLACK_SECONDS
+    slack = _SLACK_SECONDS if same_host else _OTHER_HOST_SLACK_SECONDS
+    return path.stat().st_mtime >= ended.start_time - slack
+
+
+def _missing(log: Segment, config: HFSSSimulationConfig) -> tuple[Reason, str] | None:
+    """Tell what the log lacks as proof; None: it is proof."""
+    if config.layout_options.validate_only:
+        if log.finished and not log.errors:
+            return None
+        return Reason.UNVERIFIED, f"exit code 0, but the log does not show that the validation ended{_first(log)}"
+    if config.design_mode == "Optimetrics":
+        return _missing_variations(log)
+    wanted = _wanted(log, config.setup_name)
+    open_ones = [setup for setup in wanted if not setup.normal]
+    if open_ones:
+        first = open_ones[0]
+        ending = f'ended with "{first.status}"' if first.status else "has no normal end in the log"
+        return Reason.UNVERIFIED, f"exit code 0, but setup {first.name} {ending}{_first(log)}"
+    if wanted or (log.normal_messages and not log.setups):
+        return None
+    if not log.finished:
+        return Reason.UNVERIFIED, f"exit code 0, but the log stops before anything was solved{_first(log)}"
+    solved = ", ".join(name for name, setup in log.setups.items() if setup.normal)
+    what = f"setup {config.setup_name} was not solved" if config.setup_name else "nothing was solved"
+    hint = f"; solved: {solved}" if solved else "; AEDT may have found its results up to date, or no such setup"
+    return Reason.NOTHING_SOLVED, f"exit code 0, but {what}{hint}{_first(log)}"
+
+
+def _missing_variations(log: Segment) -> tuple[Reason, str] | None:
+    if log.parametric_done and all(setup.normal for setup in log.setups.values()):
+        return None
+    if log.finished and not log.setups and not log.normal_messages:
+        return Reason.NOTHING_SOLVED, f"exit code 0, but no variation was solved{_first(log)}"
+    return Reason.UNVERIFIED, f"exit code 0, but the log does not show the end of the variations{_first(log)}"
+
+
+def _wanted(log: Segment, setup_name: str) -> list[SetupLog]:
+    return [setup for name, setup in log.setups.items() if not setup_name or name == setup_name]
+
+
+def _reason(fatal: Fatal) -> Reason:
+    return Reason.LICENSE if fatal.kind is FatalKind.LICENSE else Reason.SOLVER_ERROR
+
+
+def _first(log: Segment) -> str:
+    return f"; its first error: {log.first_error}" if log.first_error else ""
+
+
+def _summary(log: Segment) -> str:
+    parts = []
+    for setup in [*log.setups.values()][:3]:
+        text = f"{setup.name}: normal completion"
+        if setup.passes_done:
+            text += f" after {setup.passes_done} adaptive passes"
+        if setup.delta_s is not None:
+            text += f", delta S {setup.delta_s:g}"
+        if setup.converged is False:
+            text += ", not converged"
+        parts.append(text)
+    if len(log.setups) > 3:
+        parts.append(f"and {len(log.setups) - 3} more setups")
+    return "; ".join(parts or ["normal completion"]) + (_first(log) if log.errors else "")
+
+
+def _log_says(config: HFSSSimulationConfig, proof: _Proof) -> str:
+    if proof.fatal is not None and proof.fatal.kind is not FatalKind.ABORT:
+        return f"; its log says: {proof.fatal.text}"
+    if proof.log is not None and proof.fatal is None and _missing(proof.log, config) is None:
+        return f"; its log shows that the solve had come to its normal end ({_summary(proof.log)})"
+    return ""
