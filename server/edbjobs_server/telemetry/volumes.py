@@ -1,0 +1,83 @@
+"""Space on volumes. A network file system may hang for ever: each path is asked by a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+DEADLINE_SECONDS = 2.0
+MAX_FURTHER = 64  # paths beyond the service's own
+MAX_HANGING = 16  # threads that wait for volumes that do not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Space on the volume of a path, bytes; free is what this account can use."""
+
+    path: str
+    total: int
+    free: int
+
+
+class Volumes:
+    """Asks for the space on volumes; one that does not answer in time is left out until it does."""
+
+    def __init__(self, usage: Callable[[str], tuple[int, int, int]] | None = None) -> None:
+        self._usage = usage or _usage
+        self._open: dict[str, _Probe] = {}
+
+    def sample(self, own: Sequence[str], further: Sequence[str] = ()) -> tuple[Disk, ...]:
+        """Tell the space on each volume once, under the first of its paths.
+
+        Parameters
+        ----------
+        own : sequence of str
+            Always asked.
+        further : sequence of str
+            At most 64 of them are asked, and no new ones once 16 hang.
+        """
+        until = time.monotonic() + DEADLINE_SECONDS
+        self._open = {path: probe for path, probe in self._open.items() if not probe.done.is_set()}
+        crowded = len(self._open) >= MAX_HANGING
+        paths = list(dict.fromkeys(further))[:MAX_FURTHER]
+        paths = [*own, *(path for path in paths if path in self._open or not crowded)]
+        hanging = set(self._open)
+        probes = [self._probe(path) for path in dict.fromkeys(paths)]
+        found: dict[int, Disk] = {}
+        for probe in probes:
+            patience = 0.0 if probe.path in hanging else max(0.0, until - time.monotonic())
+            if probe.done.wait(patience) and probe.answer is not None:
+                device, total, free = probe.answer
+                found.setdefault(device, Disk(probe.path, total, free))
+        return tuple(found.values())
+
+    def _probe(self, path: str) -> _Probe:
+        if path not in self._open:
+            self._open[path] = _Probe(path, self._usage)
+        return self._open[path]
+
+
+class _Probe:
+    def __init__(self, path: str, usage: Callable[[str], tuple[int, int, int]]) -> None:
+        self.path = path
+        self.answer: tuple[int, int, int] | None = None
+        self.done = threading.Event()
+        self._usage = usage
+        threading.Thread(target=self._ask, name="volume", daemon=True).start()
+
+    def _ask(self) -> None:
+        try:
+            self.answer = self._usage(self.path)
+        except OSError:
+            pass  # not there, or not for us: as good as no answer
+        finally:
+            self.done.set()
+
+
+def _usage(path: str) -> tuple[int, int, int]:
+    space = shutil.disk_usage(path)
+    return os.stat(path).st_dev, space.total, space.free
