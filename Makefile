@@ -1,0 +1,51 @@
+# `make` alone tells what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint proto bench serve clean
+
+help: ## this text
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: .venv/run.stamp ## from nothing to a finished solve, with the service killed in the middle
+	@$(BIN)/edbjobs demo
+
+test: lint tests/buf/node_modules/.stamp ## lint and all tests; needs no root and no system packages
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+lint: .venv/dev.stamp ## ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+proto: .venv/dev.stamp tests/buf/node_modules/.stamp ## generate the Python stubs and the image that breaking changes are checked against
+	$(BIN)/python tests/regenerate.py client/python
+	tests/buf/node_modules/.bin/buf build protos -o protos/edbjobs.binpb
+
+bench: .venv/dev.stamp ## measure; prints each figure beside its floor
+	cd tests && ../$(BIN)/python -m bench
+
+serve: .venv/run.stamp ## run the service with the stand-in solver, in the foreground
+	$(BIN)/edbjobs serve --demo-solver
+
+clean: ## remove everything that was made here
+	rm -rf .venv tests/buf/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/run.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[server,cli]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[server,cli]' --group dev
+	@touch $@ .venv/run.stamp
+
+# Without npm the contract's checks are skipped by name (and are an error in CI).
+tests/buf/node_modules/.stamp: tests/buf/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/buf && npm ci --silent && touch node_modules/.stamp; \
+	else echo "npm is missing: buf's checks of the contract will be skipped"; fi
