@@ -1,0 +1,145 @@
+"""The SQLite file: opening, upgrading and checking it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from importlib import resources
+from pathlib import Path
+
+from edbjobs_server.store.errors import StoreError
+from edbjobs_server.store.queries import QUERIES
+
+FILE = "store.db"
+_ASIDE = ".corrupt-"
+_BUSY_SECONDS = 10.0
+
+
+def migrations() -> dict[int, str]:
+    """Read the numbered schema files."""
+    folder = resources.files(__package__).joinpath("schema")
+    return {
+        int(item.name[:3]): item.read_text(encoding="utf-8") for item in folder.iterdir() if item.name[:3].isdigit()
+    }
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file for writing. Every commit is on disk when it returns."""
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_size_limit = 16777216")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """Open the file for reading."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def open_checked(path: Path) -> sqlite3.Connection:
+    """Open the store, made or upgraded where needed, and checked after an unclean stop.
+
+    Raises
+    ------
+    StoreError
+        If it is corrupt, of a newer release, or cannot be written.
+    """
+    if not path.exists() and (aside := sorted(path.parent.glob(path.name + _ASIDE + "*"))):
+        raise StoreError(_corrupt_text(aside[-1]))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = connect(path)
+        try:
+            _migrate(connection, path)
+            _check(connection)
+            connection.execute(QUERIES["set_clean"], (0,))
+        except BaseException:
+            connection.close()
+            raise
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be opened ({error.strerror})") from error
+    except sqlite3.Error as error:
+        if is_corruption(error):
+            raise StoreError(_corrupt_text(put_aside(path))) from error
+        raise StoreError(f"the store {path} cannot be opened for writing ({error}): mend or free the volume") from error
+    return connection
+
+
+def write_back(connection: sqlite3.Connection) -> None:
+    """Copy the whole write-ahead log into the file and begin a new one."""
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("the log could not be written back: a reader is busy")
+
+
+def is_corruption(error: BaseException) -> bool:
+    """Tell whether what the file holds is broken, in difference to not being able to read or write it."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def is_storage_failure(error: BaseException) -> bool:
+    """Tell whether the disk is at fault: full, read-only, broken; not a mistake in what it was asked."""
+    return isinstance(error, (sqlite3.OperationalError, OSError)) or is_corruption(error)
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a store, with its log, to a name with the present time; returns that name."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(path.with_name(f"{path.name}{_ASIDE}{stamp}{suffix}"))
+    return path.with_name(f"{path.name}{_ASIDE}{stamp}")
+
+
+def _corrupt_text(aside: Path) -> str:
+    return (
+        f"the store is corrupt and was kept as {aside}: restore {FILE} from a copy, or run `edbjobs doctor --rebuild` "
+        "to make a new one from the run records"
+    )
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    steps = migrations()
+    newest = max(steps)
+    if version > newest:
+        raise StoreError(
+            f"the store {path} was written by a newer edbjobs (schema {version}, this release knows up to {newest}): "
+            "install that release again, or choose another --state-dir"
+        )
+    if 0 < version < newest:
+        _copy(connection, path, version)
+    for number in range(version + 1, newest + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{steps[number]}\nPRAGMA user_version = {number};\nCOMMIT;")
+    if connection.execute(QUERIES["service"]).fetchone() is None:
+        connection.execute(QUERIES["insert_service"], (secrets.token_hex(8),))
+
+
+def _copy(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    """Keep the file as it was before an upgrade."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    copy = path.with_name(f"{path.name}.schema{version}-{stamp}")
+    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    target = sqlite3.connect(copy)
+    try:
+        connection.backup(target)
+    finally:
+        target.close()
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    *_, clean = connection.execute(QUERIES["service"]).fetchone()
+    if clean:
+        return
+    (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        raise sqlite3.DatabaseError(result)

@@ -1,0 +1,240 @@
+"""Pages of jobs: by keyset, bounded in rows looked at and in bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import sqlite3
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edbjobs.v1 import job_pb2, jobs_messages_pb2
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.store.filters import Condition, Where, where
+from edbjobs_server.store.queries import QUERIES
+
+MAX_SIZE = 1_000
+DEFAULT_SIZE = 50
+MAX_SCAN = 20_000
+MAX_BYTES = 3 * 1024 * 1024
+_ROOM_BESIDE = 256  # for what is added to a job when it is answered
+_TOKEN = struct.Struct(">qq")
+_MAX_SEQ = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page.
+
+    Attributes
+    ----------
+    jobs : list of Job
+        As the contract has them.
+    next_token : str
+        For the next page; empty: this was the last one.
+    total : int or None
+        Number of jobs in all, for a filter that is empty or by state only.
+    revision : int
+        Revision that the first page stands for.
+    """
+
+    jobs: list[job_pb2.Job]
+    next_token: str
+    total: int | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Direction:
+    """How to go on from a seq, which itself was seen."""
+
+    compare: str
+    order: str
+    start: int
+    reverse: bool
+
+    def before(self, one: int, other: int) -> bool:
+        return one > other if self.reverse else one < other
+
+
+_OLDEST = _Direction(">", "ASC", -1, reverse=False)
+_NEWEST = _Direction("<", "DESC", _MAX_SEQ, reverse=True)
+
+
+def read_page(
+    connection: sqlite3.Connection,
+    store_id: str,
+    wanted: jobs_messages_pb2.JobFilter,
+    *,
+    token: str,
+    size: int,
+    newest_first: bool,
+    omit_config: bool,
+) -> Page:
+    """Read one page, in order of acceptance; it may be short, or empty, though more follow.
+
+    Parameters
+    ----------
+    wanted : JobFilter
+        Which jobs.
+    token : str
+        From the page before; empty: the first page.
+    size : int
+        Most jobs on it; 0: 50, never more than 1,000.
+    newest_first : bool
+        The other way round.
+    omit_config : bool
+        Leave `config` out of the jobs.
+
+    Raises
+    ------
+    Refused
+        INVALID_PAGE_TOKEN, if the token was not made here for the same filter and order.
+    """
+    direction = _NEWEST if newest_first else _OLDEST
+    key = _fingerprint(store_id, wanted, newest_first)
+    if token:
+        cursor, revision = _open_token(key, token)
+    else:
+        cursor = direction.start
+        (revision,) = connection.execute(QUERIES["revision"]).fetchone()
+    scan = _Scan(connection, where(wanted), direction)
+    rows, horizon = scan.read(cursor, max(1, min(size or DEFAULT_SIZE, MAX_SIZE)))
+    jobs, last = _cut(rows, omit_config)
+    if len(jobs) < len(rows):
+        horizon = last
+    next_token = "" if horizon is None else _make_token(key, horizon, revision)
+    return Page(jobs, next_token, _total(connection, wanted), revision)
+
+
+class _Scan:
+    """Reads rows that a filter finds, looking at a bounded number."""
+
+    def __init__(self, connection: sqlite3.Connection, found: Where, direction: _Direction) -> None:
+        self._sql = connection
+        self._where = found
+        self._direction = direction
+
+    def read(self, cursor: int, size: int) -> tuple[list[tuple[int, bytes]], int | None]:
+        """Return rows after a seq, and up to which seq they are all; None: there are no more."""
+        bounds = self._time_bounds()
+        horizon: int | None = None
+        rows: list[tuple[int, bytes]] = []
+        for driver in self._where.drivers:
+            found, end = self._read_one((driver, *bounds), cursor, size)
+            rows += found
+            if end is not None and (horizon is None or self._direction.before(end, horizon)):
+                horizon = end
+        rows.sort(key=lambda row: row[0], reverse=self._direction.reverse)
+        if horizon is not None:
+            rows = [row for row in rows if not self._direction.before(horizon, row[0])]
+        if len(rows) > size:
+            del rows[size:]
+            horizon = rows[-1][0]
+        return rows, horizon
+
+    def _read_one(
+        self, driver: Sequence[Condition], cursor: int, size: int
+    ) -> tuple[list[tuple[int, bytes]], int | None]:
+        compare, order = self._direction.compare, self._direction.order
+        conditions = [*driver, Condition(f"seq {compare} ?", (cursor,))]
+        end = self._end_of_scan(conditions) if self._where.rest else None
+        if end is not None:
+            conditions.append(Condition(f"seq {'>=' if self._direction.reverse else '<='} ?", (end,)))
+        conditions += self._where.rest
+        text = f"SELECT seq, job FROM jobs WHERE {_all_of(conditions)} ORDER BY seq {order} LIMIT ?"  # noqa: S608
+        rows = self._sql.execute(text, (*_values(conditions), size + 1)).fetchall()
+        if len(rows) > size:
+            return rows[:size], rows[size - 1][0]
+        return rows, end
+
+    def _end_of_scan(self, conditions: Sequence[Condition]) -> int | None:
+        """Find the seq of the last row that may be looked at; None: all may."""
+        text = (
+            f"SELECT seq FROM jobs WHERE {_all_of(conditions)} "  # noqa: S608
+            f"ORDER BY seq {self._direction.order} LIMIT 1 OFFSET ?"
+        )
+        row = self._sql.execute(text, (*_values(conditions), MAX_SCAN - 1)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _time_bounds(self) -> list[Condition]:
+        """Narrow the seqs by the times wanted, if few enough jobs lie in them.
+
+        Times need not grow with seq, because clocks are set; so the seqs are looked up, not guessed.
+        """
+        created = self._where.created
+        if created is None:
+            return []
+        inner = f"SELECT seq FROM jobs WHERE {created.text} ORDER BY create_time LIMIT ?"  # noqa: S608
+        text = f"SELECT count(*), min(seq), max(seq) FROM ({inner})"  # noqa: S608
+        number, first, last = self._sql.execute(text, (*created.values, MAX_SCAN)).fetchone()
+        if number == MAX_SCAN:
+            return []
+        return [Condition("seq BETWEEN ? AND ?", (first or 0, last or 0))]
+
+
+def _all_of(conditions: Sequence[Condition]) -> str:
+    return " AND ".join(condition.text for condition in conditions)
+
+
+def _values(conditions: Sequence[Condition]) -> tuple[object, ...]:
+    return tuple(value for condition in conditions for value in condition.values)
+
+
+def _cut(rows: Sequence[tuple[int, bytes]], omit_config: bool) -> tuple[list[job_pb2.Job], int]:
+    """Take rows as long as they fit in one message, at least one; returns the seq of the last one too."""
+    jobs: list[job_pb2.Job] = []
+    room = MAX_BYTES
+    last = -1
+    for seq, data in rows:
+        job = job_pb2.Job.FromString(data)
+        if omit_config:
+            job.ClearField("config")
+        room -= job.ByteSize() + _ROOM_BESIDE
+        if jobs and room < 0:
+            break
+        jobs.append(job)
+        last = seq
+    return jobs, last
+
+
+def _total(connection: sqlite3.Connection, wanted: jobs_messages_pb2.JobFilter) -> int | None:
+    only_states = jobs_messages_pb2.JobFilter(states=wanted.states)
+    if wanted != only_states:
+        return None
+    counts = dict(connection.execute(QUERIES["count_by_state"]).fetchall())
+    states = set(wanted.states) or counts.keys()
+    return sum(int(counts.get(state, 0)) for state in states)
+
+
+def _fingerprint(store_id: str, wanted: jobs_messages_pb2.JobFilter, newest_first: bool) -> bytes:
+    data = wanted.SerializeToString(deterministic=True) + bytes([newest_first])
+    return hashlib.blake2b(data, key=store_id.encode(), digest_size=16).digest()
+
+
+def _make_token(key: bytes, seq: int, revision: int) -> str:
+    body = _TOKEN.pack(seq, revision)
+    return base64.urlsafe_b64encode(body + _sum(key, body)).decode().rstrip("=")
+
+
+def _open_token(key: bytes, token: str) -> tuple[int, int]:
+    try:
+        data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    body, check = data[: _TOKEN.size], data[_TOKEN.size :]
+    if len(body) < _TOKEN.size or check != _sum(key, body):
+        raise Refused(
+            "INVALID_PAGE_TOKEN",
+            "the page token was not made by this service for this filter and order: begin again without a token",
+            fields={"page_token": "not from a page with the same filter and order"},
+        )
+    seq, revision = _TOKEN.unpack(body)
+    return seq, revision
+
+
+def _sum(key: bytes, body: bytes) -> bytes:
+    return hashlib.blake2b(body, key=key, digest_size=8).digest()

@@ -1,0 +1,167 @@
+"""Reading in threads of their own, each with a read-only connection."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from edbjobs.v1 import jobs_messages_pb2
+
+from edbjobs_server.core.errors import Refused, store_unavailable
+from edbjobs_server.core.job import Job
+from edbjobs_server.store.database import connect_readonly, is_storage_failure
+from edbjobs_server.store.pages import Page, read_page
+from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.rows import job_of
+
+T = TypeVar("T")
+_THREADS = 3
+_MAX_WAITING = 10_000
+
+
+class Reader:
+    """One consistent view of the store; valid only inside the function it is handed to.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        Read-only, inside a transaction.
+    store_id : str
+        Identity of the store.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, store_id: str) -> None:
+        self._sql = connection
+        self._store_id = store_id
+
+    def revision(self) -> int:
+        """Newest revision on disk."""
+        (revision,) = self._sql.execute(QUERIES["revision"]).fetchone()
+        return int(revision)
+
+    def floor(self) -> int:
+        """Events up to this revision were cut from the log."""
+        (floor,) = self._sql.execute(QUERIES["floor"]).fetchone()
+        return int(floor)
+
+    def job_bytes(self, name: str) -> bytes | None:
+        """Find the serialised ``Job`` of a uid, or of the newest job that bears an id."""
+        for query in ("message_by_uid", "message_by_id"):
+            row = self._sql.execute(QUERIES[query], (name,)).fetchone()
+            if row:
+                return bytes(row[0])
+        return None
+
+    def job(self, name: str) -> Job | None:
+        """Find a job as the core sees it, by uid or newest id."""
+        for query in ("job_by_uid", "jobs_by_id"):
+            row = self._sql.execute(QUERIES[query], (name,)).fetchone()
+            if row:
+                return job_of(row)
+        return None
+
+    def live_jobs(self) -> list[Job]:
+        """All jobs that have not ended, in order of acceptance."""
+        return [job_of(row) for row in self._sql.execute(QUERIES["live_jobs"])]
+
+    def counts(self) -> dict[int, int]:
+        """Count the jobs in each state that has any."""
+        return {state: number for state, number in self._sql.execute(QUERIES["count_by_state"]) if number}
+
+    def events(self, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
+        """List serialised events after a revision, at most so many and, beyond the first, so many bytes."""
+        found: list[tuple[int, bytes]] = []
+        for revision, event in self._sql.execute(QUERIES["events_after"], (after, limit)):
+            max_bytes -= len(event)
+            if found and max_bytes < 0:
+                break
+            found.append((revision, event))
+        return found
+
+    def page(
+        self,
+        wanted: jobs_messages_pb2.JobFilter,
+        token: str = "",
+        size: int = 50,
+        newest_first: bool = False,
+        omit_config: bool = False,
+    ) -> Page:
+        """Read one page of jobs; see `pages.read_page`."""
+        return read_page(
+            self._sql,
+            self._store_id,
+            wanted,
+            token=token,
+            size=size,
+            newest_first=newest_first,
+            omit_config=omit_config,
+        )
+
+
+class ReaderPool:
+    """A few threads that read.
+
+    Parameters
+    ----------
+    path : Path
+        The store's file.
+    store_id : str
+        Its identity.
+    """
+
+    def __init__(self, path: Path, store_id: str) -> None:
+        self._path = path
+        self._store_id = store_id
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="edbjobs-read")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._waiting = 0
+
+    async def read(self, function: Callable[[Reader], T]) -> T:
+        """Run a function in one of the threads.
+
+        Raises
+        ------
+        Refused
+            STORE_UNAVAILABLE, if the disk fails; OVERLOADED, if too many wait already.
+        """
+        if self._waiting >= _MAX_WAITING:
+            raise Refused("OVERLOADED", f"{self._waiting} reads wait for the disk already; try again in a moment")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, function)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Finish what runs; blocks."""
+        self._threads.shutdown(cancel_futures=True)
+        for connection in self._connections:
+            connection.close()
+
+    def _read(self, function: Callable[[Reader], T]) -> T:
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                return function(Reader(connection, self._store_id))
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            if not is_storage_failure(error):
+                raise
+            self._local.connection = None
+            raise store_unavailable(str(error)) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = connect_readonly(self._path)
+            self._local.connection = connection
+            self._connections.append(connection)
+        return connection

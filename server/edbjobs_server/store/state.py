@@ -1,0 +1,53 @@
+"""What the writer knows without asking."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from edbjobs.v1 import resource_pb2
+
+from edbjobs_server.codec import limits_from_message
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.limits import Limits
+from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.rows import job_of
+from edbjobs_server.store.values import Snapshot
+
+
+@dataclass(slots=True)
+class State:
+    """Counters, settings, and the jobs that have not ended, by uid; `uids` finds theirs by id."""
+
+    store_id: str
+    revision: int
+    last_seq: int
+    paused: bool
+    limits: Limits
+    jobs: dict[str, Job] = field(default_factory=dict)
+    uids: dict[str, str] = field(default_factory=dict)
+
+    def snapshot(self) -> Snapshot:
+        """Make a value of it that does not change."""
+        jobs = sorted(self.jobs.values(), key=lambda job: job.seq)
+        return Snapshot(self.store_id, self.revision, tuple(jobs), self.limits, self.paused)
+
+
+def read_state(connection: sqlite3.Connection) -> State:
+    """Read the committed state."""
+    connection.execute("BEGIN")
+    try:
+        row = connection.execute(QUERIES["service"]).fetchone()
+        store_id, revision, last_seq, paused, limits, _ = row
+        state = State(store_id, revision, last_seq, bool(paused), _limits_of(limits))
+        for live in connection.execute(QUERIES["live_jobs"]):
+            job = job_of(live)
+            state.jobs[job.uid] = job
+            state.uids[job.id] = job.uid
+    finally:
+        connection.execute("ROLLBACK")
+    return state
+
+
+def _limits_of(data: bytes | None) -> Limits:
+    return Limits() if data is None else limits_from_message(resource_pb2.Limits.FromString(data))

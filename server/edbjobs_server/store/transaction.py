@@ -1,0 +1,288 @@
+"""What a command may do, and how what several commands did becomes one commit."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from edbjobs_server.codec import event_to_bytes, job_to_bytes, limits_to_message
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.states import EventType
+from edbjobs_server.store.errors import Duplicate
+from edbjobs_server.store.flush import select_in, write_rows
+from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.rows import job_of, row_of
+from edbjobs_server.store.state import State
+from edbjobs_server.store.values import Committed
+
+T = TypeVar("T")
+_MISSING: Any = object()
+
+
+class Transaction:
+    """Changes of one commit; handed to one command after the other, in the writer's thread only.
+
+    Nothing is written before all commands have run: what a command changes is kept in memory and taken back if
+    it raises, so that a refused request costs the others nothing.
+
+    Attributes
+    ----------
+    now : float
+        Time of every change in this commit, seconds since the epoch.
+    committed : list of Committed
+        What the commands changed, in order of revision.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, state: State, now: float) -> None:
+        self.now = now
+        self.committed: list[Committed] = []
+        self._sql = connection
+        self._state = state
+        self._jobs: dict[str, Job | None] = {}  # changed here; None: deleted
+        self._rows: dict[int, tuple[object, ...] | None] = {}  # by seq; None: deleted
+        self._requests: dict[str, tuple[str, bytes] | None] = {}  # made or looked up here
+        self._new_requests: dict[int, tuple[object, ...]] = {}
+        self._settings: dict[str, tuple[object, ...]] = {}  # queries that set one thing
+        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
+
+    @contextmanager
+    def request_scope(self) -> Iterator[None]:
+        """Take back all that the body did if it raises."""
+        state = self._state
+        kept = state.revision, state.last_seq, state.paused, state.limits
+        events, undo = len(self.committed), len(self._undo)
+        try:
+            yield
+        except BaseException:
+            state.revision, state.last_seq, state.paused, state.limits = kept
+            del self.committed[events:]
+            while len(self._undo) > undo:
+                mapping, key, value = self._undo.pop()
+                if value is _MISSING:
+                    mapping.pop(key, None)
+                else:
+                    mapping[key] = value
+            raise
+
+    def attempt(self, command: Callable[[Transaction], T]) -> T | Refused:
+        """Run a command within a command; one that is refused leaves nothing behind."""
+        try:
+            with self.request_scope():
+                return command(self)
+        except Refused as refused:
+            return refused
+
+    def look_up(self, request_ids: list[str]) -> None:
+        """Look up many requests at once, for commands that will ask `request`."""
+        self._requests.update(dict.fromkeys(request_ids))
+        for request_id, uid, digest in select_in(self._sql, "requests_in", request_ids):
+            self._requests[str(request_id)] = (uid, digest)  # type: ignore[assignment]
+
+    def flush(self) -> None:
+        """Write what all commands changed."""
+        for query, values in self._settings.items():
+            self._sql.execute(QUERIES[query], values)
+        deleted = [(seq,) for seq, row in self._rows.items() if row is None]
+        if deleted:
+            self._sql.executemany(QUERIES["delete_job"], deleted)
+        # In order of seq: a job that ended gives its id free for the one that follows it.
+        write_rows(self._sql, "write_jobs", [row for _, row in sorted(self._rows.items()) if row is not None])
+        write_rows(self._sql, "insert_requests", list(self._new_requests.values()))
+        if self.committed:
+            rows = [
+                (item.revision, item.time, item.type.value, item.job.uid if item.job else "", item.event)
+                for item in self.committed
+            ]
+            write_rows(self._sql, "insert_events", rows)
+            self._sql.execute(QUERIES["set_counters"], (self._state.revision, self._state.last_seq))
+
+    @property
+    def limits(self) -> Limits:
+        """Limits in force."""
+        return self._state.limits
+
+    @property
+    def paused(self) -> bool:
+        """Whether the queue is paused."""
+        return self._state.paused
+
+    def job(self, name: str) -> Job:
+        """Find a job by its uid, or the newest that bears an id.
+
+        Raises
+        ------
+        Refused
+            JOB_NOT_FOUND.
+        """
+        found = self.find(name)
+        if found is None:
+            raise _not_found(name)
+        return found
+
+    def find(self, name: str) -> Job | None:
+        """Find a job by its uid, or the newest that bears an id; None if there is none."""
+        live = self._state.jobs.get(name)
+        if live is not None:
+            return live
+        if name in self._jobs:
+            return self._jobs[name]
+        row = self._sql.execute(QUERIES["job_by_uid"], (name,)).fetchone()
+        return job_of(row) if row else self.live_id(name) or self._newest(name)
+
+    def _newest(self, id: str) -> Job | None:
+        """Find the newest job of an id, none of which is live."""
+        changed = [job for job in self._jobs.values() if job is not None and job.id == id]
+        if changed:
+            # Changed jobs are live ones and their successors: newer than any other of the same id.
+            return max(changed, key=lambda job: job.seq)
+        for row in self._sql.execute(QUERIES["jobs_by_id"], (id,)):
+            job = job_of(row)
+            if self._jobs.get(job.uid, job) is not None:
+                return job
+        return None
+
+    def live_id(self, id: str) -> Job | None:
+        """Find the job of this id that has not ended; None if there is none."""
+        uid = self._state.uids.get(id)
+        return None if uid is None else self._state.jobs[uid]
+
+    def request(self, request_id: str) -> tuple[str, bytes] | None:
+        """Tell the uid and the digest of what a request made; the job may be gone by now."""
+        if request_id not in self._requests:
+            self.look_up([request_id])
+        return self._requests[request_id]
+
+    def insert(self, job: Job, type: EventType, principal: str = "", detail: str = "") -> Job:
+        """Add a job; returns it with its `seq` and `revision`.
+
+        Raises
+        ------
+        Duplicate
+            If its request_id, or, among live jobs, its uid or id is taken. Nothing was written.
+        """
+        state = self._state
+        if job.uid in state.jobs:
+            raise Duplicate("uid", job.uid)
+        if not job.state.terminal and job.id in state.uids:
+            raise Duplicate("id", job.id)
+        if job.request_id and self.request(job.request_id) is not None:
+            raise Duplicate("request_id", job.request_id)
+        job = replace(job, seq=state.last_seq + 1, revision=state.revision + 1)
+        self._change(job, type, principal, detail)
+        state.last_seq = job.seq
+        if job.request_id:
+            self._set(self._requests, job.request_id, (job.uid, job.digest))
+            row = (job.seq, job.request_id, job.uid, job.digest, self.now)
+            self._set(self._new_requests, job.seq, row)
+        return job
+
+    def put(self, job: Job, type: EventType, principal: str = "", detail: str = "") -> Job:
+        """Write a changed job; returns it with its new `revision`.
+
+        What a job was accepted with (uid, id, user, configuration, request) never changes.
+
+        Raises
+        ------
+        Refused
+            JOB_NOT_FOUND, if it was deleted.
+        """
+        self._must_exist(job)
+        job = replace(job, revision=self._state.revision + 1)
+        self._change(job, type, principal, detail)
+        return job
+
+    def delete(self, job: Job, principal: str = "", detail: str = "") -> Job:
+        """Remove a job's record; returns its last state, with the revision of the removal.
+
+        Raises
+        ------
+        Refused
+            JOB_NOT_FOUND, if it was deleted before.
+        """
+        self._must_exist(job)
+        job = replace(job, revision=self._state.revision + 1)
+        self._change(job, EventType.JOB_DELETED, principal, detail)
+        return job
+
+    def set_limits(self, limits: Limits, principal: str = "") -> None:
+        """Put new limits in force."""
+        old, self._state.limits = self._state.limits, limits
+        self._set(self._settings, "set_limits", (limits_to_message(limits).SerializeToString(),))
+        self._event(EventType.LIMITS_UPDATED, principal, "", limits=limits, old_limits=old)
+
+    def set_paused(self, paused: bool, principal: str = "") -> None:
+        """Pause or resume the queue; no event if it is so already."""
+        if paused == self._state.paused:
+            return
+        self._state.paused = paused
+        self._set(self._settings, "set_paused", (paused,))
+        self._event(EventType.QUEUE_PAUSED if paused else EventType.QUEUE_RESUMED, principal, "")
+
+    def note(self, type: EventType, detail: str, principal: str = "") -> None:
+        """Record an event of the service that changes nothing by itself."""
+        self._event(type, principal, detail)
+
+    def _must_exist(self, job: Job) -> None:
+        if job.uid in self._state.jobs:
+            return
+        if job.uid in self._jobs:
+            exists = self._jobs[job.uid] is not None
+        else:
+            exists = self._sql.execute(QUERIES["message_by_uid"], (job.uid,)).fetchone() is not None
+        if not exists:
+            raise _not_found(job.uid)
+
+    def _change(self, job: Job, type: EventType, principal: str, detail: str) -> None:
+        state = self._state
+        message = job_to_bytes(job)
+        deleted = type is EventType.JOB_DELETED
+        self._set(self._rows, job.seq, None if deleted else row_of(job, message))
+        self._set(self._jobs, job.uid, None if deleted else job)
+        if not deleted and not job.state.terminal:
+            self._set(state.jobs, job.uid, job)
+            self._set(state.uids, job.id, job.uid)
+        elif job.uid in state.jobs:
+            self._set(state.jobs, job.uid, _MISSING)
+            self._set(state.uids, job.id, _MISSING)
+        self._event(type, principal, detail, job=job, message=message)
+
+    def _set(self, mapping: dict[Any, Any], key: object, value: object) -> None:
+        """Change a mapping so that it can be undone."""
+        self._undo.append((mapping, key, mapping.get(key, _MISSING)))
+        if value is _MISSING:
+            del mapping[key]
+        else:
+            mapping[key] = value
+
+    def _event(
+        self,
+        type: EventType,
+        principal: str,
+        detail: str,
+        *,
+        job: Job | None = None,
+        message: bytes = b"",
+        limits: Limits | None = None,
+        old_limits: Limits | None = None,
+    ) -> None:
+        revision = self._state.revision = self._state.revision + 1
+        event = event_to_bytes(
+            revision,
+            self.now,
+            type,
+            job=message,
+            limits=limits,
+            old_limits=old_limits,
+            principal=principal,
+            detail=detail,
+        )
+        self.committed.append(Committed(revision, self.now, type, event, job, limits, old_limits, principal, detail))
+
+
+def _not_found(name: str) -> Refused:
+    return Refused("JOB_NOT_FOUND", f"there is no job with the uid or id {name!r}", metadata={"name": name})

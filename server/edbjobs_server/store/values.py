@@ -1,0 +1,47 @@
+"""Values that the store gives to those who use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.states import EventType
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One change that is on disk.
+
+    Attributes
+    ----------
+    event : bytes
+        Serialised ``edbjobs.v1.Event``.
+    """
+
+    revision: int
+    time: float
+    type: EventType
+    event: bytes
+    job: Job | None = None
+    limits: Limits | None = None
+    old_limits: Limits | None = None
+    principal: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is on disk at one revision.
+
+    Attributes
+    ----------
+    jobs : tuple of Job
+        Jobs that have not ended, in order of acceptance.
+    """
+
+    store_id: str
+    revision: int
+    jobs: tuple[Job, ...]
+    limits: Limits
+    paused: bool

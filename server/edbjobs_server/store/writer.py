@@ -1,0 +1,232 @@
+"""The one thread that writes: everything that waits is one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edbjobs_server.core.errors import Refused, store_unavailable
+from edbjobs_server.store.database import connect, is_storage_failure, write_back
+from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.state import read_state
+from edbjobs_server.store.transaction import Transaction
+from edbjobs_server.store.values import Committed, Snapshot
+
+LOG = logging.getLogger(__name__)
+MAX_WAITING = 20_000
+_MAX_BATCH = 2_000
+_PROBE_SECONDS = 1.0
+
+OnCommit = Callable[[Sequence[Committed]], None]
+OnReset = Callable[[Snapshot], None]
+
+
+@dataclass(slots=True)
+class _Request:
+    command: Callable[[Transaction], Any]
+    request_ids: Sequence[str]
+    answer: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Runs commands in a thread of its own and commits all that wait together.
+
+    Parameters
+    ----------
+    path : Path
+        The store's file.
+    connection : sqlite3.Connection
+        Open for writing; from now on the writer's own.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._sql: sqlite3.Connection | None = connection
+        self._state = read_state(connection)
+        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._run, name="edbjobs-store", daemon=True)
+        self._stale = False  # what we know may differ from what is committed
+        self._loop: asyncio.AbstractEventLoop
+        self._on_commit: OnCommit
+        self._on_reset: OnReset
+        self.error = ""
+        self.snapshot = self._state.snapshot()
+        self.revision = self.snapshot.revision
+
+    def start(self, loop: asyncio.AbstractEventLoop, on_commit: OnCommit, on_reset: OnReset) -> None:
+        """Begin to write; both functions are called on `loop`."""
+        self._loop = loop
+        self._on_commit = on_commit
+        self._on_reset = on_reset
+        self._thread.start()
+
+    def submit(self, command: Callable[[Transaction], Any], request_ids: Sequence[str]) -> asyncio.Future[Any]:
+        """Queue a command; its answer comes after COMMIT.
+
+        Raises
+        ------
+        Refused
+            OVERLOADED, if too many wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise Refused("OVERLOADED", f"{self._waiting} changes wait for the disk already; try again in a moment")
+        self._waiting += 1
+        request = _Request(command, request_ids, self._loop.create_future())
+        self._queue.put(request)
+        return request.answer
+
+    def stop(self, timeout: float) -> bool:
+        """Finish what waits and end the thread; blocks. Returns whether it ended in time."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Mark the store as cleanly stopped; only after `stop`."""
+        if self._sql is None:
+            return
+        try:
+            self._sql.execute(QUERIES["set_clean"], (1,))
+        except sqlite3.Error as error:
+            LOG.warning("the store could not be marked as cleanly stopped: %s", error)
+        self._sql.close()
+
+    def _run(self) -> None:
+        going_on = True
+        while going_on:
+            batch, going_on = self._next_batch()
+            if batch:
+                self._do(batch)
+            elif self.error and going_on:
+                self._probe()
+
+    def _next_batch(self) -> tuple[list[_Request], bool]:
+        """Wait for requests; False: this was the last batch."""
+        batch: list[_Request] = []
+        try:
+            request = self._queue.get(timeout=_PROBE_SECONDS if self.error else None)
+            while request is not None:
+                batch.append(request)
+                if len(batch) == _MAX_BATCH:
+                    return batch, True
+                request = self._queue.get_nowait()
+        except queue.Empty:
+            return batch, True
+        return batch, False
+
+    def _do(self, batch: list[_Request]) -> None:
+        try:
+            committed = self._commit(batch)
+        except Exception as error:  # whatever it is, the thread goes on and all callers hear
+            self._fail(batch, error)
+            return
+        self.error = ""
+        self._tell(self._finish, batch, committed)
+
+    def _commit(self, batch: list[_Request]) -> list[Committed]:
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        self._stale = True
+        transaction = Transaction(connection, self._state, time.time())
+        request_ids = [request_id for request in batch for request_id in request.request_ids]
+        if request_ids:
+            transaction.look_up(request_ids)
+        for request in batch:
+            self._attempt(transaction, request)
+        transaction.flush()
+        connection.execute("COMMIT")
+        self._stale = False
+        return transaction.committed
+
+    def _attempt(self, transaction: Transaction, request: _Request) -> None:
+        try:
+            with transaction.request_scope():
+                request.result = request.command(transaction)
+        except Exception as error:  # the caller's own is raised there; one of the disk ends the whole commit
+            if is_storage_failure(error):
+                raise
+            request.error = error
+
+    def _fail(self, batch: list[_Request], error: Exception) -> None:
+        """Tell all callers of a commit that failed, after the committed state was read again."""
+        self.error = str(error)
+        LOG.warning("the store cannot be written: %s", error)
+        if self._sql is not None:
+            self._sql.close()
+            self._sql = None
+        for request in batch:
+            request.error = store_unavailable(self.error)
+        try:
+            self._connection()
+        except (sqlite3.Error, OSError) as again:
+            LOG.warning("the store cannot be opened again: %s", again)
+        self._tell(self._finish, batch, [])
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the open connection; after a failure a new one, with the state read again.
+
+        After a failed fsync the system may take pages for written that are not. Copying the whole log into
+        the file and beginning a new one writes them again; until that works nothing more is committed.
+        """
+        if self._sql is None:
+            connection = connect(self._path)
+            try:
+                if self._stale:
+                    self._state = read_state(connection)
+                    self._stale = False
+                    self._tell(self._reset, self._state.snapshot())
+                write_back(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._sql = connection
+        return self._sql
+
+    def _probe(self) -> None:
+        """Find out whether the store can be written again."""
+        try:
+            self._connection().execute(QUERIES["probe"])
+        except (sqlite3.Error, OSError) as error:
+            self.error = str(error)
+            if self._sql is not None:
+                self._sql.close()
+                self._sql = None
+            return
+        LOG.info("the store can be written again")
+        self.error = ""
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _reset(self, snapshot: Snapshot) -> None:
+        self.revision = snapshot.revision
+        self._on_reset(snapshot)
+
+    def _finish(self, batch: list[_Request], committed: list[Committed]) -> None:
+        """Publish a commit, then answer; on the loop."""
+        self._waiting -= len(batch)
+        try:
+            if committed:
+                self.revision = committed[-1].revision
+                self._on_commit(committed)
+        finally:
+            for request in batch:
+                if request.answer.done():
+                    continue
+                if request.error is None:
+                    request.answer.set_result(request.result)
+                else:
+                    request.answer.set_exception(request.error)
