@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic_settings
+from edbjobs._endpoint import runtime_dir
+from edbjobs._exceptions import TargetError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -167,9 +169,7 @@ def _xdg(variable: str, default: Path) -> Path:
 def _default_uds() -> Path | None:
     if sys.platform == "win32":
         return None
-    from edbjobs._endpoint import runtime_dir
-
-    return Path(runtime_dir()) / "edbjobs.sock"
+    return runtime_dir() / "edbjobs.sock"
 
 
 def _default_certificates() -> Path | None:
@@ -244,9 +244,7 @@ class Settings(BaseSettings):
     uds: Annotated[_Path | None, BeforeValidator(_optional_path)] = Field(default_factory=_default_uds)
     ready_file: _Path | None = None
 
-    solvers: Annotated[
-        list[Annotated[_Path, AfterValidator(_program)]], NoDecode, BeforeValidator(_split_paths)
-    ] = []
+    solvers: Annotated[list[Annotated[_Path, AfterValidator(_program)]], NoDecode, BeforeValidator(_split_paths)] = []
     demo_solver: bool = False
     project_roots: Annotated[list[_Path], NoDecode, BeforeValidator(_split_paths)] = []
     environment_allow: Annotated[list[_Pattern], NoDecode, BeforeValidator(_split_words)] = []
@@ -279,9 +277,7 @@ class Settings(BaseSettings):
         if self.uds is not None and sys.platform == "win32":
             raise ValueError("uds: there are no Unix sockets here; leave it out")
         if self.uds is not None and len(os.fsencode(self.uds)) > _UNIX_PATH_BYTES:
-            raise ValueError(
-                f"uds: {self.uds} is longer than the {_UNIX_PATH_BYTES} bytes a socket's path may have"
-            )
+            raise ValueError(f"uds: {self.uds} is longer than the {_UNIX_PATH_BYTES} bytes a socket's path may have")
         if self.transport_mode == "uds" and self.uds is None:
             raise ValueError("transport_mode: uds wants a Unix socket, but uds is off")
         if self.transport_mode == "uds" and "grpc" in self.model_fields_set and self.grpc:
@@ -306,9 +302,7 @@ class Settings(BaseSettings):
 
     def explicit_limits(self) -> dict[str, Any]:
         """Tell the limits that were given, as fields of :class:`edbjobs_server.core.limits.Limits`."""
-        given: dict[str, Any] = {
-            name: getattr(self, name) for name in _LIMITS if name in self.model_fields_set
-        }
+        given: dict[str, Any] = {name: getattr(self, name) for name in _LIMITS if name in self.model_fields_set}
         if "default_user" in given:
             given["default_user"] = self.default_user.limits()
         if "users" in given:
@@ -348,6 +342,8 @@ def load_settings(values: Mapping[str, Any] | None = None, config_file: Path | N
         return Settings(**arguments)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item, origins) for item in error.errors())) from error
+    except TargetError as error:
+        raise SettingsError(str(error)) from error
     except pydantic_settings.SettingsError as error:
         name = next((name for name in variables if f'"{name}"' in str(error)), "")
         raise SettingsError(f"setting {variables.get(name, name)}: not JSON: {error.__cause__}") from error

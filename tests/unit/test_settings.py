@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edbjobs_server import settings as module
+from edbjobs_server.core.limits import Limits, UserLimits
+from edbjobs_server.settings import Settings, SettingsError, default_config_file, load_settings, split_address
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("EDBJOBS_", "ANSYS_GRPC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("EDBJOBS_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "edbjobs.toml"
+    file.write_text(text)
+    return file
+
+
+def refused(values: dict[str, Any] | None = None, file: Path | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(values, file)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_defaults(tmp_path: Path) -> None:
+    found = load_settings()
+    assert found.state_dir == tmp_path / "state" / "edbjobs"
+    assert found.grpc == "127.0.0.1:18080"
+    assert found.tcp == ("127.0.0.1", 18080)
+    assert found.uds == tmp_path / "run" / "edbjobs.sock"
+    assert (found.ready_file, found.solvers, found.demo_solver) == (None, [], False)
+    assert (found.retention_days, found.retention_jobs) == (30.0, 100_000)
+    assert found.explicit_limits() == {}
+
+
+def test_command_line_before_environment_before_file_before_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = toml(tmp_path, "max_cores = 1\nmax_concurrent_jobs = 1\nretention_days = 1\n")
+    monkeypatch.setenv("EDBJOBS_MAX_CORES", "2")
+    monkeypatch.setenv("EDBJOBS_MAX_CONCURRENT_JOBS", "2")
+    found = load_settings({"max_cores": 3, "retention_jobs": None}, file)
+    assert found.max_cores == 3
+    assert found.max_concurrent_jobs == 2
+    assert found.retention_days == 1.0
+    assert found.retention_jobs == 100_000
+
+
+def test_the_default_file_is_read_when_it_is_there(tmp_path: Path) -> None:
+    file = default_config_file()
+    assert file == tmp_path / "config" / "edbjobs" / "edbjobs.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('log_level = "debug"\n')
+    assert load_settings().log_level == "debug"
+
+
+def test_explicit_limits_are_those_given_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDBJOBS_LICENSES", '{"hfss_solve": 4}')
+    file = toml(tmp_path, "[users.alice]\nmax_running_jobs = 2\nmax_priority = -1\n[default_user]\nmax_cores = 8\n")
+    given = load_settings({"max_concurrent_jobs": 1, "min_disk_gb": 0}, file).explicit_limits()
+    assert given == {
+        "max_concurrent_jobs": 1,
+        "min_disk_gb": 0.0,
+        "licenses": {"hfss_solve": 4},
+        "users": {"alice": UserLimits(2, 0, -1)},
+        "default_user": UserLimits(0, 8, None),
+    }
+    assert Limits(**given).of_user("bob").max_cores == 8
+    assert set(module._LIMITS) == set(Limits.__dataclass_fields__)
+
+
+def test_lists_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDBJOBS_PROJECT_ROOTS", os.pathsep.join(["/a", "/b c"]))
+    monkeypatch.setenv("EDBJOBS_ENVIRONMENT_ALLOW", "MY_*, OTHER")
+    found = load_settings()
+    assert found.project_roots == [Path("/a"), Path("/b c")]
+    assert found.environment_allow == ["MY_*", "OTHER"]
+
+
+def test_variables_of_client_and_runs_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in module.OTHER_VARIABLES - {"EDBJOBS_RUNTIME_DIR"}:
+        monkeypatch.setenv(name, "x")
+    load_settings()
+
+
+@pytest.mark.parametrize("given", ["", "none", "None"])
+def test_a_door_can_be_closed(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings({"uds": given}).uds is None
+    assert load_settings({"grpc": given}).tcp is None
+    monkeypatch.setenv("EDBJOBS_UDS", given)
+    assert load_settings().uds is None
+    assert "nobody could reach" in refused({"grpc": given})
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "shown"),
+    [
+        ("127.0.0.1:18080", ("127.0.0.1", 18080), "127.0.0.1:18080"),
+        ("localhost:0", ("127.0.0.1", 0), "127.0.0.1:0"),
+        ("[::1]:0", ("::1", 0), "[::1]:0"),
+        ("0.0.0.0:1", ("0.0.0.0", 1), "0.0.0.0:1"),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int], shown: str) -> None:
+    assert split_address(text) == address
+    assert load_settings({"grpc": text}).grpc == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["18080", "127.0.0.1", "::1:80", "127.0.0.1:65536", "127.0.0.1:-1", "host:1", "[127.0.0.1]:1", ":1"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    assert refused({"grpc": text}).startswith(f"setting --grpc: {text!r} is not allowed: ")
+
+
+def test_an_error_names_where_the_value_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused({"max_concurrent_jobs": -1}) == (
+        "setting --max-concurrent-jobs: -1 is not allowed: input should be greater than or equal to 0"
+    )
+    assert refused({"min_memory_gb": "x"}).startswith("setting --min-memory: 'x'")
+    file = toml(tmp_path, "max_cores = true\n")
+    assert refused(file=file) == (
+        f"setting max_cores in {file}: True is not allowed: a number is wanted, not true or false"
+    )
+    file = toml(tmp_path, "[users.bob]\nmax_jobs = 1\n")
+    assert f"setting users in {file}.bob.max_jobs" in refused(file=file)
+    monkeypatch.setenv("EDBJOBS_MAX_CPU_PERCENT", "101")
+    assert refused().startswith("setting EDBJOBS_MAX_CPU_PERCENT: '101' is not allowed: ")
+    monkeypatch.setenv("EDBJOBS_MAX_CPU_PERCENT", "90")
+    monkeypatch.setenv("EDBJOBS_LICENSES", "{hfss}")
+    assert refused().startswith("setting EDBJOBS_LICENSES: not JSON: ")
+
+
+def test_an_unknown_name_is_refused_with_the_one_that_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = toml(tmp_path, "max_concurent_jobs = 2\n")
+    assert refused(file=file) == (
+        f"there is no setting max_concurent_jobs in {file}; did you mean max_concurrent_jobs?"
+    )
+    monkeypatch.setenv("EDBJOBS_STATEDIR", "/x")
+    assert refused() == "there is no setting EDBJOBS_STATEDIR; did you mean state_dir?"
+    monkeypatch.delenv("EDBJOBS_STATEDIR")
+    assert "the names are those of" in refused({"zzzz": 1})
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert "cannot be read: No such file" in refused(file=tmp_path / "none.toml")
+    assert "is not TOML: " in refused(file=toml(tmp_path, "a = \n"))
+    file = tmp_path / "latin.toml"
+    file.write_bytes(b'a = "\xff"')
+    assert "is not TOML: " in refused(file=file)
+
+
+def test_relative_paths_are_taken_from_here_on_the_command_line_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"state_dir": "here"}).state_dir == tmp_path / "here"
+    assert load_settings({"project_roots": ["a", Path("~/b")]}).project_roots == [
+        tmp_path / "a",
+        Path.home() / "b",
+    ]
+    monkeypatch.setenv("EDBJOBS_STATE_DIR", "here")
+    assert "an absolute path is wanted" in refused()
+    monkeypatch.setenv("EDBJOBS_STATE_DIR", "~/here")
+    assert load_settings().state_dir == Path.home() / "here"
+    monkeypatch.setenv("EDBJOBS_STATE_DIR", "/a\nb")
+    assert "control characters" in refused()
+
+
+def test_a_solver_must_be_a_program(tmp_path: Path) -> None:
+    program = tmp_path / "ansysedt"
+    assert f"there is no program {program}" in refused({"solvers": [program]})
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o600)
+    assert "may not be executed" in refused({"solvers": [program]})
+    program.chmod(stat.S_IRWXU)
+    assert load_settings({"solvers": [program]}).solvers == [program]
+
+
+@pytest.mark.parametrize("pattern", ["A=B", "A B", "A;B", "1A", "a.b", "LD\n"])
+def test_a_pattern_names_variables_only(pattern: str) -> None:
+    assert "environment" in refused({"environment_allow": [pattern]})
+
+
+def test_transport_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_settings({"transport_mode": "uds"})
+    assert found.tcp is None
+    assert "opens no TCP door" in refused({"transport_mode": "uds", "grpc": "127.0.0.1:0"})
+    assert "wants a Unix socket" in refused({"transport_mode": "uds", "uds": "none"})
+    assert "a folder with ca.crt" in refused({"transport_mode": "mtls"})
+    monkeypatch.setenv("ANSYS_GRPC_CERTIFICATES", str(tmp_path))
+    assert f"{tmp_path / 'ca.crt'} cannot be read" in refused({"transport_mode": "mtls"})
+    for name in ("ca.crt", "server.crt", "server.key"):
+        (tmp_path / name).touch()
+    assert load_settings({"transport_mode": "mtls"}).certificates == tmp_path
+
+
+def test_a_socket_path_has_a_greatest_length(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 110)
+    assert re.search(r"setting --uds: .* longer than the 107 bytes", refused({"uds": long}))
+
+
+def test_a_runtime_folder_that_others_can_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    assert str(tmp_path / "run") in refused()
+
+
+def test_settings_cannot_be_changed() -> None:
+    found = load_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        found.max_cores = 3
+
+
+def test_every_setting_is_documented() -> None:
+    text = Settings.__doc__ or ""
+    listed = {"max_cores", "max_memory_mib", "max_cluster_jobs", "licenses", "max_cpu_percent", "min_memory_gb"}
+    listed |= {"min_disk_gb", "default_user"}  # "max_concurrent_jobs, ..., users"
+    assert [name for name in Settings.model_fields if name not in text and name not in listed] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+def test_several_errors_are_one_line() -> None:
+    text = refused({"max_cores": -1, "retention_days": -2})
+    assert "--max-cores" in text
+    assert "--retention-days" in text
