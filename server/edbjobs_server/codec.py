@@ -36,6 +36,7 @@ class Internals:
     """
 
     seq: int
+    project_path: str
     project_key: str
     request_id: str = ""
     digest: bytes = b""
@@ -49,6 +50,7 @@ class Internals:
         """Take them from a job."""
         return cls(
             seq=job.seq,
+            project_path=job.spec.project_path,
             project_key=job.spec.project_key,
             request_id=job.request_id,
             digest=job.digest,
@@ -173,6 +175,7 @@ def job_from_message(message: job_pb2.Job, internals: Internals) -> Job:
         id=message.id,
         spec=spec_from_config(
             message.config,
+            project_path=internals.project_path,
             project_key=internals.project_key,
             executor=message.executor,
             cores=message.cores,
@@ -233,7 +236,13 @@ def _attempt_from_message(message: job_pb2.Attempt, boot_id: str) -> Attempt:
 
 
 def spec_from_config(
-    config: job_config_pb2.JobConfig, *, project_key: str, executor: str, cores: int, memory_mib: int
+    config: job_config_pb2.JobConfig,
+    *,
+    project_path: str,
+    project_key: str,
+    executor: str,
+    cores: int,
+    memory_mib: int,
 ) -> Spec:
     """Make what the core decides by out of a configuration and what the service resolved.
 
@@ -244,6 +253,8 @@ def spec_from_config(
     ----------
     config : JobConfig
         As accepted.
+    project_path : str
+        As the run uses it.
     project_key : str
         Real path of the project without its suffix.
     executor : str
@@ -252,7 +263,7 @@ def spec_from_config(
         Reserved on the service's host.
     """
     return Spec(
-        project_path=config.project_path,
+        project_path=project_path,
         project_key=project_key,
         executor=executor,
         cores=cores,

@@ -1,0 +1,228 @@
+"""The service as a process: putting the parts together, and its beginning and end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edbjobs._endpoint import Endpoint, process_start, remove_endpoint, write_endpoint
+from edbjobs._exceptions import EdbJobsError
+from edbjobs._version import __version__
+
+from edbjobs_server.access import TOKEN_FILE, account_name, make_access
+from edbjobs_server.control import About
+from edbjobs_server.executors.base import Executor
+from edbjobs_server.logs import Logging
+from edbjobs_server.manager import JobManager
+from edbjobs_server.retention import Retention
+from edbjobs_server.rpc.server import RpcServer
+from edbjobs_server.settings import Settings, SettingsError, load_settings
+from edbjobs_server.solver.releases import discover
+from edbjobs_server.store import Store, StoreError
+from edbjobs_server.submission import Rules
+from edbjobs_server.telemetry.host import HostSampler, capacity
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 3.0  # for calls that go on when the service stops
+USAGE_ERROR = 2
+
+
+def main(values: Mapping[str, Any], config_file: Path | None = None) -> int:
+    """Run the service until a signal ends it.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+        Settings given on the command line.
+    config_file : Path, optional
+        TOML file with further settings.
+
+    Returns
+    -------
+    int
+        Exit code: 0 after a clean stop, 2 when it could not begin; one line on stderr says why.
+    """
+    try:
+        asyncio.run(serve(load_settings(values, config_file)))
+    except (SettingsError, StoreError, EdbJobsError) as error:
+        print(f"edbjobs: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Run the service until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises
+    ------
+    SettingsError, StoreError
+        It could not begin.
+    """
+    os.umask(0o077)
+    stop = _Stop()
+    store = await asyncio.to_thread(Store.open, settings.state_dir)
+    with Logging(settings.state_dir, settings.log_level):
+        service = Service(settings, store)
+        try:
+            await service.begin()
+            await stop.first.wait()
+            log.info("draining: no new starts; running solves go on")
+        finally:
+            await service.end(stop)
+
+
+class _Stop:
+    """The first signal drains, the second ends at once."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if sys.platform == "win32":
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
+            else:
+                loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+class Service:
+    """The parts of one service.
+
+    Parameters
+    ----------
+    settings : Settings
+        Everything that can be chosen.
+    store : Store
+        Opened; closed with the service.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self._executor = _local_executor(settings)
+        about = About(settings.state_dir, account_name(), _warnings(settings))
+        self._sampler = HostSampler(
+            settings.state_dir,
+            settings.telemetry_seconds,
+            run_pids=self._run_pids,
+            project_paths=self._project_paths,
+            on_sample=lambda sample: self.manager.take_load(sample.load()),
+        )
+        rules = Rules(
+            releases=discover(os.environ, settings.solvers, settings.demo_solver),
+            executors=frozenset({self._executor.name}),
+            host=capacity(),
+            project_roots=settings.project_roots,
+            environment_allow=settings.environment_allow,
+        )
+        self.manager = JobManager(
+            store,
+            {self._executor.name: self._executor},
+            rules,
+            dict(os.environ),
+            _boot_id(),
+            self._sampler,
+            about,
+            lock_wait=settings.lock_wait_seconds,
+        )
+        self._access = make_access(settings.state_dir, mtls=settings.transport_mode == "mtls")
+        self._rpc = RpcServer(self.manager, self._access)
+        self._retention = Retention(self.manager, settings.retention_days, settings.retention_jobs)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._endpoint: Endpoint | None = None
+
+    async def begin(self) -> None:
+        """Take the addresses, adopt what runs, answer, and say so."""
+        self._rpc.bind(self.settings)
+        self._tasks.append(asyncio.create_task(self._sampler.run(), name="sampler"))
+        await self.manager.open(self.settings.explicit_limits())
+        await self._rpc.start()
+        self._tasks.append(asyncio.create_task(self._retention.run(), name="retention"))
+        self._endpoint = self._make_endpoint()
+        write_endpoint(self._endpoint)
+        if self.settings.ready_file is not None:
+            write_endpoint(self._endpoint, self.settings.ready_file)
+        log.info("edbjobs %s answers at %s", __version__, self._endpoint.grpc or self._endpoint.uds)
+
+    async def end(self, stop: _Stop) -> None:
+        """Drain and let go; what runs goes on."""
+        await self._rpc.drain()
+        self.manager.drain()
+        if self._endpoint is not None:
+            remove_endpoint(self._endpoint)
+            if self.settings.ready_file is not None:
+                remove_endpoint(self._endpoint, self.settings.ready_file)
+        stopping = asyncio.create_task(self._rpc.stop(GRACE_SECONDS))
+        at_once = asyncio.create_task(stop.second.wait())
+        await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            await self._rpc.stop(0)
+        await stopping
+        at_once.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, at_once, return_exceptions=True)
+        await self.manager.close()
+
+    def _make_endpoint(self) -> Endpoint:
+        host, port = self._rpc.tcp or ("", 0)
+        return Endpoint(
+            grpc=(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if host else "",
+            uds=str(self._rpc.uds or ""),
+            pid=os.getpid(),
+            pid_start=process_start(os.getpid()),
+            host=socket.gethostname(),
+            version=__version__,
+            token_file=str(self.settings.state_dir / TOKEN_FILE),
+        )
+
+    def _run_pids(self) -> list[int]:
+        attempts = [job.open_attempt for job in self.manager.core.jobs.values()]
+        return [attempt.pid for attempt in attempts if attempt is not None and attempt.pid]
+
+    def _project_paths(self) -> list[str]:
+        return sorted({os.path.dirname(job.spec.project_path) for job in self.manager.core.jobs.values()})[:20]
+
+
+def _local_executor(settings: Settings) -> Executor:
+    runs = settings.state_dir / "runs"
+    if sys.platform == "win32":
+        from edbjobs_server.executors.local.windows import WindowsExecutor
+
+        return WindowsExecutor(runs)
+    from edbjobs_server.executors.local.executor import LocalExecutor
+
+    return LocalExecutor(runs, linger=settings.kill_leftovers_seconds)
+
+
+def _boot_id() -> str:
+    if sys.platform == "win32":
+        from edbjobs_server.executors.local.windows import boot_id
+    else:
+        from edbjobs_server.executors.local.processes import boot_id
+    return boot_id()
+
+
+def _warnings(settings: Settings) -> list[str]:
+    warnings: list[str] = []
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        warnings.append("the service runs as root, and so does every solve: use an account of its own")
+    if settings.demo_solver:
+        warnings.append("the stand-in solver is on: its jobs solve nothing")
+    if settings.tcp is not None and settings.transport_mode != "mtls" and not _is_loopback(settings.tcp[0]):
+        warnings.append("tokens and projects' names go over the network unencrypted: use --transport-mode mtls")
+    return warnings
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"

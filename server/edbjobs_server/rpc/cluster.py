@@ -1,0 +1,54 @@
+"""The Cluster service: translates requests, decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+from edbjobs.v1 import cluster_pb2, cluster_service_pb2_grpc
+from edbjobs.v1 import cluster_service_pb2 as pb
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.manager import JobManager
+from edbjobs_server.rpc.interceptors import current_principal
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ClusterServicer(cluster_service_pb2_grpc.ClusterServicer):
+    """Cluster of edbjobs.v1 on a `JobManager`."""
+
+    def __init__(self, manager: JobManager) -> None:
+        self._manager = manager
+
+    async def GetSystemStatus(self, request: pb.GetSystemStatusRequest, context: Context) -> pb.GetSystemStatusResponse:
+        """Tell what this service is and how it is."""
+        status = self._manager.control.status()
+        who = current_principal()
+        status.identity.CopyFrom(cluster_pb2.Identity(name=who.name, role=who.role, door=who.door))
+        return status
+
+    async def ListSolvers(self, request: pb.ListSolversRequest, context: Context) -> pb.ListSolversResponse:
+        """List the installed solvers."""
+        answer = pb.ListSolversResponse()
+        for release in self._manager.rules.releases:
+            answer.solvers.add(
+                version=release.version,
+                path=str(release.path),
+                source=release.source,
+                demo=release.demo,
+                student=release.student,
+            )
+        return answer
+
+    async def ListPartitions(self, request: pb.ListPartitionsRequest, context: Context) -> pb.ListPartitionsResponse:
+        """Refuse: this release hands no jobs to clusters."""
+        raise _not_served()
+
+    async def ListClusterJobs(self, request: pb.ListClusterJobsRequest, context: Context) -> pb.ListClusterJobsResponse:
+        """Refuse: this release hands no jobs to clusters."""
+        raise _not_served()
+
+
+def _not_served() -> Refused:
+    return Refused("NOT_SERVED", "this release runs jobs on its own host only; it knows no cluster")

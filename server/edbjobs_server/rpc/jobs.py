@@ -1,0 +1,111 @@
+"""The Jobs service: translates requests, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1 import jobs_service_pb2_grpc
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.manager import JobManager
+from edbjobs_server.rpc.convert import seconds
+from edbjobs_server.rpc.errors import to_status
+from edbjobs_server.rpc.interceptors import current_principal
+
+Context = grpc.aio.ServicerContext[Any, Any]
+DEFAULT_WAIT_SECONDS = 30.0
+
+
+class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
+    """Jobs of edbjobs.v1 on a `JobManager`."""
+
+    def __init__(self, manager: JobManager) -> None:
+        self._manager = manager
+
+    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
+        """Accept a job."""
+        who = current_principal()
+        accepted = await self._manager.submit(request, who.label, who.name)
+        return pb.SubmitJobResponse(job=accepted.job, existed=accepted.existed)
+
+    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> pb.SubmitJobsResponse:
+        """Accept many jobs."""
+        who = current_principal()
+        results = await self._manager.submit_many(request.requests, who.label, who.name)
+        answer = pb.SubmitJobsResponse()
+        for result in results:
+            if isinstance(result, Refused):
+                answer.results.add(error=to_status(result))
+            else:
+                answer.results.add(job=result.job, existed=result.existed)
+        return answer
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        """Tell how a job is."""
+        return pb.GetJobResponse(job=await self._manager.get(request.name))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """Give a page of jobs."""
+        return await self._manager.list_jobs(request)
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
+        """End a job."""
+        grace = seconds(request.grace) if request.HasField("grace") else None
+        job = await self._manager.cancel(request.name, current_principal().label, grace, request.abandon)
+        return pb.CancelJobResponse(job=job)
+
+    async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
+        """End many jobs."""
+        grace = seconds(request.grace) if request.HasField("grace") else None
+        principal = current_principal().label
+        return pb.CancelJobsResponse(
+            uids=await self._manager.cancel_many(request.filter, request.all, principal, grace)
+        )
+
+    async def HoldJob(self, request: pb.HoldJobRequest, context: Context) -> pb.HoldJobResponse:
+        """Keep a job from starting."""
+        return pb.HoldJobResponse(job=await self._manager.hold(request.name, current_principal().label))
+
+    async def ReleaseJob(self, request: pb.ReleaseJobRequest, context: Context) -> pb.ReleaseJobResponse:
+        """Let a held job start."""
+        return pb.ReleaseJobResponse(job=await self._manager.release(request.name, current_principal().label))
+
+    async def SetJobPriority(self, request: pb.SetJobPriorityRequest, context: Context) -> pb.SetJobPriorityResponse:
+        """Change a priority."""
+        principal = current_principal().label
+        return pb.SetJobPriorityResponse(
+            job=await self._manager.set_priority(request.name, request.priority, principal)
+        )
+
+    async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
+        """Submit an ended job again."""
+        who = current_principal()
+        return pb.RetryJobResponse(job=await self._manager.retry(request.name, request.request_id, who.label, who.name))
+
+    async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
+        """Remove an ended job's record."""
+        await self._manager.delete(request.name, current_principal().label)
+        return pb.DeleteJobResponse()
+
+    async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> pb.WaitJobResponse:
+        """Wait for a job's end."""
+        timeout = seconds(request.timeout) if request.HasField("timeout") else DEFAULT_WAIT_SECONDS
+        job, ended = await self._manager.wait(request.name, timeout)
+        return pb.WaitJobResponse(job=job, ended=ended)
+
+    async def PreviewJob(self, request: pb.PreviewJobRequest, context: Context) -> pb.PreviewJobResponse:
+        """Tell what a job would run."""
+        return await self._manager.preview(request.request, current_principal().name)
+
+    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
+        """Send changes."""
+        async for message in self._manager.watch(request):
+            yield message
+
+    async def TailLog(self, request: pb.TailLogRequest, context: Context) -> AsyncIterator[pb.TailLogResponse]:
+        """Send output."""
+        async for message in self._manager.tail(request):
+            yield message

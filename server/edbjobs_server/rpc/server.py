@@ -1,0 +1,162 @@
+"""The gRPC server: its settings, services and addresses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resources_service_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from edbjobs_server.access import Access
+from edbjobs_server.manager import JobManager
+from edbjobs_server.rpc.cluster import ClusterServicer
+from edbjobs_server.rpc.interceptors import CallInterceptor
+from edbjobs_server.rpc.jobs import JobsServicer
+from edbjobs_server.rpc.resources import ResourcesServicer
+from edbjobs_server.settings import Settings, SettingsError
+
+SERVICES = ("edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster")
+MAX_RECEIVE_BYTES = 16 * 1024 * 1024
+_OPTIONS = (
+    # Two servers on one port would share its calls in silence.
+    ("grpc.so_reuseport", 0),
+    # By default a burst of more than 1,000 new calls is in part CANCELLED.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    # Clients ping idle streams every 30 s; by default that ends them with "too many pings".
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+)
+
+
+class RpcServer:
+    """The gRPC door of a manager.
+
+    Parameters
+    ----------
+    manager : JobManager
+        Answers every call.
+    access : Access
+        Who gets in.
+    """
+
+    def __init__(self, manager: JobManager, access: Access) -> None:
+        self._access = access
+        self._server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        jobs_service_pb2_grpc.add_JobsServicer_to_server(JobsServicer(manager), self._server)
+        resources_service_pb2_grpc.add_ResourcesServicer_to_server(ResourcesServicer(manager), self._server)
+        cluster_service_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(manager), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+        self.tcp: tuple[str, int] | None = None
+        self.uds: Path | None = None
+
+    def bind(self, settings: Settings) -> None:
+        """Take the addresses; before `start`.
+
+        Raises
+        ------
+        SettingsError
+            One is in use or not to be had.
+        """
+        if settings.uds is not None:
+            self._bind_uds(settings.uds)
+        if settings.tcp is not None:
+            self._bind_tcp(*settings.tcp, settings)
+        if self.tcp is None and self.uds is None:
+            raise SettingsError("there is neither a TCP address (--grpc) nor a Unix socket (--uds) to answer at")
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING to whoever asks for the health."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and give those that go on `grace` seconds."""
+        await self._server.stop(grace)
+        if self.uds is not None:
+            self.uds.unlink(missing_ok=True)
+
+    def _bind_tcp(self, host: str, port: int, settings: Settings) -> None:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if settings.transport_mode == "mtls":
+                bound = self._server.add_secure_port(address, _credentials(settings))
+            else:
+                bound = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"{address} is in use or not an address of this host; choose another with --grpc, or port 0"
+            ) from error
+        self.tcp = (host, bound)
+        self._access.listen(_addresses(host, bound))
+
+    def _bind_uds(self, path: Path) -> None:
+        """Bind a socket that only this account can open; its folder keeps others out before the mode is set."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(path)
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+            os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+        except (RuntimeError, OSError) as error:
+            raise SettingsError(f"the Unix socket {path} cannot be made: {error}; choose another with --uds") from error
+        self.uds = path
+
+
+def _addresses(host: str, port: int) -> Sequence[tuple[str, int]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(str(entry[4][0]), port) for entry in found]
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens at any more.
+
+    Raises
+    ------
+    SettingsError
+        Somebody does, or it is no socket.
+    """
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise SettingsError(f"{path} exists and is no socket; choose another with --uds")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise SettingsError(f"the Unix socket {path} is in use ({error}); choose another with --uds") from error
+    raise SettingsError(f"another service answers at the Unix socket {path}; choose another with --uds")
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials:
+    folder = settings.certificates
+    assert folder is not None, "checked with the settings"
+    return grpc.ssl_server_credentials(
+        [((folder / "server.key").read_bytes(), (folder / "server.crt").read_bytes())],
+        root_certificates=(folder / "ca.crt").read_bytes(),
+        require_client_auth=True,
+    )

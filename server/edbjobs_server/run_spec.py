@@ -1,0 +1,76 @@
+"""What a run is, made from its job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edbjobs.config import HFSSSimulationConfig
+from edbjobs.v1 import job_config_pb2
+
+from edbjobs_server.core.job import Job
+from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec
+from edbjobs_server.solver.command import command_line
+from edbjobs_server.solver.environment import environment
+from edbjobs_server.solver.releases import choose
+from edbjobs_server.submission import Rules, info
+
+KEEP = ("ansyscl",)  # AEDT's licence client serves other runs as well (facts of AEDT: may outlive the solve)
+
+
+def run_key(job: Job) -> RunKey:
+    """Name the last run of a job."""
+    return RunKey(job.seq, job.uid, job.attempt)
+
+
+def solver_job_name(job: Job, attempt: int) -> str:
+    """Name that AEDT gets as -jobid, and its log bears: no other run of this service has it."""
+    return f"{job.id}-{job.seq}-{attempt}"
+
+
+def run_spec(
+    job: Job, config: HFSSSimulationConfig, rules: Rules, environment_of_service: Mapping[str, str]
+) -> RunSpec:
+    """Work out the next run of a job: program, arguments, folder and environment.
+
+    Raises
+    ------
+    Refused
+        The solver that was chosen is not there any more.
+    """
+    key = RunKey(job.seq, job.uid, job.attempt + 1)
+    release = choose(rules.releases, job.solver_version, config.ansys_edt_path)
+    cores = min(job.spec.cores, rules.host.cores)
+    return RunSpec(
+        key=key,
+        argv=command_line(config, release, solver_job_name(job, key.attempt), cores),
+        cwd=str(Path(job.spec.project_path).parent),
+        env=environment(environment_of_service, config.environment, rules.environment_allow),
+        wall_clock_limit=job.spec.wall_clock_limit,
+        cancel_grace=job.spec.cancel_grace,
+        keep=KEEP,
+        info=info(job),
+    )
+
+
+def config_of(job: Job) -> HFSSSimulationConfig:
+    """Read the configuration of a job."""
+    return HFSSSimulationConfig.from_message(job_config_pb2.JobConfig.FromString(job.config))
+
+
+def is_open(job: Job, executor: str) -> bool:
+    """Tell whether a run of a job is with an executor."""
+    return job.open_attempt is not None and job.spec.executor == executor
+
+
+def open_run(job: Job) -> OpenRun:
+    """Tell an executor what to take over."""
+    attempt = job.open_attempt
+    assert attempt is not None, "only open attempts are adopted"
+    grace = job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
+    return OpenRun(
+        key=run_key(job),
+        boot_id=attempt.boot_id,
+        cancel_grace=grace if job.cancel_time is not None else None,
+        started=attempt.start_time is not None,
+    )

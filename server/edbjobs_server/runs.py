@@ -1,0 +1,340 @@
+"""The life of runs: planning, starting, following and judging them.
+
+`Runs` is the half of the job manager that acts by itself; `manager.py` is the half that answers requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edbjobs.config import ExistingResults
+
+from edbjobs_server.core import transitions
+from edbjobs_server.core.admission import Block
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.scheduler import Core
+from edbjobs_server.core.states import Evidence, Reason, State, Waiting
+from edbjobs_server.core.transitions import Outcome
+from edbjobs_server.executors.base import (
+    Ending,
+    Executor,
+    RunEnded,
+    RunKey,
+    RunSpec,
+    RunStarted,
+    RunUnkillable,
+    RunUpdate,
+)
+from edbjobs_server.paths import UserPaths
+from edbjobs_server.run_changes import apply_end, apply_start, apply_unkillable, outcome_of, put
+from edbjobs_server.run_spec import config_of, is_open, open_run, run_key, run_spec, solver_job_name
+from edbjobs_server.solver import project, verdict
+from edbjobs_server.store import Store, Transaction
+from edbjobs_server.submission import Rules
+
+log = logging.getLogger(__name__)
+
+LOCK_POLL_SECONDS = 5.0
+JUDGE_SECONDS = 120.0
+RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0)  # between tries to write what must be written
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was found when a job's turn came: a lock, or all that its run needs."""
+
+    lock: project.Lock | None = None
+    spec: RunSpec | None = None
+
+
+class Runs:
+    """Plans, starts and follows runs.
+
+    Parameters
+    ----------
+    store : Store
+        Where every change is committed.
+    core : Core
+        Decides what starts.
+    executors : mapping of str to Executor
+        Where runs run.
+    rules : Rules
+        Solvers and host.
+    paths : UserPaths
+        For everything that touches projects.
+    environment : mapping of str to str
+        What a run's environment is made from.
+    boot_id : str
+        Of this host.
+    lock_wait : float
+        Longest wait, in seconds, for a project that somebody else has open.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        core: Core,
+        executors: Mapping[str, Executor],
+        rules: Rules,
+        paths: UserPaths,
+        environment: Mapping[str, str],
+        boot_id: str,
+        lock_wait: float = 600.0,
+    ) -> None:
+        self._store = store
+        self._core = core
+        self._executors = executors
+        self._rules = rules
+        self._paths = paths
+        self._environment = environment
+        self._boot_id = boot_id
+        self._lock_wait = lock_wait
+        self._locked_since: dict[str, float] = {}
+        self._wanted = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._planner: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Take over what an earlier service left, and begin to plan."""
+        for executor in self._executors.values():
+            await executor.open(self._on_update)
+        for name, executor in self._executors.items():
+            await executor.adopt([open_run(job) for job in self._core.jobs.values() if is_open(job, name)])
+        self._planner = asyncio.create_task(self._plan_for_ever(), name="planner")
+
+    async def close(self) -> None:
+        """Stop planning and following; runs go on."""
+        tasks = [*self._tasks, *([self._planner] if self._planner else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for executor in self._executors.values():
+            await executor.close()
+
+    def wake(self) -> None:
+        """Plan soon: something changed."""
+        self._wanted.set()
+
+    async def end(self, job: Job, grace: float | None) -> None:
+        """End the open run of a job."""
+        await self._executors[job.spec.executor].cancel(
+            run_key(job), grace if grace is not None else job.spec.cancel_grace
+        )
+
+    async def remove_folders(self, jobs: Sequence[Job]) -> None:
+        """Remove the run folders of jobs whose records are gone; nothing else is ever touched."""
+
+        def remove() -> None:
+            for job in jobs:
+                for attempt in job.attempts:
+                    key = RunKey(job.seq, job.uid, attempt.number)
+                    shutil.rmtree(self._executors[job.spec.executor].run_directory(key), ignore_errors=True)
+
+        await asyncio.to_thread(remove)
+
+    # Planning --------------------------------------------------------------------------------------------
+
+    async def _plan_for_ever(self) -> None:
+        while True:
+            for job in self._core.plan(time.time()):
+                self._spawn(self._start(job))
+            await self._until_wanted()
+
+    async def _until_wanted(self) -> None:
+        wake = self._core.next_wake()
+        wait = min(max(wake - time.time(), 0.0), 60.0) if wake is not None else 60.0
+        try:
+            await asyncio.wait_for(self._wanted.wait(), wait)
+        except (asyncio.TimeoutError, TimeoutError):
+            return
+        self._wanted.clear()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("following a run failed", exc_info=task.exception())
+
+    # Starting --------------------------------------------------------------------------------------------
+
+    async def _start(self, job: Job) -> None:
+        """Start a planned job: prepare, reserve on disk, then act."""
+        try:
+            prepared = await self._paths.run(partial(self._prepare, job), job.spec.project_path)
+        except Refused as refused:
+            await self._give_up(job, refused)
+            return
+        if prepared.spec is None:
+            await self._wait_for_lock(job, prepared.lock)
+            return
+        self._locked_since.pop(job.uid, None)
+        if await self._reserve(job, prepared.spec):
+            await self._launch(job, prepared.spec)
+
+    def preview(self, job: Job) -> tuple[RunSpec, Mapping[str, str]]:
+        """Tell what a job would run, and what its environment has that the service's has not."""
+        spec = run_spec(job, config_of(job), self._rules, self._environment)
+        return spec, {name: value for name, value in spec.env.items() if self._environment.get(name) != value}
+
+    def _prepare(self, job: Job) -> Prepared:
+        found = project.inspect(job.spec.project_path)
+        lock = project.lock_state(found)
+        if lock is not None:
+            return Prepared(lock=lock)
+        config = config_of(job)
+        project.refuse_results(found, config.existing_results)
+        return Prepared(spec=run_spec(job, config, self._rules, self._environment))
+
+    async def _wait_for_lock(self, job: Job, lock: project.Lock | None) -> None:
+        assert lock is not None, "a project that is not ready is locked"
+        now = time.time()
+        since = self._locked_since.setdefault(job.uid, now)
+        if now - since >= self._lock_wait:
+            text = (
+                f"{lock.path} has been there for {self._lock_wait:g} s: somebody has the project open, or a crash left "
+                "the file; close the project, or remove the file once no AEDT works on it, then retry the job"
+            )
+            await self._fail(job, Reason.PROJECT_LOCKED, text)
+            return
+        detail = f"{lock.path} exists: somebody has the project open; waiting until {self._lock_wait:g} s have passed"
+        until = min(now + LOCK_POLL_SECONDS, since + self._lock_wait)
+        self._core.defer(job.uid, until, Block(Waiting.PROJECT_LOCKED, detail, own=True))
+        self.wake()
+
+    async def _give_up(self, job: Job, refused: Refused) -> None:
+        """Fail a job whose project or solver is gone; wait for a file system that does not answer."""
+        if refused.reason == "PATH_UNREACHABLE":
+            block = Block(Waiting.BACK_OFF, refused.message, own=True)
+            self._core.defer(job.uid, time.time() + 30.0, block)
+            return
+        reasons = {
+            "RESULTS_EXIST": Reason.RESULTS_EXIST,
+            "SOLVER_NOT_FOUND": Reason.SOLVER_NOT_FOUND,
+            "SOLVER_NOT_ALLOWED": Reason.SOLVER_NOT_FOUND,
+            "PROJECT_NOT_FOUND": Reason.PROJECT_NOT_FOUND,
+        }
+        await self._fail(job, reasons.get(refused.reason, Reason.START_FAILED), refused.message)
+
+    async def _fail(self, job: Job, reason: Reason, message: str) -> None:
+        self._locked_since.pop(job.uid, None)
+
+        def command(tx: Transaction) -> None:
+            put(tx, transitions.fail(tx.job(job.uid), reason, message, tx.now))
+
+        await self._record(command)
+        self._core.release(job.uid)
+        self.wake()
+
+    async def _reserve(self, job: Job, spec: RunSpec) -> bool:
+        """Commit the reservation; False where the job may not start after all."""
+        limits = self._core.limits
+        directory = str(self._executors[job.spec.executor].run_directory(spec.key))
+
+        def command(tx: Transaction) -> bool:
+            if tx.limits != limits or tx.paused:
+                return False
+            current = tx.find(job.uid)
+            if current is None or current.attempt + 1 != spec.key.attempt:
+                return False
+            return put(tx, transitions.reserve(current, tx.now, self._boot_id, directory))
+
+        try:
+            reserved = await self._store.write(command)
+        except Refused as refused:
+            block = Block(Waiting.STORE_UNAVAILABLE, refused.message, own=True)
+            self._core.defer(job.uid, time.time() + 1.0, block)
+            self.wake()
+            return False
+        if not reserved:
+            self._core.release(job.uid)
+            self.wake()
+        return reserved
+
+    async def _launch(self, job: Job, spec: RunSpec) -> None:
+        if config_of(job).existing_results is ExistingResults.CLEAR:
+            clear = partial(project.clear_results, job.spec.project_path)
+            try:
+                await self._paths.run(clear, job.spec.project_path)
+            except (Refused, OSError) as error:
+                await self._close_unstarted(spec.key, f"earlier results could not be removed: {error}")
+                return
+        await self._executors[job.spec.executor].start(spec)
+
+    async def _close_unstarted(self, key: RunKey, message: str) -> None:
+        outcome = Outcome(State.FAILED, Reason.START_FAILED, Evidence.NONE, time.time(), message=message, ran=False)
+        await self._record(partial(apply_end, key=key, outcome=outcome, started=None))
+        self.wake()
+
+    # Following -------------------------------------------------------------------------------------------
+
+    def _on_update(self, update: RunUpdate) -> None:
+        self._spawn(self._follow(update))
+
+    async def _follow(self, update: RunUpdate) -> None:
+        if isinstance(update, RunStarted):
+            await self._record(partial(apply_start, update=update))
+            return
+        if isinstance(update, RunUnkillable):
+            await self._record(partial(apply_unkillable, update=update))
+            return
+        job = self._core.jobs.get(update.key.uid)
+        if job is None or job.attempt != update.key.attempt:
+            log.warning("run %s ended, but its job is not waiting for that", update.key.folder)
+            return
+        outcome, note = await self._outcome(job, update)
+        await self._record(partial(apply_end, key=update.key, outcome=outcome, started=update, note=note))
+        self.wake()
+
+    async def _outcome(self, job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+        """Judge an end by what the solver left; the second value tells of a lock that was removed."""
+        if ended.ending is Ending.NEVER_RAN:
+            outcome = Outcome(State.QUEUED, Reason.NONE, Evidence.NONE, ended.time, message=ended.message, ran=False)
+            return outcome, ""
+        try:
+            return await self._paths.run(partial(self._judge, job, ended), job.spec.project_path, JUDGE_SECONDS)
+        except Refused as refused:
+            message = f"the run ended, but its log could not be read: {refused.message}"
+            return outcome_of(ended, State.FAILED, Reason.UNVERIFIED, Evidence.NONE, message), ""
+
+    def _judge(self, job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+        directory = Path(job.run_directory)
+        found = verdict.judge(
+            ended,
+            project_path=Path(job.spec.project_path),
+            job_name=solver_job_name(job, ended.key.attempt),
+            config=config_of(job),
+            stdout=directory / "stdout",
+            stderr=directory / "stderr",
+        )
+        note = ""
+        if ended.start_time is not None:
+            removed = project.remove_own_lock(Path(job.spec.project_path), ended.start_time)
+            note = f"removed {removed}, which this run left" if removed else ""
+        outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
+        return outcome, note
+
+    async def _record(self, command: Callable[[Transaction], None]) -> None:
+        """Write what has happened, however long the store cannot be written."""
+        tries = 0
+        while True:
+            try:
+                await self._store.write(command)
+            except Refused as refused:
+                log.warning("cannot record what happened: %s", refused.message)
+                await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+                tries += 1
+            else:
+                return

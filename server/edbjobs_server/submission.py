@@ -1,0 +1,289 @@
+"""From a request to a job: everything that can be checked before a job is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edbjobs.config import HFSSSimulationConfig, field_errors, total_cores
+from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
+from pydantic import ValidationError
+
+from edbjobs_server.core.admission import refuse_infeasible
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import LOCAL, Job, RetryPolicy, Spec
+from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.states import EventType, Reason
+from edbjobs_server.solver import project
+from edbjobs_server.solver.environment import refuse_environment
+from edbjobs_server.solver.releases import Release, choose
+from edbjobs_server.store import Duplicate, Transaction
+
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MAX_GRACE_SECONDS = 3600.0
+_EXECUTORS = {
+    job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
+    job_config_pb2.SCHEDULER_TYPE_LOCAL: LOCAL,
+    job_config_pb2.SCHEDULER_TYPE_SLURM: "slurm",
+    job_config_pb2.SCHEDULER_TYPE_LSF: "lsf",
+    job_config_pb2.SCHEDULER_TYPE_PBS: "pbs",
+    job_config_pb2.SCHEDULER_TYPE_WINDOWS_HPC: "windows_hpc",
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What requests are checked against; one is made at the start of the service.
+
+    Attributes
+    ----------
+    releases : sequence of Release
+        Solvers that may be run, newest first.
+    executors : frozenset of str
+        Where jobs can run.
+    host : Host
+        What the host has.
+    project_roots : sequence of Path
+        Folders that projects must lie in; empty: anywhere.
+    environment_allow : sequence of str
+        Further patterns of variable names that a job may add.
+    """
+
+    releases: Sequence[Release]
+    executors: frozenset[str]
+    host: Host
+    project_roots: Sequence[Path] = ()
+    environment_allow: Sequence[str] = ()
+
+
+def draft(request: jobs_messages_pb2.SubmitJobRequest, user: str, rules: Rules, limits: Limits) -> Job:
+    """Make a job of a request; blocks on the project's path.
+
+    Parameters
+    ----------
+    request : SubmitJobRequest
+        As it came.
+    user : str
+        Used when the request names none.
+    rules : Rules
+        What it is checked against.
+    limits : Limits
+        Limits in force.
+
+    Returns
+    -------
+    Job
+        Not accepted yet: its `seq` and `revision` are 0.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB, PROJECT_NOT_FOUND, SOLVER_NOT_FOUND, SOLVER_NOT_ALLOWED, NO_SCHEDULER,
+        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE or INVALID_PRIORITY.
+    """
+    config = _validated(request)
+    executor = _executor(request.config, rules)
+    release = choose(rules.releases, config.aedt_version or "", config.ansys_edt_path or "")
+    refuse_environment(config.environment, rules.environment_allow)
+    found = project.inspect(config.project_path)
+    _refuse_outside(found.path, rules.project_roots)
+    spec = _spec(request.config, config, executor, str(found.path), found.key)
+    job = Job(
+        uid=uuid.uuid4().hex,
+        seq=0,
+        id=request.job_id or _job_id(found.path),
+        spec=spec,
+        create_time=time.time(),
+        config=request.config.SerializeToString(deterministic=True),
+        request_id=request.request_id,
+        digest=digest(request),
+        priority=request.priority,
+        user=request.user or user,
+        held=request.hold,
+        not_before=_not_before(request.config),
+        warnings=_warnings(spec, rules.host, found),
+        solver_version=release.version,
+        demo=release.demo,
+    )
+    refuse_infeasible(job, limits, rules.host)
+    return job
+
+
+def draft_all(
+    requests: Sequence[jobs_messages_pb2.SubmitJobRequest], user: str, rules: Rules, limits: Limits
+) -> list[Job | Refused]:
+    """Make a job, or its refusal, of each request."""
+    result: list[Job | Refused] = []
+    for request in requests:
+        try:
+            result.append(draft(request, user, rules, limits))
+        except Refused as refused:
+            result.append(refused)
+    return result
+
+
+def accept(
+    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: str
+) -> tuple[Job, bool]:
+    """Put a drafted job on disk, or find the one that an equal request made; True where it existed.
+
+    Raises
+    ------
+    Refused
+        JOB_EXISTS or REQUEST_ID_REUSED; or the draft's own refusal, unless the job exists already: a
+        repetition is answered though its project may be gone by now.
+    """
+    if isinstance(drafted, Refused):
+        return _repeated(tx, request, drafted), True
+    try:
+        return tx.insert(drafted, EventType.JOB_QUEUED, principal=principal), False
+    except Duplicate:
+        return _repeated(tx, request, None), True
+
+
+def _repeated(tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, refused: Refused | None) -> Job:
+    wanted = digest(request)
+    known = tx.request(request.request_id) if request.request_id else None
+    if known is not None:
+        uid, before = known
+        if before != wanted:
+            raise Refused(
+                "REQUEST_ID_REUSED",
+                f"request_id {request.request_id} was used before for another request; make a new one for each",
+                fields={"request_id": "used before for another request"},
+                metadata={"uid": uid},
+            )
+        return tx.job(uid)
+    live = tx.live_id(request.job_id) if request.job_id else None
+    if live is not None and live.digest == wanted:
+        return live
+    if refused is not None:
+        raise refused
+    assert live is not None, "only a live id or a known request_id is a duplicate"
+    raise Refused(
+        "JOB_EXISTS",
+        f"job {live.id} is {live.state.name} and was submitted with another configuration; "
+        "choose another id, or wait for its end",
+        fields={"job_id": "in use by a live job"},
+        metadata={"uid": live.uid},
+    )
+
+
+def digest(request: jobs_messages_pb2.SubmitJobRequest) -> bytes:
+    """Fingerprint of what was asked for: equal for a repetition, whatever its request_id."""
+    same = jobs_messages_pb2.SubmitJobRequest()
+    same.CopyFrom(request)
+    same.request_id = ""
+    return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=16).digest()
+
+
+def _validated(request: jobs_messages_pb2.SubmitJobRequest) -> HFSSSimulationConfig:
+    wrong: dict[str, str] = {}
+    if request.job_id and not JOB_ID.fullmatch(request.job_id):
+        wrong["job_id"] = "1 to 63 letters, digits, '.', '_' or '-', the first a letter or a digit"
+    if len(request.request_id) > 64:
+        wrong["request_id"] = "at most 64 characters"
+    if len(request.user) > 255 or any(ord(char) < 32 for char in request.user):
+        wrong["user"] = "at most 255 characters, none of them a control character"
+    grace = request.config.cancel_grace.ToTimedelta().total_seconds()
+    if not 0 <= grace <= MAX_GRACE_SECONDS:
+        wrong["config.cancel_grace"] = f"0 to {MAX_GRACE_SECONDS:g} seconds"
+    try:
+        config = HFSSSimulationConfig.from_message(request.config)
+    except ValidationError as error:
+        wrong.update({f"config.{field}": text for field, text in field_errors(error).items()})
+    if wrong:
+        text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
+        raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong)
+    return config
+
+
+def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:
+    executor = _EXECUTORS.get(message.scheduler_type)
+    if executor is None or executor not in rules.executors:
+        have = ", ".join(sorted(rules.executors))
+        raise Refused(
+            "NO_SCHEDULER",
+            f"this service cannot hand jobs to {executor or message.scheduler_type}; it has: {have}",
+            fields={"config.scheduler_type": f"one of {have}"},
+        )
+    return executor
+
+
+def _refuse_outside(path: Path, roots: Sequence[Path]) -> None:
+    if roots and not any(path.is_relative_to(root) for root in roots):
+        text = "projects must lie in one of " + ", ".join(str(root) for root in roots)
+        raise Refused("PROJECT_NOT_ALLOWED", f"{path}: {text}", fields={"config.project_path": text})
+
+
+def _spec(message: job_config_pb2.JobConfig, config: HFSSSimulationConfig, executor: str, path: str, key: str) -> Spec:
+    limit = message.wall_clock_limit.ToTimedelta().total_seconds()
+    grace = message.cancel_grace.ToTimedelta().total_seconds()
+    return Spec(
+        project_path=path,
+        project_key=key,
+        executor=executor,
+        cores=total_cores(config),
+        memory_mib=message.memory_mib,
+        licenses=tuple(sorted(message.licenses.items())),
+        wall_clock_limit=limit if message.HasField("wall_clock_limit") else None,
+        cancel_grace=grace if message.HasField("cancel_grace") else 30.0,
+        retry=_retry(message.retry),
+        batch=message.batch,
+        labels=tuple(sorted(message.labels.items())),
+    )
+
+
+def _retry(message: job_config_pb2.RetryPolicy) -> RetryPolicy:
+    default = RetryPolicy()
+    first, longest = message.initial_backoff, message.max_backoff
+    return RetryPolicy(
+        max_attempts=max(1, message.max_attempts),
+        reasons=frozenset(Reason(value) for value in message.reasons) or default.reasons,
+        initial_backoff=first.ToTimedelta().total_seconds()
+        if message.HasField("initial_backoff")
+        else default.initial_backoff,
+        max_backoff=longest.ToTimedelta().total_seconds() if message.HasField("max_backoff") else default.max_backoff,
+    )
+
+
+def _not_before(message: job_config_pb2.JobConfig) -> float:
+    if not message.HasField("not_before"):
+        return 0.0
+    return message.not_before.seconds + message.not_before.nanos / 1e9
+
+
+def _warnings(spec: Spec, host: Host, found: project.Project) -> tuple[str, ...]:
+    warnings: list[str] = []
+    if spec.executor == LOCAL and spec.cores > host.cores:
+        warnings.append(f"asks for {spec.cores} cores, the host has {host.cores}: it counts as all of them")
+    stale = project.stale_sibling(found)
+    if stale:
+        warnings.append(stale)
+    return tuple(warnings)
+
+
+def _job_id(path: Path) -> str:
+    """Name a job after its project, with a tail that does not repeat."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:48] or "job"
+    return f"{stem}-{secrets.token_hex(4)}"
+
+
+def info(job: Job) -> Mapping[str, str]:
+    """Tell what a run's record says of its job, so that a lost store can be rebuilt."""
+    return {
+        "id": job.id,
+        "user": job.user,
+        "project": job.spec.project_path,
+        "priority": str(job.priority),
+        "create_time": repr(job.create_time),
+        "config": job.config.hex(),
+        "host": platform.node(),
+    }
