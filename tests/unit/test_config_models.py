@@ -77,9 +77,7 @@ def test_other_files_are_refused() -> None:
         ({"machine_nodes": [{"hostname": "{}"}]}, "machine_nodes[0].hostname"),
     ],
 )
-def test_no_text_may_hold_line_breaks_or_control_characters(
-    field: dict[str, Any], where: str, bad: str
-) -> None:
+def test_no_text_may_hold_line_breaks_or_control_characters(field: dict[str, Any], where: str, bad: str) -> None:
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: fill(item) for key, item in value.items()}
@@ -216,9 +214,7 @@ FULL = HFSSSimulationConfig(
     auto=False,
     non_graphical=False,
     monitor=False,
-    layout_options=HFSS3DLayoutBatchOptions(
-        enable_gpu=False, mpi_vendor="Open MPI", temp_directory="/scratch/x"
-    ),
+    layout_options=HFSS3DLayoutBatchOptions(enable_gpu=False, mpi_vendor="Open MPI", temp_directory="/scratch/x"),
     scheduler_type=SchedulerType.SLURM,
     scheduler_options=SchedulerOptions(
         queue="gpu",

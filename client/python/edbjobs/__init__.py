@@ -1,1 +1,165 @@
-"""Typed client of the edbjobs service."""
+"""Typed client of the edbjobs service.
+
+>>> from edbjobs import Client
+>>> with Client() as client:
+...     job = client.submit("board.aedb", cores=8)
+...     print(client.wait(job.uid, progress=True).status)
+
+Names are imported when they are first used: ``import edbjobs`` itself loads neither grpc nor pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edbjobs._version import __version__
+
+if TYPE_CHECKING:
+    from edbjobs._async_client import AsyncClient
+    from edbjobs._calls import JobFilter, LimitValues
+    from edbjobs._client import Client
+    from edbjobs._endpoint import Endpoint, read_endpoint, runtime_dir, write_endpoint
+    from edbjobs._enums import (
+        EndReason,
+        EventType,
+        Evidence,
+        ExistingResults,
+        JobStatus,
+        LogStream,
+        Role,
+        SchedulerType,
+        WaitingReason,
+    )
+    from edbjobs._exceptions import (
+        AuthenticationError,
+        BusyError,
+        ConflictError,
+        ConnectError,
+        DeadlineError,
+        EdbJobsError,
+        ForbiddenError,
+        InvalidRequestError,
+        NotEdbJobsError,
+        NotFoundError,
+        NotServedError,
+        OutOfRangeError,
+        ServiceError,
+        StateError,
+        TargetError,
+        VersionError,
+        WaitTimeoutError,
+    )
+    from edbjobs._models import (
+        Attempt,
+        ClusterJob,
+        DiskUsage,
+        Event,
+        Identity,
+        Job,
+        JobProgress,
+        Limits,
+        Partition,
+        Preview,
+        QueueStatus,
+        ResourceSnapshot,
+        SchedulerStatus,
+        Snapshot,
+        Solver,
+        SubmitResult,
+        SystemStatus,
+        UserLimits,
+    )
+    from edbjobs.config import (
+        HFSS3DLayoutBatchOptions,
+        HFSSSimulationConfig,
+        MachineNode,
+        RetryPolicy,
+        SchedulerOptions,
+        create_hfss_config,
+        field_errors,
+        make_job_id,
+        total_cores,
+    )
+
+__all__ = [
+    "AsyncClient",
+    "Attempt",
+    "AuthenticationError",
+    "BusyError",
+    "Client",
+    "ClusterJob",
+    "ConflictError",
+    "ConnectError",
+    "DeadlineError",
+    "DiskUsage",
+    "EdbJobsError",
+    "EndReason",
+    "Endpoint",
+    "Event",
+    "EventType",
+    "Evidence",
+    "ExistingResults",
+    "ForbiddenError",
+    "HFSS3DLayoutBatchOptions",
+    "HFSSSimulationConfig",
+    "Identity",
+    "InvalidRequestError",
+    "Job",
+    "JobFilter",
+    "JobProgress",
+    "JobStatus",
+    "LimitValues",
+    "Limits",
+    "LogStream",
+    "MachineNode",
+    "NotEdbJobsError",
+    "NotFoundError",
+    "NotServedError",
+    "OutOfRangeError",
+    "Partition",
+    "Preview",
+    "QueueStatus",
+    "ResourceSnapshot",
+    "RetryPolicy",
+    "Role",
+    "SchedulerOptions",
+    "SchedulerStatus",
+    "SchedulerType",
+    "ServiceError",
+    "Snapshot",
+    "Solver",
+    "StateError",
+    "SubmitResult",
+    "SystemStatus",
+    "TargetError",
+    "UserLimits",
+    "VersionError",
+    "WaitTimeoutError",
+    "WaitingReason",
+    "__version__",
+    "create_hfss_config",
+    "field_errors",
+    "make_job_id",
+    "read_endpoint",
+    "runtime_dir",
+    "total_cores",
+    "write_endpoint",
+]
+
+# From light to heavy: a name of the first ones is found without loading grpc.
+_MODULES = ("_enums", "_exceptions", "_endpoint", "_models", "config", "_calls", "_client", "_async_client")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module_name in _MODULES:
+            module = importlib.import_module(f"edbjobs.{module_name}")
+            if name in module.__all__:
+                globals()[name] = value = getattr(module, name)
+                return value
+    raise AttributeError(f"module 'edbjobs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

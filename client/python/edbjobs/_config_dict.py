@@ -94,8 +94,7 @@ def read_dict(data: Mapping[str, Any]) -> dict[str, Any]:
         values["layout_options"] = {
             name: value
             for name, value in layout.items()
-            if value is not None
-            and (f"layout_options.{name}" in explicit or not _layout_default(name, value))
+            if value is not None and (f"layout_options.{name}" in explicit or not _layout_default(name, value))
         }
     for name in ("scheduler_options", "retry"):
         if isinstance(part := values.get(name), Mapping):

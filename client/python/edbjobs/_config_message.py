@@ -103,9 +103,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
 
 def write_message(config: HFSSSimulationConfig) -> pb.JobConfig:
     """Write what differs from the defaults: in the contract an absent field has its default."""
-    values = _changed(
-        config, skip=("jobid", "user", "machine_nodes", "layout_options", "scheduler_options", "retry")
-    )
+    values = _changed(config, skip=("jobid", "user", "machine_nodes", "layout_options", "scheduler_options", "retry"))
     if "licenses" in values:
         values["licenses"] = dict(config.licenses)
     message = pb.JobConfig(**values)

@@ -107,9 +107,7 @@ Backoff = Annotated[timedelta, BeforeValidator(_no_bool), Field(ge=timedelta(0),
 Grace = Annotated[timedelta, BeforeValidator(_no_bool), Field(ge=timedelta(0), le=timedelta(hours=1))]
 
 LabelMap = Annotated[dict[Annotated[str, Field(pattern=_JOB_ID)], Text], Field(max_length=64)]
-EnvironmentMap = Annotated[
-    dict[Annotated[str, Field(pattern=_ENVIRONMENT_NAME)], LongText], Field(max_length=256)
-]
+EnvironmentMap = Annotated[dict[Annotated[str, Field(pattern=_ENVIRONMENT_NAME)], LongText], Field(max_length=256)]
 LicenseMap = Annotated[
     dict[Annotated[str, Field(pattern=_FEATURE)], Annotated[Number, Field(ge=0, le=INT32_MAX)]],
     Field(max_length=64),

@@ -1,0 +1,303 @@
+"""The client for asyncio: the same surface as `Client`, which says what the methods do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from edbjobs import _calls as calls
+from edbjobs import _models as m
+from edbjobs._calls import JobFilter, LimitValues, Submittable
+from edbjobs._config_message import duration
+from edbjobs._connection import Settings
+from edbjobs._convert import read
+from edbjobs._enums import LogStream
+from edbjobs._exceptions import EdbJobsError
+from edbjobs._progress import display
+from edbjobs._streams import LogCursor, Patience, WatchCursor, make_decoder, wait_loop
+from edbjobs._transport import AsyncTransport
+from edbjobs.v1.resources_service_pb2 import WatchResourcesRequest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """A connection to an edbjobs service for asyncio; belongs to the event loop of its first call.
+
+    Parameters, errors and methods are those of `Client`; iterators are asynchronous ones.
+
+    Examples
+    --------
+    >>> async with AsyncClient() as client:
+    ...     job = await client.submit("board.aedb", cores=8)
+    ...     job = await client.wait(job.uid)
+    ...     print(job.status, job.reason, job.message)
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        token: str | None = None,
+        timeout: float = 30.0,
+        patience: float = 300.0,
+        certificates: str | Path | None = None,
+    ) -> None:
+        self._patience = patience
+        self._transport = AsyncTransport(Settings(target, token, timeout, certificates))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        await self._transport.close()
+
+    async def submit(
+        self,
+        project: Submittable,
+        *,
+        jobid: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        hold: bool = False,
+        request_id: str | None = None,
+        **config_fields: Any,
+    ) -> m.Job:
+        """As `Client.submit`."""
+        request = calls.submit_request(
+            project, config_fields, jobid=jobid, priority=priority, user=user, hold=hold, request_id=request_id
+        )
+        return await self._transport.call(calls.submit(request))
+
+    async def submit_many(
+        self,
+        projects: Iterable[Submittable],
+        *,
+        priority: int = 0,
+        user: str | None = None,
+        hold: bool = False,
+        **config_fields: Any,
+    ) -> Sequence[m.SubmitResult]:
+        """As `Client.submit_many`."""
+        requests = calls.submit_requests(projects, config_fields, priority=priority, user=user, hold=hold)
+        return [result for call in calls.submit_many(requests) for result in await self._transport.call(call)]
+
+    async def preview(self, project: Submittable, *, jobid: str | None = None, **config_fields: Any) -> m.Preview:
+        """As `Client.preview`."""
+        request = calls.submit_request(project, config_fields, jobid=jobid)
+        return await self._transport.call(calls.preview(request))
+
+    async def get(self, name: str) -> m.Job:
+        """As `Client.get`."""
+        return await self._transport.call(calls.get(name))
+
+    async def list(
+        self, *, newest_first: bool = False, omit_config: bool = False, **given: Unpack[JobFilter]
+    ) -> AsyncIterator[m.Job]:
+        """As `Client.list`."""
+        token = ""
+        while True:
+            page = await self._transport.call(
+                calls.list_page(given, token=token, newest_first=newest_first, omit_config=omit_config)
+            )
+            for job in page.jobs:
+                yield job
+            token = page.next_token
+            if not token:
+                return
+
+    async def snapshot(self, **given: Unpack[JobFilter]) -> m.Snapshot:
+        """As `Client.snapshot`."""
+        first = page = await self._transport.call(calls.list_page(given))
+        jobs = list(page.jobs)
+        while page.next_token:
+            page = await self._transport.call(calls.list_page(given, token=page.next_token))
+            jobs += page.jobs
+        return m.Snapshot(tuple(jobs), first.revision, first.store_id)
+
+    async def cancel(self, name: str, *, grace_seconds: float | None = None, abandon: bool = False) -> m.Job:
+        """As `Client.cancel`."""
+        return await self._transport.call(calls.cancel(name, grace_seconds, abandon))
+
+    async def cancel_many(
+        self, *, all_jobs: bool = False, grace_seconds: float | None = None, **given: Unpack[JobFilter]
+    ) -> Sequence[str]:
+        """As `Client.cancel_many`."""
+        return await self._transport.call(calls.cancel_many(given, all_jobs, grace_seconds))
+
+    async def hold(self, name: str) -> m.Job:
+        """As `Client.hold`."""
+        return await self._transport.call(calls.hold(name))
+
+    async def release(self, name: str) -> m.Job:
+        """As `Client.release`."""
+        return await self._transport.call(calls.release(name))
+
+    async def set_priority(self, name: str, priority: int) -> m.Job:
+        """As `Client.set_priority`."""
+        return await self._transport.call(calls.set_priority(name, priority))
+
+    async def retry(self, name: str, *, request_id: str | None = None) -> m.Job:
+        """As `Client.retry`."""
+        return await self._transport.call(calls.retry(name, request_id))
+
+    async def delete(self, name: str) -> None:
+        """As `Client.delete`."""
+        await self._transport.call(calls.delete(name))
+
+    async def wait(self, name: str, timeout: float | None = None, progress: bool = False) -> m.Job:
+        """As `Client.wait`."""
+        loop = wait_loop(name, timeout, progress, self._patience)
+        with display(progress) as view:
+            while True:
+                try:
+                    job = await self._transport.call(loop.call())
+                except EdbJobsError as error:
+                    await asyncio.sleep(loop.pause(error, self._transport.answered))
+                    continue
+                view.update(job)
+                if loop.ended(job):
+                    return job
+
+    async def watch(
+        self,
+        *,
+        after_revision: int | None = None,
+        store_id: str = "",
+        service_events: bool = False,
+        **given: Unpack[JobFilter],
+    ) -> AsyncIterator[m.Event]:
+        """As `Client.watch`."""
+        cursor = WatchCursor(given, service_events, after_revision, store_id)
+        patience = Patience(self._patience)
+        while True:
+            try:
+                async with aclosing(self._transport.stream("Jobs", "WatchJobs", cursor.request())) as messages:
+                    async for message in messages:
+                        patience.success()
+                        for event in cursor.accept(message):
+                            yield event
+            except EdbJobsError as error:
+                await asyncio.sleep(patience.delay(error, self._transport.answered))
+
+    @overload
+    def logs(
+        self,
+        name: str,
+        *,
+        stream: LogStream | str = ...,
+        attempt: int = ...,
+        offset: int = ...,
+        follow: bool = ...,
+        text: Literal[False] = ...,
+    ) -> AsyncIterator[bytes]: ...
+
+    @overload
+    def logs(
+        self,
+        name: str,
+        *,
+        stream: LogStream | str = ...,
+        attempt: int = ...,
+        offset: int = ...,
+        follow: bool = ...,
+        text: Literal[True],
+    ) -> AsyncIterator[str]: ...
+
+    def logs(
+        self,
+        name: str,
+        *,
+        stream: LogStream | str = LogStream.STDOUT,
+        attempt: int = 0,
+        offset: int = 0,
+        follow: bool = False,
+        text: bool = False,
+    ) -> AsyncIterator[bytes] | AsyncIterator[str]:
+        """As `Client.logs`."""
+        cursor = LogCursor(name, LogStream(stream), attempt, offset, follow)
+        data = self._log_bytes(cursor)
+        return _texts(data) if text else data
+
+    async def _log_bytes(self, cursor: LogCursor) -> AsyncIterator[bytes]:
+        patience = Patience(self._patience)
+        while not cursor.ended:
+            try:
+                async with aclosing(self._transport.stream("Jobs", "TailLog", cursor.request())) as messages:
+                    async for message in messages:
+                        patience.success()
+                        yield cursor.accept(message)
+            except EdbJobsError as error:
+                await asyncio.sleep(patience.delay(error, self._transport.answered))
+            else:
+                return
+
+    async def resources(self) -> m.ResourceSnapshot:
+        """As `Client.resources`."""
+        return await self._transport.call(calls.resources())
+
+    async def watch_resources(self, interval: float = 5.0) -> AsyncIterator[tuple[m.ResourceSnapshot, m.QueueStatus]]:
+        """As `Client.watch_resources`."""
+        request = WatchResourcesRequest(interval=duration(timedelta(seconds=interval)))
+        async with aclosing(self._transport.stream("Resources", "WatchResources", request)) as messages:
+            async for message in messages:
+                yield read(m.ResourceSnapshot, message.resources), read(m.QueueStatus, message.queue)
+
+    async def queue(self) -> m.QueueStatus:
+        """As `Client.queue`."""
+        return await self._transport.call(calls.queue())
+
+    async def pause_queue(self) -> m.QueueStatus:
+        """As `Client.pause_queue`."""
+        return await self._transport.call(calls.pause_queue())
+
+    async def resume_queue(self) -> m.QueueStatus:
+        """As `Client.resume_queue`."""
+        return await self._transport.call(calls.resume_queue())
+
+    async def limits(self) -> m.Limits:
+        """As `Client.limits`."""
+        return await self._transport.call(calls.limits())
+
+    async def update_limits(self, **values: Unpack[LimitValues]) -> m.Limits:
+        """As `Client.update_limits`."""
+        return await self._transport.call(calls.update_limits(values))
+
+    async def status(self) -> m.SystemStatus:
+        """As `Client.status`."""
+        return await self._transport.call(calls.status())
+
+    async def partitions(self, scheduler: str = "") -> Sequence[m.Partition]:
+        """As `Client.partitions`."""
+        return await self._transport.call(calls.partitions(scheduler))
+
+    async def cluster_jobs(self, scheduler: str = "", *, partition: str = "", user: str = "") -> Sequence[m.ClusterJob]:
+        """As `Client.cluster_jobs`."""
+        return await self._transport.call(calls.cluster_jobs(scheduler, partition, user))
+
+    async def solvers(self) -> Sequence[m.Solver]:
+        """As `Client.solvers`."""
+        return await self._transport.call(calls.solvers())
+
+
+async def _texts(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    decoder = make_decoder()
+    async for piece in pieces:
+        if text := decoder.decode(piece):
+            yield text
+    if rest := decoder.decode(b"", final=True):
+        yield rest

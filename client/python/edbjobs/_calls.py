@@ -1,0 +1,325 @@
+"""Every unary RPC as a value: what is sent, and how the answer is read. Both clients work from these.
+
+Requests are built and checked here, so that the two transports have nothing left to do but to send them.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar
+
+from edbjobs import _models as m
+from edbjobs._config_message import duration, timestamp
+from edbjobs._convert import read
+from edbjobs._enums import JobStatus, to_number
+from edbjobs._status import from_status
+from edbjobs.config import HFSSSimulationConfig, absolute_project_path
+from edbjobs.v1 import cluster_service_pb2 as cluster_pb
+from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1 import resource_pb2, resources_service_pb2
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from google.protobuf.message import Message
+
+
+__all__ = ["Call", "JobFilter", "LimitValues", "Submittable"]
+
+R = TypeVar("R")
+Submittable: TypeAlias = "str | PathLike[str] | HFSSSimulationConfig | Mapping[str, Any]"
+
+MAX_ITEMS = 1000
+MAX_BYTES = 3 * 1024 * 1024
+MAX_WAIT = 300.0
+PAGE_SIZE = 200
+
+
+@dataclass(frozen=True)
+class Call(Generic[R]):
+    """One unary RPC; `extra_time` is added to the client's deadline."""
+
+    service: str
+    rpc: str
+    request: Message
+    convert: Callable[[Any], R]
+    extra_time: float = 0.0
+
+
+class JobFilter(TypedDict, total=False):
+    """Which jobs: every given value must agree, an empty filter finds all.
+
+    Attributes
+    ----------
+    states : sequence of JobStatus or str
+        Any of these.
+    user, batch, project_path : str
+        This one.
+    labels : mapping of str to str
+        All of these.
+    created_after, created_before : datetime
+        Accepted at or after, and before; with a time zone.
+    names : sequence of str
+        Any of these uids or ids.
+    """
+
+    states: Sequence[JobStatus | str]
+    user: str
+    batch: str
+    labels: Mapping[str, str]
+    project_path: str
+    created_after: datetime
+    created_before: datetime
+    names: Sequence[str]
+
+
+class LimitValues(TypedDict, total=False):
+    """New limits, as the fields of `Limits`."""
+
+    max_concurrent_jobs: int
+    max_cores: int
+    max_memory_mib: int
+    max_cluster_jobs: int
+    licenses: Mapping[str, int]
+    max_cpu_percent: float
+    min_memory_gb: float
+    min_disk_gb: float
+    default_user: m.UserLimits
+    users: Mapping[str, m.UserLimits]
+
+
+def _job(answer: Any) -> m.Job:
+    return read(m.Job, answer.job)
+
+
+def job_filter(given: JobFilter) -> pb.JobFilter:
+    """Make the message of a filter."""
+    values: dict[str, Any] = dict(given)
+    if "states" in values:
+        values["states"] = [to_number(JobStatus(state)) for state in values["states"]]
+    for name in ("created_after", "created_before"):
+        if name in values:
+            values[name] = timestamp(values[name])
+    return pb.JobFilter(**values)
+
+
+def make_config(project: Submittable, config_fields: Mapping[str, Any]) -> HFSSSimulationConfig:
+    """Make the configuration of a submit from a project's path, a documented dictionary or a configuration.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        For a value that cannot be right.
+    """
+    if isinstance(project, Mapping):
+        project = HFSSSimulationConfig.from_dict(project)
+    if isinstance(project, HFSSSimulationConfig):
+        return HFSSSimulationConfig(**{**dict(project), **config_fields}) if config_fields else project
+    return HFSSSimulationConfig(project_path=absolute_project_path(os.fspath(project)), **config_fields)
+
+
+def submit_request(
+    project: Submittable,
+    config_fields: Mapping[str, Any],
+    *,
+    jobid: str | None = None,
+    priority: int = 0,
+    user: str | None = None,
+    hold: bool = False,
+    request_id: str | None = None,
+) -> pb.SubmitJobRequest:
+    """Make a submit request. It always has a request_id, which makes sending it again harmless."""
+    config = make_config(project, config_fields)
+    return pb.SubmitJobRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        job_id=jobid or config.jobid,
+        config=config.to_message(),
+        priority=priority,
+        user=user or config.user,
+        hold=hold,
+    )
+
+
+def submit(request: pb.SubmitJobRequest) -> Call[m.Job]:
+    return Call("Jobs", "SubmitJob", request, _job)
+
+
+def submit_many(requests: Sequence[pb.SubmitJobRequest]) -> list[Call[list[m.SubmitResult]]]:
+    """Pack requests into as few calls as number and size allow."""
+    calls: list[Call[list[m.SubmitResult]]] = []
+    chunk: list[pb.SubmitJobRequest] = []
+    size = 0
+    for request in requests:
+        length = request.ByteSize() + 8
+        if chunk and (len(chunk) == MAX_ITEMS or size + length > MAX_BYTES):
+            calls.append(_submit_chunk(chunk))
+            chunk, size = [], 0
+        chunk.append(request)
+        size += length
+    if chunk:
+        calls.append(_submit_chunk(chunk))
+    return calls
+
+
+def _submit_chunk(requests: list[pb.SubmitJobRequest]) -> Call[list[m.SubmitResult]]:
+    return Call("Jobs", "SubmitJobs", pb.SubmitJobsRequest(requests=requests), _submit_results)
+
+
+def _submit_results(answer: pb.SubmitJobsResponse) -> list[m.SubmitResult]:
+    return [
+        m.SubmitResult(job=read(m.Job, item.job), existed=item.existed)
+        if item.WhichOneof("result") == "job"
+        else m.SubmitResult(error=from_status(item.error))
+        for item in answer.results
+    ]
+
+
+def preview(request: pb.SubmitJobRequest) -> Call[m.Preview]:
+    return Call("Jobs", "PreviewJob", pb.PreviewJobRequest(request=request), lambda a: read(m.Preview, a))
+
+
+def get(name: str) -> Call[m.Job]:
+    return Call("Jobs", "GetJob", pb.GetJobRequest(name=name), _job)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list."""
+
+    jobs: tuple[m.Job, ...]
+    next_token: str
+    revision: int
+    store_id: str
+
+
+def list_page(
+    given: JobFilter, *, token: str = "", newest_first: bool = False, omit_config: bool = False
+) -> Call[Page]:
+    request = pb.ListJobsRequest(
+        page_size=PAGE_SIZE,
+        page_token=token,
+        filter=job_filter(given),
+        newest_first=newest_first,
+        omit_config=omit_config,
+    )
+    return Call("Jobs", "ListJobs", request, _page)
+
+
+def _page(answer: pb.ListJobsResponse) -> Page:
+    jobs = tuple(read(m.Job, job) for job in answer.jobs)
+    return Page(jobs, answer.next_page_token, answer.revision, answer.store_id)
+
+
+def cancel(name: str, grace_seconds: float | None, abandon: bool) -> Call[m.Job]:
+    return Call("Jobs", "CancelJob", pb.CancelJobRequest(name=name, grace=_grace(grace_seconds), abandon=abandon), _job)
+
+
+def cancel_many(given: JobFilter, all_jobs: bool, grace_seconds: float | None) -> Call[list[str]]:
+    request = pb.CancelJobsRequest(filter=job_filter(given), all=all_jobs, grace=_grace(grace_seconds))
+    return Call("Jobs", "CancelJobs", request, lambda answer: list(answer.uids))
+
+
+def _grace(seconds: float | None) -> Any:
+    return None if seconds is None else duration(timedelta(seconds=seconds))
+
+
+def hold(name: str) -> Call[m.Job]:
+    return Call("Jobs", "HoldJob", pb.HoldJobRequest(name=name), _job)
+
+
+def release(name: str) -> Call[m.Job]:
+    return Call("Jobs", "ReleaseJob", pb.ReleaseJobRequest(name=name), _job)
+
+
+def set_priority(name: str, priority: int) -> Call[m.Job]:
+    return Call("Jobs", "SetJobPriority", pb.SetJobPriorityRequest(name=name, priority=priority), _job)
+
+
+def retry(name: str, request_id: str | None) -> Call[m.Job]:
+    return Call("Jobs", "RetryJob", pb.RetryJobRequest(name=name, request_id=request_id or str(uuid.uuid4())), _job)
+
+
+def delete(name: str) -> Call[None]:
+    return Call("Jobs", "DeleteJob", pb.DeleteJobRequest(name=name), lambda answer: None)
+
+
+def wait(name: str, seconds: float) -> Call[m.Job]:
+    seconds = min(max(seconds, 0.0), MAX_WAIT)
+    request = pb.WaitJobRequest(name=name, timeout=duration(timedelta(seconds=seconds)))
+    return Call("Jobs", "WaitJob", request, _job, extra_time=seconds)
+
+
+def resources() -> Call[m.ResourceSnapshot]:
+    request = resources_service_pb2.GetResourcesRequest()
+    return Call("Resources", "GetResources", request, lambda answer: read(m.ResourceSnapshot, answer.resources))
+
+
+def _queue(answer: Any) -> m.QueueStatus:
+    return read(m.QueueStatus, answer.queue)
+
+
+def queue() -> Call[m.QueueStatus]:
+    return Call("Resources", "GetQueue", resources_service_pb2.GetQueueRequest(), _queue)
+
+
+def pause_queue() -> Call[m.QueueStatus]:
+    return Call("Resources", "PauseQueue", resources_service_pb2.PauseQueueRequest(), _queue)
+
+
+def resume_queue() -> Call[m.QueueStatus]:
+    return Call("Resources", "ResumeQueue", resources_service_pb2.ResumeQueueRequest(), _queue)
+
+
+def _limits(answer: Any) -> m.Limits:
+    return read(m.Limits, answer.limits)
+
+
+def limits() -> Call[m.Limits]:
+    return Call("Resources", "GetLimits", resources_service_pb2.GetLimitsRequest(), _limits)
+
+
+def update_limits(values: LimitValues) -> Call[m.Limits]:
+    """Change the given limits and no others, 0 and empty included: the mask names them."""
+    plain: dict[str, Any] = dict(values)
+    if "default_user" in plain:
+        plain["default_user"] = _user_limits(plain["default_user"])
+    if "users" in plain:
+        plain["users"] = {name: _user_limits(value) for name, value in plain["users"].items()}
+    request = resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(**plain))
+    request.update_mask.paths.extend(sorted(plain))
+    return Call("Resources", "UpdateLimits", request, _limits)
+
+
+def _user_limits(value: m.UserLimits) -> resource_pb2.UserLimits:
+    return resource_pb2.UserLimits(**{f.name: getattr(value, f.name) for f in fields(value)})
+
+
+def status() -> Call[m.SystemStatus]:
+    request = cluster_pb.GetSystemStatusRequest()
+    return Call("Cluster", "GetSystemStatus", request, lambda answer: read(m.SystemStatus, answer))
+
+
+def partitions(scheduler: str) -> Call[list[m.Partition]]:
+    request = cluster_pb.ListPartitionsRequest(scheduler=scheduler)
+    return Call("Cluster", "ListPartitions", request, lambda a: [read(m.Partition, p) for p in a.partitions])
+
+
+def cluster_jobs(scheduler: str, partition: str, user: str) -> Call[list[m.ClusterJob]]:
+    request = cluster_pb.ListClusterJobsRequest(scheduler=scheduler, partition=partition, user=user)
+    return Call("Cluster", "ListClusterJobs", request, lambda a: [read(m.ClusterJob, job) for job in a.jobs])
+
+
+def solvers() -> Call[list[m.Solver]]:
+    request = cluster_pb.ListSolversRequest()
+    return Call("Cluster", "ListSolvers", request, lambda a: [read(m.Solver, s) for s in a.solvers])
+
+
+def submit_requests(
+    projects: Iterable[Submittable], config_fields: Mapping[str, Any], **request: Any
+) -> list[pb.SubmitJobRequest]:
+    """Make the requests of `submit_many`; one that cannot be right stops all before anything is sent."""
+    return [submit_request(project, config_fields, **request) for project in projects]

@@ -1,0 +1,165 @@
+"""What both transports share: channel options, credentials, errors, and whether the right service answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from edbjobs._endpoint import Target, resolve_target
+from edbjobs._exceptions import (
+    EdbJobsError,
+    NotEdbJobsError,
+    NotServedError,
+    TargetError,
+    VersionError,
+)
+from edbjobs._models import SystemStatus
+from edbjobs._status import from_call
+from edbjobs._version import __version__
+from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resources_service_pb2_grpc
+
+__all__ = ["API_LEVEL", "Settings", "check_service", "make_stubs", "metadata", "to_error"]
+
+# The oldest level of the service's API that has all this client uses.
+API_LEVEL = 1
+SERVICE = "edbjobs"
+
+# DeleteJob is not sent again by itself: had the first try been obeyed, the second would answer NOT_FOUND.
+# All others change nothing more when repeated; submits and retries because of their request_id.
+_REPEATABLE = [
+    {"service": "edbjobs.v1.Resources"},
+    {"service": "edbjobs.v1.Cluster"},
+    *(
+        {"service": "edbjobs.v1.Jobs", "method": method}
+        for method in (
+            "SubmitJob",
+            "SubmitJobs",
+            "GetJob",
+            "ListJobs",
+            "CancelJob",
+            "CancelJobs",
+            "HoldJob",
+            "ReleaseJob",
+            "SetJobPriority",
+            "RetryJob",
+            "WaitJob",
+            "PreviewJob",
+        )
+    ),
+]
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": _REPEATABLE,
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # grpc's own back-off grows to two minutes; a restarted service must be found again at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.primary_user_agent", f"edbjobs-python/{__version__}"),
+]
+_LOOPBACK = ("unix:", "127.", "localhost:", "[::1]:")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the caller gave to the client.
+
+    Attributes
+    ----------
+    target, token : str, optional
+        As in `resolve_target`.
+    timeout : float
+        Longest time of one unary call, seconds.
+    certificates : path, optional
+        Folder with ca.crt, client.crt and client.key for mutual TLS; absent: no TLS.
+    """
+
+    target: str | None = None
+    token: str | None = None
+    timeout: float = 30.0
+    certificates: str | Path | None = None
+
+    def resolve(self) -> Target:
+        """Find the address and the token as they are now."""
+        return resolve_target(self.target, self.token)
+
+    def options(self, target: Target) -> Sequence[tuple[str, Any]]:
+        """Give the options of a channel."""
+        if target.address.startswith(_LOOPBACK):
+            # A proxy named in the environment for the world outside cannot reach this machine's loopback.
+            return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
+        return _OPTIONS
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Read the certificates; None: no TLS."""
+        if self.certificates is None:
+            return None
+        folder = Path(self.certificates)
+        try:
+            ca, key, certificate = ((folder / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt"))
+        except OSError as error:
+            raise TargetError(
+                f"certificates cannot be read: {error}; expected ca.crt, client.crt and client.key in {folder}",
+                reason="BAD_CERTIFICATES",
+            ) from error
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def metadata(target: Target) -> tuple[tuple[str, str], ...]:
+    """Give the metadata of every call."""
+    return (("authorization", f"Bearer {target.token}"),) if target.token else ()
+
+
+def make_stubs(channel: Any) -> dict[str, Any]:
+    """Make the stubs of all services on a channel of either kind."""
+    return {
+        "Jobs": jobs_service_pb2_grpc.JobsStub(channel),
+        "Resources": resources_service_pb2_grpc.ResourcesStub(channel),
+        "Cluster": cluster_service_pb2_grpc.ClusterStub(channel),
+    }
+
+
+def to_error(error: Any, target: Target) -> EdbJobsError:
+    """Make the client's exception from grpc's."""
+    return from_call(error.code().value[0], error.details() or "", error.trailing_metadata(), str(target))
+
+
+def check_service(answer: SystemStatus | EdbJobsError, target: Target) -> None:
+    """Refuse what answered the first GetSystemStatus if it is not an edbjobs that this client can use."""
+    if isinstance(answer, EdbJobsError):
+        if isinstance(answer, NotServedError) and not answer.reason:
+            raise NotEdbJobsError(
+                f"what answers at {target} is a gRPC server, but not edbjobs", reason="NOT_EDBJOBS"
+            ) from answer
+        raise answer
+    if answer.service != SERVICE:
+        raise NotEdbJobsError(
+            f"what answers at {target} calls itself {answer.service!r}, not edbjobs", reason="NOT_EDBJOBS"
+        )
+    if answer.api_level < API_LEVEL:
+        raise VersionError(
+            f"the service at {target} is edbjobs {answer.version} with API level {answer.api_level}; "
+            f"this client, {__version__}, needs level {API_LEVEL}: upgrade the service",
+            reason="API_LEVEL",
+        )

@@ -1,0 +1,149 @@
+"""Messages of the contract to the client's values, by one rule for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from edbjobs import _models as m
+from edbjobs._enums import (
+    EndReason,
+    EventType,
+    Evidence,
+    JobStatus,
+    Role,
+    WaitingReason,
+    Word,
+    from_number,
+    optional_from_number,
+)
+from edbjobs._exceptions import VersionError
+
+if TYPE_CHECKING:
+    from edbjobs.config import HFSSSimulationConfig
+
+__all__ = ["read", "read_config", "to_json"]
+
+T = TypeVar("T")
+Reader = Callable[[Message], Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_RENAMED = {
+    "status": "state",
+    "created": "create_time",
+    "started": "start_time",
+    "ended": "end_time",
+    "reserved": "reserve_time",
+    "cancel_requested": "cancel_time",
+    "config_message": "config",
+}
+_ENUMS: Mapping[str, tuple[type[Word], bool]] = {
+    # Enum of the contract: our enum, and whether 0 says "does not apply".
+    "JobState": (JobStatus, False),
+    "EventType": (EventType, False),
+    "Role": (Role, False),
+    "WaitingReason": (WaitingReason, True),
+    "EndReason": (EndReason, True),
+    "Evidence": (Evidence, True),
+}
+_VALUES: Mapping[str, type[Any]] = {
+    "Attempt": m.Attempt,
+    "JobProgress": m.JobProgress,
+    "Job": m.Job,
+    "DiskUsage": m.DiskUsage,
+    "ResourceSnapshot": m.ResourceSnapshot,
+    "UserLimits": m.UserLimits,
+    "Limits": m.Limits,
+    "QueueStatus": m.QueueStatus,
+    "Identity": m.Identity,
+    "SchedulerStatus": m.SchedulerStatus,
+}
+
+
+def read(kind: type[T], message: Message) -> T:
+    """Make a value of `kind` from the message of the same shape."""
+    plan = _PLANS.get(kind) or _PLANS.setdefault(kind, _plan(kind, message.DESCRIPTOR))
+    return kind(**{name: reader(message) for name, reader in plan})
+
+
+_PLANS: dict[type[Any], list[tuple[str, Reader]]] = {}
+
+
+def _plan(kind: type[Any], descriptor: Any) -> list[tuple[str, Reader]]:
+    by_name = descriptor.fields_by_name
+    return [(f.name, _reader(by_name[_RENAMED.get(f.name, f.name)])) for f in fields(kind)]
+
+
+def _reader(field: FieldDescriptor) -> Reader:
+    name = field.name
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        convert = _converter(field.message_type.fields_by_name["value"])
+        return lambda message: {key: convert(value) for key, value in getattr(message, name).items()}
+    convert = _converter(field)
+    if field.is_repeated:
+        return lambda message: tuple(convert(value) for value in getattr(message, name))
+    if field.has_presence:
+        return lambda message: convert(getattr(message, name)) if message.HasField(name) else None
+    return lambda message: convert(getattr(message, name))
+
+
+def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
+    if field.enum_type is not None:
+        kind, optional = _ENUMS[field.enum_type.name]
+        return lambda number: (optional_from_number if optional else from_number)(kind, number)
+    if field.message_type is None:
+        return _same
+    name = field.message_type.name
+    if name == "Timestamp":
+        return _time
+    if name in _VALUES:
+        value = _VALUES[name]
+        return lambda message: read(value, message)
+    return _same
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _time(message: Any) -> datetime:
+    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+
+
+def read_config(job: m.Job) -> HFSSSimulationConfig | None:
+    """Make the configuration model of a job."""
+    from pydantic import ValidationError
+
+    from edbjobs.config import HFSSSimulationConfig, field_errors
+
+    if job.config_message is None:
+        return None
+    try:
+        return HFSSSimulationConfig.from_message(job.config_message, jobid=job.id, user=job.user)
+    except ValidationError as error:
+        raise VersionError(
+            f"the configuration of job {job.id} holds what this release of the client does not know; upgrade it",
+            reason="UNKNOWN_CONFIG",
+            fields=field_errors(error, "config"),
+        ) from error
+
+
+def to_json(value: Any) -> Any:
+    """Turn a value of the client into JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value

@@ -1,0 +1,87 @@
+"""google.rpc.Status, as it comes with a gRPC error, to the client's exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from google.rpc import error_details_pb2, status_pb2
+
+from edbjobs import _exceptions as e
+
+__all__ = ["from_call", "from_status"]
+
+DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN = "edbjobs"
+
+# Numbers of google.rpc.Code, which are those of grpc.StatusCode.
+_DEADLINE_EXCEEDED = 4
+_UNAVAILABLE = 14
+_BY_CODE: dict[int, type[e.ServiceError]] = {
+    3: e.InvalidRequestError,
+    5: e.NotFoundError,
+    6: e.ConflictError,
+    7: e.ForbiddenError,
+    8: e.BusyError,
+    9: e.StateError,
+    10: e.BusyError,
+    11: e.OutOfRangeError,
+    12: e.NotServedError,
+    _UNAVAILABLE: e.BusyError,
+    16: e.AuthenticationError,
+}
+# What grpc says where the peer speaks HTTP/1.1, or another protocol altogether.
+_NOT_GRPC = ("http1.x server", "parsing HTTP/2", "SETTINGS frame", "wrong version number")
+
+
+def from_status(status: Any) -> e.EdbJobsError:
+    """Make the exception for a ``google.rpc.Status`` that the service wrote."""
+    reason, metadata, fields = "", {}, {}
+    for detail in status.details:
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad):
+            fields = {item.field: item.description for item in bad.field_violations}
+    kind = _BY_CODE.get(status.code, e.ServiceError)
+    return kind(status.message, reason=reason, fields=fields, metadata=metadata)
+
+
+def from_call(
+    code: int, details: str, trailers: Iterable[tuple[str, str | bytes]] | None, target: str
+) -> e.EdbJobsError:
+    """Make the exception for a failed call.
+
+    Parameters
+    ----------
+    code : int
+        Number of the gRPC status code.
+    details : str
+        Its text.
+    trailers : iterable of (str, str or bytes), optional
+        Trailing metadata; ``grpc-status-details-bin`` shows that the service itself answered.
+    target : str
+        Address, for the sentence.
+    """
+    for key, value in trailers or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return from_status(status_pb2.Status.FromString(value))
+    if code == _UNAVAILABLE:
+        return _unreachable(details, target)
+    if code == _DEADLINE_EXCEEDED:
+        return e.DeadlineError(f"the service at {target} did not answer in time", reason="DEADLINE_EXCEEDED")
+    return _BY_CODE.get(code, e.ServiceError)(details or f"the service at {target} gave status {code}")
+
+
+def _unreachable(details: str, target: str) -> e.EdbJobsError:
+    if any(sign in details for sign in _NOT_GRPC):
+        return e.NotEdbJobsError(
+            f"what answers at {target} does not speak gRPC ({details}); give the service's gRPC address,"
+            " not its HTTP one",
+            reason="NOT_EDBJOBS",
+        )
+    return e.ConnectError(
+        f"no edbjobs service answers at {target} ({details}); start one with 'edbjobs up' or give its address"
+        " with EDBJOBS_TARGET",
+        reason="UNREACHABLE",
+    )

@@ -1,0 +1,192 @@
+"""Where a stream stands, and how it goes on after a break. Both clients drive these; no I/O here."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from dataclasses import dataclass
+from typing import cast
+
+from edbjobs import _models as m
+from edbjobs._calls import Call, JobFilter, job_filter, wait
+from edbjobs._convert import read
+from edbjobs._enums import LogStream, to_number
+from edbjobs._exceptions import (
+    BusyError,
+    ConnectError,
+    DeadlineError,
+    EdbJobsError,
+    NotEdbJobsError,
+    ServiceError,
+    VersionError,
+    WaitTimeoutError,
+)
+from edbjobs.v1 import jobs_messages_pb2 as pb
+
+__all__ = ["LogCursor", "Patience", "WaitLoop", "WatchCursor", "make_decoder", "wait_loop"]
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 2.0
+
+
+@dataclass
+class Patience:
+    """How long to try again while the service is away, for example while it is restarted.
+
+    Parameters
+    ----------
+    limit : float
+        Seconds after the first failure in a row.
+    """
+
+    limit: float
+    _since: float | None = None
+    _delay: float = FIRST_DELAY
+
+    def success(self) -> None:
+        """Note that the service answered."""
+        self._since, self._delay = None, FIRST_DELAY
+
+    def delay(self, error: EdbJobsError, answered: bool) -> float:
+        """Tell how many seconds to wait before the next try, or raise the error.
+
+        It is raised at once for a service that never answered: its address is probably wrong.
+        """
+        if not answered or not _may_pass(error):
+            raise error
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self.limit:
+            raise error
+        delay, self._delay = self._delay, min(2 * self._delay, LONGEST_DELAY)
+        return delay
+
+
+def _may_pass(error: EdbJobsError) -> bool:
+    if isinstance(error, (NotEdbJobsError, VersionError)):
+        return False
+    # CANCELLED, INTERNAL and UNKNOWN without details: a stream that broke with its connection.
+    broken = type(error) is ServiceError and not error.reason
+    return broken or isinstance(error, (ConnectError, DeadlineError, BusyError))
+
+
+@dataclass
+class WatchCursor:
+    """Position in the log of revisions: every event once, in order, across any number of connections."""
+
+    given: JobFilter
+    service_events: bool = False
+    revision: int | None = None
+    store_id: str = ""
+
+    def request(self) -> pb.WatchJobsRequest:
+        """Ask for what comes after the last revision that is known to be sent."""
+        return pb.WatchJobsRequest(
+            after_revision=self.revision,
+            store_id=self.store_id,
+            filter=job_filter(self.given),
+            include_service_events=self.service_events,
+        )
+
+    def accept(self, message: pb.WatchJobsResponse) -> list[m.Event]:
+        """Take one message and give the events that are new."""
+        known = -1 if self.revision is None else self.revision
+        events = [read(m.Event, event) for event in message.events if event.revision > known]
+        self.revision = max(known, message.revision, *(event.revision for event in events), 0)
+        self.store_id = message.store_id or self.store_id
+        return events
+
+
+@dataclass
+class LogCursor:
+    """Position in one output of one attempt."""
+
+    name: str
+    stream: LogStream
+    attempt: int
+    offset: int
+    follow: bool
+    ended: bool = False
+
+    def request(self) -> pb.TailLogRequest:
+        """Ask for what comes after the last byte that arrived."""
+        return pb.TailLogRequest(
+            name=self.name,
+            stream=cast("pb.LogStream.ValueType", to_number(self.stream)),
+            attempt=self.attempt,
+            offset=self.offset,
+            follow=self.follow,
+        )
+
+    def accept(self, message: pb.TailLogResponse) -> bytes:
+        """Take one message and give its bytes."""
+        # Pinned from the first message on: after a break "the last attempt" may be another one, and a
+        # negative offset would be counted from another end.
+        self.attempt = message.attempt or self.attempt
+        self.offset = message.offset + len(message.data)
+        self.ended = message.eof
+        return bytes(message.data)
+
+
+def make_decoder() -> codecs.IncrementalDecoder:
+    """Make a decoder for output that should be UTF-8 and may not be."""
+    return codecs.getincrementaldecoder("utf-8")("replace")
+
+
+PROGRESS_STEP = 0.5
+WAIT_STEP = 30.0
+
+
+def wait_loop(name: str, timeout: float | None, progress: bool, patience: float) -> WaitLoop:
+    """Begin to wait for a job; with `progress` its state is asked for twice a second."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return WaitLoop(name, deadline, PROGRESS_STEP if progress else WAIT_STEP, Patience(patience))
+
+
+@dataclass
+class WaitLoop:
+    """Asks again and again until a job has ended.
+
+    Parameters
+    ----------
+    name : str
+        uid or id.
+    deadline : float, optional
+        When to give up, by ``time.monotonic``.
+    step : float
+        Longest single wait, seconds.
+    patience : Patience
+        For breaks of the connection.
+    """
+
+    name: str
+    deadline: float | None
+    step: float
+    patience: Patience
+
+    def call(self) -> Call[m.Job]:
+        """Make the next call."""
+        left = self.step if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
+        return wait(self.name, min(left, self.step))
+
+    def pause(self, error: EdbJobsError, answered: bool) -> float:
+        """As `Patience.delay`, within the deadline."""
+        delay = self.patience.delay(error, answered)
+        if self.deadline is not None and time.monotonic() + delay >= self.deadline:
+            raise error
+        return delay
+
+    def ended(self, job: m.Job) -> bool:
+        """Take an answer: True if the job has ended.
+
+        Raises
+        ------
+        WaitTimeoutError
+            If it has not and the time is over.
+        """
+        self.patience.success()
+        # The id may be used again once the job has ended; the uid is this job for ever.
+        self.name = job.uid
+        if not job.status.ended and self.deadline is not None and time.monotonic() >= self.deadline:
+            raise WaitTimeoutError(f"job {job.id} has not ended in the given time; it is {job.status}", job)
+        return job.status.ended

@@ -1,0 +1,61 @@
+"""Sentences about jobs for people: used by the progress display and the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edbjobs._models import Job, JobProgress
+
+__all__ = ["age", "progress_text", "state_text"]
+
+
+def state_text(job: Job) -> str:
+    """Say in a few words what a job is doing, why it waits, or how it ended."""
+    if job.status.ended:
+        return _end_text(job)
+    words = str(job.status)
+    if job.progress is not None and (text := progress_text(job.progress)):
+        words += f", {text}"
+    if job.waiting_reason is not None:
+        words += f": {job.waiting_detail or job.waiting_reason.value.replace('_', ' ')}"
+    return words
+
+
+def _end_text(job: Job) -> str:
+    words = str(job.status)
+    if job.reason is not None and job.reason.value not in ("normal", str(job.status)):
+        words += f" ({job.reason.value.replace('_', ' ')})"
+    return f"{words}: {job.message}" if job.message else words
+
+
+def progress_text(progress: JobProgress) -> str:
+    """Say how far a solve is, for example ``pass 5 of 10, delta S 0.021 (target 0.02)``."""
+    parts = []
+    if progress.phase == "sweep":
+        total = f" of {progress.frequencies_total}" if progress.frequencies_total else ""
+        parts.append(f"sweep, {progress.frequencies_solved}{total} frequencies solved")
+    elif progress.adaptive_pass:
+        total = f" of {progress.max_passes}" if progress.max_passes else ""
+        parts.append(f"pass {progress.adaptive_pass}{total}")
+        if progress.delta_s is not None:
+            target = "" if progress.target_delta_s is None else f" (target {progress.target_delta_s:g})"
+            parts.append(f"delta S {progress.delta_s:.4g}{target}")
+    elif progress.phase:
+        parts.append(progress.phase)
+    return ", ".join(parts)
+
+
+def age(start: datetime | None, end: datetime | None = None) -> str:
+    """Say how long something took or has taken, in at most six characters; empty without a start."""
+    if start is None:
+        return ""
+    seconds = int(((end or datetime.now(timezone.utc)) - start) / timedelta(seconds=1))
+    if seconds < 60:
+        return f"{max(seconds, 0)}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    if seconds < 100 * 3600:
+        return f"{seconds // 3600}h{seconds // 60 % 60:02d}m"
+    return f"{seconds // 86400}d"

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import edbjobs
+import grpc
+import pytest
+from edbjobs import AsyncClient, Client, JobStatus
+from edbjobs._endpoint import Endpoint, write_endpoint
+from edbjobs.v1 import job_pb2, resource_pb2, resources_service_pb2
+from edbjobs.v1 import jobs_messages_pb2 as pb
+from fake_service import FakeService, refuse, status_of
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeService]:
+    service = FakeService()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def client(fake: FakeService) -> Iterator[Client]:
+    with Client(fake.target, patience=10) as client:
+        yield client
+
+
+def job(uid: str = "u1", state: int = 2, **fields: Any) -> job_pb2.Job:
+    return job_pb2.Job(uid=uid, id=f"id-{uid}", state=state, **fields)  # type: ignore[arg-type]
+
+
+def test_a_submit_carries_the_config_and_always_a_request_id(fake: FakeService, client: Client, tmp_path: Any) -> None:
+    fake.on("SubmitJob", lambda request, context: pb.SubmitJobResponse(job=job(config=request.config)))
+    answer = client.submit(tmp_path / "a.aedb", jobid="j1", priority=3, cores=4, labels={"k": "v"})
+    request = fake.sent("SubmitJob")[0]
+    assert (request.job_id, request.priority, request.config.cores) == ("j1", 3, 4)
+    assert len(request.request_id) == 36
+    assert answer.status is JobStatus.QUEUED
+    assert answer.config is not None
+    assert answer.config.labels == {"k": "v"}
+    assert answer.to_dict()["config"]["project_path"] == str(tmp_path / "a.aedb")
+    client.submit({"project_path": "/x/y.aedt", "jobid": "doc"}, request_id="mine")
+    config = edbjobs.create_hfss_config("/x/y.aedt", jobid="k", user="ann")
+    client.submit(config, cores=2)
+    last = fake.sent("SubmitJob")[1:]
+    assert [(r.job_id, r.config.cores, r.user) for r in last] == [("doc", 0, ""), ("k", 2, "ann")]
+    assert last[0].request_id == "mine"
+
+
+def test_nothing_is_sent_for_a_config_that_cannot_be_right(fake: FakeService, client: Client) -> None:
+    with pytest.raises(ValueError, match="cores"):
+        client.submit("/x/y.aedt", cores=-1)
+    assert not fake.sent("SubmitJob")
+
+
+def test_a_broken_submit_is_sent_again_with_the_same_request_id(fake: FakeService, client: Client) -> None:
+    def flaky(request: Any, context: grpc.ServicerContext) -> Any:
+        if len(fake.sent("SubmitJob")) < 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+        return pb.SubmitJobResponse(job=job())
+
+    fake.on("SubmitJob", flaky)
+    client.submit("/x/y.aedt")
+    assert len({request.request_id for request in fake.sent("SubmitJob")}) == 1
+    assert len(fake.sent("SubmitJob")) == 3
+
+
+def test_delete_is_not_sent_again_by_itself(fake: FakeService, client: Client) -> None:
+    fake.on("DeleteJob", lambda request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "going down"))
+    with pytest.raises(edbjobs.ConnectError):
+        client.delete("a")
+    assert len(fake.sent("DeleteJob")) == 1
+
+
+def test_every_item_of_a_batch_gets_its_job_or_its_error(fake: FakeService, client: Client) -> None:
+    def submit(request: pb.SubmitJobsRequest, context: Any) -> Any:
+        results = []
+        for item in request.requests:
+            if item.config.project_path.endswith("bad.aedt"):
+                error = status_of(3, "no such project", "PROJECT_NOT_FOUND", {"config.project_path": "is not there"})
+                results.append(pb.SubmitJobsResult(error=error))
+            else:
+                results.append(pb.SubmitJobsResult(job=job(item.request_id)))
+        return pb.SubmitJobsResponse(results=results)
+
+    fake.on("SubmitJobs", submit)
+    paths = [f"/x/{n}.aedt" for n in range(1500)]
+    paths[700] = "/x/bad.aedt"
+    results = client.submit_many(paths, batch="b1", cores=2)
+    assert [len(request.requests) for request in fake.sent("SubmitJobs")] == [1000, 500]
+    sent = [item.request_id for request in fake.sent("SubmitJobs") for item in request.requests]
+    assert [r.job.uid for r in results if r.job] == sent[:700] + sent[701:]
+    error = results[700].error
+    assert isinstance(error, edbjobs.InvalidRequestError)
+    assert (error.reason, error.fields) == ("PROJECT_NOT_FOUND", {"config.project_path": "is not there"})
+
+
+def test_large_batches_are_cut_by_size(fake: FakeService, client: Client) -> None:
+    def submit(request: pb.SubmitJobsRequest, context: Any) -> Any:
+        return pb.SubmitJobsResponse(results=[pb.SubmitJobsResult(job=job()) for _ in request.requests])
+
+    fake.on("SubmitJobs", submit)
+    environment = {f"ANS_{n}": "x" * 30_000 for n in range(10)}
+    assert len(client.submit_many([f"/x/{n}.aedt" for n in range(20)], environment=environment)) == 20
+    assert all(request.ByteSize() < 3 * 1024 * 1024 for request in fake.sent("SubmitJobs"))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (3, edbjobs.InvalidRequestError),
+        (5, edbjobs.NotFoundError),
+        (6, edbjobs.ConflictError),
+        (7, edbjobs.ForbiddenError),
+        (8, edbjobs.BusyError),
+        (9, edbjobs.StateError),
+        (11, edbjobs.OutOfRangeError),
+        (12, edbjobs.NotServedError),
+        (13, edbjobs.ServiceError),
+        (14, edbjobs.BusyError),
+        (16, edbjobs.AuthenticationError),
+    ],
+)
+def test_errors_of_the_service_have_reason_fields_and_metadata(
+    fake: FakeService, client: Client, code: int, kind: type[edbjobs.EdbJobsError]
+) -> None:
+    status = status_of(code, "what was wrong", "THE_REASON", {"config.cores": "is too many"}, uid="u9")
+    fake.on("GetJob", lambda request, context: refuse(context, status))
+    with pytest.raises(kind) as caught:
+        client.get("x")
+    assert type(caught.value) is kind
+    assert caught.value.reason == "THE_REASON"
+    assert caught.value.metadata == {"uid": "u9"}
+    assert str(caught.value) == "what was wrong\n  config.cores: is too many"
+
+
+def test_lists_go_through_all_pages_and_filters_are_sent(fake: FakeService, client: Client) -> None:
+    def pages(request: pb.ListJobsRequest, context: Any) -> Any:
+        number = int(request.page_token or 0)
+        following = str(number + 1) if number < 2 else ""
+        # A page may be empty though more follow.
+        jobs = [] if number == 1 else [job(f"u{number}")]
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=following, revision=40 + number, store_id="s1")
+
+    fake.on("ListJobs", pages)
+    since = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    found = list(client.list(states=["running", JobStatus.FAILED], user="ann", labels={"k": "v"}, created_after=since))
+    assert [item.uid for item in found] == ["u0", "u2"]
+    sent = fake.sent("ListJobs")[0].filter
+    assert (list(sent.states), sent.user, dict(sent.labels)) == ([4, 6], "ann", {"k": "v"})
+    assert sent.created_after.seconds == int(since.timestamp())
+    snapshot = client.snapshot(batch="b")
+    assert (snapshot.revision, snapshot.store_id, len(snapshot.jobs)) == (40, "s1", 2)
+
+
+def test_values_of_a_newer_service_are_unknown_not_an_error(fake: FakeService, client: Client) -> None:
+    newer = job(state=42, waiting_reason=77, reason=88)
+    newer.config.project_path = "/x/y.aedt"
+    newer.config.scheduler_type = 99  # type: ignore[assignment]
+    fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=newer))
+    answer = client.get("x")
+    assert (answer.status, answer.waiting_reason, answer.reason) == ("unknown", "unknown", "unknown")
+    assert not answer.status.ended
+    assert answer.project_path == "/x/y.aedt"
+    with pytest.raises(edbjobs.VersionError, match="upgrade"):
+        _ = answer.config
+
+
+def test_times_and_optional_values(fake: FakeService, client: Client) -> None:
+    told = job(state=6, reason=5, exit_code=0, held=True)
+    told.create_time.FromSeconds(1_700_000_000)
+    told.attempts.add(number=1).start_time.FromSeconds(1_700_000_001)
+    fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=told))
+    answer = client.get("x")
+    assert answer.created == datetime.fromtimestamp(1_700_000_000, timezone.utc)
+    assert (answer.started, answer.exit_code, answer.signal, answer.progress) == (None, 0, None, None)
+    started = answer.attempts[0].started
+    assert started is not None
+    assert started - answer.created == timedelta(seconds=1)
+
+
+def test_limits_are_changed_by_name_zero_included(fake: FakeService, client: Client) -> None:
+    def update(request: Any, context: Any) -> Any:
+        return resources_service_pb2.UpdateLimitsResponse(limits=request.limits)
+
+    fake.on("UpdateLimits", update)
+    user = edbjobs.UserLimits(max_cores=4, max_priority=0)
+    limits = client.update_limits(max_cores=0, users={"ann": user}, licenses={})
+    request = fake.sent("UpdateLimits")[0]
+    assert list(request.update_mask.paths) == ["licenses", "max_cores", "users"]
+    assert limits.users == {"ann": user}
+
+
+def test_waiting_goes_by_uid_and_until_the_end(fake: FakeService, client: Client) -> None:
+    states = iter([2, 4, 5])
+    fake.on("WaitJob", lambda request, context: pb.WaitJobResponse(job=job(state=next(states))))
+    assert client.wait("id-u1").status == "completed"
+    assert [request.name for request in fake.sent("WaitJob")] == ["id-u1", "u1", "u1"]
+
+
+def test_waiting_ends_at_its_time_with_the_job(fake: FakeService, client: Client) -> None:
+    fake.on("WaitJob", lambda request, context: pb.WaitJobResponse(job=job(state=4)))
+    with pytest.raises(edbjobs.WaitTimeoutError) as caught:
+        client.wait("x", timeout=0.01)
+    assert caught.value.job.status == "running"
+
+
+def test_progress_is_shown_line_by_line_where_there_is_no_terminal(
+    fake: FakeService, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = job(state=4)
+    running.progress.adaptive_pass, running.progress.max_passes = 3, 10
+    answers = iter([running, running, job(state=6, reason=5, message="no licence")])
+    fake.on("WaitJob", lambda request, context: pb.WaitJobResponse(job=next(answers)))
+    client.wait("x", progress=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "id-u1: running, pass 3 of 10",
+        "id-u1: failed (license): no licence",
+    ]
+
+
+def test_a_token_is_sent(fake: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(fake.target, token="t1") as client:
+        client.status()
+    assert fake.metadata["authorization"] == "Bearer t1"
+    monkeypatch.setenv("EDBJOBS_TOKEN", "t2")
+    with Client(fake.target) as client:
+        client.status()
+    assert fake.metadata["authorization"] == "Bearer t2"
+
+
+def test_another_grpc_server_is_told_apart() -> None:
+    service = FakeService()
+    del service.handlers["GetSystemStatus"]
+    with Client(service.target) as client, pytest.raises(edbjobs.NotEdbJobsError, match="not edbjobs"):
+        client.queue()
+    service.stop()
+
+
+def test_another_service_or_level_is_told() -> None:
+    other, old = FakeService(service="other"), FakeService(api_level=0, version="0.0.1")
+    with Client(other.target) as client, pytest.raises(edbjobs.NotEdbJobsError, match="'other'"):
+        client.queue()
+    with Client(old.target) as client, pytest.raises(edbjobs.VersionError, match=r"0\.0\.1 with API level 0"):
+        client.queue()
+    other.stop()
+    old.stop()
+
+
+def test_an_http_server_is_told_apart(unused_http: str) -> None:
+    with Client(unused_http, timeout=5) as client, pytest.raises(edbjobs.NotEdbJobsError, match="does not speak gRPC"):
+        client.queue()
+
+
+@pytest.fixture
+def unused_http() -> Iterator[str]:
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Quiet(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def test_nothing_there_says_what_to_do(closed_port: str) -> None:
+    with Client(closed_port) as client, pytest.raises(edbjobs.ConnectError, match="edbjobs up") as caught:
+        client.queue()
+    assert type(caught.value) is edbjobs.ConnectError
+
+
+@pytest.fixture
+def closed_port() -> str:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_a_service_that_came_back_elsewhere_is_found_through_its_endpoint_file(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDBJOBS_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("EDBJOBS_TARGET", raising=False)
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+
+    def answer(request: Any, context: Any) -> Any:
+        return resources_service_pb2.GetQueueResponse(queue=resource_pb2.QueueStatus(queued=7))
+
+    first, second = FakeService(), FakeService()
+    for service in (first, second):
+        service.on("GetQueue", answer)
+    write_endpoint(Endpoint(grpc=first.target, token_file=str(token)))
+    with Client() as client:
+        assert client.queue().queued == 7
+        assert first.metadata["authorization"] == "Bearer secret"
+        first.stop()
+        write_endpoint(Endpoint(grpc=second.target))
+        assert client.queue().queued == 7
+    second.stop()
+
+
+async def test_the_asyncio_client_does_the_same(fake: FakeService) -> None:
+    fake.on("SubmitJob", lambda request, context: pb.SubmitJobResponse(job=job(config=request.config)))
+    fake.on("WaitJob", lambda request, context: pb.WaitJobResponse(job=job(state=5)))
+    fake.on("ListJobs", lambda request, context: pb.ListJobsResponse(jobs=[job()]))
+    fake.on("GetJob", lambda request, context: refuse(context, status_of(5, "no such job", "JOB_NOT_FOUND")))
+    async with AsyncClient(fake.target) as client:
+        answer = await client.submit("/x/y.aedt", cores=2)
+        assert answer.config is not None
+        assert answer.config.cores == 2
+        assert (await client.wait("u1")).status == "completed"
+        assert [item.uid async for item in client.list()] == ["u1"]
+        with pytest.raises(edbjobs.NotFoundError, match="no such job"):
+            await client.get("x")
+
+
+def test_both_clients_have_the_same_surface() -> None:
+    def surface(kind: type[Any]) -> dict[str, list[tuple[str, Any, Any]]]:
+        return {
+            name: [(p.name, p.kind, p.default) for p in inspect.signature(member).parameters.values()]
+            for name, member in inspect.getmembers(kind, inspect.isfunction)
+            if not name.startswith("_") or name == "__init__"
+        }
+
+    assert surface(Client) == surface(AsyncClient)
