@@ -1,0 +1,128 @@
+"""The real service as a process of its own, for tests that start, kill and restart it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resources_service_pb2_grpc
+
+DEADLINE = 30.0
+
+
+class ServiceProcess:
+    """One service on one state folder; may be killed and started again.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets state and runtime folder.
+    settings : object
+        Settings by name, as of ``edbjobs_server.settings.Settings``.
+    """
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.runtime_dir = folder / "run"
+        self.ready_file = folder / "ready.json"
+        self.settings = {"grpc": "127.0.0.1:0", "uds": str(self.runtime_dir / "s"), "demo_solver": True, **settings}
+        self.environment: dict[str, str] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.channel: grpc.Channel | None = None
+
+    def __enter__(self) -> ServiceProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the process and do not wait for its answer."""
+        self.runtime_dir.mkdir(mode=0o700, exist_ok=True)
+        self.ready_file.unlink(missing_ok=True)
+        values = {**self.settings, "state_dir": str(self.state_dir), "ready_file": str(self.ready_file)}
+        program = f"import sys; from edbjobs_server.app import main; sys.exit(main({values!r}))"
+        with (self.folder / "service.out").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                env={**os.environ, "EDBJOBS_RUNTIME_DIR": str(self.runtime_dir), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return self.process
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        process = self.launch()
+        deadline = time.monotonic() + DEADLINE
+        while not self.ready_file.exists():
+            assert process.poll() is None, self.output()
+            assert time.monotonic() < deadline, "the service did not answer: " + self.output()
+            time.sleep(0.005)
+        self.channel = grpc.insecure_channel(self.target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    @property
+    def endpoint(self) -> dict[str, Any]:
+        """What the ready file says."""
+        return dict(json.loads(self.ready_file.read_text()))
+
+    @property
+    def target(self) -> str:
+        """Address for a gRPC channel."""
+        return f"unix:{self.endpoint['uds']}" if self.endpoint["uds"] else str(self.endpoint["grpc"])
+
+    @property
+    def jobs(self) -> jobs_service_pb2_grpc.JobsStub:
+        """Stub of the Jobs service."""
+        assert self.channel is not None
+        return jobs_service_pb2_grpc.JobsStub(self.channel)
+
+    @property
+    def resources(self) -> resources_service_pb2_grpc.ResourcesStub:
+        """Stub of the Resources service."""
+        assert self.channel is not None
+        return resources_service_pb2_grpc.ResourcesStub(self.channel)
+
+    @property
+    def cluster(self) -> cluster_service_pb2_grpc.ClusterStub:
+        """Stub of the Cluster service."""
+        assert self.channel is not None
+        return cluster_service_pb2_grpc.ClusterStub(self.channel)
+
+    def output(self) -> str:
+        """What the process printed."""
+        return (self.folder / "service.out").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill -9 the process; its runs go on."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Drain; gives the exit code. Runs go on."""
+        return self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> int:
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        if self.process is None:
+            return 0
+        process, self.process = self.process, None
+        process.send_signal(number)
+        try:
+            return process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
