@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 from edbjobs.v1 import event_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs_server.solver.demo import example_project
-
 from support.service import ServiceProcess
 
 JOBS = 20
