@@ -8,12 +8,13 @@ from functools import partial
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager import JobManager
-from edbjobs_server.store.retention import cut_events, expire, expire_requests
+from edbjobs_server.store.retention import cut_events, expire, forget_requests
 
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 600.0
 BATCH = 200
+EVENTS_PER_JOB = 10  # that many events are kept for each ended job that may be kept
 
 
 class Retention:
@@ -31,8 +32,8 @@ class Retention:
 
     def __init__(self, manager: JobManager, days: float, jobs: int) -> None:
         self._manager = manager
-        self._max_age = days * 86400.0
-        self._max_number = jobs
+        self._max_age = days * 86400.0 if days else None
+        self._max_number = jobs or None
 
     async def run(self) -> None:
         """Tidy up until cancelled."""
@@ -46,13 +47,11 @@ class Retention:
     async def once(self) -> None:
         """Tidy up all that is due, a batch at a time so that nobody waits for it."""
         store = self._manager.store
-        while True:
-            command = partial(expire, max_age_seconds=self._max_age, max_number=self._max_number, batch_size=BATCH)
-            removed = await store.write(command)
+        age, number = self._max_age, self._max_number
+        while removed := await store.write(partial(expire, max_age=age, max_number=number, batch_size=BATCH)):
             await self._manager.runs.remove_folders(removed)
-            if len(removed) < BATCH:
-                break
-        while await store.write(partial(cut_events, batch_size=10 * BATCH)):
+        events = number * EVENTS_PER_JOB if number else None
+        while await store.write(partial(cut_events, max_age=age, max_number=events)):
             pass
-        while await store.write(partial(expire_requests, batch_size=10 * BATCH)):
+        while await store.write(forget_requests):
             pass
