@@ -131,7 +131,8 @@ class Access:
         return Principal(self._account, "token", peer)
 
     def _by_certificate(self, peer: str, auth: Mapping[str, Iterable[bytes]]) -> Principal:
-        for name in auth.get("x509_common_name", ()):
+        name = next(iter(auth.get("x509_common_name", ())), b"")
+        if name:  # gRPC gives an empty one where the certificate has none
             return Principal(name.decode(errors="replace"), "mtls", peer)
         raise Refused("UNAUTHENTICATED", "a client certificate with a common name is needed")
 
@@ -193,15 +194,19 @@ def load_token(file: Path) -> str:
         The file belongs to somebody else, others may read it, or it is not a plain file.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # NONBLOCK: a pipe in its place must not hold the start.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(file, os.O_RDONLY | flags)
     except FileNotFoundError:
         return _make_token(file)
     except OSError as error:
         what = "is a link" if error.errno == errno.ELOOP else f"cannot be read: {error.strerror}"
         raise SettingsError(f"token file {file} {what}; remove it and start again") from error
-    with open(descriptor, encoding="ascii", errors="replace") as stream:
+    try:
         _check_private(file, os.fstat(descriptor))
-        token = stream.read(4096).strip()
+        token = os.read(descriptor, 4096).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
     if len(token) < 32:
         raise SettingsError(f"token file {file} holds no whole token; remove it and start again")
     return token
