@@ -238,6 +238,7 @@ class Solve:
             time.sleep(3600)
 
     def _close(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on there is nothing left to abort
         self._engines.stop()
         if self._journal is not None:
             self._journal.raw(f"Stopping Batch Run: {clock(time.time())}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,14 +71,18 @@ def parse(arguments: Sequence[str]) -> Command:
     while words:
         word = words.pop(0)
         if not word.startswith("-"):
-            raise CommandError(f"{word!r} is no option; the project stands after -batchsolve")
+            if batch is None:
+                raise CommandError(f"{word!r} is no option; the project stands after -batchsolve")
+            batch.append(word)
+            continue
         late = late or batch is not None
         name, _, value = word[1:].partition("=")
         name = name.lower()
         if name == "batchsolve":
-            batch = _take(words, lambda text: not text.startswith("-"))
+            batch = []
         elif name in _SUB_OPTIONS:
-            _take(words, lambda text: "=" in text and not text.startswith("-"))
+            while words and "=" in words[0] and not words[0].startswith("-"):
+                words.pop(0)
             given[name] = "1"
         elif name in _FLAGS:
             given[name] = "1"
@@ -94,13 +98,6 @@ def parse(arguments: Sequence[str]) -> Command:
         else:
             raise CommandError(f"unknown option {word!r}")
     return _command(given, options, machines, batch, late)
-
-
-def _take(words: list[str], belongs: Callable[[str], bool]) -> list[str]:
-    taken = []
-    while words and belongs(words[0]):
-        taken.append(words.pop(0))
-    return taken
 
 
 def _command(

@@ -36,6 +36,7 @@ def _program(command: Command) -> int:
     except OSError as error:
         print(f"edbjobs-demo-solver: {command.project}: {error.strerror}", file=sys.stderr)
         return FAILED
+    signal.signal(signal.SIGINT, _abort)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if how.term == "ignore" else _abort)
     solve = Solve(command, how, os.environ.get(behaviour.WITNESS, ""))
     try:
@@ -48,5 +49,6 @@ def _program(command: Command) -> int:
 
 
 def _abort(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; a second one must not cut the clean-up short
+    for again in (signal.SIGINT, signal.SIGTERM):  # a second one must not cut the clean-up short
+        signal.signal(again, signal.SIG_IGN)
     raise Aborted

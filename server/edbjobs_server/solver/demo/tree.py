@@ -89,13 +89,14 @@ class Engines:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             rename(name)
+            if self._pipe is not None:
+                os.close(self._pipe[1])  # else it would hold open what tells its siblings of the program's end
             _leave(life)
         self._pids.append(pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def _until_eof(self) -> int:
         if self._pipe is not None:
-            os.close(self._pipe[1])
             os.read(self._pipe[0], 1)
         return 0
 

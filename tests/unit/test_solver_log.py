@@ -1,0 +1,215 @@
+"""The reader takes AEDT's log as it really is: appended to, cut off, with stray bytes and lines of several lines."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from edbjobs_server.solver import log as log_module
+from edbjobs_server.solver.log import FatalKind, LogReader, Segment, find_log, read_log, start_times
+
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
+needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample logs are not beside this checkout")
+STAMP = "(9:41:40 PM  Mar 17, 2023)"
+START = "Starting Batch Run: 9:40:00 PM  Mar 17, 2023"
+NORMAL = f"[info] Project:p, S1 : [PROFILE] Solution Process : Stop Time: x, Status: Normal Completion {STAMP}"
+
+
+def take(*lines: str, reader: LogReader | None = None) -> Segment:
+    reader = reader or LogReader()
+    reader.feed(("\n".join(lines) + "\n").encode())
+    return reader.end()
+
+
+def converge(number: int, delta: str) -> str:
+    text = f"Pass Number:  {number};  Solved Elements:  {number}000;  Max Mag. Delta S:  {delta};"
+    return f"[info] Project:p, S1 : [CONVERGE] {text}  Delta Output Var:  N/A;   {STAMP}"
+
+
+@needs_samples
+def test_the_real_log_that_is_cut_off() -> None:
+    found = read_log(SAMPLES / "hfss-3dlayout-2025r2-truncated.log")
+    assert found.begun
+    assert not found.finished
+    assert found.start == (2025, 10, 12, 11, 55, 29)
+    assert (found.fatal, found.errors, found.normal_messages) == (None, 0, 0)
+    setup = found.setups["HFSS_Solution"]
+    assert list(found.setups) == ["HFSS_Solution"]
+    assert (setup.passes_done, setup.elements, setup.delta_s, setup.converged) == (8, 65671, 0.017318, True)
+    assert (setup.sweep, setup.sweep_kind, setup.points, setup.frequencies) == ("Sweep1", "interpolating", 201, 4)
+    assert (setup.phase, setup.normal, setup.status) == ("sweep", False, "")
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("name", "start", "setup"),
+    [
+        ("lsf_auto_header_pyaedt2648.log", (2023, 3, 17, 20, 22, 43), "Pyaedt_Setup"),
+        ("lsf_manual_header_pyaedt2648.log", (2023, 3, 18, 22, 7, 18), "Pyaedt_setup"),
+    ],
+)
+def test_the_real_headers_of_a_cluster(name: str, start: tuple[int, ...], setup: str) -> None:
+    found = read_log(SAMPLES / name)
+    assert found.start == start
+    assert found.setups[setup].points == 792
+    assert found.fatal is None
+
+
+def test_only_the_last_run_counts() -> None:
+    found = take(
+        START, f"[error] Project:p, Design:d, Simulation was terminated by license error. {STAMP}",
+        "Stopping Batch Run: 9:41:00 PM  Mar 17, 2023",
+        "Starting Batch Run: 10:00:00 PM  Mar 17, 2023", NORMAL,
+    )  # fmt: skip
+    assert found.fatal is None
+    assert found.setups["S1"].normal
+    assert not found.finished
+    found = take(START, NORMAL, "Starting Batch Run: 10:00:00 PM  Mar 17, 2023")
+    assert found.setups == {}
+
+
+def test_a_setup_begun_again_has_not_ended() -> None:
+    assert take(START, NORMAL).setups["S1"].normal
+    for again in ("Adaptive Pass 1 : Frequency: 1GHz", "Frequency - 1GHz : host", "Solution Process : Start Time: x"):
+        found = take(START, NORMAL, f"[info] Project:p, S1 : [PROFILE] {again} {STAMP}")
+        assert not found.setups["S1"].normal
+    assert take(START, NORMAL, f"[info] Project:p, S1 : [PROFILE] Stop : Elapsed Time: x {STAMP}").setups["S1"].normal
+
+
+def test_an_end_that_is_not_normal_is_kept_as_it_stands() -> None:
+    found = take(START, NORMAL.replace("Normal Completion", "Engine Detected Error"))
+    assert (found.setups["S1"].status, found.setups["S1"].normal) == ("Engine Detected Error", False)
+    found = take(
+        START, NORMAL.replace("Normal Completion", "Aborted"),
+        f"[info] Project:p, Design:d, Normal completion of simulation on server: h. {STAMP}",
+    )  # fmt: skip
+    assert not found.setups["S1"].normal
+
+
+def test_the_message_of_the_design_ends_what_is_open() -> None:
+    line = f"[info] Project:p, Design:d, Normal completion of simulation on server: Local Machine. {STAMP}"
+    found = take(START, converge(1, "N/A"), line)
+    assert found.setups["S1"].normal
+    assert found.normal_messages == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Request name elec_solve_hfss does not exist in the licensing pool. Cannot connect", FatalKind.LICENSE),
+        ("Failed.\nFeature: anshpc\nFlexNet Licensing error:-15,10.  System Error: 111", FatalKind.LICENSE),
+        ("Simulation was terminated by license error.", FatalKind.LICENSE),
+        ("Solving frequencies ... (Nondomain solver), process hf3d exited with code 259.", FatalKind.SOLVER),
+        ("Solving, process hf3d exited with code -1073741819.", FatalKind.SOLVER),
+        ("Port refinement, process hf3d error: Too few conductors were found on port 1.", FatalKind.SOLVER),
+        ("Simulation has stopped since solver is hanging", FatalKind.SOLVER),
+        ("Engine terminated unexpectedly", FatalKind.SOLVER),
+        ("Process 'G3dMesher' terminated abnormally.", FatalKind.SOLVER),
+        ("The attempted launch of solvers via MPI failed while connecting", FatalKind.SOLVER),
+        ("Sweep Sweep1 failed", FatalKind.SOLVER),
+        ("Simulation completed with execution error on server: Local Machine.", FatalKind.SOLVER),
+        ("Simulation was aborted by user on server: Local Machine.", FatalKind.ABORT),
+        ("Script macro error: The simulation for p : d has been stopped on user request", FatalKind.ABORT),
+    ],
+)
+def test_fatal_texts(text: str, kind: FatalKind) -> None:
+    found = take(START, f"[error] Project:p, Design:d, {text} {STAMP}", f"[error] Project:p, Design:d, later {STAMP}")
+    assert found.fatal is not None
+    assert found.fatal.kind is kind
+    assert found.fatal.text == " ".join(text.split())
+    assert (found.errors, found.first_error) == (2, found.fatal.text)
+    for level in ("info", "warning"):
+        assert take(START, f"[{level}] Project:p, Design:d, {text} {STAMP}").fatal is None
+
+
+def test_healthy_texts_are_not_fatal() -> None:
+    found = take(
+        START,
+        f"[info] Project:p, S1 : [PROFILE]   Basis Element # 5, Frequency: 1GHz; interpolation error = 5% {STAMP}",
+        f"[warning] Project:p, Design:d, Interpolating frequency sweep did NOT converge. {STAMP}",
+        f"[warning] Project:p, Design:d, Com Engine non-responsive since 19:04:21. {STAMP}",
+        f"[error] Project:p, Design:d, Null body found for part X. {STAMP}",
+        f"[error] Project:p, Design:d, process hf3d exited with code 0. {STAMP}",
+        "FAILED error Error: error",
+    )
+    assert found.fatal is None
+    assert found.errors == 2
+
+
+def test_untagged_lines_of_the_output_can_be_fatal() -> None:
+    assert take("some text", "FlexNet Licensing error:-5,357").fatal is not None
+
+
+def test_odd_bytes_line_ends_and_lengths() -> None:
+    reader = LogReader()
+    text = f"{START}\r\n\xff\xfe[info] x\r\n[info] Project:p, S\xe91 : [PROFILE]\r Adaptive Pass 2 : F {STAMP}\r\n"
+    reader.feed(text.encode("latin-1"))
+    reader.feed(b"x" * (log_module.LINE_LIMIT * 3))
+    reader.feed(b"y" * 100 + b"\n" + converge(2, "0.5").encode() + b"\r\n")
+    found = reader.end()
+    assert found.setups["S\ufffd1"].adaptive_pass == 2
+    assert found.setups["S1"].delta_s == 0.5
+
+
+def test_any_cut_of_the_bytes_reads_the_same() -> None:
+    text = "\n".join(
+        [START, converge(1, "N/A"), converge(2, "0.1"), f"[error] Project:p, Design:d, a\nb {STAMP}", NORMAL]
+    )
+    whole = take(text)
+    for size in (1, 2, 3, 7, 64):
+        reader = LogReader()
+        for at in range(0, len(text), size):
+            reader.feed(text[at : at + size].encode())
+        assert reader.end() == whole
+    assert whole.setups["S1"].normal
+    assert whole.first_error == "a b"
+
+
+def test_memory_is_bounded() -> None:
+    reader = LogReader()
+    reader.feed(f"{START}\n[error] Project:p, Design:d, begun\n".encode())
+    for _ in range(200):
+        reader.feed(b"a line of a message that never ends\n" * 1000)
+    assert len(reader._message) < 2 * log_module.MESSAGE_LIMIT
+    for number in range(12_000):
+        reader.feed(f"[info] Project:p, S{number} : [PROFILE] x {STAMP}\n".encode())
+    assert len(reader.segment.setups) == 10_000
+
+
+def test_the_middle_of_a_huge_log_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "READ_LIMIT", 4096)
+    monkeypatch.setattr(log_module, "HEAD", 1024)
+    path = tmp_path / "big.log"
+    middle = f"[error] Project:p, Design:d, solver is hanging {STAMP}\n" * 400
+    path.write_text(f"{START}\n" + "[info] x\n" * 200 + middle + "[info] y\n" * 500 + NORMAL + "\n")
+    found = read_log(path)
+    assert found.skipped
+    assert found.begun
+    assert found.setups["S1"].normal
+    assert found.fatal is None
+
+
+def test_twelve_hour_clock() -> None:
+    for text, hour in (("12:00:01 AM", 0), ("1:00:01 AM", 1), ("12:00:01 PM", 12), ("11:00:01 PM", 23)):
+        assert take(f"Starting Batch Run: {text}  Mar 17, 2023").start == (2023, 3, 17, hour, 0, 1)
+    for strange in ("12:00:01  17.03.2023", "13:99 XM", "9:40:00 PM  Mrz 17, 2023", ""):
+        found = take(f"Starting Batch Run: {strange}")
+        assert found.begun
+        assert found.start is None
+        assert start_times(found) == ()
+
+
+def test_both_hours_of_a_repeated_one_are_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        times = start_times(take("Starting Batch Run: 2:30:00 AM  Oct 29, 2023"))
+        assert {1698539400.0, 1698543000.0} <= set(times)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_where_the_log_lies(tmp_path: Path) -> None:
+    assert find_log(tmp_path / "a.b.aedb", "J-1") == tmp_path / "a.b.aedb.batchinfo" / "a.b-J-1.log"

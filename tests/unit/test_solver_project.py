@@ -1,0 +1,233 @@
+"""Projects are looked at before anything is promised; nothing of theirs is removed on a guess."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from edbjobs.config import ExistingResults
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.solver import project
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX paths")
+NOBODY = 65534
+
+
+@pytest.fixture
+def aedt(tmp_path: Path) -> Path:
+    path = tmp_path / "board.aedt"
+    path.write_text("$begin 'AnsoftProject'\n$end 'AnsoftProject'\n")
+    return path
+
+
+@pytest.fixture
+def aedb(tmp_path: Path) -> Path:
+    path = tmp_path / "board.aedb"
+    path.mkdir()
+    (path / "edb.def").write_text("$begin 'Hdr'\n$end 'Hdr'\n")
+    return path
+
+
+def refusal(path: str) -> Refused:
+    with pytest.raises(Refused) as refused:
+        project.inspect(path)
+    assert list(refused.value.fields) == ["config.project_path"]
+    return refused.value
+
+
+def test_all_suffixes_of_a_name_are_one_project(aedt: Path, aedb: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "board.AEDTZ"
+    archive.touch()
+    found = [project.inspect(str(path)) for path in (aedt, aedb, archive)]
+    assert [item.kind for item in found] == ["aedt", "aedb", "aedtz"]
+    assert {item.key for item in found} == {str(tmp_path / "board")}
+
+
+def test_links_lead_to_the_same_project(aedt: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").symlink_to(tmp_path)
+    (tmp_path / "alias.aedt").symlink_to(aedt)
+    for path in (tmp_path / "other" / "board.aedt", tmp_path / "alias.aedt"):
+        found = project.inspect(str(path))
+        assert (found.path, found.key) == (aedt, str(tmp_path / "board"))
+
+
+def test_a_dotted_name_keeps_its_dots(tmp_path: Path) -> None:
+    assert project.project_key(tmp_path / "v1.2.aedt") == str(tmp_path / "v1.2")
+    assert project.project_key(tmp_path / "v1.2") == str(tmp_path / "v1.2")
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("", "required"),
+        ("board.aedt", "absolute"),
+        ("./board.aedt", "absolute"),
+        (r"C:\data\board.aedt", "Windows path"),
+        ("D:/data/board.aedt", "Windows path"),
+        (r"\\server\share\board.aedt", "Windows path"),
+        ("/data/board.aedt\n", "line break"),
+        ('/data/bo"ard.aedt', "quote"),
+        ("/data/board\x00.aedt", "control"),
+        ("/data/board.edb", ".aedb folder"),
+        ("/data/board", ".aedb folder"),
+    ],
+)
+def test_what_can_be_no_project_here_is_refused_by_name(path: str, word: str) -> None:
+    refused = refusal(path)
+    assert refused.reason == "INVALID_JOB"
+    assert word in refused.message
+
+
+@pytest.mark.parametrize("path", ["/no/such/board.aedt", "/etc/passwd/board.aedb", "/dev/null/x.aedtz"])
+def test_what_is_not_there_is_not_found(path: str) -> None:
+    assert refusal(path).reason == "PROJECT_NOT_FOUND"
+
+
+def test_a_dangling_link_is_not_found_and_a_loop_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.aedt").symlink_to(tmp_path / "gone.aedt")
+    assert refusal(str(tmp_path / "a.aedt")).reason == "PROJECT_NOT_FOUND"
+    (tmp_path / "l.aedt").symlink_to(tmp_path / "l.aedt")
+    assert refusal(str(tmp_path / "l.aedt")).reason == "INVALID_JOB"
+
+
+def test_kinds_must_be_what_they_say(tmp_path: Path, aedb: Path) -> None:
+    (tmp_path / "file.aedb").touch()
+    (tmp_path / "folder.aedt").mkdir()
+    (aedb / "edb.def").unlink()
+    for name, word in (("file.aedb", "no folder"), ("folder.aedt", "no file"), ("board.aedb", "edb.def")):
+        assert word in refusal(str(tmp_path / name)).message
+
+
+@pytest.fixture
+def ordinary_account() -> Iterator[Path]:
+    """Yield a folder that an account without root's rights owns; the test is that account."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        if os.getuid() != 0:
+            yield folder
+            return
+        os.setresuid(NOBODY, NOBODY, 0)
+        try:
+            yield folder
+        finally:
+            os.setresuid(0, 0, 0)
+
+
+def test_rights_are_checked(ordinary_account: Path) -> None:
+    home = ordinary_account / "home"
+    home.mkdir()
+    aedt = home / "board.aedt"
+    aedt.touch()
+    project.inspect(str(aedt))
+    aedt.chmod(0)
+    assert "read" in refusal(str(aedt)).message
+    aedt.chmod(0o600)
+    home.chmod(0o500)
+    assert "write" in refusal(str(aedt)).message
+    home.chmod(0)
+    assert "Permission denied" in refusal(str(aedt)).message
+    home.chmod(0o700)
+
+
+@pytest.mark.parametrize("suffix", [".aedt.lock", ".aedb.lock", ".aedtz.lock"])
+def test_a_lock_of_any_suffix_is_seen_with_its_owner(aedt: Path, suffix: str) -> None:
+    found = project.inspect(str(aedt))
+    assert project.lock_state(found) is None
+    lock = aedt.with_suffix(suffix)
+    lock.write_bytes(b"PID=77\r\nhost\x00ws1\n\xff")
+    seen = project.lock_state(found)
+    assert seen is not None
+    assert seen.path == lock
+    assert seen.owner.startswith("PID=77 host ws1")
+    assert seen.mtime == lock.stat().st_mtime
+
+
+def test_an_empty_lock_tells_its_account(aedt: Path) -> None:
+    Path(f"{aedt}.lock").touch()
+    seen = project.lock_state(project.inspect(str(aedt)))
+    assert seen is not None
+    assert seen.owner == Path(f"{aedt}.lock").owner()
+
+
+def test_only_a_lock_of_our_own_run_is_removed(aedt: Path) -> None:
+    lock = Path(f"{aedt}.lock")
+    lock.touch()
+    made = lock.stat().st_mtime
+    assert project.remove_own_lock(aedt, made + 5) is None
+    assert lock.exists()
+    assert project.remove_own_lock(aedt, made - 0.5) == lock
+    assert not lock.exists()
+    assert project.remove_own_lock(aedt, 0) is None
+
+
+def test_whole_second_file_times_are_compared_in_seconds(aedt: Path) -> None:
+    lock = Path(f"{aedt}.lock")
+    lock.touch()
+    os.utime(lock, (1_700_000_000, 1_700_000_000))
+    assert project.remove_own_lock(aedt, 1_700_000_001.2) is None
+    assert project.remove_own_lock(aedt, 1_700_000_000.7) == lock
+
+
+def test_a_lock_that_is_a_link_loses_only_the_link(aedt: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    Path(f"{aedt}.lock").symlink_to(precious)
+    assert project.remove_own_lock(aedt, 0) is not None
+    assert precious.read_text() == "data"
+
+
+def test_results_are_kept_cleared_or_refused(aedt: Path, tmp_path: Path) -> None:
+    found = project.inspect(str(aedt))
+    assert project.results_exist(found) == ()
+    project.refuse_results(found, ExistingResults.REFUSE)
+    results = tmp_path / "board.aedtresults"
+    (results / "d.results").mkdir(parents=True)
+    (results / "d.results" / "a.asol").touch()
+    others = [
+        tmp_path / name
+        for name in ("board2.aedtresults", "board.aedt.batchinfo", "board.results", "xboard.aedtresults")
+    ]
+    for other in others:
+        other.mkdir()
+    project.refuse_results(found, ExistingResults.KEEP)
+    project.refuse_results(found, ExistingResults.CLEAR)
+    with pytest.raises(Refused, match="aedtresults") as refused:
+        project.refuse_results(found, ExistingResults.REFUSE)
+    assert refused.value.reason == "RESULTS_EXIST"
+    assert project.clear_results(aedt) == (results,)
+    assert not results.exists()
+    assert aedt.exists()
+    assert all(other.exists() for other in others)
+    assert project.clear_results(str(aedt)) == ()
+
+
+def test_links_are_not_followed_when_results_are_cleared(aedt: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "data").touch()
+    results = tmp_path / "board.aedtresults"
+    results.symlink_to(elsewhere)
+    with pytest.raises(Refused) as refused:
+        project.clear_results(aedt)
+    assert refused.value.reason == "RESULTS_EXIST"
+    results.unlink()
+    results.mkdir()
+    (results / "inner").symlink_to(elsewhere)
+    project.clear_results(aedt)
+    assert not results.exists()
+    assert (elsewhere / "data").exists()
+
+
+def test_an_old_aedt_beside_a_new_aedb_is_warned_of(aedt: Path, aedb: Path) -> None:
+    for path in (aedt, aedb):
+        assert project.stale_sibling(project.inspect(str(path))) == ""
+    os.utime(aedt, (1_700_000_000, 1_700_000_000))
+    for path in (aedt, aedb):
+        assert "board.aedt is older" in project.stale_sibling(project.inspect(str(path)))
+    aedt.unlink()
+    assert project.stale_sibling(project.inspect(str(aedb))) == ""

@@ -1,0 +1,139 @@
+"""Setups are read from text projects, archives and .aedb folders, real ones included."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from edbjobs_server.solver import setups as setups_module
+from edbjobs_server.solver.demo import example_names, example_project
+from edbjobs_server.solver.setups import Setup, Sweep, hertz, read_setups, select
+
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "aedb"
+needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample projects are not beside this checkout")
+
+# As edb.def holds it: one quoted string in a binary file, here with two kinds of frequency lists.
+EDB_SETUP = r"""	$begin 'SimSetups'
+		SimSetup(id=2, n='Main', t=0, v='$begin \'SimSetupInfo\'\
+\	SimSetupType=\'kHFSS\'\
+\	$begin \'SimulationSettings\'\
+\	\	Enabled=true\
+\	\	$begin \'AdaptiveSettings\'\
+\	\	\	AdaptType=\'kBroadband\'\
+\	\	\	$begin \'SingleFrequencyDataList\'\
+\	\	\	\	$begin \'AdaptiveFrequencyData\'\
+\	\	\	\	\	AdaptiveFrequency=\'1GHz\'\
+\	\	\	\	\	MaxDelta=\'0.5\'\
+\	\	\	\	\	MaxPasses=50\
+\	\	\	\	$end \'AdaptiveFrequencyData\'\
+\	\	\	$end \'SingleFrequencyDataList\'\
+\	\	\	$begin \'BroadbandFrequencyDataList\'\
+\	\	\	\	$begin \'AdaptiveFrequencyData\'\
+\	\	\	\	\	AdaptiveFrequency=\'5GHz\'\
+\	\	\	\	\	MaxDelta=\'0.03\'\
+\	\	\	\	\	MaxPasses=7\
+\	\	\	\	$end \'AdaptiveFrequencyData\'\
+\	\	\	$end \'BroadbandFrequencyDataList\'\
+\	\	$end \'AdaptiveSettings\'\
+\	$end \'SimulationSettings\'\
+\	$begin \'SweepDataList\'\
+\	\	$begin \'SweepData\'\
+\	\	\	Name=\'Off\'\
+\	\	\	Enabled=false\
+\	\	$end \'SweepData\'\
+\	\	$begin \'SweepData\'\
+\	\	\	Name=\'On\'\
+\	\	\	Enabled=true\
+\	\	\	FreqSweepType=\'kDiscrete\'\
+\	\	\	FrequencyString=\'LIN 1GHz 2GHz 0.5GHz\'\
+\	\	\	Frequencies(\'1GHz\', \'1.5GHz\', \'2GHz\')\
+\	\	$end \'SweepData\'\
+\	$end \'SweepDataList\'\
+$end \'SimSetupInfo\'\
+')
+	$end 'SimSetups'
+"""
+
+
+def test_the_examples() -> None:
+    assert example_names() == ("patch_antenna", "via_transition")
+
+
+def test_a_text_project(tmp_path: Path) -> None:
+    assert read_setups(example_project(tmp_path, "via_transition")) == (
+        Setup("Via", "Coarse", "10GHz", 6, 0.05),
+        Setup("Via", "Fine", "20GHz", 15, 0.01, (Sweep("Points", "discrete", 20, 1e9, 20e9),)),
+    )
+
+
+def test_an_archive(tmp_path: Path) -> None:
+    plain = example_project(tmp_path)
+    archive = tmp_path / "patch_antenna.aedtz"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(plain, plain.name)
+    assert read_setups(archive) == read_setups(plain)
+    assert len(read_setups(plain)) == 1
+
+
+def test_an_aedb_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.aedb").mkdir()
+    (tmp_path / "x.aedb" / "edb.def").write_bytes(b"\x00Y\x00\x00\xff\n" + EDB_SETUP.encode() + b"\x00\x01\n")
+    assert read_setups(tmp_path / "x.aedb") == (
+        Setup("", "Main", "5GHz", 7, 0.03, (Sweep("On", "discrete", 3, 1e9, 2e9),)),
+    )
+
+
+@needs_samples
+def test_real_aedb_folders() -> None:
+    found = read_setups(SAMPLES / "test_project_for_job_manager.aedb")
+    assert [(s.name, s.max_passes, s.delta_s) for s in found] == [("HFSS_Solution", 2, 0.02)]
+    assert found[0].sweeps == (Sweep("Sweep1", "interpolating", 41, 0.0, 1e9),)
+    assert read_setups(SAMPLES / "test_107.aedb") == ()
+    assert read_setups(SAMPLES / "edge_ports.aedb") == ()
+
+
+def test_a_disabled_setup_and_a_step_range(tmp_path: Path) -> None:
+    path = example_project(tmp_path)
+    text = path.read_text().replace("RangeCount=201", "RangeStep='0.25GHz'")
+    path.write_text(text)
+    assert read_setups(path)[0].sweeps[0].points == 5
+    path.write_text(text.replace("Enabled=true", "Enabled=false", 1))
+    assert read_setups(path) == ()
+
+
+def test_what_is_broken_yields_what_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = example_project(tmp_path, "via_transition")
+    text = path.read_text()
+    path.write_text("$end 'Nothing'\n" + text.replace("MaximumPasses=6", "MaximumPasses=many"))
+    assert [setup.max_passes for setup in read_setups(path)] == [0, 15]
+    path.write_text(text[: text.index("$begin 'Fine'")])
+    assert [setup.name for setup in read_setups(path)] == ["Coarse"]
+    path.write_bytes(b"")
+    assert read_setups(path) == ()
+    monkeypatch.setattr(setups_module, "READ_LIMIT", 100)
+    path.write_text(text)
+    assert read_setups(path) == ()
+    with pytest.raises(OSError, match="gone"):
+        read_setups(tmp_path / "gone.aedt")
+
+
+def test_selection() -> None:
+    a, b, c = Setup("D1", "A"), Setup("D1", "B"), Setup("", "A")
+    assert select([a, b, c], "", "") == (a, b, c)
+    assert select([a, b, c], "D1", "") == (a, b, c)
+    assert select([a, b, c], "D2", "") == (c,)
+    assert select([a, b, c], "D1", "B") == (b,)
+    assert select([a, b, c], "", "Z") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2.5GHz", 2.5e9), ("0GHz", 0), ("10 MHz", 1e7), ("100kHz", 1e5), ("5Hz", 5), ("x", 0), ("", 0)]
+)
+def test_frequencies(text: str, value: float) -> None:
+    assert hertz(text) == value
+
+
+def test_an_unknown_example_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="patch_antenna, via_transition"):
+        example_project(tmp_path, "../patch_antenna")

@@ -1,0 +1,211 @@
+"""A run is called successful only on proof; every other end has the most telling reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edbjobs.config import HFSSSimulationConfig
+from edbjobs_server.core.states import Evidence, Reason, State
+from edbjobs_server.executors.base import Ending, RunEnded, RunKey
+from edbjobs_server.solver.demo.journal import clock
+from edbjobs_server.solver.log import find_log
+from edbjobs_server.solver.verdict import Verdict, judge
+
+STAMP = "(9:41:40 PM  Mar 17, 2023)"
+BEGUN = 1_700_000_000.4
+PASS = f"[info] Project:p, S1 : [CONVERGE] Pass Number:  2;  Solved Elements:  900;  Max Mag. Delta S:  0.01; {STAMP}"
+S1 = f"[info] Project:p, S1 : [PROFILE] Solution Process : Stop Time: x, Status: Normal Completion {STAMP}"
+S2 = S1.replace(" S1 ", " S2 ")
+MESSAGE = f"[info] Project:p, Design:d, Normal completion of simulation on server: h. {STAMP}"
+STOP = "Stopping Batch Run: 9:50:00 PM  Mar 17, 2023"
+LICENSE = f"[error] Project:p, Design:d, Simulation was terminated by license error. {STAMP}"
+CRASH = f"[error] Project:p, Design:d, process hf3d exited with code 259. {STAMP}"
+ABORT = f"[error] Project:p, Design:d, Simulation was aborted by user on server: h. {STAMP}"
+ODD = f"[error] Project:p, Design:d, Null body found for part X. {STAMP}"
+
+Run = Callable[..., Verdict]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Judge a run that left this log and this output; log=None: no log at all."""
+    project = tmp_path / "p.aedt"
+    project.touch()
+    path = find_log(project, "j1")
+
+    def judged(
+        log: list[str] | None = None, *, code: int | None = 0, ending: Ending = Ending.EXITED,
+        signal: int | None = None,
+        stdout: str | None = "", stderr: str = "", begun: float = BEGUN, mtime: float | None = None, message: str = "",
+        same_host: bool = True, start: str | None = None, **config: Any,
+    ) -> Verdict:  # fmt: skip
+        if log is not None:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("\n".join([f"Starting Batch Run: {start or clock(begun)}", *log, ""]))
+            os.utime(path, (mtime or begun + 60, mtime or begun + 60))
+        if stdout is not None:
+            (tmp_path / "stdout").write_text(stdout)
+        (tmp_path / "stderr").write_text(stderr)
+        ended = RunEnded(RunKey(1, "u", 1), ending, BEGUN + 60, BEGUN, code, signal, message=message)
+        return judge(
+            ended, project_path=project, job_name="j1", stdout=tmp_path / "stdout", stderr=tmp_path / "stderr",
+            config=HFSSSimulationConfig(project_path=str(project), **config), same_host=same_host,
+        )  # fmt: skip
+
+    return judged
+
+
+def summary(verdict: Verdict) -> tuple[State, Reason, Evidence]:
+    return verdict.state, verdict.reason, verdict.evidence
+
+
+PROVEN = (State.COMPLETED, Reason.NORMAL, Evidence.SOLVER_LOG)
+BY_CODE = (State.COMPLETED, Reason.NORMAL, Evidence.EXIT_CODE)
+
+
+def failed(reason: Reason, evidence: Evidence = Evidence.SOLVER_LOG) -> tuple[State, Reason, Evidence]:
+    return State.FAILED, reason, evidence
+
+
+@pytest.mark.parametrize(
+    ("log", "config", "expected"),
+    [
+        ([PASS, S1, MESSAGE, STOP], {}, PROVEN),
+        ([PASS, S1], {}, PROVEN),
+        ([PASS, MESSAGE, STOP], {}, PROVEN),
+        ([MESSAGE, STOP], {}, PROVEN),
+        ([S1, S2, STOP], {"design_name": "d", "setup_name": "S2"}, PROVEN),
+        ([PASS, S2, STOP], {"design_name": "d", "setup_name": "S2"}, PROVEN),
+        ([S1, ODD, STOP], {}, PROVEN),
+        ([PASS, S2, STOP], {}, failed(Reason.UNVERIFIED)),
+        ([PASS], {}, failed(Reason.UNVERIFIED)),
+        ([PASS, STOP], {}, failed(Reason.UNVERIFIED)),
+        ([S1.replace("Normal Completion", "Aborted"), STOP], {}, failed(Reason.UNVERIFIED)),
+        ([], {}, failed(Reason.UNVERIFIED)),
+        ([STOP], {}, failed(Reason.NOTHING_SOLVED)),
+        ([S1, STOP], {"design_name": "d", "setup_name": "S2"}, failed(Reason.NOTHING_SOLVED)),
+        ([S1], {"design_name": "d", "setup_name": "S2"}, failed(Reason.UNVERIFIED)),
+        ([LICENSE, STOP], {}, failed(Reason.LICENSE)),
+        ([CRASH, STOP], {}, failed(Reason.SOLVER_ERROR)),
+        ([ABORT, STOP], {}, failed(Reason.SOLVER_ERROR)),
+        ([CRASH, S1, MESSAGE, STOP], {}, failed(Reason.SOLVER_ERROR)),
+        ([LICENSE, S1, STOP], {}, failed(Reason.LICENSE)),
+        ([LICENSE, S1, STOP], {"wait_for_license": True}, PROVEN),
+        ([LICENSE, STOP], {"wait_for_license": True}, failed(Reason.LICENSE)),
+        (None, {}, BY_CODE),
+        ([STOP], {"layout_options": {"validate_only": True}}, PROVEN),
+        ([ODD, STOP], {"layout_options": {"validate_only": True}}, failed(Reason.UNVERIFIED)),
+        ([], {"layout_options": {"validate_only": True}}, failed(Reason.UNVERIFIED)),
+    ],
+)
+def test_exit_code_0(run: Run, log: list[str] | None, config: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    verdict = run(log, **config)
+    assert summary(verdict) == expected
+    assert (verdict.exit_code, verdict.outcome_unknown) == (0, False)
+    assert (verdict.log_path is None) is (log is None)
+
+
+def test_variations(run: Run) -> None:
+    wish = {"design_name": "d", "design_mode": "Optimetrics", "setup_name": "Par1"}
+    done = f"[info] Project:p, Design:d, Parametric Analysis on Par1 is done. {STAMP}"
+    assert summary(run([S1, MESSAGE, done, STOP], **wish)) == PROVEN
+    assert run([S1, MESSAGE, STOP], **wish).reason is Reason.UNVERIFIED
+    assert run([PASS, done, STOP], **wish).reason is Reason.UNVERIFIED
+    assert run([STOP], **wish).reason is Reason.NOTHING_SOLVED
+
+
+@pytest.mark.parametrize(
+    ("log", "output", "expected"),
+    [
+        ([LICENSE], "", failed(Reason.LICENSE)),
+        ([CRASH, LICENSE], "", failed(Reason.SOLVER_ERROR)),
+        ([S1, STOP], "", failed(Reason.EXIT_CODE, Evidence.EXIT_CODE)),
+        (None, "", failed(Reason.EXIT_CODE, Evidence.EXIT_CODE)),
+        (None, "FlexNet Licensing error:-5", failed(Reason.LICENSE)),
+        ([PASS], "FlexNet Licensing error:-5", failed(Reason.LICENSE)),
+        ([PASS], "an error that failed", failed(Reason.EXIT_CODE, Evidence.EXIT_CODE)),
+    ],
+)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_another_exit_code(
+    run: Run, log: list[str] | None, output: str, stream: str, expected: tuple[Any, ...]
+) -> None:
+    verdict = run(log, code=7, **{stream: output})
+    assert summary(verdict) == expected
+    assert verdict.exit_code == 7
+    assert "exit code 7" in verdict.message
+
+
+def test_the_first_fatal_line_is_told(run: Run) -> None:
+    assert "process hf3d exited with code 259" in run([CRASH, LICENSE]).message
+    assert "Null body found" in run([PASS, ODD]).message
+    assert "S1: normal completion after 2 adaptive passes, delta S 0.01" in run([PASS, S1]).message
+
+
+def test_a_shell_that_tells_a_signal(run: Run) -> None:
+    assert "signal 9" in run([PASS], code=137).message
+    assert "signal" not in run([PASS], code=7).message
+
+
+@pytest.mark.parametrize(
+    ("ending", "signal", "expected", "unknown"),
+    [
+        (Ending.CANCELLED, 15, (State.CANCELLED, Reason.CANCELLED, Evidence.EXIT_CODE), False),
+        (Ending.TIMEOUT, 15, failed(Reason.TIMEOUT, Evidence.EXIT_CODE), False),
+        (Ending.SIGNALLED, 9, failed(Reason.SIGNAL, Evidence.EXIT_CODE), False),
+        (Ending.LOST, None, failed(Reason.LOST, Evidence.NONE), True),
+        (Ending.START_FAILED, None, failed(Reason.START_FAILED, Evidence.EXIT_CODE), False),
+        (Ending.NEVER_RAN, None, failed(Reason.START_FAILED, Evidence.EXIT_CODE), False),
+    ],
+)
+def test_other_endings(run: Run, ending: Ending, signal: int | None, expected: tuple[Any, ...], unknown: bool) -> None:
+    for log in (None, [PASS], [S1, STOP], [LICENSE], [ABORT]):
+        verdict = run(log, ending=ending, code=None, signal=signal, message="why")
+        assert summary(verdict) == expected
+        assert (verdict.signal, verdict.outcome_unknown) == (signal, unknown)
+        assert "why" in verdict.message
+
+
+def test_what_the_log_says_is_told_with_other_endings(run: Run) -> None:
+    lost = {"ending": Ending.LOST, "code": None}
+    assert "normal end" in run([S1, STOP], **lost).message
+    assert "license error" in run([LICENSE, STOP], **lost).message
+    assert "log" not in run([PASS], **lost).message
+    assert "aborted" not in run([ABORT, STOP], ending=Ending.CANCELLED, code=None).message
+
+
+def test_only_what_is_newer_than_the_start_counts(run: Run) -> None:
+    assert summary(run([S1, STOP], begun=BEGUN - 10)) == BY_CODE
+    assert summary(run([CRASH, STOP], begun=BEGUN - 10)) == BY_CODE
+    assert summary(run([S1, STOP], begun=BEGUN - 10, mtime=BEGUN + 60)) == BY_CODE, (
+        "a copied file is new but tells its age"
+    )
+    assert summary(run([S1, STOP], begun=BEGUN + 30, mtime=BEGUN - 60)) == PROVEN, "a file server's clock may be behind"
+    assert run([S1, STOP], begun=BEGUN - 10, code=1).reason is Reason.EXIT_CODE
+
+
+def test_without_a_readable_clock_or_on_another_host_the_file_time_decides(run: Run) -> None:
+    strange = "21:40:00 17.03.2023"
+    assert summary(run([S1, STOP], start=strange, mtime=BEGUN + 9)) == PROVEN
+    assert summary(run([S1, STOP], start=strange, mtime=BEGUN - 9)) == BY_CODE
+    other_zone = clock(BEGUN - 7 * 3600)
+    assert summary(run([S1, STOP], start=other_zone, same_host=False)) == PROVEN
+    assert summary(run([S1, STOP], start=other_zone, same_host=False, mtime=BEGUN - 600)) == BY_CODE
+
+
+def test_printed_with_monitor_is_as_good_as_the_log(run: Run) -> None:
+    printed = f"stand-in\nStarting Batch Run: x\n{S1}\n{STOP}\n"
+    verdict = run(None, stdout=printed)
+    assert summary(verdict) == PROVEN
+    assert verdict.log_path is not None
+    assert verdict.log_path.name == "stdout"
+    assert run(None, stdout=f"Starting Batch Run: x\n{PASS}\n").reason is Reason.UNVERIFIED
+    assert run(None, stdout="FlexNet Licensing error:-5\n").reason is Reason.LICENSE
+
+
+def test_missing_output_is_no_hindrance(run: Run) -> None:
+    assert summary(run(None, stdout=None)) == BY_CODE
