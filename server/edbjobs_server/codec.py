@@ -112,7 +112,7 @@ def _without_config(job: Job) -> job_pb2.Job:
     return job_pb2.Job(
         uid=job.uid,
         id=job.id,
-        state=job.state.value,  # type: ignore[arg-type]
+        state=job.state,  # type: ignore[arg-type]
         priority=job.priority,
         user=job.user,
         revision=job.revision,
@@ -121,10 +121,10 @@ def _without_config(job: Job) -> job_pb2.Job:
         end_time=_optional_time(job.end_time),
         cancel_time=_optional_time(job.cancel_time),
         held=job.held,
-        reason=job.reason.value,  # type: ignore[arg-type]
+        reason=job.reason,  # type: ignore[arg-type]
         exit_code=job.exit_code,
         signal=job.signal,
-        evidence=job.evidence.value,  # type: ignore[arg-type]
+        evidence=job.evidence,  # type: ignore[arg-type]
         outcome_unknown=job.outcome_unknown,
         message=job.message,
         attempt=last.number if last else 0,
@@ -155,7 +155,7 @@ def _attempt_to_message(attempt: Attempt) -> job_pb2.Attempt:
         nodes=attempt.nodes,
         pid=attempt.pid,
         scheduler_job_id=attempt.scheduler_job_id,
-        reason=attempt.reason.value,  # type: ignore[arg-type]
+        reason=attempt.reason,  # type: ignore[arg-type]
         exit_code=attempt.exit_code,
         signal=attempt.signal,
         cpu_seconds=attempt.cpu_seconds,
@@ -349,7 +349,7 @@ def event_to_bytes(
     message = event_pb2.Event(
         revision=revision,
         time=timestamp(time),
-        type=type.value,  # type: ignore[arg-type]
+        type=type,  # type: ignore[arg-type]
         limits=limits_to_message(limits) if limits is not None else None,
         old_limits=limits_to_message(old_limits) if old_limits is not None else None,
         principal=principal,

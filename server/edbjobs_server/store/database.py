@@ -52,24 +52,28 @@ def open_checked(path: Path) -> sqlite3.Connection:
     StoreError
         If it is corrupt, of a newer release, or cannot be written.
     """
-    if not path.exists() and (aside := sorted(path.parent.glob(path.name + _ASIDE + "*"))):
+    if not path.exists() and (aside := sorted(path.parent.glob(f"{path.name}{_ASIDE}*Z"))):
         raise StoreError(_corrupt_text(aside[-1]))
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = connect(path)
-        try:
-            _migrate(connection, path)
-            _check(connection)
-            connection.execute(QUERIES["set_clean"], (0,))
-        except BaseException:
-            connection.close()
-            raise
+        return _open(path)
     except OSError as error:
         raise StoreError(f"the store {path} cannot be opened ({error.strerror})") from error
     except sqlite3.Error as error:
         if is_corruption(error):
             raise StoreError(_corrupt_text(put_aside(path))) from error
         raise StoreError(f"the store {path} cannot be opened for writing ({error}): mend or free the volume") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = connect(path)
+    try:
+        _migrate(connection, path)
+        _check(connection)
+        connection.execute(QUERIES["set_clean"], (0,))
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

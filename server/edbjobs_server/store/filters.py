@@ -11,6 +11,8 @@ import ntpath
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 
@@ -19,6 +21,7 @@ from edbjobs_server.codec import seconds
 _SUFFIXES = frozenset({".aedb", ".aedt", ".aedtz"})
 
 
+@lru_cache(4096)
 def project_of(path: str) -> str:
     """Reduce a project's path to what filters compare."""
     flavour = ntpath if path[1:2] == ":" or path.startswith("\\\\") else posixpath
@@ -33,7 +36,7 @@ def labels_text(labels: Iterable[tuple[str, str]]) -> str:
     Each pair is a JSON list on a line of its own. JSON escapes line ends, so ``\n[...]\n`` occurs only where
     exactly that pair stands.
     """
-    lines = [json.dumps(pair) for pair in labels]
+    lines = [f"[{_quoted(key)}, {_quoted(value)}]" for key, value in labels]
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 

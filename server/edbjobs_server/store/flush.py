@@ -12,7 +12,7 @@ from functools import cache
 
 from edbjobs_server.store.queries import QUERIES
 
-# 32 rows of 18 columns stay below 999 parameters, the bound of older SQLite.
+# 32 rows of 19 columns stay below 999 parameters, the bound of older SQLite.
 _SIZES = (32, 16, 8, 4, 2, 1)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edbjobs.v1 import job_pb2
+from edbjobs.v1 import job_config_pb2, job_pb2
 
 from edbjobs_server.codec import Internals, job_from_message
 from edbjobs_server.core.job import Job
 from edbjobs_server.store.filters import labels_text, project_of
 
-Row = tuple[int, str, str, bytes, "float | None", int, str, str, bytes]
+Row = tuple[int, str, str, str, bytes, "float | None", int, str, str, bytes]
 
 
 def row_of(job: Job, message: bytes) -> tuple[object, ...]:
@@ -20,8 +20,9 @@ def row_of(job: Job, message: bytes) -> tuple[object, ...]:
         If a text that is not in the message cannot be stored.
     """
     spec = job.spec
-    spec.project_key.encode()
-    job.request_id.encode()
+    for text in (spec.project_path, spec.project_key, job.request_id):
+        text.encode()
+    config = job_config_pb2.JobConfig.FromString(job.config)
     return (
         job.seq,
         job.uid,
@@ -29,10 +30,11 @@ def row_of(job: Job, message: bytes) -> tuple[object, ...]:
         job.state.value,
         job.user,
         spec.batch,
-        project_of(spec.project_path),
+        project_of(config.project_path),
         labels_text(spec.labels),
         job.create_time,
         job.end_time,
+        spec.project_path,
         spec.project_key,
         job.request_id,
         job.digest,
@@ -46,10 +48,11 @@ def row_of(job: Job, message: bytes) -> tuple[object, ...]:
 
 def job_of(row: Row) -> Job:
     """Make a job of a row of the queries that name the internals and the message."""
-    seq, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, data = row
+    seq, project_path, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, data = row
     message = job_pb2.Job.FromString(data)
     internals = Internals(
         seq=seq,
+        project_path=project_path,
         project_key=project_key,
         request_id=request_id,
         digest=digest,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from edbjobs_server.codec import event_to_bytes, job_to_bytes, limits_to_message
@@ -102,6 +103,11 @@ class Transaction:
             self._sql.execute(QUERIES["set_counters"], (self._state.revision, self._state.last_seq))
 
     @property
+    def revision(self) -> int:
+        """Newest revision given so far."""
+        return self._state.revision
+
+    @property
     def limits(self) -> Limits:
         """Limits in force."""
         return self._state.limits
@@ -172,7 +178,7 @@ class Transaction:
             raise Duplicate("id", job.id)
         if job.request_id and self.request(job.request_id) is not None:
             raise Duplicate("request_id", job.request_id)
-        job = replace(job, seq=state.last_seq + 1, revision=state.revision + 1)
+        job = _numbered(job, state.last_seq + 1, state.revision + 1)
         self._change(job, type, principal, detail)
         state.last_seq = job.seq
         if job.request_id:
@@ -192,7 +198,7 @@ class Transaction:
             JOB_NOT_FOUND, if it was deleted.
         """
         self._must_exist(job)
-        job = replace(job, revision=self._state.revision + 1)
+        job = _numbered(job, job.seq, self._state.revision + 1)
         self._change(job, type, principal, detail)
         return job
 
@@ -205,7 +211,7 @@ class Transaction:
             JOB_NOT_FOUND, if it was deleted before.
         """
         self._must_exist(job)
-        job = replace(job, revision=self._state.revision + 1)
+        job = _numbered(job, job.seq, self._state.revision + 1)
         self._change(job, EventType.JOB_DELETED, principal, detail)
         return job
 
@@ -226,6 +232,33 @@ class Transaction:
     def note(self, type: EventType, detail: str, principal: str = "") -> None:
         """Record an event of the service that changes nothing by itself."""
         self._event(type, principal, detail)
+
+    def ended_before(self, time: float, number: int) -> list[Job]:
+        """List jobs that ended before a time, the oldest ends first, at most so many."""
+        rows = self._sql.execute(QUERIES["ended_jobs"], (time, number)).fetchall()
+        return [job for job in map(job_of, rows) if job.uid not in self._jobs]
+
+    def count_ended(self) -> int:
+        """Count the ended jobs that were on record when this commit began."""
+        (number,) = self._sql.execute(QUERIES["count_ended"]).fetchone()
+        return int(number)
+
+    def oldest_events(self, number: int) -> list[tuple[int, float]]:
+        """List revision and time of the oldest events in the log."""
+        return self._sql.execute(QUERIES["oldest_events"], (number,)).fetchall()
+
+    def cut_events(self, revision: int) -> None:
+        """Cut the log from its beginning up to a revision."""
+        self._set(self._settings, "delete_events", (revision,))
+        self._set(self._settings, "set_floor", (revision,))
+
+    def oldest_requests(self, number: int) -> list[tuple[int, float]]:
+        """List number and time of the oldest requests on record."""
+        return self._sql.execute(QUERIES["oldest_requests"], (number,)).fetchall()
+
+    def forget_requests(self, number: int) -> None:
+        """Forget requests from the oldest up to a number."""
+        self._set(self._settings, "delete_requests", (number,))
 
     def _must_exist(self, job: Job) -> None:
         if job.uid in self._state.jobs:
@@ -282,6 +315,18 @@ class Transaction:
             detail=detail,
         )
         self.committed.append(Committed(revision, self.now, type, event, job, limits, old_limits, principal, detail))
+
+
+_FIELDS = tuple(item.name for item in fields(Job))
+_values_of = attrgetter(*_FIELDS)
+_SEQ, _REVISION = _FIELDS.index("seq"), _FIELDS.index("revision")
+
+
+def _numbered(job: Job, seq: int, revision: int) -> Job:
+    """Do as ``replace(job, seq=…, revision=…)``, in a third of the time: every change of a job passes here."""
+    values = list(_values_of(job))
+    values[_SEQ], values[_REVISION] = seq, revision
+    return Job(*values)
 
 
 def _not_found(name: str) -> Refused:

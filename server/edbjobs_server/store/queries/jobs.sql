@@ -1,9 +1,9 @@
 -- name: write_jobs
 -- New and changed jobs, as many rows as wanted; columns in the order of rows.row_of.
 INSERT INTO jobs (
-    seq, uid, id, state, user, batch, project, labels, create_time, end_time, project_key, request_id,
-    digest, cancel_grace, backing_off, unkillable, boot_ids, job
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    seq, uid, id, state, user, batch, project, labels, create_time, end_time, project_path, project_key,
+    request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, job
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (seq) DO UPDATE SET state = excluded.state, end_time = excluded.end_time,
     cancel_grace = excluded.cancel_grace, backing_off = excluded.backing_off,
     unkillable = excluded.unkillable, boot_ids = excluded.boot_ids, job = excluded.job;
@@ -14,17 +14,20 @@ DELETE FROM jobs WHERE seq = ?;
 
 -- name: live_jobs
 -- All that have not ended, in order of acceptance.
-SELECT seq, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, job
+SELECT seq, project_path, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids,
+    job
 FROM jobs WHERE state < 5 ORDER BY seq;
 
 -- name: job_by_uid
 -- One job by its uid.
-SELECT seq, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, job
+SELECT seq, project_path, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids,
+    job
 FROM jobs WHERE uid = ?;
 
 -- name: jobs_by_id
 -- Jobs that bear an id, newest first.
-SELECT seq, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, job
+SELECT seq, project_path, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids,
+    job
 FROM jobs WHERE id = ? ORDER BY seq DESC;
 
 -- name: message_by_uid
@@ -37,7 +40,8 @@ SELECT job FROM jobs WHERE id = ? ORDER BY seq DESC LIMIT 1;
 
 -- name: ended_jobs
 -- Jobs that ended before a time, oldest end first.
-SELECT seq, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, job
+SELECT seq, project_path, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids,
+    job
 FROM jobs WHERE state >= 5 AND end_time < ? ORDER BY end_time LIMIT ?;
 
 -- name: count_by_state

@@ -23,7 +23,8 @@ CREATE TABLE jobs (
     labels TEXT NOT NULL,        -- one JSON pair a line
     create_time REAL NOT NULL,
     end_time REAL,
-    project_key TEXT NOT NULL,   -- from here on: what edbjobs.v1.Job does not tell
+    project_path TEXT NOT NULL,  -- from here on: what edbjobs.v1.Job does not tell
+    project_key TEXT NOT NULL,
     request_id TEXT NOT NULL,
     digest BLOB NOT NULL,
     cancel_grace REAL,

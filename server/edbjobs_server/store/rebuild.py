@@ -1,0 +1,254 @@
+"""Makes a new store from the records of the runs, when the old one is lost.
+
+A run's record tells of its job what the claim copied from it, and how the run stands. Jobs that never ran left no
+record: they are lost and have to be submitted again. An open run stays open, so that the service takes it over.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edbjobs.v1 import job_config_pb2
+from google.protobuf.message import DecodeError
+
+from edbjobs_server.codec import spec_from_config
+from edbjobs_server.core.job import LOCAL, Attempt, Job
+from edbjobs_server.core.states import EventType, Evidence, Reason, State
+from edbjobs_server.executors.base import Ending
+from edbjobs_server.executors.local import record
+from edbjobs_server.store import folder
+from edbjobs_server.store.database import FILE, open_checked, put_aside
+from edbjobs_server.store.errors import StoreError
+from edbjobs_server.store.filters import project_of
+from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.state import read_state
+from edbjobs_server.store.store import LOCK_FILE
+from edbjobs_server.store.transaction import Transaction
+
+_UNJUDGED = "rebuilt from the record of its run: its log was not judged again"
+_NEVER_RAN = "rebuilt from the record of its run: it never ran; submit it again if it is still wanted"
+_ENDS = {
+    Ending.EXITED: (State.FAILED, Reason.EXIT_CODE),
+    Ending.SIGNALLED: (State.FAILED, Reason.SIGNAL),
+    Ending.CANCELLED: (State.CANCELLED, Reason.CANCELLED),
+    Ending.TIMEOUT: (State.FAILED, Reason.TIMEOUT),
+    Ending.START_FAILED: (State.FAILED, Reason.START_FAILED),
+    Ending.NEVER_RAN: (State.FAILED, Reason.LOST),
+    Ending.LOST: (State.FAILED, Reason.LOST),
+}
+_EVENTS = {
+    State.QUEUED: EventType.JOB_QUEUED,
+    State.RUNNING: EventType.JOB_STARTED,
+    State.COMPLETED: EventType.JOB_COMPLETED,
+    State.FAILED: EventType.JOB_FAILED,
+    State.CANCELLED: EventType.JOB_CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What became of a rebuild.
+
+    Attributes
+    ----------
+    jobs : int
+        Jobs in the new store.
+    live : int
+        Those among them whose run has not ended on record; the service takes them over when it starts.
+    damaged : tuple of str
+        Run folders whose record tells too little.
+    kept : str
+        Name the old store was kept under; empty: there was none.
+    """
+
+    jobs: int
+    live: int
+    damaged: tuple[str, ...]
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    folder: Path
+    seq: int
+    attempt: int
+    record: record.Record
+
+    @property
+    def claim(self) -> Mapping[str, Any]:
+        return self.record.claim or {}
+
+
+def rebuild(state_dir: Path, runs_root: Path) -> RebuildReport:
+    """Make a new store of the runs' records; the old one is kept under another name.
+
+    Parameters
+    ----------
+    state_dir : Path
+        Folder of the store; no service may use it.
+    runs_root : Path
+        Folder with the run folders.
+
+    Raises
+    ------
+    StoreError
+        If a service uses the folder, or it cannot be written. Nothing is changed then.
+    """
+    folder.prepare(state_dir)
+    lock = folder.Lock(state_dir / LOCK_FILE)
+    draft = state_dir / "rebuilt.db"
+    try:
+        _remove(draft)
+        runs = sorted(_runs(runs_root), key=lambda run: (run.seq, run.attempt))
+        jobs, damaged = _jobs_of(runs)
+        _write(draft, jobs, max((run.seq for run in runs), default=0))
+        path = state_dir / FILE
+        kept = str(put_aside(path)) if path.exists() else ""
+        draft.rename(path)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"the store in {state_dir} cannot be rebuilt from {runs_root} ({error})") from error
+    finally:
+        lock.release()
+    live = sum(not job.state.terminal for job in jobs)
+    return RebuildReport(len(jobs), live, tuple(map(str, damaged)), kept)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _runs(root: Path) -> Iterator[_Run]:
+    for path in root.glob("*/*.*"):
+        seq, _, attempt = path.name.partition(".")
+        if seq.isdigit() and attempt.isdigit():
+            yield _Run(path, int(seq), int(attempt), record.read(str(path)))
+
+
+def _jobs_of(runs: Iterable[_Run]) -> tuple[list[Job], list[Path]]:
+    """Make the jobs, in order of seq, and tell which folders are of no use."""
+    by_seq: dict[int, list[_Run]] = {}
+    damaged: list[Path] = []
+    for run in runs:
+        if run.claim:
+            by_seq.setdefault(run.seq, []).append(run)
+        else:
+            damaged.append(run.folder)
+    jobs: list[Job] = []
+    for of_job in by_seq.values():
+        try:
+            jobs.append(_job_of(of_job))
+        except (LookupError, ValueError, DecodeError):
+            damaged += [run.folder for run in of_job]
+    return jobs, damaged
+
+
+def _job_of(runs: list[_Run]) -> Job:
+    """Make a job of the records of its attempts.
+
+    Raises
+    ------
+    LookupError, ValueError, DecodeError
+        If none of the records tells what the job was, or one tells nonsense.
+    """
+    last = runs[-1]
+    info: Mapping[str, str] = next((run.claim["info"] for run in reversed(runs) if run.claim["info"]), {})
+    config = bytes.fromhex(info["config"])
+    message = job_config_pb2.JobConfig.FromString(config)
+    spec = spec_from_config(
+        message,
+        project_path=info["project"],
+        project_key=project_of(info["project"]),
+        executor=LOCAL,
+        cores=message.cores or max(1, sum(node.cores for node in message.machine_nodes)),
+        memory_mib=message.memory_mib,
+    )
+    job = Job(
+        uid=last.claim["uid"],
+        seq=last.seq,
+        id=info["id"],
+        spec=spec,
+        create_time=float(info.get("create_time", runs[0].claim["time"])),
+        config=config,
+        priority=int(info.get("priority", "0")),
+        user=info.get("user", ""),
+        attempts=tuple(map(_attempt_of, runs)),
+        solver_version=info.get("solver_version", ""),
+        demo=info.get("demo", "") == "true",
+        run_directory=str(last.folder),
+    )
+    return _standing(job, last.record)
+
+
+def _attempt_of(run: _Run) -> Attempt:
+    start, end = run.record.start, run.record.end
+    attempt = Attempt(
+        number=run.attempt,
+        reserve_time=float(run.claim["time"]),
+        boot_id=run.claim["boot"],
+        start_time=float(start["time"]) if start else None,
+        nodes=(run.claim["host"],),
+        pid=start["pid"] if start else 0,
+    )
+    if end is None:
+        return replace(attempt, end_time=attempt.reserve_time) if run.record.void else attempt
+    _, reason = _ENDS[Ending(end["ending"])]
+    return replace(
+        attempt,
+        end_time=float(end["time"]),
+        reason=Reason.NORMAL if reason is Reason.EXIT_CODE and end["code"] == 0 else reason,
+        exit_code=end["code"],
+        signal=end["signal"],
+        cpu_seconds=float(end["cpu"]),
+        max_rss_bytes=end["rss"],
+        message=end["message"],
+    )
+
+
+def _standing(job: Job, found: record.Record) -> Job:
+    """Set what follows from the record of the last attempt."""
+    attempt = job.attempts[-1]
+    if found.cancel:
+        job = replace(job, cancel_time=float(found.cancel["time"]), cancel_grace=float(found.cancel["grace"]))
+    job = replace(job, start_time=attempt.start_time)
+    if attempt.end_time is None:
+        return replace(job, state=State.RUNNING if found.start else State.QUEUED)
+    ending = Ending(found.end["ending"]) if found.end else Ending.NEVER_RAN
+    state, reason = _ENDS[ending]
+    if attempt.reason is Reason.NORMAL:
+        state, reason = State.COMPLETED, Reason.NORMAL
+    return replace(
+        job,
+        state=state,
+        reason=reason,
+        end_time=attempt.end_time,
+        exit_code=attempt.exit_code,
+        signal=attempt.signal,
+        evidence=Evidence.EXIT_CODE if ending is Ending.EXITED else Evidence.NONE,
+        outcome_unknown=ending in (Ending.LOST, Ending.NEVER_RAN),
+        message=_NEVER_RAN if ending is Ending.NEVER_RAN else _UNJUDGED,
+    )
+
+
+def _write(path: Path, jobs: list[Job], last_seq: int) -> None:
+    connection = open_checked(path)
+    try:
+        state = read_state(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        tx = Transaction(connection, state, time.time())
+        for job in jobs:
+            taken = not job.state.terminal and tx.live_id(job.id) is not None
+            state.last_seq = job.seq - 1
+            tx.insert(replace(job, id=f"{job.id}.{job.seq}") if taken else job, _EVENTS[job.state])
+        tx.flush()
+        # A number is never given again, also that of a folder that tells nothing.
+        connection.execute(QUERIES["set_counters"], (state.revision, last_seq))
+        connection.execute("COMMIT")
+        connection.execute(QUERIES["set_clean"], (1,))
+    finally:
+        connection.close()
