@@ -166,6 +166,37 @@ def test_any_cut_of_the_bytes_reads_the_same() -> None:
     assert whole.first_error == "a b"
 
 
+def test_passing_over_plain_profile_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = f"[info] Project:p, S1 : [PROFILE] Matrix Solve : Real Time 00:00:01 : Memory 1.15 G {STAMP}"
+    telling = [
+        "Adaptive Pass 3 : F", "Adaptive Passes did not converge", "Initial Meshing : T",
+        "Solution - Sw : Discrete HFSS ", "       From 0Hz to 5GHz, 201 Frequencies",
+        "Frequency - 1GHz : Elapsed time : 1", "Solution Process : Start Time",
+        "Solution Process : Stop Time: x, Status: Normal Completion",
+    ]  # fmt: skip
+    lines = [START, plain, plain.replace("S1", "S2"), f"[error] Project:p, Design:d, a (b\n{plain}", plain]
+    for text in telling:
+        lines += [plain, f"[info] Project:p, S1 : [PROFILE] {text} {STAMP}", plain.replace("info", "warning")]
+    text = "\n".join([*lines, converge(4, "0.1"), plain, "[info] Project:p, S1 : [PROFILE] cut\nsolver is hanging\n"])
+    logs = [text.encode(), text.replace("\n", "\r\n").encode(), *(p.read_bytes() for p in SAMPLES.glob("*.log"))]
+
+    def read_all() -> list[Segment]:
+        readers = [LogReader() for _ in logs]
+        return [reader.feed(data) and reader.end() for reader, data in zip(readers, logs, strict=True)]
+
+    quick = read_all()
+    monkeypatch.setattr(LogReader, "_says_nothing", lambda self, raw: False)
+    assert quick == read_all()
+    assert quick[0].setups["S1"].adaptive_pass == 4
+    assert list(quick[0].setups) == ["S1", "S2"]
+
+
+def test_a_fatal_text_far_inside_a_message_is_found() -> None:
+    found = take(START, f"[error] Project:p, Design:d, {'word ' * 300} process hf3d exited with code 259. {STAMP}")
+    assert found.fatal is not None
+    assert len(found.fatal.text) == log_module.TEXT_LIMIT
+
+
 def test_memory_is_bounded() -> None:
     reader = LogReader()
     reader.feed(f"{START}\n[error] Project:p, Design:d, begun\n".encode())
@@ -212,4 +243,12 @@ def test_both_hours_of_a_repeated_one_are_possible(monkeypatch: pytest.MonkeyPat
 
 
 def test_where_the_log_lies(tmp_path: Path) -> None:
-    assert find_log(tmp_path / "a.b.aedb", "J-1") == tmp_path / "a.b.aedb.batchinfo" / "a.b-J-1.log"
+    own = tmp_path / "a.b.aedb.batchinfo" / "a.b-J-1.log"
+    other = tmp_path / "a.b.aedt.batchinfo" / "a.b-J-1.log"
+    assert find_log(tmp_path / "a.b.aedb", "J-1") == own
+    other.parent.mkdir()
+    other.touch()
+    assert find_log(tmp_path / "a.b.aedb", "J-1") == other
+    own.parent.mkdir()
+    own.touch()
+    assert find_log(tmp_path / "a.b.aedb", "J-1") == own

@@ -209,3 +209,13 @@ def test_printed_with_monitor_is_as_good_as_the_log(run: Run) -> None:
 
 def test_missing_output_is_no_hindrance(run: Run) -> None:
     assert summary(run(None, stdout=None)) == BY_CODE
+
+
+def test_a_log_that_cannot_be_read_proves_nothing(run: Run, tmp_path: Path) -> None:
+    find_log(tmp_path / "p.aedt", "j1").mkdir(parents=True)
+    verdict = run(None)
+    assert summary(verdict) == failed(Reason.UNVERIFIED, Evidence.EXIT_CODE)
+    assert "cannot be read" in verdict.message
+    assert run(None, code=3).reason is Reason.EXIT_CODE
+    assert run(None, ending=Ending.CANCELLED, code=None).state is State.CANCELLED
+    assert summary(run(None, stdout=f"Starting Batch Run: x\n{S1}\n{STOP}\n")) == PROVEN

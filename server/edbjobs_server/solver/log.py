@@ -16,10 +16,13 @@ from typing import IO
 
 LINE_LIMIT = 64 * 1024
 MESSAGE_LIMIT = 4 * 1024
+TEXT_LIMIT = 500  # of a text for people
 READ_LIMIT = 512 * 1024 * 1024  # of a larger log the first part and the rest of this much at its end are read
 HEAD = 64 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _MAX_SETUPS = 10_000
+_NO_SETUP = b"\n"  # stands in no line
+_TELLING = (b"Adaptive Pass", b"Initial Meshing", b"Solution ", b"Frequency - ", b"From ")
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d):(\d\d) ([AP])M\s+([A-Z][a-z]{2}) (\d{1,2}), (\d{4})")
@@ -147,9 +150,15 @@ class Segment:
 
 
 def find_log(project: str | Path, job_id: str) -> Path:
-    """Tell where AEDT writes the log of a run; it may not be there yet."""
+    """Tell where AEDT writes the log of a run; it may not be there yet.
+
+    An .aedb or .aedtz is solved as the .aedt made of it, so a log is looked for under that name as well.
+    """
     real = Path(os.path.realpath(project))
-    return real.with_name(f"{real.name}.batchinfo") / f"{real.stem}-{job_id}.log"
+    own, other = (
+        real.with_name(f"{name}.batchinfo") / f"{real.stem}-{job_id}.log" for name in (real.name, f"{real.stem}.aedt")
+    )
+    return other if other.exists() and not own.exists() else own
 
 
 def read_log(path: Path) -> Segment:
@@ -190,6 +199,7 @@ class LogReader:
         self._drop = False
         self._level = ""
         self._message = ""
+        self._at_work = _NO_SETUP
 
     def feed(self, data: bytes) -> Segment:
         """Take the next bytes."""
@@ -219,7 +229,10 @@ class LogReader:
         return self.segment
 
     def _line(self, raw: bytes) -> None:
-        line = raw.decode("utf-8", "replace").replace("\r", "").rstrip()
+        raw = raw.rstrip()
+        if not self._message and self._says_nothing(raw):
+            return
+        line = raw.decode("utf-8", "replace").replace("\r", "")
         tag = _TAG.match(line)
         if tag is not None:
             self._close()
@@ -237,11 +250,19 @@ class LogReader:
         if self._message and _STAMP.search(line):
             self._close()
 
+    def _says_nothing(self, raw: bytes) -> bool:
+        """Whether a line is plain profile of the setup at work: most of a long log is, and is passed over."""
+        at = raw.find(self._at_work)
+        if at < 0 or not raw.startswith(b"[info]") or not raw[-5:-1].isdigit():
+            return False
+        return not raw[at + len(self._at_work) :].lstrip().startswith(_TELLING) and b"Status:" not in raw
+
     def _boundary(self, line: str) -> None:
         if line.startswith("Stopping"):
             self.segment.finished = True
             return
         self.segment = Segment(begun=True, start=_clock(line), skipped=self.segment.skipped)
+        self._at_work = _NO_SETUP
 
     def _close(self) -> None:
         level, message = self._level, self._message
@@ -252,13 +273,15 @@ class LogReader:
         setup = _SETUP_LINE.match(message)
         if setup is not None:
             _take_setup(self.segment, setup[1].strip(), setup[2], setup[3])
+            self._at_work = f", {setup[1]} : [PROFILE]".encode()
         else:
             self._judge(level, message)
 
     def _judge(self, level: str, message: str) -> None:
         """Take a message that is no line of a setup."""
         segment = self.segment
-        text = " ".join(_DESIGN_LINE.sub("", message, count=1).split())[:500]
+        whole = " ".join(_DESIGN_LINE.sub("", message[:MESSAGE_LIMIT], count=1).split())
+        text = whole[:TEXT_LIMIT]
         if "Normal completion of simulation" in text:
             segment.normal_messages += 1
             for setup in segment.setups.values():
@@ -270,7 +293,7 @@ class LogReader:
             segment.errors += 1
             segment.first_error = segment.first_error or text
         if segment.fatal is None and level in ("error", ""):
-            kind = next((kind for kind, pattern in _FATAL if pattern.search(text)), None)
+            kind = next((kind for kind, pattern in _FATAL if pattern.search(whole)), None)
             segment.fatal = Fatal(kind, text) if kind else None
 
 

@@ -43,11 +43,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """What the run left: its log, if there is one, and the first fatal line of any of its outputs."""
+    """What the run left: its log, if there is one, and the first fatal line of any of its outputs.
+
+    `unreadable` says why it cannot be told whether there is a log.
+    """
 
     log: Segment | None
     path: Path | None
     fatal: Fatal | None
+    unreadable: str = ""
 
 
 def judge(
@@ -101,6 +105,9 @@ def _exited_well(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof, l
     if fatal is not None and not (waited and log is not None and wrong is None):
         text = f"the exit code is 0, but the log says: {fatal.text}"
         return _end(ended, State.FAILED, _reason(fatal), Evidence.SOLVER_LOG, text, proof)
+    if proof.unreadable:
+        text = f"exit code 0, but the solver's log cannot be read: {proof.unreadable}"
+        return _end(ended, State.FAILED, Reason.UNVERIFIED, Evidence.EXIT_CODE, text)
     if log is None:
         text = f"exit code 0; the solver left no log of this run to prove it by (looked for {looked_for})"
         return _end(ended, State.COMPLETED, Reason.NORMAL, Evidence.EXIT_CODE, text)
@@ -156,21 +163,29 @@ def _end(
 
 def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bool) -> _Proof:
     """Read the log, else what the run printed, which with -monitor is the same."""
-    log = _read(path)
-    if log is not None and not (log.begun and _is_of_this_run(log, path, ended, same_host)):
-        log = None
+    log, unreadable = None, ""
+    try:
+        log = _read(path)
+        if log is not None and not (log.begun and _is_of_this_run(log, path, ended, same_host)):
+            log = None
+    except OSError as error:
+        unreadable = f"{error.strerror} ({path})"
     found: Path | None = path if log is not None else None
     fatal = log.fatal if log is not None else None
     for output in outputs:
         if fatal is not None or (log is not None and ended.exit_code == 0):
             break
-        printed = _read(output)
+        try:
+            printed = _read(output)
+        except OSError as error:
+            unreadable = unreadable or f"{error.strerror} ({output})"
+            continue
         if printed is None:
             continue
         fatal = printed.fatal
         if log is None and printed.begun:
-            log, found = printed, output
-    return _Proof(log, found, fatal)
+            log, found, unreadable = printed, output, ""
+    return _Proof(log, found, fatal, unreadable)
 
 
 def _read(path: Path) -> Segment | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from edbjobs_server.solver.demo import passes
 from edbjobs_server.solver.demo.behaviour import Behaviour
-from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration
+from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration, host_name
 from edbjobs_server.solver.demo.options import Command
 from edbjobs_server.solver.demo.tree import Engines
 from edbjobs_server.solver.setups import Setup, read_setups, select
@@ -51,7 +50,7 @@ class Solve:
         self._project = command.project
         self._lock = Path(f"{command.project}.lock")
         self._journal: Journal | None = None
-        self._host = socket.gethostname()
+        self._host = host_name()
         self._locked = False
 
     def run(self) -> int:
@@ -80,7 +79,7 @@ class Solve:
 
     def _take_lock(self) -> bool:
         try:
-            file = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            file = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             print(f"[error] {self._project} is locked: {self._lock.name} exists", flush=True)
             return False

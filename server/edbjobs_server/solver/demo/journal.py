@@ -27,6 +27,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def host_name() -> str:
+    """Name of this host, without the weight of the socket module."""
+    return os.uname().nodename if sys.platform != "win32" else os.environ.get("COMPUTERNAME", "localhost")
+
+
 class Journal:
     """Writes each line at once, so that the log can be followed while it grows.
 
@@ -47,7 +52,7 @@ class Journal:
         self._files = []
         for path in paths:
             path.parent.mkdir(exist_ok=True)
-            self._files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644))
+            self._files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
 
     def raw(self, text: str) -> None:
         """Write lines as they are."""
@@ -90,7 +95,7 @@ class Witness:
             return
         pid = os.getpid()
         line = f"{what} {self._job_id} {pid} {_ticks(pid)} {_boot_id()} {time.monotonic_ns()}\n"
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(file, line.encode())
             os.fsync(file)
