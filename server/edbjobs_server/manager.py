@@ -68,6 +68,8 @@ class JobManager:
         What the service tells of itself.
     lock_wait : float, default: 600
         Longest wait, in seconds, for a project that somebody else has open.
+    gate_event_seconds : float, default: 600
+        A gate that has been shut for so long is told by an event.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class JobManager:
         sampler: HostSampler,
         about: About,
         lock_wait: float = 600.0,
+        gate_event_seconds: float = 600.0,
     ) -> None:
         snapshot = store.snapshot()
         self.store = store
@@ -88,7 +91,9 @@ class JobManager:
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused)
         self.events = EventLog(store, snapshot.revision)
         self.paths = UserPaths()
-        self.runs = Runs(store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait)
+        self.runs = Runs(
+            store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds
+        )
         self.control = Control(store, self.events, self.core, sampler, about)
         self._waiters: dict[str, set[asyncio.Event]] = {}
 
@@ -101,8 +106,7 @@ class JobManager:
 
     def take_load(self, load: HostLoad) -> None:
         """Take over a new sample of the host."""
-        self.core.load = load
-        self.runs.wake()
+        self.runs.take_load(load)
 
     def drain(self) -> None:
         """Start nothing more and end all watches; what runs goes on."""
@@ -375,6 +379,12 @@ class JobManager:
             message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
             message.waiting_detail = why.detail
             message.jobs_before = why.before
+            progress = self.runs.following.progress_of(message.uid)
+            if progress is not None:
+                message.progress.CopyFrom(progress)
+            elif not why.reason and self.runs.following.waits_for_license(message.uid):
+                message.waiting_reason = job_state_pb2.WAITING_REASON_LICENSE_WAIT
+                message.waiting_detail = "no setup is begun yet; the solver may be waiting for a licence"
         return message
 
 

@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from edbjobs.config import ExistingResults
 from edbjobs_server.core import transitions
 from edbjobs_server.core.admission import Block
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.gates import HostLoad
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.scheduler import Core
-from edbjobs_server.core.states import Evidence, Reason, State, Waiting
+from edbjobs_server.core.states import EventType, Evidence, Reason, State, Waiting
 from edbjobs_server.core.transitions import Outcome
 from edbjobs_server.executors.base import (
     Ending,
@@ -34,6 +35,8 @@ from edbjobs_server.executors.base import (
     RunUnkillable,
     RunUpdate,
 )
+from edbjobs_server.following import Following
+from edbjobs_server.gatewatch import GateWatch
 from edbjobs_server.paths import UserPaths
 from edbjobs_server.run_changes import apply_end, apply_start, apply_unkillable, outcome_of, put
 from edbjobs_server.run_spec import config_of, is_open, open_run, run_key, run_spec, solver_job_name
@@ -43,6 +46,7 @@ from edbjobs_server.submission import Rules
 
 log = logging.getLogger(__name__)
 
+_NO_LICENSE = "no licence within license_wait_limit: no setup was begun in that time"
 LOCK_POLL_SECONDS = 5.0
 JUDGE_SECONDS = 120.0
 RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0)  # between tries to write what must be written
@@ -77,6 +81,8 @@ class Runs:
         Of this host.
     lock_wait : float
         Longest wait, in seconds, for a project that somebody else has open.
+    gate_event_seconds : float
+        A gate that has been shut for so long is told by an event.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Runs:
         environment: Mapping[str, str],
         boot_id: str,
         lock_wait: float = 600.0,
+        gate_event_seconds: float = 600.0,
     ) -> None:
         self._store = store
         self._core = core
@@ -98,10 +105,12 @@ class Runs:
         self._environment = environment
         self._boot_id = boot_id
         self._lock_wait = lock_wait
+        self._gates = GateWatch(core, gate_event_seconds)
+        self.following = Following(core, paths, self._end_license_wait)
         self._locked_since: dict[str, float] = {}
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._planner: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Take over what an earlier service left, and begin to plan."""
@@ -109,11 +118,12 @@ class Runs:
             await executor.open(self._on_update)
         for name, executor in self._executors.items():
             await executor.adopt([open_run(job) for job in self._core.jobs.values() if is_open(job, name)])
-        self._planner = asyncio.create_task(self._plan_for_ever(), name="planner")
+        self._loops.append(asyncio.create_task(self._plan_for_ever(), name="planner"))
+        self._loops.append(asyncio.create_task(self.following.run(), name="following"))
 
     async def close(self) -> None:
         """Stop planning and following; runs go on."""
-        tasks = [*self._tasks, *([self._planner] if self._planner else [])]
+        tasks = [*self._tasks, *self._loops]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -123,6 +133,14 @@ class Runs:
     def wake(self) -> None:
         """Plan soon: something changed."""
         self._wanted.set()
+
+    def take_load(self, load: HostLoad) -> None:
+        """Take over a new sample of the host."""
+        self._core.load = load
+        told = self._gates.look(time.time())
+        if told is not None:
+            self._spawn(self._record(lambda tx: tx.note(EventType.GATE, told)))
+        self.wake()
 
     async def end(self, job: Job, grace: float | None) -> None:
         """End the open run of a job."""
@@ -324,7 +342,14 @@ class Runs:
             removed = project.remove_own_lock(Path(job.spec.project_path), ended.start_time)
             note = f"removed {removed}, which this run left" if removed else ""
         outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
+        if ended.ending is Ending.CANCELLED and job.cancel_time is None:
+            # Nobody has asked for it: the only other thing that ends runs is the limit of the wait for a licence.
+            outcome = replace(outcome, state=State.FAILED, reason=Reason.LICENSE, message=_NO_LICENSE)
         return outcome, note
+
+    async def _end_license_wait(self, job: Job) -> None:
+        log.info("job %s has waited too long for a licence", job.id)
+        await self.end(job, None)
 
     async def _record(self, command: Callable[[Transaction], None]) -> None:
         """Write what has happened, however long the store cannot be written."""
