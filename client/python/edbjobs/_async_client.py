@@ -204,7 +204,7 @@ class AsyncClient:
         offset: int = ...,
         follow: bool = ...,
         text: Literal[False] = ...,
-    ) -> AsyncIterator[bytes]: ...
+    ) -> AsyncIterator[m.LogPiece]: ...
 
     @overload
     def logs(
@@ -227,13 +227,13 @@ class AsyncClient:
         offset: int = 0,
         follow: bool = False,
         text: bool = False,
-    ) -> AsyncIterator[bytes] | AsyncIterator[str]:
+    ) -> AsyncIterator[m.LogPiece] | AsyncIterator[str]:
         """As `Client.logs`."""
         cursor = LogCursor(name, LogStream(stream), attempt, offset, follow)
         data = self._log_bytes(cursor)
         return _texts(data) if text else data
 
-    async def _log_bytes(self, cursor: LogCursor) -> AsyncIterator[bytes]:
+    async def _log_bytes(self, cursor: LogCursor) -> AsyncIterator[m.LogPiece]:
         patience = Patience(self._patience)
         while not cursor.ended:
             try:
@@ -294,7 +294,7 @@ class AsyncClient:
         return await self._transport.call(calls.solvers())
 
 
-async def _texts(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+async def _texts(pieces: AsyncIterator[m.LogPiece]) -> AsyncIterator[str]:
     decoder = make_decoder()
     async for piece in pieces:
         if text := decoder.decode(piece):

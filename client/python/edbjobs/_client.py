@@ -287,7 +287,7 @@ class Client:
         offset: int = ...,
         follow: bool = ...,
         text: Literal[False] = ...,
-    ) -> Iterator[bytes]: ...
+    ) -> Iterator[m.LogPiece]: ...
 
     @overload
     def logs(
@@ -310,7 +310,7 @@ class Client:
         offset: int = 0,
         follow: bool = False,
         text: bool = False,
-    ) -> Iterator[bytes] | Iterator[str]:
+    ) -> Iterator[m.LogPiece] | Iterator[str]:
         """Give the output of a run in pieces of at most 64 KiB, across breaks of the connection.
 
         Parameters
@@ -332,7 +332,7 @@ class Client:
         data = self._log_bytes(cursor)
         return _texts(data) if text else data
 
-    def _log_bytes(self, cursor: LogCursor) -> Iterator[bytes]:
+    def _log_bytes(self, cursor: LogCursor) -> Iterator[m.LogPiece]:
         patience = Patience(self._patience)
         while not cursor.ended:
             try:
@@ -391,7 +391,7 @@ class Client:
         return self._transport.call(calls.solvers())
 
 
-def _texts(pieces: Iterator[bytes]) -> Iterator[str]:
+def _texts(pieces: Iterator[m.LogPiece]) -> Iterator[str]:
     decoder = make_decoder()
     for piece in pieces:
         if text := decoder.decode(piece):

@@ -28,6 +28,7 @@ __all__ = [
     "Job",
     "JobProgress",
     "Limits",
+    "LogPiece",
     "Partition",
     "Preview",
     "QueueStatus",
@@ -376,3 +377,16 @@ class Snapshot:
     jobs: tuple[Job, ...]
     revision: int
     store_id: str
+
+
+class LogPiece(bytes):
+    """Bytes of an output that know where they stand: `offset` of the first of them, and their `attempt`."""
+
+    offset: int
+    attempt: int
+
+    def __new__(cls, data: bytes, offset: int, attempt: int) -> LogPiece:
+        """Make a piece."""
+        piece = super().__new__(cls, data)
+        piece.offset, piece.attempt = offset, attempt
+        return piece

@@ -118,14 +118,14 @@ class LogCursor:
             follow=self.follow,
         )
 
-    def accept(self, message: pb.TailLogResponse) -> bytes:
+    def accept(self, message: pb.TailLogResponse) -> m.LogPiece:
         """Take one message and give its bytes."""
         # Pinned from the first message on: after a break "the last attempt" may be another one, and a
         # negative offset would be counted from another end.
         self.attempt = message.attempt or self.attempt
         self.offset = message.offset + len(message.data)
         self.ended = message.eof
-        return bytes(message.data)
+        return m.LogPiece(message.data, message.offset, self.attempt)
 
 
 def make_decoder() -> codecs.IncrementalDecoder:

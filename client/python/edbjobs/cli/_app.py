@@ -1,0 +1,82 @@
+"""The command's frame: what stands before the commands, and what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edbjobs.cli import _batch, _control, _jobs, _service, _status, _submit, _watch
+from edbjobs.cli._errors import readable_errors
+from edbjobs.cli._options import SHARED
+
+__all__ = ["app", "run"]
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the job or the solve failed, or the service refused; "
+    "2 wrong usage, or the service cannot be reached; 130 interrupted."
+)
+PANELS = {
+    "Service": (_service.serve, _service.up, _service.down, _service.doctor, _service.demo),
+    "Jobs": (
+        _submit.submit,
+        _batch.batch,
+        _submit.preview,
+        _jobs.list_jobs,
+        _jobs.show,
+        _watch.watch,
+        _jobs.logs,
+    ),
+    "Changing jobs": (
+        _control.cancel,
+        _control.hold,
+        _control.release,
+        _control.priority,
+        _control.retry,
+        _control.delete,
+    ),
+    "Host and queue": (_status.status, _status.resources, _status.queue, _status.limits, _status.solvers),
+}
+ALLOWS_MORE = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(
+    name="edbjobs",
+    help="Queue, run and watch Ansys HFSS and HFSS 3D Layout solves.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for panel, commands in PANELS.items():
+    for command in commands:
+        name = command.__name__.removesuffix("_jobs")
+        settings = ALLOWS_MORE if command is _service.up else None
+        app.command(name, rich_help_panel=panel, epilog=EXIT_CODES, context_settings=settings)(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from edbjobs._version import __version__
+
+        typer.echo(f"edbjobs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    certificates: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with ca.crt, client.crt and client.key, for mutual TLS."),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell the release.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    SHARED.certificates = certificates
+
+
+def run() -> None:
+    """Run the command and exit."""
+    with readable_errors():
+        app()

@@ -1,0 +1,118 @@
+"""Commands that change jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edbjobs._text import state_text
+from edbjobs.cli import _options as o
+from edbjobs.cli._errors import FAILED, fail
+from edbjobs.cli._output import write_json
+from edbjobs.cli._submit import finish
+
+if TYPE_CHECKING:
+    from edbjobs._client import Client
+    from edbjobs._models import Job
+
+__all__ = ["cancel", "delete", "hold", "priority", "release", "retry"]
+
+ManyNames = Annotated[list[str] | None, typer.Argument(help="Jobs, by id or uid.", show_default=False)]
+
+
+def _each(names: list[str], target: str | None, json: bool, act: Callable[[Client, str], Job | None]) -> None:
+    """Do something to each job; one that cannot be changed keeps none of the others from it."""
+    import sys
+
+    from edbjobs._exceptions import ConnectError, EdbJobsError
+
+    told: list[dict[str, object]] = []
+    refused = False
+    with o.connect(target) as client:
+        for name in names:
+            try:
+                job = act(client, name)
+            except ConnectError:
+                raise
+            except EdbJobsError as error:
+                refused = True
+                told.append({"name": name, "error": {"reason": error.reason, "message": error.message}})
+                if not json:
+                    print(f"{name}: {error.message}", file=sys.stderr)
+                continue
+            told.append({"name": name, "job": job.to_dict() if job is not None else None})
+            if not json:
+                print(f"{job.id}: {state_text(job)}" if job is not None else f"{name}: deleted")
+    if json:
+        write_json(told)
+    if refused:
+        raise typer.Exit(FAILED)
+
+
+def cancel(
+    names: ManyNames = None,
+    batch: Annotated[str | None, typer.Option(help="All live jobs of this batch.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All live jobs.")] = False,
+    grace: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Between TERM and KILL; else each job's own.", min=0)
+    ] = None,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="End the record of a job whose processes cannot be ended.")
+    ] = False,
+    target: o.Target = None,
+    json: o.Json = False,
+) -> None:
+    """Cancel jobs: answers at once, they are cancelled when none of their processes is left."""
+    if names and not (batch or every):
+        _each(names, target, json, lambda client, name: client.cancel(name, grace_seconds=grace, abandon=abandon))
+        return
+    if names or abandon or not (batch or every):
+        fail("name the jobs, or give --batch or --all")
+    with o.connect(target) as client:
+        if batch:
+            uids = client.cancel_many(batch=batch, grace_seconds=grace)
+        else:
+            uids = client.cancel_many(all_jobs=True, grace_seconds=grace)
+    if json:
+        write_json(list(uids))
+    else:
+        print(f"{len(uids)} jobs are being cancelled")
+
+
+def hold(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
+    """Keep waiting jobs from starting."""
+    _each(names, target, json, lambda client, name: client.hold(name))
+
+
+def release(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
+    """Let held jobs start."""
+    _each(names, target, json, lambda client, name: client.release(name))
+
+
+def priority(
+    name: o.Name,
+    value: Annotated[int, typer.Argument(help="Higher runs first; write -- before a negative one.")],
+    target: o.Target = None,
+    json: o.Json = False,
+) -> None:
+    """Change the priority of a waiting job."""
+    _each([name], target, json, lambda client, job: client.set_priority(job, value))
+
+
+def retry(name: o.Name, wait: o.Wait = False, target: o.Target = None, json: o.Json = False) -> None:
+    """Make a new job of the same id from an ended one."""
+    with o.connect(target) as client:
+        job = client.retry(name)
+        if wait:
+            finish(client, job, json)
+        elif json:
+            write_json(job)
+        else:
+            print(f"{job.id}: {state_text(job)}")
+
+
+def delete(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
+    """Remove the records and run folders of ended jobs; never projects or results."""
+    _each(names, target, json, lambda client, name: client.delete(name))

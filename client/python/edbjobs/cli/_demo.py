@@ -1,0 +1,242 @@
+"""The command `demo`: a solve that goes on while its service is killed and started again."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from edbjobs._client import Client
+from edbjobs._endpoint import Endpoint
+from edbjobs._exceptions import EdbJobsError
+from edbjobs._models import Event, Job
+from edbjobs._text import age, state_text
+from edbjobs.cli._daemon import address, start
+from edbjobs.cli._jobs import EVIDENCE
+from edbjobs.cli._output import COLORS, console, write_json
+
+__all__ = ["run"]
+
+KILL_AFTER_PASS = 2
+SOLVE_SECONDS = {"patch_antenna": 7.0, "via_transition": 2.0}
+TIMEOUT = 60.0
+LOG_LINES = 4
+_PASS = re.compile(r"\[CONVERGE\] Pass Number:\s*(\d+);\s*Solved Elements:\s*(\d+);\s*Max Mag\. Delta S:\s*([^;]+);")
+
+
+@dataclass
+class _Demo:
+    """One run of the demonstration."""
+
+    folder: Path
+    quiet: bool
+    step: int = 0
+    endpoint: Endpoint | None = None
+    process: subprocess.Popen[bytes] | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    def say(self, text: str | Text, *, cut: bool = False) -> None:
+        """Print an indented text; `cut` it to one line, as is right for a log's."""
+        if not self.quiet:
+            words = Text(text) if isinstance(text, str) else text
+            words.no_wrap, words.overflow = cut, "ellipsis" if cut else "fold"
+            console().print(Padding(words, (0, 0, 0, 3)))
+
+    def heading(self, text: str) -> None:
+        """Print what comes next."""
+        self.step += 1
+        if not self.quiet:
+            console().print()
+            console().print(Text(f"{self.step}. {text}", style="bold"))
+
+    def start_service(self) -> Endpoint:
+        """Start the service; a second time, on the same folder and at the same address."""
+        settings = self.folder / "settings.toml"
+        settings.touch()  # empty: the user's own settings are not meant for this service
+        arguments = ["--config", str(settings), "--state-dir", str(self.folder / "state"), "--demo-solver"]
+        # Given again at the second start, because a port of 0 would be another one then.
+        arguments += ["--grpc", self.endpoint.grpc if self.endpoint else "127.0.0.1:0", "--max-concurrent-jobs", "1"]
+        ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EDBJOBS_")}
+        environment["EDBJOBS_RUNTIME_DIR"] = str(self.folder / "run")
+        (self.folder / "run").mkdir(mode=0o700, exist_ok=True)
+        self.endpoint, self.process = start(arguments, ready, self.folder / "serve.log", TIMEOUT, environment)
+        return self.endpoint
+
+    def kill_service(self) -> None:
+        """End the service without giving it a moment to clean up."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(TIMEOUT)
+
+    def stop_service(self) -> None:
+        """End the service as `edbjobs down` does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(TIMEOUT)
+
+
+def run(state_dir: Path | None, json: bool) -> bool:
+    """Run the demonstration; True if everything ended as it should."""
+    with _folder(state_dir) as folder:
+        demo = _Demo(folder, json)
+        if not json:
+            console().print(
+                Text("edbjobs demo", style="bold")
+                + ": the service at work with a stand-in for AEDT that solves nothing"
+            )
+        try:
+            good = _play(demo)
+        finally:
+            demo.stop_service()
+        if json:
+            _write(demo, good)
+        else:
+            _close(demo, good, kept=state_dir is not None)
+        return good
+
+
+@contextmanager
+def _folder(state_dir: Path | None) -> Iterator[Path]:
+    if state_dir is not None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        yield state_dir.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="edbjobs-demo-") as name:
+        yield Path(name)
+
+
+def _play(demo: _Demo) -> bool:
+    demo.heading("A service starts, with a folder of its own.")
+    endpoint = demo.start_service()
+    demo.say(f"pid {endpoint.pid}, answers at {address(endpoint)}")
+    with Client(address(endpoint), patience=TIMEOUT) as client:
+        jobs = _submit(demo, client)
+        try:
+            _solve(demo, client, jobs[0])
+            ended = [client.wait(job.uid, timeout=TIMEOUT) for job in jobs]
+        except BaseException:
+            _cancel(client, jobs)
+            raise
+        demo.jobs.update((job.uid, job) for job in ended)
+        return _tell_end(demo, client, ended)
+
+
+def _submit(demo: _Demo, client: Client) -> list[Job]:
+    from edbjobs_server.solver.demo.examples import example_project
+
+    demo.heading("Two example projects are submitted; one may run at a time.")
+    jobs = []
+    for name, seconds in SOLVE_SECONDS.items():
+        project = example_project(demo.folder / "projects", name)
+        environment = {"ANS_EDBJOBS_DEMO": f"seconds={seconds:g}"}
+        jobs.append(client.submit(project, jobid=name, environment=environment))
+    for job in jobs:
+        now = client.get(job.uid)
+        demo.say(f"{now.id:<16} {state_text(now)}")
+    return jobs
+
+
+def _solve(demo: _Demo, client: Client, job: Job) -> None:
+    demo.heading(f"{job.id} is being solved.")
+    killed = False
+    rest = ""
+    # One iterator for the whole solve: it goes on at its byte when the service is back.
+    for text in client.logs(_running(client, job).uid, follow=True, text=True):
+        *lines, rest = (rest + text).split("\n")
+        for found in filter(None, map(_PASS.search, lines)):
+            number = int(found[1])
+            delta = "" if found[3].strip() == "N/A" else f"   delta S {found[3].strip()}"
+            demo.say(f"pass {number:<3} {int(found[2]):>9,} elements{delta}")
+            if number >= KILL_AFTER_PASS and not killed:
+                killed = True
+                _survive(demo, client, job)
+
+
+def _running(client: Client, job: Job) -> Job:
+    # There is a log as soon as the job runs.
+    for event in client.watch(after_revision=0, names=[job.uid]):
+        if event.job is not None and (event.job.started or event.job.status.ended):
+            return event.job
+    return job
+
+
+def _survive(demo: _Demo, client: Client, job: Job) -> None:
+    before = client.get(job.uid)
+    assert demo.endpoint is not None
+    demo.heading("The service is killed in the middle of the solve (SIGKILL).")
+    demo.kill_service()
+    demo.say(f"pid {demo.endpoint.pid} is gone; the solver, pid {_pid(before)}, goes on")
+    demo.heading("The service is started again on the same folder.")
+    endpoint = demo.start_service()
+    after = client.get(job.uid)
+    demo.say(f"pid {endpoint.pid} found {job.id}: {after.status}, attempt {after.attempt}, pid {_pid(after)}")
+
+
+def _pid(job: Job) -> int:
+    return job.attempts[-1].pid if job.attempts else 0
+
+
+def _tell_end(demo: _Demo, client: Client, ended: list[Job]) -> bool:
+    demo.heading("Both have ended.")
+    for job in ended:
+        word = Text(str(job.status), style=COLORS.get(str(job.status), ""))
+        known = EVIDENCE.get(str(job.evidence), str(job.evidence))
+        demo.say(Text.assemble(f"{job.id:<16} ", word, f" after {age(job.started, job.ended)}, known from {known}:"))
+        demo.say(f"   {job.message}")
+    first = ended[0]
+    demo.heading(f"Every change of {first.id}, as the service wrote it down.")
+    for event in client.watch(after_revision=0, names=[first.uid]):
+        demo.events.append(event)
+        demo.say(_event_line(event), cut=True)
+        if event.job is not None and event.job.status.ended:
+            break
+    demo.heading("The last lines of its log.")
+    tail = b"".join(client.logs(first.uid, offset=-4096)).decode("utf-8", "replace")
+    for line in tail.strip().splitlines()[-LOG_LINES:]:
+        demo.say(line, cut=True)
+    return all(job.status == "completed" and job.evidence == "solver_log" and len(job.attempts) == 1 for job in ended)
+
+
+def _event_line(event: Event) -> str:
+    when = f"{event.time.astimezone():%H:%M:%S}" if event.time else ""
+    what = event.type.value.removeprefix("job_").replace("_", " ")
+    return f"{event.revision:>4}  {when}  {what}" + (f"  {event.detail}" if event.detail else "")
+
+
+def _cancel(client: Client, jobs: list[Job]) -> None:
+    # The demonstration ends early: its solver must not stay behind.
+    for job in jobs:
+        try:
+            client.cancel(job.uid, grace_seconds=0)
+            client.wait(job.uid, timeout=10)
+        except EdbJobsError:
+            continue  # it has ended, or there is no service to be asked
+
+
+def _close(demo: _Demo, good: bool, *, kept: bool) -> None:
+    console().print()
+    if good:
+        demo.say("Each solver was started once, and each end is proven. Nothing was really solved: no AEDT was used.")
+    else:
+        demo.say(Text("Something did not end as it should; see above.", style="red"))
+    demo.say(f"Everything lies in {demo.folder}." if kept else "The folder was removed; --state-dir DIR keeps it.")
+    demo.say("Next: 'edbjobs up', then 'edbjobs submit PROJECT' ('edbjobs up --demo-solver' without an AEDT).")
+
+
+def _write(demo: _Demo, good: bool) -> None:
+    events: list[dict[str, Any]] = [
+        {"revision": event.revision, "type": event.type.value, "detail": event.detail} for event in demo.events
+    ]
+    write_json({"good": good, "demo": True, "jobs": [job.to_dict() for job in demo.jobs.values()], "events": events})

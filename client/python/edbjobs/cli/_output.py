@@ -1,0 +1,109 @@
+"""Tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from edbjobs._text import age, state_text
+
+if TYPE_CHECKING:
+    from edbjobs._models import Job
+
+__all__ = ["COLORS", "console", "job_table", "local_time", "show_pairs", "show_table", "size", "write_json"]
+
+COLORS = {
+    "queued": "yellow",
+    "scheduled": "yellow",
+    "running": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Make the console: coloured and as wide as the terminal, else plain and 80 columns wide."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def write_json(value: Any) -> None:
+    """Write a value, or a list of them, as JSON."""
+    from edbjobs._convert import to_json
+
+    print(json.dumps(value.to_dict() if hasattr(value, "to_dict") else to_json(value), indent=2))
+
+
+def job_table(jobs: Iterable[Job]) -> Table:
+    """Make the table of jobs; fits 80 columns whatever the names are."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+    table.add_column("JOB", no_wrap=True, overflow="ellipsis", ratio=3, min_width=12)
+    table.add_column("STATE", no_wrap=True, width=9)
+    table.add_column("TIME", no_wrap=True, width=6, justify="right")
+    table.add_column("PROJECT", no_wrap=True, overflow="ellipsis", ratio=2, min_width=8)
+    table.add_column("NOTE", no_wrap=True, overflow="ellipsis", ratio=4)
+    for job in jobs:
+        state = Text(str(job.status), style=COLORS.get(str(job.status), ""))
+        table.add_row(Text(job.id), state, _time(job), Text(_project(job)), Text(_note(job)))
+    return table
+
+
+def _time(job: Job) -> str:
+    # Of a job that waits: how long already. Else: how long it has run.
+    if job.status.ended:
+        return age(job.started, job.ended)
+    return age(job.started or job.created)
+
+
+def _project(job: Job) -> str:
+    return job.project_path.replace("\\", "/").rpartition("/")[2]
+
+
+def _note(job: Job) -> str:
+    text = state_text(job).partition("\n")[0]
+    note = text.removeprefix(str(job.status)).lstrip(":, ")
+    return f"p{job.priority} {note}" if job.priority and not job.status.ended else note
+
+
+def show_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a plain table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title.upper(), overflow="fold")
+    for row in rows:
+        table.add_row(*(item if isinstance(item, Text) else Text(str(item)) for item in row))
+    console().print(table)
+
+
+def show_pairs(values: Mapping[str, object], *, title: Text | None = None) -> None:
+    """Print names and values, without those that are empty."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        if value not in ("", None, (), []):
+            text = "\n".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            table.add_row(name, Text(text))
+    console().print(Group(title, table) if title is not None else table)
+
+
+def local_time(value: datetime | None) -> str:
+    """Write a time in the zone of this machine."""
+    return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(number: int) -> str:
+    """Write a number of bytes."""
+    return f"{number / 2**30:.1f} GiB"
+
+
+def line(text: str) -> None:
+    """Print a line as it is, at once."""
+    print(text, file=sys.stdout, flush=True)
