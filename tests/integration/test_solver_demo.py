@@ -18,6 +18,7 @@ from edbjobs_server.executors.base import Ending, RunEnded, RunKey
 from edbjobs_server.solver import command, project
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.demo.behaviour import FAILURES
+from edbjobs_server.solver.environment import environment
 from edbjobs_server.solver.log import find_log, read_log
 from edbjobs_server.solver.releases import choose, discover
 from edbjobs_server.solver.verdict import Verdict, judge
@@ -45,7 +46,7 @@ def solve(tmp_path: Path) -> Solve:
         argv = command.command_line(wish, choose(discover({}, demo=True), "", ""), "run-1", 2)
         with outputs[0].open("wb") as out, outputs[1].open("wb") as err:
             done = subprocess.run(
-                argv, env=command.environment(os.environ, added), stdout=out, stderr=err, timeout=DEADLINE, check=False
+                argv, env=environment(os.environ, added), stdout=out, stderr=err, timeout=DEADLINE, check=False
             )
         ended = RunEnded(RunKey(1, "u", 1), Ending.EXITED, time.time(), began, done.returncode)
         return judge(ended, project_path=path, job_name="run-1", config=wish, stdout=outputs[0], stderr=outputs[1])

@@ -1,4 +1,4 @@
-"""The command line and the environment of a solve.
+"""The command line of a solve.
 
 Form and order are those read in real logs and scripts: every option stands before ``-batchsolve``, because one
 after it was seen to make AEDT ignore the selector and solve the whole project.
@@ -16,17 +16,7 @@ from pathlib import Path
 from edbjobs.config import HFSSSimulationConfig
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.solver.environment import environment, refuse_environment
 from edbjobs_server.solver.releases import Release
-
-__all__ = [
-    "batch_options",
-    "batch_options_text",
-    "command_line",
-    "environment",
-    "refuse_environment",
-    "shell_line",
-]
 
 WINDOWS = "win32"
 _LAYOUT = "HFSS 3D Layout Design"

@@ -1,0 +1,24 @@
+"""Let the stand-in fail in several ways and see that the service tells them apart."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edbjobs import Client
+from edbjobs_server.solver.demo import example_project
+
+WAYS = ("license", "engine", "sweep", "cut", "nothing", "nolog", "exit", "killed", "convergence", "")
+folder = Path(tempfile.mkdtemp(prefix="edbjobs-"))
+
+with Client() as client:
+    jobs = {
+        way: client.submit(
+            example_project(folder / (way or "none")),
+            environment={"ANS_EDBJOBS_DEMO": f"seconds=0.3,fail={way}"},
+        )
+        for way in WAYS
+    }
+    for way, job in jobs.items():
+        ended = client.wait(job.uid)
+        print(f"{way or '(none)':12} {ended.status!s:10} {ended.reason!s:15} {ended.evidence!s:11} {ended.message}")

@@ -1,0 +1,19 @@
+"""Solve one project and say on what evidence it is called solved."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from edbjobs import Client
+from edbjobs_server.solver.demo import example_project
+
+project = Path(sys.argv[1]) if len(sys.argv) > 1 else example_project(Path(tempfile.mkdtemp(prefix="edbjobs-")))
+
+with Client() as client:
+    print(client.preview(project, cores=2).command_line)
+    job = client.submit(project, cores=2)
+    print(f"{job.id}: accepted, it is on the service's disk")
+    job = client.wait(job.uid, progress=True)
+    print(f"{job.id}: {job.status}, {job.reason}, known by {job.evidence}: {job.message}")
