@@ -30,7 +30,7 @@ METHOD = "/test.Test/ChangeIt"
 
 # Runs as root, takes on the account, then does what it is told, line by line.
 FOREIGN = """
-import json, os, socket, struct, sys, threading
+import json, os, socket, struct, sys, threading, time
 uid = int(sys.argv[1])
 os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 held = []
@@ -66,9 +66,10 @@ def hold(port, source=0):
     return connect(port, source).getsockname()[1]
 
 def hit(port, data, times):
-    for _ in range(times):
+    for number in range(times):
         made = connect(port)
         made.sendall(bytes.fromhex(data))
+        time.sleep(number % 20 * 1e-4)  # around the moment in which the service looks
         held.remove(made)
         made.close()
     return times
@@ -134,8 +135,17 @@ def running(uid: int) -> Iterator[Foreign]:
 class Service:
     """Answers with the caller's door; counts the calls it was reached by."""
 
-    def __init__(self, port: int, token: str) -> None:
-        self.port, self.token, self.reached = port, token, 0
+    def __init__(self, token: str) -> None:
+        self.port, self.token, self.reached = 0, token, 0
+        self.refused = 0
+
+    def __getattr__(self, level: str) -> Any:
+        """Be the log of the interceptor too: count the calls that were refused."""
+
+        def write(event: str, *, code: str, **values: Any) -> None:
+            self.refused += code == "UNAUTHENTICATED"
+
+        return write
 
     async def answer(self, request: bytes, context: Any) -> bytes:
         self.reached += 1
@@ -177,10 +187,11 @@ async def serving(
 ) -> AsyncIterator[Service]:
     token = load_token(folder / "token")
     access = Access(token, mtls=credentials is not None, sockets=table or open_peer_sockets())
-    server = grpc.aio.server(interceptors=[CallInterceptor(access)])
+    service = Service(token)
+    server = grpc.aio.server(interceptors=[CallInterceptor(access, service)])
     where = f"[{address}]:0" if ":" in address else f"{address}:0"
     port = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
-    service = Service(port, token)
+    service.port = port
     handlers: dict[str, Any] = {"ChangeIt": grpc.unary_unary_rpc_method_handler(service.answer)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Test", handlers)])
     if uds:
@@ -268,6 +279,7 @@ async def test_who_closes_at_once_is_not_taken_for_root(tmp_path: Path, foreign:
         # Requests are served in order of arrival: when this one is answered, those before it have been judged.
         assert await service.call() == "loopback"
         assert service.reached == 1
+        assert service.refused > 0
 
 
 @pytest.mark.needs_root
