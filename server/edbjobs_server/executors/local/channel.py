@@ -39,7 +39,8 @@ class Channel:
         self._pidfds: deque[int] = deque()
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self.gone = False
-        self.pid = 0  # of the launcher; set by its first words
+        self.pid = 0  # of the launcher
+        self._ready: asyncio.Future[int] = self._loop.create_future()
         ours.setblocking(False)
         self._loop.add_reader(ours, self._receive)
 
@@ -66,7 +67,16 @@ class Channel:
         except BaseException:
             ours.close()
             raise
-        return cls(ours)
+        channel = cls(ours)
+        try:
+            channel.pid = await asyncio.wait_for(channel._ready, _START_SECONDS)
+        except (LauncherGone, asyncio.TimeoutError) as error:
+            channel.close()
+            raise OSError(f"the launcher of local runs could not be started; {log} tells why") from error
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     async def request(self, request: Mapping[str, Any]) -> int:
         """Ask for a supervisor.
@@ -106,7 +116,7 @@ class Channel:
         self._drained.set()
         while self._pidfds:
             os.close(self._pidfds.popleft())
-        for answer in self._waiting.values():
+        for answer in (self._ready, *self._waiting.values()):
             if not answer.done():
                 answer.set_exception(LauncherGone())
         self._waiting.clear()
@@ -157,7 +167,7 @@ class Channel:
 
     def _understand(self, answer: Mapping[str, Any]) -> None:
         if "launcher" in answer:
-            self.pid = answer["launcher"]
+            self._ready.set_result(answer["launcher"])
             return
         waiting = self._waiting.pop(answer["name"])
         if "error" in answer:

@@ -21,9 +21,7 @@ from edbjobs_server.executors.base import (
     RunUnkillable,
     RunUpdate,
 )
-from edbjobs_server.executors.local import judge, processes, record
-from edbjobs_server.executors.local.channel import Channel, LauncherGone
-from edbjobs_server.executors.local.orphans import Orphans
+from edbjobs_server.executors.local import channel, judge, orphans, processes, record
 
 assert sys.platform != "win32"
 
@@ -49,7 +47,7 @@ class _Run:
         self.stuck: tuple[int, ...] = ()
         self.grace: float | None = None  # cancel was asked for
         self.failure = ""  # why no supervisor could be had
-        self.orphans: Orphans | None = None
+        self.orphans: orphans.Orphans | None = None
         self.task: asyncio.Task[None] | None = None
 
     def on_gone(self) -> None:
@@ -83,7 +81,7 @@ class LocalExecutor:
         self._here = processes.Here()
         self._runs: dict[str, _Run] = {}
         self._listener: Listener | None = None
-        self._channel: Channel | None = None
+        self._channel: channel.Channel | None = None
         self._starting = asyncio.Lock()
         self._pool = ThreadPoolExecutor(_THREADS, "edbjobs-runs")
         self._news = (-1, -1)
@@ -181,18 +179,18 @@ class LocalExecutor:
 
     async def _ask_start(self, run: _Run, spec: RunSpec) -> int | None:
         try:
-            channel = await self._launcher()
-            return await channel.request(self._request(spec, run.folder))
-        except LauncherGone:
+            launcher = await self._launcher()
+            return await launcher.request(self._request(spec, run.folder))
+        except channel.LauncherGone:
             _log.warning("the launcher ended before it answered for %s; its record decides", run.folder)
         except OSError as error:
             run.failure = f"no supervisor could be started: {error}"
         return None
 
-    async def _launcher(self) -> Channel:
+    async def _launcher(self) -> channel.Channel:
         async with self._starting:
             if self._channel is None or self._channel.gone:
-                self._channel = await Channel.open(self._root / "launcher.log", self._news[1])
+                self._channel = await channel.Channel.open(self._root / "launcher.log", self._news[1])
             return self._channel
 
     def _request(self, spec: RunSpec, folder: str) -> dict[str, Any]:
@@ -244,7 +242,7 @@ class LocalExecutor:
         while True:
             try:
                 return await self._off_loop(lambda: judge.settle(run.folder, run.key, run.boot, self._here))
-            except OSError as error:  # noqa: PERF203 - it is retried
+            except OSError as error:
                 _log.warning("cannot tell how a run stands, will try again: %s: %s", run.folder, error)
                 run.looked.set()
                 await asyncio.sleep(_RETRY)
@@ -268,7 +266,7 @@ class LocalExecutor:
         def report(pids: tuple[int, ...]) -> None:
             self._tell_stuck(run, pids)
 
-        run.orphans = Orphans(
+        run.orphans = orphans.Orphans(
             lambda: self._off_loop(lambda: judge.left_of(found, run.key)), report, self._unkillable_after
         )
         if run.grace is not None:

@@ -127,7 +127,8 @@ def left_of(found: record.Record, key: RunKey) -> list[processes.Process]:
     """Find what is left of a run whose supervisor is gone, but for its keep-list."""
     solver = None if found.start is None else (found.start["pid"], found.start["ticks"])
     keep = [] if found.claim is None else found.claim["keep"]
-    return processes.without(processes.of_run(mark(key), solver), keep)
+    everybody = processes.table()
+    return processes.without(processes.of_run(mark(key), solver, everybody), keep, everybody)
 
 
 def may_have_left(found: record.Record, here: processes.Here) -> bool:

@@ -25,6 +25,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -41,6 +42,7 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _NAME = b"edbjobs-run"
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_LOADED = (resource,)  # needed by wait4, which would load it in each supervisor, perhaps after an upgrade
 
 
 class Launcher:
@@ -152,6 +154,8 @@ def main() -> None:
     if os.fork() != 0:
         os._exit(0)
     os.chdir("/")
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)  # ours may have been started with some of them ignored
     for number in supervisor.IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.WANTED)

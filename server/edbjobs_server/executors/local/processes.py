@@ -65,9 +65,12 @@ def boot_id() -> str:
 def look(pid: int) -> Process | None:
     """Look at one process; None if there is none."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return Process(pid, file.read())
-    except (FileNotFoundError, ProcessLookupError):
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return Process(pid, os.read(file, 4096))
+        finally:
+            os.close(file)
+    except (FileNotFoundError, ProcessLookupError):  # it may go between the two, too
         return None
 
 
@@ -160,13 +163,15 @@ def descendants(roots: Collection[int], everybody: Mapping[int, Process]) -> lis
     return [process for pid, process in found.items() if pid not in roots]
 
 
-def without(processes: Iterable[Process], keep: Collection[str]) -> list[Process]:
-    """Leave out the programs of a keep-list."""
+def without(processes: Iterable[Process], keep: Collection[str], everybody: Mapping[int, Process]) -> list[Process]:
+    """Leave out the programs of a keep-list and what they started."""
     names = {name[:_COMM_LENGTH] for name in keep}
-    return [process for process in processes if process.name not in names]
+    spared = {pid for pid, process in everybody.items() if process.name in names}
+    spared.update(process.pid for process in descendants(spared, everybody))
+    return [process for process in processes if process.pid not in spared]
 
 
-def of_run(mark: str, solver: tuple[int, int] | None) -> list[Process]:
+def of_run(mark: str, solver: tuple[int, int] | None, everybody: Mapping[int, Process]) -> list[Process]:
     """Find what is left of a run whose supervisor is gone.
 
     Parameters
@@ -175,19 +180,19 @@ def of_run(mark: str, solver: tuple[int, int] | None) -> list[Process]:
         Value of the run's mark.
     solver : (pid, ticks) or None
         The solver itself, which a user's wrapper may run with an environment of its own.
+    everybody : dict
+        What `table` found.
 
     Returns
     -------
     list of Process
         The solver, all that carry the mark, and all their descendants.
     """
-    everybody = table()
     wanted = os.fsencode(f"{MARK}={mark}")
     roots = {pid: process for pid, process in everybody.items() if _carries(pid, wanted)}
-    if solver is not None:
-        process = everybody.get(solver[0])
-        if process is not None and process.ticks == solver[1]:
-            roots[process.pid] = process
+    process = None if solver is None else everybody.get(solver[0])
+    if process is not None and solver is not None and process.ticks == solver[1]:
+        roots[process.pid] = process
     return [*roots.values(), *descendants(roots, everybody)]
 
 

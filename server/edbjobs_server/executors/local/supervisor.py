@@ -22,10 +22,18 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 WANTED = (signal.SIGCHLD, signal.SIGUSR1)  # a child ended; the service asks for the end of the run
-IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+IGNORED = (  # by launcher and supervisors; a file size limit shall be an error that can be retried
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
 _UNSTARTED = 125  # exit code of a solver process that was never let go
 _UNEXECUTABLE = 127
 _RETRY = 1.0  # seconds between attempts at what must succeed in the end
+_LONGEST = 3600.0  # seconds that a supervisor sleeps at most
 
 
 def supervise(request: dict[str, Any], here: dict[str, str], notify: int) -> None:
@@ -139,7 +147,7 @@ class Supervisor:
                     return
                 self._act(time.monotonic())
                 self._wait()
-            except Exception:  # noqa: PERF203 - whatever it is, the run's end must not be lost because of it
+            except Exception:
                 sys.excepthook(*sys.exc_info())
                 time.sleep(_RETRY)
 
@@ -160,8 +168,9 @@ class Supervisor:
 
     def _others(self) -> list[processes.Process]:
         """Find what is left of the run."""
-        found = processes.descendants([os.getpid()], processes.table())
-        return processes.without(found, self._request["keep"])
+        everybody = processes.table()
+        found = processes.descendants([os.getpid()], everybody)
+        return processes.without(found, self._request["keep"], everybody)
 
     def _act(self, now: float) -> None:
         if self._asked:
@@ -207,17 +216,16 @@ class Supervisor:
     def _wait(self) -> None:
         """Wait for a signal or for the next thing to do."""
         now = time.monotonic()
-        until = [at for at in (self._limit_at,) if at is not None and self._kill_at is None]
+        until = [now + _LONGEST]
+        if self._limit_at is not None and self._kill_at is None:
+            until.append(self._limit_at)
         if self._status is not None:  # processes that are not our children end without a signal to us
             until.append(now + _RETRY)
         if self._linger_until is not None and self._kill_at is None:
             until.append(self._linger_until)
         if self._kill_at is not None:
             until.append(self._kill_at if now < self._kill_at else now + _RETRY)
-        if until:
-            fetched = signal.sigtimedwait(WANTED, max(0.0, min(until) - now))
-        else:
-            fetched = signal.sigwaitinfo(WANTED)
+        fetched = signal.sigtimedwait(WANTED, max(0.0, min(until) - now))
         if fetched is not None and fetched.si_signo == signal.SIGUSR1:
             self._asked = True
 
@@ -281,6 +289,9 @@ def _become_solver(request: dict[str, Any], held: int, error_pipe: int, stdout: 
     doing = "be set up"
     try:
         os.setpgid(0, 0)
+        for number in IGNORED:  # before it is let go, or a TERM that follows at once would be lost
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if os.read(held, 1) != b"1":
             os._exit(_UNSTARTED)
         os.dup2(stdout, 1)
@@ -288,10 +299,8 @@ def _become_solver(request: dict[str, Any], held: int, error_pipe: int, stdout: 
         doing = f"enter its working directory {request['cwd']}"
         os.chdir(request["cwd"])
         doing = f"execute {request['argv'][0]}"
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvpe(request["argv"][0], request["argv"], request["env"])  # noqa: S606
+        execute = os.execve if os.sep in request["argv"][0] else os.execvpe  # the first is much cheaper
+        execute(request["argv"][0], request["argv"], request["env"])
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         os.write(error_pipe, f"the run could not {doing}: {reason}".encode(errors="replace")[:4096])
