@@ -67,10 +67,10 @@ class Target:
 
     address: str
     token: str = ""
-    source: str = "argument"
+    source: str = ""
 
     def __str__(self) -> str:
-        return self.address if self.source == "argument" else f"{self.address} (from {self.source})"
+        return f"{self.address} ({self.source})" if self.source else self.address
 
 
 def runtime_dir(*, create: bool = False) -> Path:
@@ -191,14 +191,14 @@ def resolve_target(target: str | None = None, token: str | None = None) -> Targe
     if target:
         return Target(_address(target), token)
     if chosen := os.environ.get("EDBJOBS_TARGET"):
-        return Target(_address(chosen), token, "EDBJOBS_TARGET")
+        return Target(_address(chosen), token, "from EDBJOBS_TARGET")
     endpoint = read_endpoint()
     # The file may lie on a shared file system; an address of another host's loopback is no use here.
     if endpoint and endpoint.host in ("", socket.gethostname()) and (endpoint.uds or endpoint.grpc):
         uds = endpoint.uds and os.path.exists(endpoint.uds)
         address = f"unix:{endpoint.uds}" if uds or not endpoint.grpc else endpoint.grpc
-        return Target(address, token or _read_token(endpoint.token_file), FILE_NAME)
-    return Target(DEFAULT_TARGET, token, "default")
+        return Target(address, token or _read_token(endpoint.token_file), f"from {FILE_NAME}")
+    return Target(DEFAULT_TARGET, token, "the default")
 
 
 def _address(text: str) -> str:

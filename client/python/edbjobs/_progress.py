@@ -53,13 +53,17 @@ class BarDisplay(Display):
 
     def __init__(self, console: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
+        # The sentence takes what the rest leaves, so that the bar stays where it is.
+        sentence = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self._bar = Progress(
-            TextColumn("[bold]{task.fields[name]}[/]"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[state]}", markup=False),
-            TimeElapsedColumn(),
+            TextColumn("[bold]{task.fields[name]}[/]", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.fields[state]}", markup=False, table_column=sentence),
             console=console,
+            expand=True,
         )
         self._task = self._bar.add_task("", total=None, name="", state="")
         self._bar.start()

@@ -80,8 +80,10 @@ def _unreachable(details: str, target: str) -> e.EdbJobsError:
             " not its HTTP one",
             reason="NOT_EDBJOBS",
         )
+    # grpc says "failed to connect to all addresses; last error: UNKNOWN: ipv4:...: Connection refused".
+    cause = details.rpartition(": ")[2] if "failed to connect" in details else details
     return e.ConnectError(
-        f"no edbjobs service answers at {target} ({details}); start one with 'edbjobs up' or give its address"
+        f"no edbjobs service answers at {target}: {cause}; start one with 'edbjobs up' or give its address"
         " with EDBJOBS_TARGET",
         reason="UNREACHABLE",
     )

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edbjobs._models import Job, JobProgress
+    from edbjobs._models import Event, Job, JobProgress
 
-__all__ = ["age", "progress_text", "state_text"]
+__all__ = ["age", "event_text", "note_text", "progress_text", "state_text"]
 
 
 def state_text(job: Job) -> str:
@@ -21,6 +21,18 @@ def state_text(job: Job) -> str:
     if job.waiting_reason is not None:
         words += f": {job.waiting_detail or job.waiting_reason.value.replace('_', ' ')}"
     return words
+
+
+def note_text(job: Job) -> str:
+    """Say what `state_text` says beside the state."""
+    return state_text(job).removeprefix(str(job.status)).lstrip(":, ")
+
+
+def event_text(event: Event) -> str:
+    """Say what an event tells, for example ``completed: Setup1: normal completion``."""
+    word = event.type.value.removeprefix("job_").replace("_", " ")
+    note = event.detail or (note_text(event.job) if event.job is not None else "")
+    return f"{word}: {note}" if note else word
 
 
 def _end_text(job: Job) -> str:

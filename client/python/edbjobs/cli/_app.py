@@ -38,7 +38,11 @@ PANELS = {
     ),
     "Host and queue": (_status.status, _status.resources, _status.queue, _status.limits, _status.solvers),
 }
-ALLOWS_MORE = {"allow_extra_args": True, "ignore_unknown_options": True}
+# The rest of the line of `up` is for `serve`; a priority such as -5 looks like an option.
+CONTEXTS: dict[object, dict[str, bool]] = {
+    _service.up: {"allow_extra_args": True, "ignore_unknown_options": True},
+    _control.priority: {"ignore_unknown_options": True},
+}
 
 app = typer.Typer(
     name="edbjobs",
@@ -51,8 +55,7 @@ app = typer.Typer(
 for panel, commands in PANELS.items():
     for command in commands:
         name = command.__name__.removesuffix("_jobs")
-        settings = ALLOWS_MORE if command is _service.up else None
-        app.command(name, rich_help_panel=panel, epilog=EXIT_CODES, context_settings=settings)(command)
+        app.command(name, rich_help_panel=panel, epilog=EXIT_CODES, context_settings=CONTEXTS.get(command))(command)
 
 
 def _version(wanted: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from edbjobs._text import state_text
 from edbjobs.cli import _options as o
 from edbjobs.cli._errors import FAILED, fail
-from edbjobs.cli._output import write_json
+from edbjobs.cli._output import counted, write_json
 from edbjobs.cli._submit import finish
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def cancel(
     if json:
         write_json(list(uids))
     else:
-        print(f"{len(uids)} jobs are being cancelled")
+        print(f"{counted(len(uids), 'job')} being cancelled")
 
 
 def hold(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
@@ -93,7 +93,7 @@ def release(names: o.Names, target: o.Target = None, json: o.Json = False) -> No
 
 def priority(
     name: o.Name,
-    value: Annotated[int, typer.Argument(help="Higher runs first; write -- before a negative one.")],
+    value: Annotated[int, typer.Argument(help="Higher runs first; may be negative.")],
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:

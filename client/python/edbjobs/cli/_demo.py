@@ -19,7 +19,7 @@ from edbjobs._client import Client
 from edbjobs._endpoint import Endpoint
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._models import Event, Job
-from edbjobs._text import age, state_text
+from edbjobs._text import age, event_text, state_text
 from edbjobs.cli._daemon import address, start
 from edbjobs.cli._jobs import EVIDENCE
 from edbjobs.cli._output import COLORS, console, write_json
@@ -211,8 +211,7 @@ def _tell_end(demo: _Demo, client: Client, ended: list[Job]) -> bool:
 
 def _event_line(event: Event) -> str:
     when = f"{event.time.astimezone():%H:%M:%S}" if event.time else ""
-    what = event.type.value.removeprefix("job_").replace("_", " ")
-    return f"{event.revision:>4}  {when}  {what}" + (f"  {event.detail}" if event.detail else "")
+    return f"{event.revision:>4}  {when}  {event_text(event)}"
 
 
 def _cancel(client: Client, jobs: list[Job]) -> None:

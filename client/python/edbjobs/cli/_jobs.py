@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from edbjobs._text import age, progress_text, state_text
 from edbjobs.cli import _options as o
-from edbjobs.cli._output import COLORS, console, job_table, local_time, show_pairs, write_json
+from edbjobs.cli._output import COLORS, console, counted, job_table, line, local_time, show_pairs, write_json
 
 if TYPE_CHECKING:
     from edbjobs._client import Client
@@ -90,7 +91,7 @@ def _facts(job: Job) -> dict[str, object]:
         "attempts": [_attempt(attempt) for attempt in job.attempts],
         "solver": job.solver_version,
         "runs on": " ".join(filter(None, (job.executor, job.scheduler_job_id))),
-        "reserves": f"{job.cores} cores" + (f", {job.memory_mib} MiB" if job.memory_mib else ""),
+        "reserves": counted(job.cores, "core") + (f", {job.memory_mib} MiB" if job.memory_mib else ""),
         "priority": job.priority or "",
         "batch": job.batch,
         "retry of": job.retry_of,
@@ -128,7 +129,7 @@ def logs(
     with o.connect(target) as client:
         for text in _texts(client, name, stream, attempt, follow, lines):
             if json:
-                write_json({"text": text})
+                line(json_module.dumps({"text": text}))
             else:
                 sys.stdout.write(text)
                 sys.stdout.flush()

@@ -12,12 +12,23 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from edbjobs._text import age, state_text
+from edbjobs._text import age, note_text
 
 if TYPE_CHECKING:
     from edbjobs._models import Job
 
-__all__ = ["COLORS", "console", "job_table", "local_time", "show_pairs", "show_table", "size", "write_json"]
+__all__ = [
+    "COLORS",
+    "console",
+    "counted",
+    "job_table",
+    "line",
+    "local_time",
+    "show_pairs",
+    "show_table",
+    "size",
+    "write_json",
+]
 
 COLORS = {
     "queued": "yellow",
@@ -44,11 +55,12 @@ def write_json(value: Any) -> None:
 def job_table(jobs: Iterable[Job]) -> Table:
     """Make the table of jobs; fits 80 columns whatever the names are."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
-    table.add_column("JOB", no_wrap=True, overflow="ellipsis", ratio=3, min_width=12)
+    # Folded, never cut: the other commands want the whole id.
+    table.add_column("JOB", overflow="fold", max_width=32)
     table.add_column("STATE", no_wrap=True, width=9)
     table.add_column("TIME", no_wrap=True, width=6, justify="right")
-    table.add_column("PROJECT", no_wrap=True, overflow="ellipsis", ratio=2, min_width=8)
-    table.add_column("NOTE", no_wrap=True, overflow="ellipsis", ratio=4)
+    table.add_column("PROJECT", no_wrap=True, overflow="ellipsis", ratio=2)
+    table.add_column("NOTE", no_wrap=True, overflow="ellipsis", ratio=3)
     for job in jobs:
         state = Text(str(job.status), style=COLORS.get(str(job.status), ""))
         table.add_row(Text(job.id), state, _time(job), Text(_project(job)), Text(_note(job)))
@@ -67,8 +79,7 @@ def _project(job: Job) -> str:
 
 
 def _note(job: Job) -> str:
-    text = state_text(job).partition("\n")[0]
-    note = text.removeprefix(str(job.status)).lstrip(":, ")
+    note = note_text(job).partition("\n")[0]
     return f"p{job.priority} {note}" if job.priority and not job.status.ended else note
 
 
@@ -97,6 +108,11 @@ def show_pairs(values: Mapping[str, object], *, title: Text | None = None) -> No
 def local_time(value: datetime | None) -> str:
     """Write a time in the zone of this machine."""
     return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def counted(number: int, word: str) -> str:
+    """Write a number of things."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def size(number: int) -> str:

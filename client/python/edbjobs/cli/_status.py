@@ -9,7 +9,7 @@ import typer
 from edbjobs._text import age
 from edbjobs.cli import _options as o
 from edbjobs.cli._errors import fail
-from edbjobs.cli._output import local_time, show_pairs, show_table, size, write_json
+from edbjobs.cli._output import counted, local_time, show_pairs, show_table, size, write_json
 
 if TYPE_CHECKING:
     from edbjobs._models import Limits, QueueStatus, ResourceSnapshot
@@ -95,7 +95,7 @@ def queue(
             "waiting": f"{found.queued}" + (f", {found.held} of them held" if found.held else ""),
             "by priority": [f"{p}: {n}" for p, n in sorted(found.queued_by_priority.items(), reverse=True)],
             "with a cluster": found.scheduled,
-            "reserved": f"{found.cores_reserved} cores, {found.memory_reserved_mib} MiB",
+            "reserved": f"{counted(found.cores_reserved, 'core')}, {found.memory_reserved_mib} MiB",
             "licences": [f"{feature}: {number}" for feature, number in found.licenses_reserved.items()],
         }
     )
@@ -169,11 +169,9 @@ def _limits(found: Limits) -> dict[str, object]:
         "declared memory": or_word(found.max_memory_mib, "the host's", " MiB"),
         "jobs with a cluster": or_word(found.max_cluster_jobs, "no limit"),
         "licence tokens": [f"{feature}: {number}" for feature, number in found.licenses.items()],
-        "not above": or_word(found.max_cpu_percent, "off", " % processor use"),
-        "not with less than": [
-            or_word(found.min_memory_gb, "off", " GiB free memory"),
-            or_word(found.min_disk_gb, "off", " GiB free disk"),
-        ],
+        "processor gate": f"shut above {found.max_cpu_percent:g} %" if found.max_cpu_percent else "off",
+        "memory gate": f"shut below {found.min_memory_gb:g} GiB free" if found.min_memory_gb else "off",
+        "disk gate": f"shut below {found.min_disk_gb:g} GiB free" if found.min_disk_gb else "off",
         "users": [
             f"{name or 'everyone else'}: {or_word(user.max_running_jobs, 'any')} jobs, "
             f"{or_word(user.max_cores, 'any')} cores"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +13,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from edbjobs._text import state_text
+from edbjobs._exceptions import EdbJobsError
+from edbjobs._text import event_text, state_text
 from edbjobs.cli import _options as o
 from edbjobs.cli._errors import FAILED
 from edbjobs.cli._jobs import job_filter
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["follow", "watch"]
 
 LIVE = ("queued", "scheduled", "running", "pending")
+ASK_SECONDS = 1.0
+MOST_ASKED = 200
 
 
 def watch(
@@ -61,53 +66,79 @@ def follow(client: Client, given: dict[str, Any], *, until_ended: bool, json: bo
         Every one of them completed.
     """
     snapshot = client.snapshot(**given) if until_ended else client.snapshot(states=LIVE, **given)
-    jobs = {job.uid: job for job in snapshot.jobs}
-    if until_ended and all(job.status.ended for job in jobs.values()):
+    board = _Board(client, given, {job.uid: job for job in snapshot.jobs})
+    if until_ended and board.all_ended():
         if not json:
-            console().print(job_table(jobs.values()))
-        return _all_completed(jobs)
+            console().print(job_table(board.jobs.values()))
+        return board.all_completed()
     events = client.watch(after_revision=snapshot.revision, store_id=snapshot.store_id, **given)
-    changes = _changes(events, jobs, until_ended)
+    changes = board.changes(events, until_ended)
     screen = console()
     if json:
         for event in changes:
             _write_event(event)
     elif screen.is_terminal:
-        with Live(get_renderable=lambda: _page(jobs, screen.height), console=screen, refresh_per_second=4):
+        with Live(get_renderable=lambda: board.page(screen.height), console=screen, refresh_per_second=4):
             for _ in changes:
                 pass
     else:
-        for job in jobs.values():
+        for job in snapshot.jobs:
             line(f"{job.id}: {state_text(job)}")
         for event in changes:
             if event.job is not None:
-                line(f"{event.job.id}: {event.type.value.removeprefix('job_')}: {state_text(event.job)}")
-    return _all_completed(jobs)
+                line(f"{event.job.id}: {event_text(event)}")
+    return board.all_completed()
 
 
-def _changes(events: Iterator[Event], jobs: dict[str, Job], until_ended: bool) -> Iterator[Event]:
-    for event in events:
-        job = event.job
-        if job is None or (job.uid in jobs and job.revision <= jobs[job.uid].revision):
-            continue
-        jobs[job.uid] = job
-        yield event
-        if until_ended and all(known.status.ended for known in jobs.values()):
+class _Board:
+    """The jobs that are watched, as they were last heard of."""
+
+    def __init__(self, client: Client, given: dict[str, Any], jobs: dict[str, Job]) -> None:
+        self.jobs = jobs
+        self._client = client
+        self._given = given
+        self._asked = 0.0
+
+    def changes(self, events: Iterator[Event], until_ended: bool) -> Iterator[Event]:
+        """Take events, and give those that are news."""
+        for event in events:
+            job = event.job
+            if job is None or (job.uid in self.jobs and job.revision <= self.jobs[job.uid].revision):
+                continue
+            self.jobs[job.uid] = job
+            yield event
+            if until_ended and self.all_ended():
+                return
+
+    def all_ended(self) -> bool:
+        """Whether nothing more will happen to any of them."""
+        return all(job.status.ended for job in self.jobs.values())
+
+    def all_completed(self) -> bool:
+        """Whether all have ended well."""
+        return all(job.status == "completed" for job in self.jobs.values())
+
+    def page(self, height: int) -> Group:
+        """Make what the screen shows; runs in the thread that refreshes it."""
+        self._ask()
+        # Live ones first to be kept when there are more than the screen has lines; order of submission within.
+        jobs = list(self.jobs.values())
+        kept = {job.uid for job in sorted(jobs, key=lambda job: job.status.ended)[: max(height - 3, 1)]}
+        table = job_table(job for job in jobs if job.uid in kept)
+        hidden = len(jobs) - len(kept)
+        return Group(table, Text(f"{hidden} more", style="dim")) if hidden else Group(table)
+
+    def _ask(self) -> None:
+        # How far a solve is and why a job waits change without an event: they are asked for.
+        if time.monotonic() - self._asked < ASK_SECONDS:
             return
-
-
-def _all_completed(jobs: dict[str, Job]) -> bool:
-    return all(job.status == "completed" for job in jobs.values())
-
-
-def _page(jobs: dict[str, Job], height: int) -> Group:
-    # Live ones first to be kept when there are more than the screen has lines; order of submission within.
-    room = max(height - 3, 1)
-    kept = sorted(jobs.values(), key=lambda job: job.status.ended)[:room]
-    uids = {job.uid for job in kept}
-    hidden = len(jobs) - len(kept)
-    table = job_table(job for job in jobs.values() if job.uid in uids)
-    return Group(table, Text(f"{hidden} more", style="dim")) if hidden else Group(table)
+        try:
+            for job in islice(self._client.list(**{"states": LIVE, **self._given}), MOST_ASKED):
+                if job.uid in self.jobs and job.revision >= self.jobs[job.uid].revision:
+                    self.jobs[job.uid] = job
+        except EdbJobsError:
+            pass  # the watch itself tells when the service is gone for good
+        self._asked = time.monotonic()
 
 
 def _write_event(event: Event) -> None:
