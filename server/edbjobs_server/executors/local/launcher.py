@@ -30,6 +30,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 
 assert sys.platform != "win32"
 
@@ -122,7 +123,7 @@ class Launcher:
             supervisor.supervise(request, self._here, self._notify)
             status = 0
         except BaseException:
-            sys.excepthook(*sys.exc_info())
+            supervisor.complain(traceback.format_exc())
         finally:
             os._exit(status)
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 from edbjobs_server.executors.local import faults, processes, record
 
@@ -61,6 +62,14 @@ def supervise(request: dict[str, Any], here: dict[str, str], notify: int) -> Non
     faults.point("supervisor.before_end")
     supervisor.write_end()
     faults.point("supervisor.after_end")
+
+
+def complain(text: str) -> None:
+    """Write to the launcher's log. The log may be on the very disk that is full; nothing ends because of that."""
+    try:
+        os.write(2, text.encode(errors="replace") + b"\n")
+    except OSError:
+        return
 
 
 class Supervisor:
@@ -148,7 +157,7 @@ class Supervisor:
                 self._act(time.monotonic())
                 self._wait()
             except Exception:
-                sys.excepthook(*sys.exc_info())
+                complain(traceback.format_exc())
                 time.sleep(_RETRY)
 
     def _reap(self) -> None:
@@ -239,7 +248,7 @@ class Supervisor:
         try:
             record.append(self._file, line, sync=True)
         except OSError as error:
-            sys.stderr.write(f"{self._request['folder']}: the end is not yet on record: {error}\n")
+            complain(f"{self._request['folder']}: the end is not yet on record: {error}")
             return False
         return True
 
