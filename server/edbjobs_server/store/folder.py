@@ -50,6 +50,12 @@ def network_file_system(path: Path, mountinfo: str | None = None) -> str | None:
     """
     if str(path).startswith("\\\\"):
         return "UNC path"
+    kind = file_system(path, mountinfo)
+    return kind if kind and _NETWORK.fullmatch(kind) else None
+
+
+def file_system(path: Path, mountinfo: str | None = None) -> str | None:
+    """Tell the kind of file system a path lies on, by the mounts of this process; None: it cannot be told."""
     if mountinfo is None:
         if not _MOUNTINFO.exists():
             return None
@@ -63,7 +69,7 @@ def network_file_system(path: Path, mountinfo: str | None = None) -> str | None:
         # The last mount on a point hides those before it.
         if inside and len(point) >= len(best):
             best, kind = point, after.split()[0]
-    return kind if kind and _NETWORK.fullmatch(kind) else None
+    return kind
 
 
 class Lock:

@@ -1,0 +1,71 @@
+"""Checks of an installation: what is wrong, and what to do. Nothing is changed but by `rebuild`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from edbjobs_server.doctor import host, service, solver
+from edbjobs_server.doctor.check import Check
+from edbjobs_server.settings import Settings
+from edbjobs_server.store.rebuild import RebuildReport
+from edbjobs_server.store.rebuild import rebuild as rebuild_store
+
+__all__ = ["Check", "RebuildReport", "rebuild", "run_checks"]
+
+_CHECKS: dict[str, Callable[[Settings], Iterator[Check]]] = {
+    "versions": service.versions,
+    "account": service.account,
+    "solver": solver.releases,
+    "licence": solver.licence,
+    "TCP": service.tcp,
+    "Unix socket": service.unix_socket,
+    "who gets in": service.access,
+    "state folder": service.state_folder,
+    "disk": service.disk,
+    "store": service.store,
+    "projects": service.project_roots,
+    "sessions": host.sessions,
+    "unit": host.unit,
+    "container": host.container,
+}
+
+
+def run_checks(settings: Settings, *, network: bool = False) -> list[Check]:
+    """Check an installation.
+
+    Parameters
+    ----------
+    settings : Settings
+        As the service would start with.
+    network : bool, default False
+        Connect to the licence servers too, 2 s each.
+
+    Returns
+    -------
+    list of Check
+        Each with what to do about it. A check that cannot be made says so, and stops no other.
+    """
+    found: list[Check] = []
+    for name, check in _CHECKS.items():
+        found += _made(name, check, settings)
+    if network:
+        found += solver.licence_servers()
+    return found
+
+
+def _made(name: str, check: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
+    try:
+        return list(check(settings))
+    except OSError as error:
+        return [Check(name, "warn", f"could not be checked: {error}")]
+
+
+def rebuild(settings: Settings) -> RebuildReport:
+    """Make a new store from the records of the runs; the old one is kept under another name.
+
+    Raises
+    ------
+    edbjobs_server.store.StoreError
+        A service uses the state folder, or it cannot be written.
+    """
+    return rebuild_store(settings.state_dir, settings.state_dir / "runs")
