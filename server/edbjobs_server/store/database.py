@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-import time
+from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 
@@ -96,12 +96,17 @@ def is_storage_failure(error: BaseException) -> bool:
 
 def put_aside(path: Path) -> Path:
     """Rename a store, with its log, to a name with the present time; returns that name."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    stamp = _stamp()
     for suffix in ("-wal", "-shm", ""):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(path.with_name(f"{path.name}{_ASIDE}{stamp}{suffix}"))
     return path.with_name(f"{path.name}{_ASIDE}{stamp}")
+
+
+def _stamp() -> str:
+    """Name the present time, so finely that no two files get the same name."""
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def _corrupt_text(aside: Path) -> str:
@@ -130,8 +135,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 def _copy(connection: sqlite3.Connection, path: Path, version: int) -> None:
     """Keep the file as it was before an upgrade."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    copy = path.with_name(f"{path.name}.schema{version}-{stamp}")
+    copy = path.with_name(f"{path.name}.schema{version}-{_stamp()}")
     os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     target = sqlite3.connect(copy)
     try:

@@ -161,17 +161,15 @@ class Writer:
 
     def _fail(self, batch: list[_Request], error: Exception) -> None:
         """Tell all callers of a commit that failed, after the committed state was read again."""
-        self.error = str(error)
-        LOG.warning("the store cannot be written: %s", error)
-        if self._sql is not None:
-            self._sql.close()
-            self._sql = None
+        if not self.error:
+            LOG.warning("the store cannot be written: %s", error)
+        self._let_go(error)
         for request in batch:
             request.error = store_unavailable(self.error)
         try:
             self._connection()
         except (sqlite3.Error, OSError) as again:
-            LOG.warning("the store cannot be opened again: %s", again)
+            LOG.debug("the store cannot be opened again: %s", again)
         self._tell(self._finish, batch, [])
 
     def _connection(self) -> sqlite3.Connection:
@@ -199,13 +197,17 @@ class Writer:
         try:
             self._connection().execute(QUERIES["probe"])
         except (sqlite3.Error, OSError) as error:
-            self.error = str(error)
-            if self._sql is not None:
-                self._sql.close()
-                self._sql = None
+            self._let_go(error)
             return
         LOG.info("the store can be written again")
         self.error = ""
+
+    def _let_go(self, error: Exception) -> None:
+        """Close a connection that failed; nothing of what it held may be used again."""
+        self.error = str(error)
+        if self._sql is not None:
+            self._sql.close()
+            self._sql = None
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         if not self._loop.is_closed():

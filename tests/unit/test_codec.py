@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import pytest
+from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2
+from edbjobs_server.codec import (
+    Internals,
+    embedded,
+    event_to_bytes,
+    job_from_message,
+    job_to_bytes,
+    job_to_message,
+    limits_from_message,
+    limits_to_message,
+    seconds,
+    spec_from_config,
+    timestamp,
+)
+from edbjobs_server.core.job import Attempt, Job, RetryPolicy
+from edbjobs_server.core.limits import Limits, UserLimits
+from edbjobs_server.core.states import EventType, Evidence, Reason, State
+from hypothesis import given
+from hypothesis import strategies as st
+
+INT32 = st.integers(-(2**31), 2**31 - 1)
+NATURAL = st.integers(0, 2**31 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+TIMES = st.floats(2.0**24, 253402300799.0)
+SECONDS = st.integers(0, 10_000_000)
+REASONS = st.sampled_from(Reason)
+
+
+def durations() -> st.SearchStrategy[object]:
+    from google.protobuf.duration_pb2 import Duration
+
+    return st.builds(Duration, seconds=SECONDS, nanos=st.integers(0, 999_999).map(lambda value: value * 1000))
+
+
+def configs() -> st.SearchStrategy[job_config_pb2.JobConfig]:
+    retry = st.builds(
+        job_config_pb2.RetryPolicy,
+        max_attempts=st.integers(0, 100),
+        reasons=st.lists(st.sampled_from([int(reason) for reason in Reason]), max_size=4),
+        initial_backoff=st.none() | durations(),
+        max_backoff=st.none() | durations(),
+    )
+    return st.builds(
+        job_config_pb2.JobConfig,
+        project_path=TEXT,
+        design_name=TEXT,
+        cores=NATURAL,
+        licenses=st.dictionaries(TEXT, NATURAL, max_size=3),
+        labels=st.dictionaries(TEXT, TEXT, max_size=3),
+        environment=st.dictionaries(TEXT, TEXT, max_size=3),
+        batch=TEXT,
+        wall_clock_limit=st.none() | durations(),
+        cancel_grace=st.none() | durations(),
+        retry=st.none() | retry,
+    )
+
+
+ATTEMPTS = st.builds(
+    Attempt,
+    number=st.integers(1, 2**31 - 1),
+    reserve_time=TIMES,
+    boot_id=st.text("0123456789abcdef-", max_size=36),
+    start_time=st.none() | TIMES,
+    end_time=st.none() | TIMES,
+    nodes=st.lists(TEXT, max_size=3).map(tuple),
+    pid=NATURAL,
+    scheduler_job_id=TEXT,
+    reason=REASONS,
+    exit_code=st.none() | INT32,
+    signal=st.none() | INT32,
+    cpu_seconds=st.floats(allow_nan=False),
+    max_rss_bytes=st.integers(0, 2**63 - 1),
+    message=TEXT,
+)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> Job:
+    config = draw(configs())
+    spec = spec_from_config(
+        config,
+        project_path=draw(TEXT),
+        project_key=draw(TEXT),
+        executor=draw(TEXT),
+        cores=draw(NATURAL),
+        memory_mib=draw(st.integers(0, 2**63 - 1)),
+    )
+    others = st.fixed_dictionaries(
+        {
+            "uid": TEXT,
+            "seq": NATURAL,
+            "id": TEXT,
+            "create_time": TIMES,
+            "state": st.sampled_from(State),
+            "request_id": TEXT,
+            "digest": st.binary(max_size=16),
+            "priority": INT32,
+            "user": TEXT,
+            "revision": st.integers(0, 2**63 - 1),
+            "held": st.booleans(),
+            "not_before": st.just(0.0) | TIMES,
+            "backing_off": st.booleans(),
+            "attempts": st.lists(ATTEMPTS, max_size=3).map(tuple),
+            "start_time": st.none() | TIMES,
+            "end_time": st.none() | TIMES,
+            "cancel_time": st.none() | TIMES,
+            "cancel_grace": st.none() | st.floats(0, 3600),
+            "reason": REASONS,
+            "exit_code": st.none() | INT32,
+            "signal": st.none() | INT32,
+            "evidence": st.sampled_from(Evidence),
+            "outcome_unknown": st.booleans(),
+            "message": TEXT,
+            "unkillable": st.lists(NATURAL, max_size=3).map(tuple),
+            "retry_of": TEXT,
+            "warnings": st.lists(TEXT, max_size=3).map(tuple),
+            "solver_version": TEXT,
+            "demo": st.booleans(),
+            "run_directory": TEXT,
+        }
+    )
+    return Job(spec=spec, config=config.SerializeToString(deterministic=True), **draw(others))
+
+
+@given(jobs())
+def test_a_job_comes_back_as_it_was(job: Job) -> None:
+    assert job_from_message(job_to_message(job), Internals.of(job)) == job
+
+
+@given(jobs())
+def test_bytes_and_message_are_the_same_job(job: Job) -> None:
+    assert job_pb2.Job.FromString(job_to_bytes(job)) == job_to_message(job)
+
+
+@given(TIMES)
+def test_times_come_back_bit_for_bit(time: float) -> None:
+    assert seconds(timestamp(time)) == time
+
+
+@pytest.mark.parametrize("time", [0.0, 0.9999999999, -1.5, 1e-9])
+def test_early_times_stay_valid(time: float) -> None:
+    made = timestamp(time)
+    assert 0 <= made.nanos < 1_000_000_000
+    assert seconds(made) == pytest.approx(time, abs=1e-9)
+
+
+@given(jobs(), TEXT)
+def test_an_event_carries_the_whole_job(job: Job, detail: str) -> None:
+    data = event_to_bytes(7, 1.7e9, EventType.JOB_STARTED, job=job_to_bytes(job), principal="a@uds", detail=detail)
+    event = event_pb2.Event.FromString(data)
+    assert event.job == job_to_message(job)
+    assert (event.revision, event.type, event.principal) == (7, event_pb2.EVENT_TYPE_JOB_STARTED, "a@uds")
+    assert (seconds(event.time), event.detail) == (1.7e9, detail)
+
+
+def test_an_event_of_the_service_has_no_job() -> None:
+    old, new = Limits(max_cores=1), Limits(max_cores=2)
+    event = event_pb2.Event.FromString(event_to_bytes(1, 1.7e9, EventType.LIMITS_UPDATED, limits=new, old_limits=old))
+    assert not event.HasField("job")
+    assert (event.limits.max_cores, event.old_limits.max_cores) == (2, 1)
+
+
+@given(st.integers(1, 2**28), st.integers(0, 300))
+def test_embedding_is_what_protobuf_writes(number: int, size: int) -> None:
+    payload = b"x" * size
+    data = embedded(number, payload)
+    assert data.endswith(payload)
+    key = number << 3 | 2
+    assert data[: len(data) - size] == _varint(key) + _varint(size)
+
+
+def _varint(value: int) -> bytes:
+    groups = [value >> shift & 0x7F for shift in range(0, max(1, value.bit_length()), 7)]
+    return bytes([group | 0x80 for group in groups[:-1]] + [groups[-1]])
+
+
+USERS = st.builds(UserLimits, max_running_jobs=NATURAL, max_cores=NATURAL, max_priority=st.none() | INT32)
+LIMITS = st.builds(
+    Limits,
+    max_concurrent_jobs=NATURAL,
+    max_cores=NATURAL,
+    max_memory_mib=NATURAL,
+    max_cluster_jobs=NATURAL,
+    licenses=st.dictionaries(TEXT, NATURAL, max_size=3),
+    max_cpu_percent=st.floats(0, 100),
+    min_memory_gb=st.floats(0, 1e6),
+    min_disk_gb=st.floats(0, 1e6),
+    default_user=USERS,
+    users=st.dictionaries(TEXT, USERS, max_size=3),
+)
+
+
+@given(LIMITS)
+def test_limits_come_back_as_they_were(limits: Limits) -> None:
+    assert limits_from_message(limits_to_message(limits)) == limits
+
+
+def test_what_a_configuration_does_not_say_has_the_documented_defaults() -> None:
+    config = job_config_pb2.JobConfig(project_path="/p.aedt")
+    config.retry.max_attempts = 3
+    spec = spec_from_config(config, project_path="/p.aedt", project_key="/p", executor="local", cores=1, memory_mib=0)
+    assert spec.retry == RetryPolicy(max_attempts=3)
+    assert (spec.cancel_grace, spec.wall_clock_limit) == (30.0, None)

@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from edbjobs.v1 import event_pb2, jobs_messages_pb2
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.states import EventType, State
+from edbjobs_server.events import EventLog, log, ring
+from edbjobs_server.events.ring import Ring
+from edbjobs_server.store import Store, Transaction, retention
+from support.store_jobs import config_of, new_job
+
+Request = jobs_messages_pb2.WatchJobsRequest
+Response = jobs_messages_pb2.WatchJobsResponse
+Filter = jobs_messages_pb2.JobFilter
+
+
+@dataclass
+class Service:
+    """A store and its log, joined as the manager joins them."""
+
+    store: Store
+    log: EventLog
+    watches: list[AsyncIterator[Response]] = field(default_factory=list)
+
+    async def submit(self, number: int = 1, **values: object) -> list[Job]:
+        jobs = [new_job(**values) for _ in range(number)]  # type: ignore[arg-type]
+        return await self.store.write(lambda tx: [tx.insert(job, EventType.JOB_QUEUED) for job in jobs])
+
+    def watch(self, **values: object) -> AsyncIterator[Response]:
+        watch = self.log.watch(Request(**values))  # type: ignore[arg-type]
+        self.watches.append(watch)
+        return watch
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    store = Store.open(tmp_path)
+    made = Service(store, EventLog(store, store.snapshot().revision))
+    store.start(asyncio.get_running_loop(), made.log.publish, lambda snapshot: made.log.reset(snapshot.revision))
+    yield made
+    for watch in made.watches:
+        await watch.aclose()  # type: ignore[attr-defined]
+    await store.close()
+
+
+async def next_of(watch: AsyncIterator[Response]) -> Response:
+    return await asyncio.wait_for(watch.__anext__(), 10)
+
+
+async def until(watch: AsyncIterator[Response], enough: Callable[[list[event_pb2.Event]], bool]) -> list[Response]:
+    """Read until the events so far are enough."""
+    messages: list[Response] = []
+    events: list[event_pb2.Event] = []
+    while not enough(events):
+        messages.append(await next_of(watch))
+        events += messages[-1].events
+    return messages
+
+
+def revisions(messages: list[Response]) -> list[int]:
+    return [event.revision for message in messages for event in message.events]
+
+
+async def test_replay_then_one_mark_then_live(service: Service) -> None:
+    await service.submit(3)
+    watch = service.watch(after_revision=1)
+    replay = await next_of(watch)
+    assert [event.revision for event in replay.events] == [2, 3]
+    assert (replay.revision, replay.store_id, replay.caught_up) == (3, service.store.store_id, False)
+    mark = await next_of(watch)
+    assert (len(mark.events), mark.revision, mark.caught_up) == (0, 3, True)
+    (job,) = await service.submit()
+    live = await next_of(watch)
+    assert [(event.revision, event.job.uid) for event in live.events] == [(4, job.uid)]
+    assert not live.caught_up
+
+
+async def test_without_a_revision_only_what_is_new(service: Service) -> None:
+    await service.submit(3)
+    watch = service.watch()
+    mark = await next_of(watch)
+    assert (mark.caught_up, mark.revision, len(mark.events)) == (True, 3, 0)
+    await service.submit()
+    assert revisions([await next_of(watch)]) == [4]
+
+
+@pytest.mark.parametrize("memory", [3, 8192])
+async def test_every_event_comes_once_and_in_order(
+    service: Service, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    monkeypatch.setattr(ring, "MAX_EVENTS", memory)
+    monkeypatch.setattr(log, "MAX_MESSAGE_EVENTS", 7)
+    watch = service.watch(after_revision=0)
+
+    async def produce() -> None:
+        for number in range(60):
+            await service.submit(1 + number % 4)
+
+    producer = asyncio.ensure_future(produce())
+    total = sum(1 + number % 4 for number in range(60))
+    messages = await until(watch, lambda events: len(events) >= total)
+    await producer
+    assert revisions(messages) == list(range(1, total + 1))
+    assert max(len(message.events) for message in messages) <= 7
+    for message in messages:
+        assert not message.events or message.revision == message.events[-1].revision
+
+
+async def test_a_client_that_resumes_misses_nothing(service: Service) -> None:
+    got: list[int] = []
+    last = 0
+    for _ in range(10):
+        await service.submit(3)
+        watch = service.log.watch(Request(after_revision=last, store_id=service.store.store_id))
+        message = await next_of(watch)
+        got += [event.revision for event in message.events]
+        last = message.revision
+        await watch.aclose()  # type: ignore[attr-defined]
+    assert got == list(range(1, 31))
+
+
+async def test_a_slow_reader_is_served_from_the_store(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring, "MAX_EVENTS", 4)
+    watch = service.watch()
+    assert (await next_of(watch)).caught_up
+    await service.submit(50)
+    for _ in range(3):
+        await service.submit(1)
+    assert revisions(await until(watch, lambda events: len(events) >= 53)) == list(range(1, 54))
+
+
+async def test_a_reader_slower_than_the_log_is_kept_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring, "MAX_EVENTS", 4)
+    await service.submit(1)
+    watch = service.watch(after_revision=0)
+    await next_of(watch)
+    await service.submit(50)
+    await service.store.write(lambda tx: retention.cut_events(tx, max_number=10))
+    with pytest.raises(Refused) as refused:
+        await until(watch, lambda events: len(events) >= 50)
+    assert refused.value.reason == "REVISION_TOO_OLD"
+    assert refused.value.metadata == {"oldest_revision": "41"}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"store_id": "another"}, "OTHER_STORE"),
+        ({"after_revision": 6}, "REVISION_IN_FUTURE"),
+        ({"after_revision": 1}, "REVISION_TOO_OLD"),
+    ],
+)
+async def test_a_watch_that_cannot_be_served_is_refused(
+    service: Service, values: dict[str, object], reason: str
+) -> None:
+    await service.submit(5)
+    await service.store.write(lambda tx: retention.cut_events(tx, max_number=3))
+    with pytest.raises(Refused) as refused:
+        await next_of(service.watch(**values))
+    assert refused.value.reason == reason
+
+
+async def test_zero_is_the_oldest_on_record(service: Service) -> None:
+    await service.submit(5)
+    await service.store.write(lambda tx: retention.cut_events(tx, max_number=3))
+    assert revisions([await next_of(service.watch(after_revision=0))]) == [3, 4, 5]
+    assert revisions([await next_of(service.watch(after_revision=2))]) == [3, 4, 5]
+
+
+async def test_a_revision_that_is_committed_but_not_published_is_no_future(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[object] = []
+    service.store._writer._on_commit = held.append
+    await service.submit(1)
+    watch = service.watch(after_revision=1)
+    mark = await next_of(watch)
+    assert mark.caught_up
+    service.log.publish(held[0])  # type: ignore[arg-type]
+    service.store._writer._on_commit = service.log.publish
+    await service.submit(1)
+    assert revisions([await next_of(watch)]) == [2]
+
+
+async def test_a_filter_leaves_out_and_the_revision_moves_on(service: Service) -> None:
+    watch = service.watch(filter=Filter(user="me"))
+    assert (await next_of(watch)).caught_up
+    await service.submit(3, user="other")
+    (mine,) = await service.submit(1, user="me")
+    message = await next_of(watch)
+    assert [event.job.uid for event in message.events] == [mine.uid]
+    assert message.revision == 4
+    resumed = service.watch(filter=Filter(user="me"), after_revision=0)
+    assert revisions([await next_of(resumed)]) == [4]
+
+
+async def test_a_replay_of_nothing_that_is_wanted_ends_with_the_mark(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "MAX_MESSAGE_EVENTS", 5)
+    await service.submit(33, user="other")
+    mark = await next_of(service.watch(filter=Filter(user="me"), after_revision=0))
+    assert (mark.caught_up, mark.revision, len(mark.events)) == (True, 33, 0)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_service_events_come_on_wish(service: Service, wanted: bool, filtered: bool) -> None:
+    wishes = Filter(user="me") if filtered else Filter()
+    watch = service.watch(include_service_events=wanted, filter=wishes)
+    assert (await next_of(watch)).caught_up
+
+    def change(tx: Transaction) -> None:
+        tx.set_limits(Limits(max_cores=3), "admin@uds")
+        tx.set_paused(True)
+        tx.note(EventType.GATE, "the disk is full")
+        tx.insert(new_job(user="me"), EventType.JOB_QUEUED)
+
+    await service.store.write(change)
+    events = [event for message in await until(watch, bool) for event in message.events]
+    if not wanted:
+        assert [EventType(event.type) for event in events] == [EventType.JOB_QUEUED]
+        return
+    assert [EventType(event.type) for event in events] == [
+        EventType.LIMITS_UPDATED,
+        EventType.QUEUE_PAUSED,
+        EventType.GATE,
+        EventType.JOB_QUEUED,
+    ]
+    assert (events[0].limits.max_cores, events[0].old_limits.max_cores) == (3, 0)
+    assert (events[0].principal, events[2].detail) == ("admin@uds", "the disk is full")
+
+
+async def test_deleting_a_job_is_an_event_with_its_last_state(service: Service) -> None:
+    (job,) = await service.submit()
+    watch = service.watch()
+    await next_of(watch)
+    ended = replace(job, state=State.FAILED, end_time=1.0)
+    await service.store.write(lambda tx: tx.delete(tx.put(ended, EventType.JOB_FAILED), "me@uds"))
+    message = await next_of(watch)
+    deleted = message.events[-1]
+    assert (int(deleted.type), int(deleted.job.state)) == (EventType.JOB_DELETED, State.FAILED)
+    assert deleted.job.revision == deleted.revision == 3
+
+
+async def test_progress_marks_come_while_nothing_happens(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "SHORTEST_PROGRESS", 0.01)
+    monkeypatch.setattr("edbjobs_server.events.wakeup._TICK", 0.01)
+    request = Request(filter=Filter(user="me"))
+    request.progress_interval.FromMilliseconds(20)
+    watch = service.log.watch(request)
+    service.watches.append(watch)
+    assert (await next_of(watch)).caught_up
+    await service.submit(2, user="other")
+    mark = await next_of(watch)
+    assert (len(mark.events), mark.revision, mark.caught_up) == (0, 2, False)
+    assert (await next_of(watch)).revision == 2
+
+
+async def test_watchers_at_one_place_share_one_message(service: Service) -> None:
+    await service.submit(3)
+    first, second = [await next_of(service.watch(after_revision=0)) for _ in range(2)]
+    assert first is second
+    other = await next_of(service.watch(after_revision=0, filter=Filter(names=["nobody"])))
+    assert len(other.events) == 0
+
+
+async def test_closing_ends_every_watch(service: Service) -> None:
+    waiting = [asyncio.ensure_future(next_of(service.watch())) for _ in range(3)]
+    assert all(message.caught_up for message in await asyncio.gather(*waiting))
+    waiting = [asyncio.ensure_future(next_of(watch)) for watch in service.watches]
+    await asyncio.sleep(0)
+    service.log.close()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [getattr(result, "reason", None) for result in results] == ["DRAINING"] * 3
+    with pytest.raises(Refused):
+        await next_of(service.watch())
+
+
+async def test_a_watcher_that_goes_leaves_nothing_behind(service: Service) -> None:
+    watches = [service.watch() for _ in range(20)]
+    for watch in watches:
+        assert (await next_of(watch)).caught_up
+    waiting = [asyncio.ensure_future(next_of(watch)) for watch in watches]
+    deadline = asyncio.get_running_loop().time() + 10
+    while len(service.log._wakeup._waiting) < 20:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    gc.collect()
+    assert len(service.log._wakeup._waiting) == 0
+
+
+async def test_after_a_failed_commit_watchers_read_what_is_on_disk(service: Service) -> None:
+    """The commit was reported as failed and yet is there: its events come all the same."""
+    watch = service.watch()
+    assert (await next_of(watch)).caught_up
+    service.store._writer._on_commit = lambda batch: None
+    await service.submit(2)
+    service.log.reset(2)
+    service.store._writer._on_commit = service.log.publish
+    assert revisions([await next_of(watch)]) == [1, 2]
+    await service.submit(1)
+    assert revisions([await next_of(watch)]) == [3]
+
+
+async def test_a_thousand_watchers_get_everything_without_a_stall(service: Service) -> None:
+    number, events = 1_000, 400
+
+    async def follow() -> int:
+        seen = 0
+        async for message in service.log.messages(Request(after_revision=0)):
+            for event in message.parsed.events:
+                assert event.revision == seen + 1
+                seen = event.revision
+            if seen == events:
+                break
+        return seen
+
+    tasks = [asyncio.ensure_future(follow()) for _ in range(number)]
+    for _ in range(events // 8):
+        await asyncio.gather(*[service.submit(1) for _ in range(8)])
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 60) == [events] * number
+
+
+async def test_large_events_are_spread_over_messages(service: Service) -> None:
+    config = config_of(environment={"ANS_X": "x" * 400_000})
+    await service.submit(5, config=config)
+    messages = await until(service.watch(after_revision=0), lambda events: len(events) == 5)
+    assert [len(message.events) for message in messages] == [2, 2, 1]
+
+
+def test_the_ring_is_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring, "MAX_EVENTS", 8)
+    monkeypatch.setattr(ring, "MAX_BYTES", 1_000)
+    small = Ring(0)
+    small.append((number, b"x") for number in range(1, 10))
+    assert (small.floor, small.head) == (3, 9)
+    assert [entry.revision for entry in small.after(7, 10, 100)] == [8, 9]
+    assert [entry.revision for entry in small.after(4, 2, 100)] == [5, 6]
+    small.append([(10, b"x" * 2_000)])
+    assert (small.floor, small.head) == (10, 10)
+    small.append([(15, b"x")])
+    assert (small.floor, small.head) == (14, 15)

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edbjobs.v1 import jobs_messages_pb2
+from edbjobs.v1.job_state_pb2 import JobState
+from edbjobs_server.codec import job_to_message, timestamp
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.states import EventType, State
+from edbjobs_server.store import pages
+from edbjobs_server.store.database import open_checked
+from edbjobs_server.store.filters import JobMatcher, labels_text, project_of, where
+from edbjobs_server.store.reader import Reader
+from edbjobs_server.store.state import read_state
+from edbjobs_server.store.transaction import Transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.store_jobs import config_of, new_job
+
+Filter = jobs_messages_pb2.JobFilter
+EVERYTHING = Filter()
+
+
+def by_states(*states: int, **others: Any) -> Filter:
+    wanted = Filter(**others)
+    wanted.states.extend(map(JobState.ValueType, states))
+    return wanted
+
+
+def insert(sql: sqlite3.Connection, jobs: Sequence[Job]) -> list[Job]:
+    sql.execute("BEGIN IMMEDIATE")
+    tx = Transaction(sql, read_state_in(sql), 1.7e9)
+    made = [tx.insert(job, EventType.JOB_QUEUED) for job in jobs]
+    tx.flush()
+    sql.execute("COMMIT")
+    return made
+
+
+def read_state_in(sql: sqlite3.Connection) -> Any:
+    sql.execute("COMMIT")
+    state = read_state(sql)
+    sql.execute("BEGIN IMMEDIATE")
+    return state
+
+
+def all_pages(reader: Reader, wanted: Filter, size: int, newest_first: bool = False) -> list[str]:
+    found: list[str] = []
+    token = ""
+    for _ in range(10_000):
+        page = reader.page(wanted, token, size, newest_first)
+        assert len(page.jobs) <= size
+        found += [job.uid for job in page.jobs]
+        token = page.next_token
+        if not token:
+            return found
+    raise AssertionError("the pages do not end")
+
+
+@pytest.fixture
+def sql(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    connection = open_checked(tmp_path / "store.db")
+    connection.execute("PRAGMA synchronous = OFF")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def reader(sql: sqlite3.Connection) -> Reader:
+    return Reader(sql, "store")
+
+
+WORDS = st.sampled_from(["", "a", "b", 'a"', "a, b", "ä\n[", "['a', 'b']"])
+LABELS = st.dictionaries(st.sampled_from(["k", "l", 'k"']), WORDS, max_size=2)
+PROJECTS = st.sampled_from(["/p/x.aedb", "/p/x.aedt", "/p/./x.AEDTZ", "/p/x", "/p/y.aedb", "/q/../p/y.aedb"])
+TIMES = st.integers(0, 6).map(lambda number: 1.7e9 + number)
+JOBS = st.builds(
+    lambda state, user, batch, labels, project, created, id: new_job(
+        config_of(project_path=project, batch=batch, labels=labels),
+        state=state,
+        user=user,
+        create_time=created,
+        end_time=created + 1 if state.terminal else None,
+        **({"id": id} if state.terminal else {}),
+    ),
+    st.sampled_from(State),
+    WORDS,
+    WORDS,
+    LABELS,
+    PROJECTS,
+    TIMES,
+    st.sampled_from(["x", "y"]),
+)
+FILTERS = st.builds(
+    Filter,
+    states=st.lists(st.sampled_from([int(state) for state in State]), max_size=3),
+    user=WORDS,
+    batch=WORDS,
+    labels=LABELS,
+    project_path=st.just("") | PROJECTS,
+    created_after=st.none() | TIMES.map(timestamp),
+    created_before=st.none() | TIMES.map(timestamp),
+    names=st.lists(st.sampled_from(["x", "y", "z"]), max_size=2),
+)
+
+
+@given(st.lists(JOBS, max_size=25), st.lists(FILTERS, min_size=1, max_size=8), st.integers(1, 7), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pages_and_matcher_find_the_same(
+    tmp_path_factory: pytest.TempPathFactory,
+    jobs: list[Job],
+    filters: list[Filter],
+    size: int,
+    newest_first: bool,
+) -> None:
+    connection = open_checked(tmp_path_factory.mktemp("pages") / "store.db")
+    try:
+        made = insert(connection, jobs)
+        for wanted in filters:
+            if made and wanted.names:
+                wanted.names.append(made[0].uid)
+            matches = JobMatcher(wanted)
+            expected = [job.uid for job in made if matches(job_to_message(job))]
+            found = all_pages(Reader(connection, "store"), wanted, size, newest_first)
+            assert found == (expected[::-1] if newest_first else expected), wanted
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Filter(user="rare"),
+        by_states(2, 5, user="rare"),
+        by_states(2, 5, labels={"k": "rare"}),
+        Filter(labels={"k": "rare"}),
+        Filter(created_after=timestamp(1.7e9 + 90), created_before=timestamp(1.7e9 + 110)),
+        Filter(created_after=timestamp(1.7e9), labels={"k": "rare"}),
+    ],
+    ids=str,
+)
+def test_a_bounded_scan_misses_nothing(
+    sql: sqlite3.Connection, reader: Reader, monkeypatch: pytest.MonkeyPatch, wanted: Filter, newest_first: bool
+) -> None:
+    monkeypatch.setattr(pages, "MAX_SCAN", 7)
+    rare = {3, 50, 51, 99, 100, 101, 199}
+    made = insert(
+        sql,
+        [
+            new_job(
+                config_of(labels={"k": "rare"} if number in rare else {}),
+                user="rare" if number in rare else "often",
+                state=State.COMPLETED if number % 3 == 0 else State.QUEUED,
+                end_time=1.0,
+                create_time=1.7e9 + (number * 37) % 200,
+            )
+            for number in range(200)
+        ],
+    )
+    matches = JobMatcher(wanted)
+    expected = [job.uid for job in made if matches(job_to_message(job))]
+    assert expected
+    assert all_pages(reader, wanted, 3, newest_first) == (expected[::-1] if newest_first else expected)
+
+
+def test_a_scan_that_finds_nothing_goes_on_on_the_next_page(
+    sql: sqlite3.Connection, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "MAX_SCAN", 10)
+    insert(sql, [new_job() for _ in range(30)])
+    page = reader.page(Filter(labels={"no": "such"}))
+    assert page.jobs == []
+    assert page.next_token
+
+
+def test_jobs_accepted_meanwhile_come_last_and_the_revision_stays(sql: sqlite3.Connection, reader: Reader) -> None:
+    made = insert(sql, [new_job() for _ in range(4)])
+    first = reader.page(EVERYTHING, size=3)
+    later = insert(sql, [new_job()])
+    second = reader.page(EVERYTHING, first.next_token, 3)
+    assert [job.uid for job in first.jobs + second.jobs] == [job.uid for job in made + later]
+    assert (first.revision, second.revision) == (4, 4)
+
+
+def test_total_is_told_without_filter_and_by_state(sql: sqlite3.Connection, reader: Reader) -> None:
+    made = insert(sql, [new_job() for _ in range(5)])
+    sql.execute("BEGIN IMMEDIATE")
+    tx = Transaction(sql, read_state_in(sql), 1.7e9)
+    tx.put(replace(made[0], state=State.FAILED, end_time=1.0), EventType.JOB_FAILED)
+    tx.delete(made[1])
+    tx.flush()
+    sql.execute("COMMIT")
+    assert reader.page(EVERYTHING, size=1).total == 4
+    assert reader.page(by_states(State.FAILED, State.FAILED)).total == 1
+    assert reader.page(by_states(State.QUEUED, 99)).total == 3
+    assert reader.page(Filter(user="a")).total is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_000, 5_000])
+def test_page_size_is_bounded(sql: sqlite3.Connection, reader: Reader, size: int) -> None:
+    insert(sql, [new_job() for _ in range(1_100)])
+    assert len(reader.page(EVERYTHING, size=size).jobs) == {0: 50, 5_000: 1_000}.get(size, size)
+
+
+def test_a_page_is_cut_before_it_is_too_large_for_a_message(sql: sqlite3.Connection, reader: Reader) -> None:
+    made = insert(sql, [new_job(config_of(environment={"ANS_X": "x" * 1_000_000})) for _ in range(5)])
+    page = reader.page(EVERYTHING)
+    assert len(page.jobs) == 3
+    assert sum(job.ByteSize() for job in page.jobs) <= pages.MAX_BYTES
+    assert all_pages(reader, EVERYTHING, 5) == [job.uid for job in made]
+    assert len(reader.page(EVERYTHING, omit_config=True).jobs) == 5
+
+
+def test_one_job_too_large_for_a_page_is_still_given(sql: sqlite3.Connection, reader: Reader) -> None:
+    insert(sql, [new_job(config_of(environment={"ANS_X": "x" * 4_000_000})) for _ in range(2)])
+    assert len(reader.page(EVERYTHING).jobs) == 1
+
+
+def test_config_is_left_out_on_wish(sql: sqlite3.Connection, reader: Reader) -> None:
+    (made,) = insert(sql, [new_job()])
+    (job,) = reader.page(EVERYTHING, omit_config=True).jobs
+    expected = job_to_message(made)
+    expected.ClearField("config")
+    assert job == expected
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"),
+        lambda token: token[:-4],
+        lambda token: "BBBB" + token[4:],
+        lambda token: "x",
+        lambda token: "ünïcode",
+        lambda token: "=" * 8,
+        lambda token: "%%%%",
+    ],
+)
+def test_a_token_that_was_tampered_with_is_refused(sql: sqlite3.Connection, reader: Reader, spoil: Any) -> None:
+    insert(sql, [new_job() for _ in range(2)])
+    token = reader.page(EVERYTHING, size=1).next_token
+    assert reader.page(EVERYTHING, token, 1).jobs
+    with pytest.raises(Refused, match="begin again without a token") as refused:
+        reader.page(EVERYTHING, spoil(token), 1)
+    assert refused.value.reason == "INVALID_PAGE_TOKEN"
+
+
+def test_a_token_counts_for_its_own_filter_order_and_store_only(sql: sqlite3.Connection, reader: Reader) -> None:
+    insert(sql, [new_job() for _ in range(2)])
+    token = reader.page(EVERYTHING, size=1).next_token
+    with pytest.raises(Refused):
+        reader.page(Filter(user="a"), token)
+    with pytest.raises(Refused):
+        reader.page(EVERYTHING, token, newest_first=True)
+    with pytest.raises(Refused):
+        Reader(sql, "another").page(EVERYTHING, token)
+
+
+def test_pages_of_many_jobs_use_an_index(sql: sqlite3.Connection) -> None:
+    """No plan may sort, or go through all jobs for what an index serves."""
+    for wanted, index in (
+        (Filter(user="a"), "jobs_user"),
+        (by_states(2, user="a"), "jobs_user"),
+        (Filter(batch="b", user="a"), "jobs_batch"),
+        (Filter(project_path="/p", batch="b"), "jobs_project"),
+        (by_states(2), "jobs_state"),
+    ):
+        found = where(wanted)
+        conditions = [found.drivers[0], *found.rest]
+        text = " AND ".join(condition.text for condition in conditions)
+        values = [value for condition in conditions for value in condition.values]
+        plan = sql.execute(
+            f"EXPLAIN QUERY PLAN SELECT seq, job FROM jobs WHERE {text} AND seq > 5 ORDER BY seq", values
+        )
+        (detail,) = [row[3] for row in plan]
+        assert f"USING INDEX {index} " in detail, detail
+
+
+def test_a_page_of_many_jobs_takes_little_time(sql: sqlite3.Connection, reader: Reader) -> None:
+    made = insert(sql, [new_job(user=f"user{number % 7}") for number in range(20_000)])
+    start = time.perf_counter()
+    token = reader.page(EVERYTHING, size=100, newest_first=True).next_token
+    page = reader.page(EVERYTHING, token, 100, newest_first=True)
+    assert time.perf_counter() - start < 0.1
+    assert page.jobs[-1].uid == made[-200].uid
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/p/x.aedb", "/p/x"),
+        ("/p/x.aedb/", "/p/x"),
+        ("/p//./x.AEDT", "/p/x"),
+        ("/p/x.aedtz", "/p/x"),
+        ("/p/x.txt", "/p/x.txt"),
+        ("/p.aedb/x", "/p.aedb/x"),
+        ("C:\\p\\.\\x.aedb", "C:\\p\\x"),
+        ("", ""),
+    ],
+)
+def test_a_project_is_one_whatever_its_suffix(path: str, expected: str) -> None:
+    assert project_of(path) == expected
+
+
+@given(LABELS, st.tuples(st.sampled_from(["k", "l", 'k"']), WORDS))
+def test_a_label_is_found_as_text_only_if_it_is_there(labels: dict[str, str], pair: tuple[str, str]) -> None:
+    assert (labels_text([pair]) in labels_text(labels.items())) == (labels.get(pair[0]) == pair[1])

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edbjobs_server.core.states import EventType, Evidence, Reason, State
+from edbjobs_server.executors.local import record
+from edbjobs_server.store import StoreError
+from edbjobs_server.store.folder import Lock
+from edbjobs_server.store.rebuild import rebuild
+from support.store_jobs import config_of, new_job, started_store
+
+CONFIG = config_of(project_path="/p/x.aedb", cores=3, memory_mib=5, labels={"k": "v"}, batch="b")
+INFO = {
+    "id": "mine",
+    "user": "me",
+    "project": "/p/x.aedb",
+    "priority": "4",
+    "create_time": "1700000000.5",
+    "config": CONFIG.SerializeToString(deterministic=True).hex(),
+}
+END = {"t": "end", "code": None, "signal": None, "time": 30.0, "cpu": 1.5, "rss": 9, "message": ""}
+START = {"t": "start", "pid": 77, "ticks": 1, "time": 20.0}
+
+
+def write_run(
+    runs: Path,
+    seq: int,
+    attempt: int,
+    lines: list[Mapping[str, Any]],
+    info: Mapping[str, str] = INFO,
+    kind: str = "run",
+) -> Path:
+    folder = runs / f"{seq // 1000:06d}" / f"{seq}.{attempt}"
+    facts = {
+        "kind": kind,
+        "host": "h",
+        "boot": "b-1",
+        "pidns": "",
+        "pid": 5,
+        "ticks": 6,
+        "seq": seq,
+        "uid": f"u{seq}",
+        "attempt": attempt,
+        "keep": [],
+        "info": dict(info),
+    }
+    file = record.claim(str(folder), facts)
+    assert file is not None
+    for line in lines:
+        record.append(file, line)
+    os.close(file)
+    return folder
+
+
+async def test_an_open_run_stays_open_to_be_taken_over(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs", 1234, 2, [START, {"t": "cancel", "grace": 7, "time": 25.0}])
+    write_run(tmp_path / "runs", 1234, 1, [START, {**END, "ending": "signalled", "signal": 11}])
+    report = rebuild(tmp_path / "state", tmp_path / "runs")
+    assert (report.jobs, report.live, report.damaged, report.kept) == (1, 1, (), "")
+    async with started_store(tmp_path / "state") as (store, _):
+        (job,) = store.snapshot().jobs
+        assert (job.uid, job.seq, job.id, job.user, job.priority) == ("u1234", 1234, "mine", "me", 4)
+        assert (job.state, job.create_time, job.start_time) == (State.RUNNING, 1700000000.5, 20.0)
+        assert (job.cancel_time, job.cancel_grace, job.run_directory) == (25.0, 7.0, str(folder))
+        assert (job.spec.cores, job.spec.memory_mib, job.spec.batch) == (3, 5, "b")
+        assert (job.spec.labels, job.spec.project_key) == ((("k", "v"),), "/p/x")
+        first, last = job.attempts
+        assert (first.reason, first.signal, first.end_time) == (Reason.SIGNAL, 11, 30.0)
+        assert (last.number, last.boot_id, last.pid, last.nodes) == (2, "b-1", 77, ("h",))
+        assert job.open_attempt == last
+        assert (await store.write(lambda tx: tx.insert(new_job(), EventType.JOB_QUEUED))).seq == 1235
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "state", "reason", "evidence", "unknown"),
+    [
+        ("exited", 0, State.COMPLETED, Reason.NORMAL, Evidence.EXIT_CODE, False),
+        ("exited", 3, State.FAILED, Reason.EXIT_CODE, Evidence.EXIT_CODE, False),
+        ("signalled", None, State.FAILED, Reason.SIGNAL, Evidence.NONE, False),
+        ("cancelled", None, State.CANCELLED, Reason.CANCELLED, Evidence.NONE, False),
+        ("timeout", None, State.FAILED, Reason.TIMEOUT, Evidence.NONE, False),
+        ("start_failed", None, State.FAILED, Reason.START_FAILED, Evidence.NONE, False),
+        ("lost", None, State.FAILED, Reason.LOST, Evidence.NONE, True),
+        ("never_ran", None, State.FAILED, Reason.LOST, Evidence.NONE, True),
+    ],
+)
+async def test_an_ended_run_tells_how_its_job_ended(
+    tmp_path: Path,
+    ending: str,
+    code: int | None,
+    state: State,
+    reason: Reason,
+    evidence: Evidence,
+    unknown: bool,
+) -> None:
+    write_run(tmp_path / "runs", 7, 1, [START, {**END, "ending": ending, "code": code}])
+    assert rebuild(tmp_path / "state", tmp_path / "runs").live == 0
+    async with started_store(tmp_path / "state") as (store, _):
+        job = await store.read(lambda reader: reader.job("mine"))
+        assert job is not None
+        assert (job.state, job.reason, job.evidence, job.outcome_unknown) == (state, reason, evidence, unknown)
+        assert (job.end_time, job.exit_code) == (30.0, code)
+        assert job.message.startswith("rebuilt from the record")
+
+
+async def test_a_run_that_was_claimed_and_not_started_may_still_start(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", 7, 1, [])
+    write_run(tmp_path / "runs", 8, 1, [], kind="void", info={**INFO, "id": "void"})
+    assert rebuild(tmp_path / "state", tmp_path / "runs").live == 1
+    async with started_store(tmp_path / "state") as (store, _):
+        (job,) = store.snapshot().jobs
+        assert (job.state, job.open_attempt is not None) == (State.QUEUED, True)
+        void = await store.read(lambda reader: reader.job("void"))
+        assert void is not None
+        assert (void.state, void.reason, void.outcome_unknown) == (State.FAILED, Reason.LOST, True)
+
+
+async def test_what_tells_too_little_is_named_and_its_number_not_given_again(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    good = write_run(runs, 1, 1, [START])
+    damaged = [
+        write_run(runs, 2, 1, [], info={}),
+        write_run(runs, 3, 1, [], info={**INFO, "config": "zz"}),
+        write_run(runs, 4, 1, [], info={**INFO, "config": "ffff"}),
+        write_run(runs, 5, 1, [{**END, "ending": "something new"}]),
+    ]
+    empty = runs / "000000" / "9.1"
+    empty.mkdir()
+    (empty / "record").write_text("half a li")
+    (runs / "000000" / "notes.txt").write_text("")
+    report = rebuild(tmp_path / "state", runs)
+    assert sorted(report.damaged) == sorted(map(str, [*damaged, empty]))
+    assert report.jobs == 1
+    async with started_store(tmp_path / "state") as (store, _):
+        assert [job.run_directory for job in store.snapshot().jobs] == [str(good)]
+        assert (await store.write(lambda tx: tx.insert(new_job(), EventType.JOB_QUEUED))).seq == 10
+
+
+async def test_two_open_runs_of_one_id_are_both_kept(tmp_path: Path) -> None:
+    for seq in (1, 2):
+        write_run(tmp_path / "runs", seq, 1, [START])
+    assert rebuild(tmp_path / "state", tmp_path / "runs").live == 2
+    async with started_store(tmp_path / "state") as (store, _):
+        assert [job.id for job in store.snapshot().jobs] == ["mine", "mine.2"]
+
+
+async def test_the_old_store_is_kept_and_a_new_one_has_another_identity(tmp_path: Path) -> None:
+    async with started_store(tmp_path) as (old, _):
+        with pytest.raises(StoreError, match="in use"):
+            rebuild(tmp_path, tmp_path / "runs")
+    report = rebuild(tmp_path, tmp_path / "runs")
+    assert report.jobs == 0
+    assert (await asyncio.to_thread(Path(report.kept).stat)).st_size > 0
+    async with started_store(tmp_path) as (new, _):
+        assert new.store_id != old.store_id
+
+
+async def test_a_rebuild_lets_a_service_with_a_corrupt_store_start_again(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"no store" * 1000)
+    with pytest.raises(StoreError, match="rebuild"):
+        async with started_store(tmp_path):
+            pass
+    write_run(tmp_path / "runs", 1, 1, [START])
+    rebuild(tmp_path, tmp_path / "runs")
+    async with started_store(tmp_path) as (store, _):
+        assert len(store.snapshot().jobs) == 1
+    Lock(tmp_path / "lock").release()
