@@ -342,8 +342,10 @@ class Runs:
             removed = project.remove_own_lock(Path(job.spec.project_path), ended.start_time)
             note = f"removed {removed}, which this run left" if removed else ""
         outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
-        if ended.ending is Ending.CANCELLED and job.cancel_time is None:
-            # Nobody has asked for it: the only other thing that ends runs is the limit of the wait for a licence.
+        config = config_of(job)
+        waited = config.wait_for_license and config.license_wait_limit is not None
+        if ended.ending is Ending.CANCELLED and job.cancel_time is None and waited:
+            # Nobody is on record as having asked for it: the limit of the wait for a licence has ended it.
             outcome = replace(outcome, state=State.FAILED, reason=Reason.LICENSE, message=_NO_LICENSE)
         return outcome, note
 
