@@ -21,7 +21,7 @@ from edbjobs_server.executors.base import (
     RunUnkillable,
     RunUpdate,
 )
-from edbjobs_server.executors.local import channel, judge, orphans, processes, record
+from edbjobs_server.executors.local import channel, judge, orphans, processes, record, verdict
 
 assert sys.platform != "win32"
 
@@ -78,7 +78,7 @@ class LocalExecutor:
         self._root = runs_root.absolute()
         self._linger = linger
         self._unkillable_after = unkillable_after
-        self._here = processes.Here()
+        self._here = processes.here()
         self._runs: dict[str, _Run] = {}
         self._listener: Listener | None = None
         self._channel: channel.Channel | None = None
@@ -202,7 +202,7 @@ class LocalExecutor:
             "attempt": spec.key.attempt,
             "argv": list(spec.argv),
             "cwd": spec.cwd,
-            "env": {**spec.env, processes.MARK: judge.mark(spec.key)},
+            "env": {**spec.env, processes.MARK: verdict.mark(spec.key)},
             "keep": list(spec.keep),
             "info": dict(spec.info),
             "limit": spec.wall_clock_limit,
@@ -249,13 +249,13 @@ class LocalExecutor:
 
     async def _conclude(self, run: _Run, found: record.Record) -> None:
         self._tell(run, found)
-        if found.end is None and judge.sight(found, self._here) is judge.Sight.ELSEWHERE:
+        if found.end is None and verdict.sight(found, self._here) is verdict.Sight.ELSEWHERE:
             _log.warning("a run is not visible from here, it is left alone: %s: %s", run.folder, found.claim)
             run.looked.set()
             return
         if judge.may_have_left(found, self._here):
             await self._follow_orphans(run, found)
-        end = judge.ended(run.key, found, self._here)
+        end = verdict.ended(run.key, found, self._here)
         if found.void and run.failure:
             end = RunEnded(run.key, Ending.START_FAILED, end.time, message=run.failure)
         del self._runs[run.key.folder]
@@ -282,7 +282,7 @@ class LocalExecutor:
             _log.warning("a cancel could not be passed on: %s: %s", run.folder, error)
 
     def _tell(self, run: _Run, found: record.Record) -> None:
-        update = judge.started(run.key, found, self._here)
+        update = verdict.started(run.key, found, self._here)
         if update is not None and not run.started:
             run.started = True
             self._emit(update)

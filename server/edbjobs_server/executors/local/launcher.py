@@ -60,7 +60,7 @@ class Launcher:
     def __init__(self, channel: socket.socket, notify: int) -> None:
         self._channel: socket.socket | None = channel
         self._notify = notify
-        self._here = processes.Here().facts()
+        self._here = processes.here().facts()
         self._received = bytearray()
         self._supervisors: dict[int, int] = {}  # pidfd: pid
         self._poller = select.poll()

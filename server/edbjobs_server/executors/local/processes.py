@@ -13,6 +13,8 @@ import select
 import signal
 import sys
 
+from edbjobs_server.executors.local import record
+
 assert sys.platform != "win32"
 
 TYPE_CHECKING = False
@@ -41,19 +43,9 @@ class Process:
         self.ticks = int(fields[19])
 
 
-class Here:
-    """Where this process lives: what pids in a record must agree with to mean anything."""
-
-    __slots__ = ("boot", "host", "pidns")
-
-    def __init__(self) -> None:
-        self.host = os.uname().nodename
-        self.boot = boot_id()
-        self.pidns = os.readlink("/proc/self/ns/pid")
-
-    def facts(self) -> dict[str, str]:
-        """Give the fields of a claim."""
-        return {"host": self.host, "boot": self.boot, "pidns": self.pidns}
+def here() -> record.Here:
+    """Say where this process lives."""
+    return record.Here(os.uname().nodename, boot_id(), os.readlink("/proc/self/ns/pid"))
 
 
 def boot_id() -> str:

@@ -75,6 +75,21 @@ _FIELDS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 }
 
 
+class Here:
+    """Where a process lives: what the pids in a record must agree with to mean anything to it."""
+
+    __slots__ = ("boot", "host", "pidns")
+
+    def __init__(self, host: str, boot: str, pidns: str) -> None:
+        self.host = host
+        self.boot = boot
+        self.pidns = pidns
+
+    def facts(self) -> dict[str, str]:
+        """Give the fields of a claim."""
+        return {"host": self.host, "boot": self.boot, "pidns": self.pidns}
+
+
 class Record:
     """What a record says: each line as a dict, or None.
 
