@@ -188,6 +188,7 @@ def test_passing_over_plain_profile_changes_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(LogReader, "_says_nothing", lambda self, raw: False)
     assert quick == read_all()
     assert quick[0].setups["S1"].adaptive_pass == 4
+    assert quick[0].setups["S1"].converged is False
     assert list(quick[0].setups) == ["S1", "S2"]
 
 
@@ -203,6 +204,8 @@ def test_memory_is_bounded() -> None:
     for _ in range(200):
         reader.feed(b"a line of a message that never ends\n" * 1000)
     assert len(reader._message) < 2 * log_module.MESSAGE_LIMIT
+    reader.feed(b"[error] Project:p, " + b"x" * 500_000 + b"\n")
+    assert len(reader._message) <= log_module.LINE_LIMIT
     for number in range(12_000):
         reader.feed(f"[info] Project:p, S{number} : [PROFILE] x {STAMP}\n".encode())
     assert len(reader.segment.setups) == 10_000
@@ -219,6 +222,9 @@ def test_the_middle_of_a_huge_log_is_skipped(tmp_path: Path, monkeypatch: pytest
     assert found.begun
     assert found.setups["S1"].normal
     assert found.fatal is None
+    path.write_text("[info] x\n" * 2000 + f"{START}\n{NORMAL}\n")
+    assert read_log(path).skipped
+    assert read_log(path).setups["S1"].normal
 
 
 def test_twelve_hour_clock() -> None:

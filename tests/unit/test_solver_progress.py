@@ -58,6 +58,7 @@ def test_several_setups_share_the_whole() -> None:
     two = (Setup("d", "S1", "", 10, 0.01), Setup("d", "S2", "", 10, 0.01))
     done = line("S1", "Solution Process : Stop Time: x, Status: Normal Completion")
     assert after(done, two).fraction == pytest.approx(0.5)
+    assert (after(done, ()).fraction, after(done, ()).phase) == (None, "done")
     assert after(done + converge(5, "N/A", "S2") + line("S2", "Adaptive Pass 6 : F"), two).fraction == pytest.approx(
         0.675
     )
@@ -82,12 +83,13 @@ def test_a_log_that_is_cut_or_replaced_is_read_anew(tmp_path: Path) -> None:
     path.write_text(START + converge(1, "N/A") + converge(2, "0.5"))
     follower = LogFollower(path)
     assert follower.poll().setups["S1"].passes_done == 2
-    path.write_text(START)
-    assert follower.poll().setups == {}
+    path.write_text(START + converge(3, "0.4"))
+    assert follower.poll().setups["S1"].passes_done == 3
     other = tmp_path / "b.log"
-    other.write_text(START + converge(7, "0.1") * 9)
+    other.write_text(START + converge(7, "0.1", "S2") * 9)
+    assert other.stat().st_size > path.stat().st_size
     other.replace(path)
-    assert follower.poll().setups["S1"].passes_done == 7
+    assert {name: setup.passes_done for name, setup in follower.poll().setups.items()} == {"S2": 7}
 
 
 def test_a_poll_reads_a_bounded_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,15 @@ def test_only_a_lock_of_our_own_run_is_removed(aedt: Path) -> None:
     assert project.remove_own_lock(aedt, 0) is None
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a file away")
+def test_a_lock_of_another_account_is_never_removed(aedt: Path) -> None:
+    lock = Path(f"{aedt}.lock")
+    lock.touch()
+    os.chown(lock, NOBODY, NOBODY)
+    assert project.remove_own_lock(aedt, 0) is None
+    assert lock.exists()
+
+
 def test_whole_second_file_times_are_compared_in_seconds(aedt: Path) -> None:
     lock = Path(f"{aedt}.lock")
     lock.touch()

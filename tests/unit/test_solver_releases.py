@@ -32,12 +32,14 @@ def install(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def environ(tmp_path: Path, install: dict[str, Path]) -> dict[str, str]:
+    link = tmp_path / "newest"
+    link.symlink_to(tmp_path / "ansys_inc/v252")
     return {
         "ANSYSEM_ROOT252": str(install["252"].parent),
         "ANSYSEM_ROOT242": str(install["242"].parent),
         "AWP_ROOT251": str(tmp_path / "suite/v251"),
         "AWP_ROOT231": str(tmp_path / "suite/v231"),
-        "AWP_ROOT252": str(tmp_path / "ansys_inc/v252"),
+        "AWP_ROOT252": str(link),
         "ANSYSEMSV_ROOT252": str(install["SV"].parent),
         "ANSYSEM_ROOT999": str(tmp_path / "removed"),
         "ANSYSEM_ROOT222": "",

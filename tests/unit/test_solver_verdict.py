@@ -89,6 +89,7 @@ def failed(reason: Reason, evidence: Evidence = Evidence.SOLVER_LOG) -> tuple[St
         ([STOP], {}, failed(Reason.NOTHING_SOLVED)),
         ([S1, STOP], {"design_name": "d", "setup_name": "S2"}, failed(Reason.NOTHING_SOLVED)),
         ([S1], {"design_name": "d", "setup_name": "S2"}, failed(Reason.UNVERIFIED)),
+        ([S1, MESSAGE, STOP], {"design_name": "d", "setup_name": "S2"}, failed(Reason.NOTHING_SOLVED)),
         ([LICENSE, STOP], {}, failed(Reason.LICENSE)),
         ([CRASH, STOP], {}, failed(Reason.SOLVER_ERROR)),
         ([ABORT, STOP], {}, failed(Reason.SOLVER_ERROR)),
@@ -205,6 +206,10 @@ def test_printed_with_monitor_is_as_good_as_the_log(run: Run) -> None:
     assert verdict.log_path.name == "stdout"
     assert run(None, stdout=f"Starting Batch Run: x\n{PASS}\n").reason is Reason.UNVERIFIED
     assert run(None, stdout="FlexNet Licensing error:-5\n").reason is Reason.LICENSE
+
+
+def test_where_there_is_a_log_the_output_adds_nothing_to_exit_code_0(run: Run) -> None:
+    assert summary(run([S1, STOP], stdout="FlexNet Licensing error:-5\n")) == PROVEN
 
 
 def test_missing_output_is_no_hindrance(run: Run) -> None:

@@ -36,10 +36,7 @@ _OWN = (
     "LISTEN_FDNAMES",
     "WATCHDOG_*",
 )
-_SECRET = re.compile(
-    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|JWT|APIKEY|(^|_)(KEY|KEYS|PWD_HASH)$|_KEY_ID$|PRIVATE_?KEY"
-)
-_NO_SECRET = ("*_LICENSE_FILE", "ANSYSLI_*")  # say where the licence server is; without them a solve hangs silently
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|JWT|APIKEY|(^|_)KEYS?$|_KEY_ID$|PRIVATE_?KEY")
 
 
 def environment(
@@ -116,4 +113,4 @@ def _what_is_wrong(name: str, value: str, allow: Sequence[str]) -> str:
 def _withheld(name: str) -> bool:
     if any(fnmatchcase(name, pattern) for pattern in _OWN):
         return True
-    return bool(_SECRET.search(name)) and not any(fnmatchcase(name, pattern) for pattern in _NO_SECRET)
+    return _SECRET.search(name) is not None
