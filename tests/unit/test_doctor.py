@@ -232,9 +232,14 @@ def test_project_roots(state: Path, tmp_path: Path) -> None:
     assert [check.status for check in found] == ["ok", "warn"]
 
 
-def test_rebuild_makes_a_store(state: Path) -> None:
+def test_rebuild_makes_a_store_but_replaces_none_that_is_whole(state: Path) -> None:
+    assert doctor.rebuild(settings(state)).jobs == 0
+    assert "whole" in one(service.store(settings(state))).text
+    with pytest.raises(doctor.StoreError, match="is whole"):
+        doctor.rebuild(settings(state))
+    (state / FILE).write_bytes(b"no store at all" * 1000)
     report = doctor.rebuild(settings(state))
-    assert report.jobs == 0
+    assert Path(report.kept).read_bytes().startswith(b"no store")
     assert "whole" in one(service.store(settings(state))).text
 
 

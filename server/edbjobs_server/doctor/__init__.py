@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from edbjobs_server.doctor import host, service, solver
 from edbjobs_server.doctor.check import Check
 from edbjobs_server.settings import Settings
+from edbjobs_server.store.database import FILE
+from edbjobs_server.store.errors import StoreError
 from edbjobs_server.store.rebuild import RebuildReport
 from edbjobs_server.store.rebuild import rebuild as rebuild_store
 
-__all__ = ["Check", "RebuildReport", "rebuild", "run_checks"]
+__all__ = ["Check", "RebuildReport", "StoreError", "rebuild", "run_checks"]
 
 _CHECKS: dict[str, Callable[[Settings], Iterator[Check]]] = {
     "versions": service.versions,
@@ -65,7 +67,12 @@ def rebuild(settings: Settings) -> RebuildReport:
 
     Raises
     ------
-    edbjobs_server.store.StoreError
-        A service uses the state folder, or it cannot be written.
+    StoreError
+        The store is whole, a service uses the state folder, or it cannot be written.
     """
+    if (settings.state_dir / FILE).exists() and all(found.status == "ok" for found in service.store(settings)):
+        raise StoreError(
+            f"the store in {settings.state_dir} is whole, and knows more than the records of the runs: nothing was "
+            f"changed; to make a new one nevertheless, move {FILE} away first"
+        )
     return rebuild_store(settings.state_dir, settings.state_dir / "runs")

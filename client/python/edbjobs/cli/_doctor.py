@@ -1,4 +1,4 @@
-"""The command `doctor`: prints what the service's own checks find."""
+"""The command `doctor`: prints what the service's own checks find, and has a lost store made anew."""
 
 from __future__ import annotations
 
@@ -11,18 +11,38 @@ from rich.text import Text
 from edbjobs.cli._errors import fail
 from edbjobs.cli._output import show_table, write_json
 
-__all__ = ["run"]
+__all__ = ["load", "rebuild", "run"]
 
 MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
 
-def run(settings: ModuleType, doctor: ModuleType, values: dict[str, Any], config: Path | None, json: bool) -> bool:
-    """Run the checks and print them; True if one failed."""
+def load(settings: ModuleType, values: dict[str, Any], config: Path | None) -> Any:
+    """Load the settings the service would start with."""
     try:
-        loaded = settings.load_settings(values, config)
+        return settings.load_settings(values, config)
     except settings.SettingsError as error:
         fail(str(error))
-    checks = doctor.run_checks(loaded)
+
+
+def rebuild(doctor: ModuleType, settings: Any, json: bool) -> None:
+    """Have a new store made from the records of the runs, and print what became of it."""
+    try:
+        report = doctor.rebuild(settings)
+    except doctor.StoreError as error:
+        fail(str(error))
+    if json:
+        write_json(report)
+        return
+    print(f"{report.jobs} jobs in the new store, {report.live} of them with a run that has not ended on record")
+    if report.kept:
+        print(f"the old store is kept as {report.kept}")
+    for folder in report.damaged:
+        print(f"left out, its record tells too little: {folder}")
+
+
+def run(doctor: ModuleType, settings: Any, network: bool, json: bool) -> bool:
+    """Run the checks and print them; True if one failed."""
+    checks = doctor.run_checks(settings, network=network)
     if json:
         write_json(checks)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -143,12 +143,23 @@ def down(
         print(f"stopped pid {pid}; running solves go on" if pid else "no service of this user is running")
 
 
-def doctor(state_dir: StateDir = None, config: SettingsFile = None, json: o.Json = False) -> None:
+def doctor(
+    state_dir: StateDir = None,
+    config: SettingsFile = None,
+    network: Annotated[bool, typer.Option("--network", help="Connect to the licence servers too.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make a new store from the records of the runs; the old one is kept.")
+    ] = False,
+    json: o.Json = False,
+) -> None:
     """Check AEDT, licences, ports, disk, store and what ends sessions, and say what to do."""
     from edbjobs.cli import _doctor
 
-    values: dict[str, Any] = {} if state_dir is None else {"state_dir": state_dir}
-    if _doctor.run(server_module("settings"), server_module("doctor"), values, config, json):
+    settings, server = server_module("settings"), server_module("doctor")
+    loaded = _doctor.load(settings, {"state_dir": state_dir}, config)
+    if rebuild:
+        _doctor.rebuild(server, loaded, json)
+    elif _doctor.run(server, loaded, network, json):
         raise typer.Exit(FAILED)
 
 
