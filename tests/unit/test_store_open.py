@@ -193,3 +193,14 @@ async def test_the_check_is_only_made_after_an_unclean_stop(tmp_path: Path, monk
     async with started_store(tmp_path):
         pass
     assert len(checks) == 1
+
+
+async def test_a_large_store_is_not_checked_so_that_a_start_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started_store(tmp_path):
+        pass
+    crash(tmp_path)
+    monkeypatch.setattr(database, "CHECK_BYTES", 1)
+    async with started_store(tmp_path):
+        assert "too large to be checked" in caplog.text

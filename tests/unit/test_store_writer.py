@@ -212,3 +212,29 @@ async def test_the_store_recovers_without_a_write(tmp_path: Path, monkeypatch: p
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.01)
         assert [snapshot.revision for snapshot in heard.resets] == [0]
+
+
+async def test_a_read_that_fails_is_told_and_the_next_one_works(tmp_path: Path) -> None:
+    def failing(reader: Reader) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with started_store(tmp_path) as (store, _):
+        for _ in range(4):
+            with pytest.raises(Refused, match="disk I/O error") as refused:
+                await store.read(failing)
+            assert refused.value.reason == "STORE_UNAVAILABLE"
+        assert await store.read(lambda reader: reader.revision()) == 0
+        assert len(store._readers._connections) <= 3
+
+
+async def test_too_many_reads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edbjobs_server.store.reader._MAX_WAITING", 1)
+    async with started_store(tmp_path) as (store, _):
+        go = threading.Event()
+        waiting = asyncio.ensure_future(store.read(lambda reader: go.wait(10)))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            await store.read(lambda reader: None)
+        assert refused.value.reason == "OVERLOADED"
+        go.set()
+        await waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sqlite3
@@ -13,6 +14,8 @@ from edbjobs_server.store.errors import StoreError
 from edbjobs_server.store.queries import QUERIES
 
 FILE = "store.db"
+CHECK_BYTES = 512 * 1024 * 1024
+LOG = logging.getLogger(__name__)
 _ASIDE = ".corrupt-"
 _BUSY_SECONDS = 10.0
 
@@ -69,7 +72,7 @@ def _open(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     try:
         _migrate(connection, path)
-        _check(connection)
+        _check(connection, path)
         connection.execute(QUERIES["set_clean"], (0,))
     except BaseException:
         connection.close()
@@ -144,9 +147,13 @@ def _copy(connection: sqlite3.Connection, path: Path, version: int) -> None:
         target.close()
 
 
-def _check(connection: sqlite3.Connection) -> None:
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Look for damage after an unclean stop; a large file is taken as it is, because a start must be quick."""
     *_, clean = connection.execute(QUERIES["service"]).fetchone()
     if clean:
+        return
+    if path.stat().st_size > CHECK_BYTES:
+        LOG.warning("the last service did not stop in order, and %s is too large to be checked at the start", path)
         return
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":

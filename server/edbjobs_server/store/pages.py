@@ -18,7 +18,7 @@ from edbjobs_server.store.queries import QUERIES
 
 MAX_SIZE = 1_000
 DEFAULT_SIZE = 50
-MAX_SCAN = 20_000
+MAX_SCAN = 5_000
 MAX_BYTES = 3 * 1024 * 1024
 _ROOM_BESIDE = 256  # for what is added to a job when it is answered
 _TOKEN = struct.Struct(">qq")

@@ -155,8 +155,16 @@ class ReaderPool:
         except sqlite3.Error as error:
             if not is_storage_failure(error):
                 raise
-            self._local.connection = None
+            self._let_go()
             raise store_unavailable(str(error)) from error
+
+    def _let_go(self) -> None:
+        """Close a connection that failed; the next read opens a new one."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            self._connections.remove(connection)
+            connection.close()
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
