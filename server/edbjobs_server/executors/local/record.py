@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # the launcher imports this file: every module it loads is co
 FORMAT = 1
 NAME = "record"
 _LARGEST = 2**63
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write another newline
 _FIELDS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "claim": {
         **dict.fromkeys(("format", "pid", "ticks", "seq", "attempt"), int),
@@ -132,7 +133,7 @@ def claim(folder: str, facts: Mapping[str, Any]) -> int | None:
     Returns
     -------
     int or None
-        The record, open for reading and appending; None if another claim stands.
+        The record, open for appending; None if another claim stands.
 
     Raises
     ------
@@ -141,19 +142,18 @@ def claim(folder: str, facts: Mapping[str, Any]) -> int | None:
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     temporary = f"{folder}/.claim.{os.getpid()}.{time.time_ns()}"
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-    record = os.open(temporary, flags, 0o600)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
     try:
-        append(record, {"t": "claim", "format": FORMAT, "time": time.time(), **facts})
+        try:
+            append(file, {"t": "claim", "format": FORMAT, "time": time.time(), **facts})
+        finally:
+            os.close(file)
         os.link(temporary, f"{folder}/{NAME}")
-    except BaseException as error:
-        os.close(record)
-        if isinstance(error, FileExistsError):
-            return None
-        raise
+    except FileExistsError:
+        return None
     finally:
         os.unlink(temporary)
-    return record
+    return os.open(f"{folder}/{NAME}", os.O_WRONLY | os.O_APPEND | _BINARY)
 
 
 def append(record: int, line: Mapping[str, Any], *, sync: bool = False) -> None:
@@ -173,7 +173,7 @@ def append(record: int, line: Mapping[str, Any], *, sync: bool = False) -> None:
 
 def append_cancel(folder: str, grace: float) -> None:
     """Add a ``cancel`` line to a record that is in place."""
-    record = os.open(f"{folder}/{NAME}", os.O_WRONLY | os.O_APPEND)
+    record = os.open(f"{folder}/{NAME}", os.O_WRONLY | os.O_APPEND | _BINARY)
     try:
         append(record, {"t": "cancel", "grace": grace, "time": time.time()})
     finally:
