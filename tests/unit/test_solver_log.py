@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from edbjobs_server.solver import log as log_module
 from edbjobs_server.solver.log import FatalKind, LogReader, Segment, find_log, read_log, start_times
+from hypothesis import given
+from hypothesis import strategies as st
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample logs are not beside this checkout")
@@ -74,7 +76,8 @@ def test_a_setup_begun_again_has_not_ended() -> None:
     for again in ("Adaptive Pass 1 : Frequency: 1GHz", "Frequency - 1GHz : host", "Solution Process : Start Time: x"):
         found = take(START, NORMAL, f"[info] Project:p, S1 : [PROFILE] {again} {STAMP}")
         assert not found.setups["S1"].normal
-    assert take(START, NORMAL, f"[info] Project:p, S1 : [PROFILE] Stop : Elapsed Time: x {STAMP}").setups["S1"].normal
+    for late in ("Stop : Elapsed Time: x", "Frequency - 1GHz : Elapsed time : 00:00:01"):
+        assert take(START, NORMAL, f"[info] Project:p, S1 : [PROFILE] {late} {STAMP}").setups["S1"].normal
 
 
 def test_an_end_that_is_not_normal_is_kept_as_it_stands() -> None:
@@ -164,6 +167,30 @@ def test_any_cut_of_the_bytes_reads_the_same() -> None:
         assert reader.end() == whole
     assert whole.setups["S1"].normal
     assert whole.first_error == "a b"
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        START.encode(), NORMAL.encode(), converge(3, "0.1").encode(), converge(1, "x").encode(), STAMP.encode(), b"\n",
+        b"\r\n", b"[error] ", b"[info] Project:", b", Design:", b" : [PROFILE] ", b" : [CONVERGE] ", b"Adaptive Pass 9",
+        b"Solution - S : Discrete x", b"From 99999999999999999999 Frequencies", b"Status: ", b"\xff\x00",
+        b"process x exited with code 1", b"Stopping Batch Run: ", b"Starting Batch Run: 9:40:00 PM  Mar 99, 0000\n",
+        *(converge(1, delta).encode() for delta in (".e+-", "1.2.3", "1e999", "-", "9" * 5000)),
+        f"[info] Project:p, S1 : [PROFILE] Adaptive Pass {'9' * 5000} : x {STAMP}\n".encode(),
+        f"[info] Project:p, S1 : [PROFILE] From {'9' * 5000} Frequencies {STAMP}\n".encode(),
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(FRAGMENTS | st.binary(max_size=20), max_size=40), st.integers(1, 50))
+def test_nothing_that_is_in_a_file_can_stop_the_reader(pieces: list[bytes], size: int) -> None:
+    data = b"".join(pieces)
+    whole, cut = LogReader(), LogReader()
+    whole.feed(data)
+    for at in range(0, len(data), size):
+        cut.feed(data[at : at + size])
+    assert whole.end() == cut.end()
+    start_times(whole.segment)
 
 
 def test_passing_over_plain_profile_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,14 @@ def test_a_lock_of_any_suffix_is_seen_with_its_owner(aedt: Path, suffix: str) ->
     assert seen.mtime == lock.stat().st_mtime
 
 
+def test_the_lock_of_a_suffix_in_capitals_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "BOARD.AEDT"
+    path.touch()
+    Path(f"{path}.lock").touch()
+    assert project.lock_state(project.inspect(str(path))) is not None
+    assert project.remove_own_lock(path, 0) == Path(f"{path}.lock")
+
+
 def test_an_empty_lock_tells_its_account(aedt: Path) -> None:
     Path(f"{aedt}.lock").touch()
     seen = project.lock_state(project.inspect(str(aedt)))

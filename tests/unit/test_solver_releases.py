@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.solver.releases import Release, choose, discover
+from edbjobs_server.solver import releases
+from edbjobs_server.solver.releases import Release, choose, discover, is_known
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="names of the Linux program")
 
@@ -97,8 +100,10 @@ def test_a_path_must_be_a_known_solver(environ: dict[str, str], install: dict[st
     found = discover(environ)
     link = tmp_path / "link"
     link.symlink_to(install["242"])
+    assert is_known(found, str(link))
     assert choose(found, "", str(link)).key == "242"
     for other in ("/bin/sh", str(install["242"]) + "2", "ansysedt", "/"):
+        assert not is_known(found, other)
         with pytest.raises(Refused) as refused:
             choose(found, "", other)
         assert refused.value.reason == "SOLVER_NOT_ALLOWED"
@@ -129,6 +134,42 @@ def test_alone_the_stand_in_stands_for_every_release() -> None:
     assert [release.version for release in found] == ["demo"]
     for version in ("", "2025.2", "demo"):
         assert choose(found, version, "").demo
+
+
+class FakeRegistry:
+    """The part of winreg that is used; keys are paths below HKEY_LOCAL_MACHINE."""
+
+    HKEY_LOCAL_MACHINE = ""
+
+    def __init__(self, folders: dict[str, str]) -> None:
+        self._folders = folders
+        self._root = r"SOFTWARE\Ansoft\ElectronicsDesktop"
+
+    def OpenKey(self, root: str, path: str) -> AbstractContextManager[str]:
+        if path != self._root and path.split("\\")[-2] not in self._folders:
+            raise FileNotFoundError(path)
+        return nullcontext(path)
+
+    def QueryInfoKey(self, key: str) -> tuple[int, int, int]:
+        return len(self._folders) + 1, 0, 0
+
+    def EnumKey(self, key: str, index: int) -> str:
+        return [*self._folders, "2022.1"][index]
+
+    def QueryValueEx(self, key: str, name: str) -> tuple[str, int]:
+        assert name == "InstallationDirectory"
+        return self._folders[key.split("\\")[-2]], 1
+
+
+def test_the_windows_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer, older = program(tmp_path / "v251/AnsysEM/ansysedt.exe"), program(tmp_path / "v231/Win64/ansysedt.exe")
+    folders = {"2023.1": str(older.parent), "2025.1": str(newer.parent), "Common": str(tmp_path)}
+    monkeypatch.setitem(sys.modules, "winreg", FakeRegistry(folders))
+    monkeypatch.setattr(releases, "sys", SimpleNamespace(platform="win32"))
+    assert [(r.version, r.path, r.source) for r in discover({})] == [
+        ("2025.1", newer, "registry"),
+        ("2023.1", older, "registry"),
+    ]
 
 
 def test_a_release_is_a_value() -> None:

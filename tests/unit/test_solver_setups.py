@@ -9,6 +9,8 @@ import pytest
 from edbjobs_server.solver import setups as setups_module
 from edbjobs_server.solver.demo import example_names, example_project
 from edbjobs_server.solver.setups import Setup, Sweep, hertz, read_setups, select
+from hypothesis import given
+from hypothesis import strategies as st
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "aedb"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample projects are not beside this checkout")
@@ -116,6 +118,51 @@ def test_what_is_broken_yields_what_can_be_read(tmp_path: Path, monkeypatch: pyt
     assert read_setups(path) == ()
     with pytest.raises(OSError, match="gone"):
         read_setups(tmp_path / "gone.aedt")
+
+
+@pytest.mark.parametrize("number", ["inf", "nan", "-5", "1e999", "9" * 5000, "1.2.3", "", "0x10", "5 of them"])
+def test_numbers_that_are_none_count_as_not_said(tmp_path: Path, number: str) -> None:
+    path = example_project(tmp_path)
+    text = path.read_text()
+    for key in ("MaximumPasses=12", "MaxDeltaS=0.02", "RangeCount=201"):
+        text = text.replace(key, f"{key.partition('=')[0]}={number}")
+    text = text.replace("RangeStart='2GHz'", f"RangeStart='{number}GHz'")
+    path.write_text(text)
+    (found,) = read_setups(path)
+    assert (found.max_passes, found.delta_s, found.sweeps[0].points, found.sweeps[0].start) == (0, 0, 0, 0)
+    path.write_text(text.replace("RangeCount", "RangeStep='1e-300Hz'\nX"))
+    assert read_setups(path)[0].sweeps[0].points == 0
+
+
+def test_an_archive_that_is_none_is_an_error_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.aedtz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x.aedt", "$begin 'AnsoftProject'\n" * 100)
+    whole = path.read_bytes()
+    broken = whole[:40] + b"\xff\xff\xff" + whole[43:]
+    for content in (b"", b"no archive", b"PK\x03\x04" + b"\x00" * 40, whole[:60], broken):
+        path.write_bytes(content)
+        with pytest.raises(OSError, match="archive"):
+            read_setups(path)
+
+
+PIECES = st.sampled_from(
+    ["$begin 'SolveSetups'\n", "$begin 'Sweeps'\n", "$begin 'A'\n", "$end 'A'\n", "$end 'SolveSetups'\n", "$begin ''\n",
+     "SimSetup(id=2, n='M', t=0, v='$begin \\'A\\'\\\n", "Enabled=false\n", "MaxPasses=inf\n", "MaxDelta='nan'\n",
+     "AdaptType='kX'\n", "RangeStep='0Hz'\n", "RangeEnd='9e99THz'\n", "$begin 'SweepData'\n", "$end 'SweepData'\n",
+     "Frequencies('1', '2'\n", "FrequencyString='LIN a b'\n", "Name='x'\n", "$end 'Sweeps'\n", "\x00\n"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES | st.text(max_size=12), max_size=40))
+def test_nothing_that_is_in_a_project_can_stop_the_reader(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.aedt"
+    path.write_text("".join(pieces), encoding="utf-8", errors="replace")
+    for setup in read_setups(path):
+        assert 0 <= setup.max_passes < 2**31
+        assert all(0 <= sweep.points < 2**31 for sweep in setup.sweeps)
 
 
 def test_selection() -> None:

@@ -187,7 +187,10 @@ def start_times(segment: Segment) -> tuple[float, ...]:
     """
     if segment.start is None:
         return ()
-    return tuple({time.mktime((*segment.start, 0, 0, summer)) for summer in (-1, 0, 1)})
+    try:
+        return tuple({time.mktime((*segment.start, 0, 0, summer)) for summer in (-1, 0, 1)})
+    except (OverflowError, ValueError):
+        return ()  # a year that no clock shows
 
 
 class LogReader:
@@ -297,12 +300,13 @@ class LogReader:
             segment.fatal = Fatal(kind, text) if kind else None
 
 
-_PASS = re.compile(r"Adaptive Pass (\d+)")
+_PASS = re.compile(r"Adaptive Pass (\d{1,9})\b")
 _CONVERGE = re.compile(
-    r"Pass Number:\s*(\d+);\s*Solved Elements:\s*(\d+)(?:;\s*Max Mag\. Delta S:\s*([0-9.eE+-]+|N/A))?"
+    r"Pass Number:\s*(\d{1,9});\s*Solved Elements:\s*(\d{1,15})"
+    r"(?:;\s*Max Mag\. Delta S:\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|N/A))?"
 )
 _SWEEP = re.compile(r"Solution - (.+?) : (\w+) ")
-_POINTS = re.compile(r"From .*?(\d+) Frequencies")
+_POINTS = re.compile(r"From .*?\b(\d{1,9}) Frequencies")
 _STATUS = re.compile(r"Status: ([^,;]+)")
 
 
@@ -328,8 +332,10 @@ def _take_setup(segment: Segment, name: str, kind: str, text: str) -> None:
     elif match := _POINTS.match(text):
         setup.points = int(match[1])
     elif text.startswith("Frequency - "):
-        _go_on(setup, "sweep")
-        setup.frequencies += "Elapsed time" in text
+        if "Elapsed time" in text:
+            setup.frequencies += 1
+        else:
+            _go_on(setup, "sweep")
     elif match := _STATUS.search(text):
         setup.status = match[1].strip()
         setup.normal = setup.status.lower() == "normal completion"

@@ -243,7 +243,8 @@ def _file_time(moment: float, like_ns: int) -> float:
 
 
 def _locks(project: Path) -> tuple[Path, ...]:
-    return tuple(project.with_suffix(f".{kind}.lock") for kind in KINDS)
+    own = Path(f"{project}.lock")  # its suffix may be in capitals
+    return (own, *(other for kind in KINDS if (other := project.with_suffix(f".{kind}.lock")) != own))
 
 
 def _owner(path: Path) -> str:

@@ -112,6 +112,14 @@ def choose(releases: Sequence[Release], version: str, path: str) -> Release:
     return candidates[0]
 
 
+def is_known(releases: Sequence[Release], path: str) -> bool:
+    """Tell whether a program is one of the solvers; may block on its file system."""
+    try:
+        return any(_real(Path(path)) == _real(release.path) for release in releases)
+    except (OSError, ValueError):  # no path at all
+        return False
+
+
 _HELP = (
     "Install AEDT, set ANSYSEM_ROOTnnn to its folder (the one that holds ansysedt), or name the program with "
     "--solver; --demo-solver adds a stand-in that solves nothing"
@@ -187,13 +195,18 @@ def _of_registry() -> Iterator[Release]:
     root = r"SOFTWARE\Ansoft\ElectronicsDesktop"
     try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, root) as versions:
-            for index in range(winreg.QueryInfoKey(versions)[0]):
-                version = winreg.EnumKey(versions, index)
-                with winreg.OpenKey(versions, rf"{version}\Desktop") as desktop:
-                    folder, _ = winreg.QueryValueEx(desktop, "InstallationDirectory")
-                yield from _in_folder(Path(folder), _key(version), "registry", student=False)
+            names = [winreg.EnumKey(versions, index) for index in range(winreg.QueryInfoKey(versions)[0])]
     except OSError:
         return  # no AEDT has ever been installed
+    for name in names:
+        key = _key(name)
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, rf"{root}\{name}\Desktop") as desktop:
+                folder, _ = winreg.QueryValueEx(desktop, "InstallationDirectory")
+        except OSError:
+            continue  # removed since
+        if key.isdigit():
+            yield from _in_folder(Path(folder), key, "registry", student=False)
 
 
 def _demo_programs() -> Iterator[Path]:

@@ -7,6 +7,7 @@ folder. Standard library only, and cheap to import: the stand-in solver reads it
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import IO, NamedTuple
 
 READ_LIMIT = 128 * 1024 * 1024  # a project's geometry may be larger; its setups are then left unknown
 _LINE_LIMIT = 1024 * 1024
+_MAX = 1e9  # larger numbers of passes or frequencies are slips, and would not fit into the contract's fields
 _BEGIN = re.compile(r"\$begin '([^']*)'$")
 _END = re.compile(r"\$end '([^']*)'")
 _EDB_SETUP = re.compile(r"^SimSetup\(.*?\bn='([^']*)'")
@@ -80,18 +82,22 @@ def select(setups: Iterable[Setup], design: str, name: str) -> tuple[Setup, ...]
 def hertz(text: str) -> float:
     """Read a frequency such as ``2.5GHz``; 0 where it is none."""
     match = _NUMBER.match(text.strip())
-    return float(match[1]) * _SCALE[match[2].lower()] if match else 0.0
+    return _float(match[1]) * _SCALE[match[2].lower()] if match else 0.0
 
 
 def _lines(project: Path) -> Iterator[str]:
     if project.suffix.lower() == ".aedtz":
         import zipfile  # rare, and a third of the stand-in's start if it stood above
+        import zlib
 
-        with zipfile.ZipFile(project) as archive:
-            for name in archive.namelist():
-                if name.lower().endswith(".aedt"):
-                    with archive.open(name) as member:
-                        yield from _text(member)
+        try:
+            with zipfile.ZipFile(project) as archive:
+                for name in archive.namelist():
+                    if name.lower().endswith(".aedt"):
+                        with archive.open(name) as member:
+                            yield from _text(member)
+        except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error) as error:
+            raise OSError(errno.EINVAL, f"the archive cannot be read: {error}", str(project)) from error
         return
     path = project / "edb.def" if project.is_dir() else project
     with path.open("rb") as file:
@@ -195,12 +201,13 @@ class _Reader:
 def _points(pairs: dict[str, str], start: float, stop: float) -> int:
     step = hertz(pairs.get("RangeStep", ""))
     if "RangeCount" not in pairs and step > 0:
-        return round((stop - start) / step) + 1
+        return int(_float(str((stop - start) / step + 1.5)))
     return int(_float(pairs.get("RangeCount", "")))
 
 
 def _float(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return 0.0
+    return number if 0 <= number < _MAX else 0.0
