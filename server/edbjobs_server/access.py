@@ -9,6 +9,7 @@ import ipaddress
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,10 +47,14 @@ class Principal:
 
 def account_name() -> str:
     """Name of the account the service runs as."""
-    try:
+    if sys.platform == "win32":
         return getpass.getuser()
-    except (KeyError, OSError):  # no name for this uid, as in many containers
-        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # no name for it, as in many containers
+        return f"uid {os.geteuid()}"
 
 
 class Access:
@@ -66,6 +71,11 @@ class Access:
         Peers have shown a certificate.
     sockets : PeerSockets or None, optional
         How the owner of a socket is found; default: what this system has. None: token for every TCP peer.
+
+    Attributes
+    ----------
+    account : str
+        The service's account, as which its token acts.
     """
 
     def __init__(
@@ -79,7 +89,7 @@ class Access:
         self._token = token.encode()
         self.mtls = mtls
         self._sockets = sockets
-        self._account = account_name()
+        self.account = account_name()
         self._listening: tuple[Address, ...] = ()
         self.listen(listening)
 
@@ -113,7 +123,7 @@ class Access:
         if given:
             return self._by_token(peer, given)
         if peer.startswith("unix:"):
-            return Principal(self._account, "uds", peer)  # the file's mode lets this account in only
+            return Principal(self.account, "uds", peer)  # the file's mode lets this account in only
         if self.mtls:
             return self._by_certificate(peer, auth or {})
         return self._by_socket(peer)
@@ -128,7 +138,7 @@ class Access:
                 "the token is not this service's; take it from the file `token` in its state folder, "
                 "or send none from its own account on this host",
             )
-        return Principal(self._account, "token", peer)
+        return Principal(self.account, "token", peer)
 
     def _by_certificate(self, peer: str, auth: Mapping[str, Iterable[bytes]]) -> Principal:
         name = next(iter(auth.get("x509_common_name", ())), b"")
@@ -148,7 +158,7 @@ class Access:
             raise _token_needed(f"the account of a local peer cannot be told now ({error})") from error
         if not ours:
             raise _token_needed("this connection belongs to another account")
-        return Principal(self._account, "loopback", peer)
+        return Principal(self.account, "loopback", peer)
 
 
 def _token_needed(why: str) -> Refused:
@@ -213,7 +223,7 @@ def load_token(file: Path) -> str:
 
 
 def _check_private(file: Path, found: os.stat_result) -> None:
-    if os.name != "posix":
+    if sys.platform == "win32":
         return
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
         raise SettingsError(f"token file {file} is not a file of this account; remove it and start again")

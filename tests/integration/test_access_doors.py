@@ -23,7 +23,8 @@ import pytest
 import trustme
 from edbjobs_server.access import Access, load_token
 from edbjobs_server.rpc.interceptors import CallInterceptor, current_principal
-from edbjobs_server.sockets import NetlinkSockets, ProcSockets, open_peer_sockets
+from edbjobs_server.sockets import open_peer_sockets
+from edbjobs_server.sockets.linux import NetlinkSockets, ProcSockets
 
 NOBODY = 65534
 METHOD = "/test.Test/ChangeIt"

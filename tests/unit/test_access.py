@@ -9,19 +9,18 @@ from pathlib import Path
 
 import pytest
 from edbjobs.v1 import cluster_pb2
-from edbjobs_server import sockets as module
 from edbjobs_server.access import Access, account_name, load_token, parse_peer
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.settings import SettingsError
 from edbjobs_server.sockets import (
     Address,
-    NetlinkSockets,
     PeerSockets,
-    ProcSockets,
     PsutilSockets,
     Unsupported,
     open_peer_sockets,
 )
+from edbjobs_server.sockets import linux as module
+from edbjobs_server.sockets.linux import NetlinkSockets, ProcSockets
 
 TOKEN = "A" * 43
 RIGHT = [("authorization", f"Bearer {TOKEN}")]

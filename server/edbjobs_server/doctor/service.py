@@ -9,6 +9,7 @@ import shutil
 import socket
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import version
@@ -204,6 +205,8 @@ def running_service() -> Endpoint | None:
 
 def answers(path: Path) -> bool:
     """Tell whether somebody listens at a Unix socket."""
+    if sys.platform == "win32":
+        return False
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2.0)
         try:

@@ -1,4 +1,4 @@
-"""Whose socket is at the other end of a local TCP connection: what the system's socket table tells.
+"""The socket table of Linux: sock_diag(7), and /proc/net/tcp where that is not to be had.
 
 Only a connected socket that a process holds counts. A socket that its process has closed has no owner any
 more, and Linux then shows uid 0 and inode 0 (net/ipv4/inet_diag.c, inet_twsk_diag_fill; net/core/sock.c,
@@ -13,12 +13,13 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
-Address = tuple[str, int]
+from edbjobs_server.sockets import Address, Unsupported
+
+assert sys.platform == "linux"  # tells mypy, too
 
 _ESTABLISHED = 1  # TCP states of linux/tcp_states.h; a peer in any other has begun to close
 _SOCK_DIAG_BY_FAMILY = 20
@@ -32,20 +33,6 @@ _ANY_SOCKET = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # any interface, n
 _REPLY = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _ID_SIZE = _SOCKET_ID.size + len(_ANY_SOCKET)
 _OWNER = struct.Struct("=IIIII")  # expires, receive queue, send queue, uid, inode
-
-
-class PeerSockets(Protocol):
-    """Tells whether a peer's socket belongs to the account of this process."""
-
-    def all_ours(self, peer: Address, servers: Sequence[Address]) -> bool:
-        """Tell whether there is a socket from `peer` to one of `servers`, and all such are this account's."""
-
-    def close(self) -> None:
-        """Let go of what the questions are asked through."""
-
-
-class Unsupported(Exception):
-    """Raised where the system does not tell."""
 
 
 class NetlinkSockets:
@@ -132,69 +119,6 @@ class ProcSockets:
                 fields = line.split(maxsplit=10)
                 if int(fields[3], 16) == _ESTABLISHED and fields[9] != "0":
                     yield fields[1], fields[2], int(fields[7])
-
-
-class PsutilSockets:
-    """Windows: the owner of a socket is the account of the process that holds it (GetExtendedTcpTable)."""
-
-    def __init__(self) -> None:
-        import psutil
-
-        self._psutil = psutil
-        self._account = psutil.Process().username()
-
-    def all_ours(self, peer: Address, servers: Sequence[Address]) -> bool:
-        """See :class:`PeerSockets`."""
-        try:
-            connections = self._psutil.net_connections(kind="tcp")
-        except self._psutil.Error as error:
-            raise Unsupported(f"socket table: {error}") from error
-        pids = {
-            found.pid
-            for found in connections
-            if found.status == self._psutil.CONN_ESTABLISHED
-            and tuple(found.laddr) == peer
-            and tuple(found.raddr) in servers
-        }
-        return bool(pids) and all(pid is not None and self._owner(pid) == self._account for pid in pids)
-
-    def close(self) -> None:
-        """See :class:`PeerSockets`."""
-
-    def _owner(self, pid: int) -> str | None:
-        try:
-            return self._psutil.Process(pid).username()
-        except self._psutil.Error:  # gone, or of an account we may not look at
-            return None
-
-
-def open_peer_sockets() -> PeerSockets | None:
-    """Choose what works here, tried on a connection of our own; None: nothing does."""
-    makers: tuple[Callable[[], PeerSockets], ...]
-    makers = (NetlinkSockets, ProcSockets) if sys.platform == "linux" else (PsutilSockets,)
-    return next((sockets for make in makers if (sockets := _tried(make)) is not None), None)
-
-
-def _tried(make: Callable[[], PeerSockets]) -> PeerSockets | None:
-    try:
-        sockets = make()
-    except (Unsupported, OSError):
-        return None
-    try:
-        if _finds_itself(sockets):
-            return sockets
-    except (Unsupported, OSError, ValueError):
-        pass  # as good as not found
-    sockets.close()
-    return None
-
-
-def _finds_itself(sockets: PeerSockets) -> bool:
-    # Where the kernel has no tcp_diag it answers "no such socket" to every question: only a trial tells.
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
-        with socket.create_connection(address, timeout=5) as client:
-            return sockets.all_ours(client.getsockname(), [address])
 
 
 def _same_family(one: Address, other: Address) -> bool:
