@@ -103,7 +103,6 @@ def _disk(limits: Limits, load: HostLoad) -> Gate | None:
         if free < limits.min_disk_gb * _GIB:
             return Gate(
                 Waiting.DISK_GATE,
-                f"disk: {free / _GIB:.1f} GiB free at {path}; nothing starts with less than "
-                f"{limits.min_disk_gb:g} GiB",
+                f"disk: {free / _GIB:.1f} GiB free at {path}; nothing starts with less than {limits.min_disk_gb:g} GiB",
             )
     return None
