@@ -73,10 +73,10 @@ class Journal:
 
     def _print(self, data: bytes) -> None:
         try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            self._echo = False  # nobody reads any more; the solve goes on, as AEDT's does
+            sys.stdout.flush()
+            os.write(1, data)  # unbuffered: nothing is left to fail at the exit
+        except OSError:
+            self._echo = False  # nobody reads any more, or the disk is full; the solve itself goes on
 
 
 class Witness:
