@@ -12,7 +12,7 @@ from edbjobs import AsyncClient, Client, JobStatus
 from edbjobs._endpoint import Endpoint, write_endpoint
 from edbjobs.v1 import job_pb2, resource_pb2, resources_service_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
-from fake_service import FakeService, refuse, status_of
+from support.fake_service import FakeService, refuse, status_of
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from edbjobs import AsyncClient, Client
 from edbjobs.v1 import event_pb2, job_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
-from fake_service import FakeService, refuse, status_of
+from support.fake_service import FakeService, refuse, status_of
 
 LOG = b"first line\n\xc3\xa9\xc3\xa8 last line \xff\n"
 

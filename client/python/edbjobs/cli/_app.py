@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -81,5 +82,7 @@ def _before(
 
 def run() -> None:
     """Run the command and exit."""
+    # grpc's core writes lines of its own to standard error, also for what is told here in a sentence.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with readable_errors():
         app()

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from edbjobs import HFSSSimulationConfig
+from edbjobs.cli._app import PANELS
+from edbjobs.cli._batch import batch_name
+from edbjobs.cli._options import job_dict, pairs
+
+COMMANDS = (
+    "serve",
+    "up",
+    "down",
+    "submit",
+    "batch",
+    "list",
+    "show",
+    "watch",
+    "logs",
+    "cancel",
+    "hold",
+    "release",
+    "priority",
+    "retry",
+    "delete",
+    "limits",
+    "resources",
+    "queue",
+    "solvers",
+    "status",
+    "preview",
+    "doctor",
+    "demo",
+)
+NOTHING = {
+    "cores": None,
+    "design": None,
+    "setup": None,
+    "release": None,
+    "time_limit": None,
+    "fields": None,
+    "config": None,
+}
+
+
+def edbjobs(*arguments: str, program: tuple[str, ...] = ("-m", "edbjobs")) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_every_command_is_there_and_says_its_exit_codes() -> None:
+    found = {command.__name__.removesuffix("_jobs"): command for commands in PANELS.values() for command in commands}
+    assert sorted(found) == sorted(COMMANDS)
+    done = edbjobs("--help")
+    assert done.returncode == 0
+    assert all(f" {name} " in done.stdout for name in COMMANDS)
+    assert "Exit codes" in done.stdout
+    assert "Exit codes" in edbjobs("list", "--help").stdout
+
+
+def test_every_command_can_write_json_but_serve_which_writes_nothing() -> None:
+    for commands in PANELS.values():
+        for command in commands:
+            assert ("json" in inspect.signature(command).parameters) == (command.__name__ != "serve")
+
+
+def test_help_loads_neither_grpc_nor_pydantic() -> None:
+    code = (
+        "import sys; sys.argv = ['edbjobs', '--help']\n"
+        "from edbjobs.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print([m for m in ('grpc', 'pydantic', 'google', 'edbjobs_server') if m in sys.modules])"
+    )
+    assert edbjobs(program=("-c", code)).stdout.splitlines()[-1] == "[]"
+
+
+def test_completion_can_be_had() -> None:
+    done = edbjobs("--show-completion", "bash")
+    assert done.returncode == 0
+    assert "edbjobs" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "says"),
+    [
+        ("typer", ["list"], 'pip install "edbjobs[cli]"'),
+        ("rich", ["list"], 'pip install "edbjobs[cli]"'),
+        ("structlog", ["serve"], 'pip install "edbjobs[cli,server]"'),
+    ],
+)
+def test_a_missing_extra_is_told_with_what_to_do(missing: str, arguments: list[str], says: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from edbjobs.cli import main; main()"
+    done = edbjobs(*arguments, program=("-c", code))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert missing in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["submit"], ["submit", "a.aedt", "--cores", "many"], ["cancel"], ["queue", "--pause", "--resume"]],
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    assert edbjobs(*arguments).returncode == 2
+
+
+def test_a_config_that_cannot_be_right_is_told_by_field_before_anything_is_sent() -> None:
+    done = edbjobs("submit", "/x/a.aedt", "--set", "cancel_grace=4000", "--target", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "cancel_grace" in done.stderr
+    told = edbjobs("submit", "/x/a.aedt", "--set", "nonsense=1", "--json", "--target", "127.0.0.1:1")
+    assert json.loads(told.stdout)["error"]["fields"] == {"nonsense": "is not a field of the configuration"}
+
+
+def test_no_service_is_2_and_says_what_to_do() -> None:
+    done = edbjobs("list", "--target", "127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "edbjobs up" in done.stderr
+    told = edbjobs("list", "--target", "127.0.0.1:1", "--json")
+    assert json.loads(told.stdout)["error"]["reason"] == "UNREACHABLE"
+    assert edbjobs("list", "--target", "nonsense").returncode == 2
+
+
+def test_options_make_a_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    base = HFSSSimulationConfig(project_path="/x/a.aedt", cores=2, labels={"a": "1"}, setup_name="S")
+    file.write_text(json.dumps(base.to_dict()))
+    given = {
+        **NOTHING,
+        "cores": 8,
+        "time_limit": "1:30:00",
+        "fields": ["scheduler_options.queue=long", "auto=true", "batch_options.HPCLicenseType=pool"],
+        "config": file,
+    }
+    config = HFSSSimulationConfig.from_dict(job_dict(**given, labels=["b=2"], batch="b1"))  # type: ignore[arg-type]
+    assert (config.cores, config.setup_name, config.batch) == (8, "S", "b1")
+    assert config.labels == {"a": "1", "b": "2"}
+    assert config.wall_clock_limit is not None
+    assert config.wall_clock_limit.total_seconds() == 5400
+    assert config.scheduler_options.queue == "long"
+    # Meant, since it was said, although it is the documented default.
+    assert config.auto is True
+    assert config.batch_options == {"HPCLicenseType": "pool"}
+
+
+def test_seconds_are_a_time_limit_too() -> None:
+    data = job_dict(**{**NOTHING, "time_limit": "90"})  # type: ignore[arg-type]
+    config = HFSSSimulationConfig.from_dict({**data, "project_path": "/x/a.aedt"})
+    assert config.wall_clock_limit is not None
+    assert config.wall_clock_limit.total_seconds() == 90
+
+
+@pytest.mark.parametrize("text", ["novalue", "=x"])
+def test_pairs_have_a_key_and_a_value(text: str) -> None:
+    with pytest.raises(typer.Exit):
+        pairs([text], "--label")
+    assert pairs(["a=b=c", "d="], "--label") == {"a": "b=c", "d": ""}
+
+
+@pytest.mark.parametrize("name", ["board", "my boards & more", "-", "x" * 100])
+def test_a_batch_has_a_name_that_no_other_has(name: str) -> None:
+    made = {batch_name(Path("/d") / name) for _ in range(100)}
+    assert len(made) == 100
+    HFSSSimulationConfig(project_path="/x/a.aedt", batch=made.pop())
