@@ -190,6 +190,18 @@ def test_a_closed_stdout_does_not_stop_the_solve(aedt: Path) -> None:
     assert read_log(find_log(aedt, "run-1")).setups["Setup1"].normal
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("how", ["seconds=0", "seconds=0,output=1"])
+def test_a_full_disk_under_stdout_does_not_stop_the_solve(aedt: Path, how: str) -> None:
+    program = choose(discover({}, demo=True), "", "").path
+    env = {**os.environ, "ANS_EDBJOBS_DEMO": how}
+    argv = [program, "-monitor", "-jobid", "run-1", "-batchsolve", aedt]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(argv, env=env, stdout=full, stderr=subprocess.PIPE, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert read_log(find_log(aedt, "run-1")).setups["Setup1"].normal
+
+
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample projects are not beside this checkout")
 @pytest.mark.parametrize(
     ("name", "setup"),
@@ -304,3 +316,11 @@ def test_it_needs_nothing_but_python_and_itself() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=True)
     assert done.stdout.strip() == "['edbjobs_server']"
+
+
+def test_it_runs_as_a_module_too(aedt: Path) -> None:
+    argv = [sys.executable, "-m", "edbjobs_server.solver.demo", "-jobid", "run-1", "-batchsolve", str(aedt)]
+    env = {**os.environ, "ANS_EDBJOBS_DEMO": "seconds=0"}
+    done = subprocess.run(argv, env=env, capture_output=True, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert read_log(find_log(aedt, "run-1")).setups["Setup1"].normal

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edbjobs_server.solver.demo import passes
 from edbjobs_server.solver.demo.behaviour import Behaviour
-from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration, host_name
+from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration, host_name, say
 from edbjobs_server.solver.demo.options import Command
 from edbjobs_server.solver.demo.tree import Engines
 from edbjobs_server.solver.setups import Setup, read_setups, select
@@ -81,7 +81,7 @@ class Solve:
         try:
             file = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
-            print(f"[error] {self._project} is locked: {self._lock.name} exists", flush=True)
+            say(f"[error] {self._project} is locked: {self._lock.name} exists\n".encode())
             return False
         os.write(file, f"{os.getpid()}@{self._host}\n".encode())
         os.close(file)
@@ -98,10 +98,8 @@ class Solve:
     def _noise(self) -> None:
         line = b"edbjobs stand-in solver: output as large as was asked for" + b"." * 70 + b"\n"
         left = int(self._how.output_mib * 1024 * 1024)
-        while left > 0:
-            sys.stdout.buffer.write(line * 512)
+        while left > 0 and say(line * 512):
             left -= len(line) * 512
-        sys.stdout.flush()
 
     def _solve(self) -> None:
         wanted = self._setups()

@@ -32,6 +32,16 @@ def host_name() -> str:
     return os.uname().nodename if sys.platform != "win32" else os.environ.get("COMPUTERNAME", "localhost")
 
 
+def say(data: bytes) -> bool:
+    """Write on stdout past any buffer, so that nothing is left to fail at the exit; False where it cannot be."""
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except OSError:
+        return False
+    return True
+
+
 class Journal:
     """Writes each line at once, so that the log can be followed while it grows.
 
@@ -60,7 +70,7 @@ class Journal:
         for file in self._files:
             os.write(file, data)
         if self._echo:
-            self._print(data)
+            self._echo = say(data)  # where nobody reads any more, or the disk is full, the solve itself goes on
 
     def message(self, text: str, level: str = "info") -> None:
         """Write a message of the design."""
@@ -70,13 +80,6 @@ class Journal:
     def profile(self, setup: str, text: str, kind: str = "PROFILE") -> None:
         """Write a line of a setup's profile or convergence."""
         self.raw(f"[info] Project:{self.project}, {setup} : [{kind}] {text} ({clock(time.time())})")
-
-    def _print(self, data: bytes) -> None:
-        try:
-            sys.stdout.flush()
-            os.write(1, data)  # unbuffered: nothing is left to fail at the exit
-        except OSError:
-            self._echo = False  # nobody reads any more, or the disk is full; the solve itself goes on
 
 
 class Witness:

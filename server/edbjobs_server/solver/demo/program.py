@@ -9,7 +9,7 @@ from types import FrameType
 
 from edbjobs_server.solver.demo import behaviour, tree
 from edbjobs_server.solver.demo.engine import Aborted, Solve
-from edbjobs_server.solver.demo.journal import LABEL
+from edbjobs_server.solver.demo.journal import LABEL, say
 from edbjobs_server.solver.demo.options import Command, CommandError, parse
 
 BAD_COMMAND = 2
@@ -18,7 +18,7 @@ FAILED = 1
 
 def main() -> int:
     """Run as ``ansysedt`` would with this process's arguments; gives the exit code."""
-    print(LABEL, flush=True)
+    say(f"{LABEL}\n".encode())
     try:
         command = parse(sys.argv[1:])
     except CommandError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 
@@ -21,7 +20,6 @@ def run_wrapped(program: Callable[[], int]) -> int:
     if not CAN_FORK:
         return program()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.stdout.flush()
     child = os.fork()
     if child == 0:
         rename("ansysedt.exe")
@@ -117,6 +115,5 @@ def _leave(program: Callable[[], int]) -> None:
     code = 1
     try:
         code = program()
-        sys.stdout.flush()
     finally:
         os._exit(code)
