@@ -299,12 +299,13 @@ class LocalExecutor:
             self._listener(update)
 
     def _read_news(self) -> None:
-        """Wake the followers of the runs whose supervisors told news."""
-        *names, self._partial = (self._partial + os.read(self._news[0], 1 << 16)).split(b"\n")
-        for name in names:
+        """Tell what supervisors have just put on record."""
+        *news, self._partial = (self._partial + os.read(self._news[0], 1 << 16)).split(b"\n")
+        for piece in news:
+            name, _, line = piece.partition(b" ")
             run = self._runs.get(name.decode())
             if run is not None:
-                run.news.set()
+                self._tell(run, record.parse(line + b"\n"))
 
     async def _off_loop(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -47,6 +47,8 @@ def settle(folder: str, key: RunKey, boot: str, here: record.Here) -> Standing:
     if not found.exists and boot == here.boot:
         void(folder, key, here)
         found = record.read(folder)
+    if found.end is not None:
+        return Standing(found, None)
     supervisor = _open_claimer(found, here)
     if supervisor is None and found.claim is not None:
         found = record.read(folder)  # it may have written its end just before it went

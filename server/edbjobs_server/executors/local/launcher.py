@@ -16,7 +16,7 @@ answer     a JSON line ``{"name", "pid"}`` with the supervisor's pidfd attached,
            The first line is ``{"launcher": pid}``
 =========  ============================================================================================
 
-Through the pipe supervisors tell the names of runs whose records have news. Linux only.
+Through the pipe supervisors show what they put on record. Linux only.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ missed and none interrupts anything. Linux only, standard library only.
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
 import sys
 import time
@@ -47,7 +49,7 @@ def supervise(request: dict[str, Any], here: dict[str, str], notify: int) -> Non
     here : dict
         Host, boot and pid namespace for the claim.
     notify : int
-        Pipe to the service: the run's name says that its record has news.
+        Pipe to the service for news: the run's name, a blank, and a line as it stands in the record.
     """
     faults.point("supervisor.before_claim")
     facts = {name: request[name] for name in ("seq", "uid", "attempt", "keep", "info")}
@@ -122,7 +124,7 @@ class Supervisor:
             faults.point("supervisor.after_go")
             if self._request["limit"] is not None:
                 self._limit_at = time.monotonic() + self._request["limit"]
-            self._tell()
+            self._tell(line)
         except OSError as error:
             self._failure = f"the run could not be started: {error}"
         finally:
@@ -218,9 +220,10 @@ class Supervisor:
 
     def _report_stuck(self, pids: list[int]) -> None:
         if pids != self._stuck:
-            record.append(self._file, {"t": "stuck", "pids": pids, "time": time.time()})
+            line = {"t": "stuck", "pids": pids, "time": time.time()}
+            record.append(self._file, line)
             self._stuck = pids
-            self._tell()
+            self._tell(line)
 
     def _wait(self) -> None:
         """Wait for a signal or for the next thing to do."""
@@ -282,10 +285,12 @@ class Supervisor:
         # The solver's end of the pipe is closed: by exec, or because the process has ended.
         return os.read(self._error_pipe, 4096).decode(errors="replace")
 
-    def _tell(self) -> None:
-        """Make the service look at the record; it also looks by itself now and then."""
+    def _tell(self, line: dict[str, Any]) -> None:
+        """Show the service a line that is on record; it also looks at the record by itself now and then."""
+        message = f"{self._request['name']} {json.dumps(line)}\n".encode()
         try:
-            os.write(self._notify, self._request["name"].encode() + b"\n")
+            if len(message) <= select.PIPE_BUF:  # longer ones would mix with those of other supervisors
+                os.write(self._notify, message)
         except OSError:  # nobody is there, or it is far behind
             return
 
