@@ -30,6 +30,7 @@ class _Followed:
     """One running solve; `begun`: its log shows that a setup is being solved, so the licence was had."""
 
     attempt: int
+    path: Path
     log: LogFollower
     setups: tuple[Setup, ...]
     license_limit: float | None
@@ -94,6 +95,10 @@ class Following:
         followed = self._followed.get(job.uid)
         if followed is None or followed.attempt != job.attempt:
             followed = self._followed[job.uid] = _follow(job)
+        if not followed.begun:  # until it is there, nobody knows under which of its names the log comes
+            path = find_log(job.spec.project_path, solver_job_name(job, job.attempt))
+            if path != followed.path:
+                followed.path, followed.log = path, LogFollower(path)
         segment = followed.log.poll()
         followed.begun = bool(segment.setups)
         followed.progress = progress(segment, followed.setups)
@@ -105,9 +110,11 @@ def _follow(job: Job) -> _Followed:
     limit = None
     if config.wait_for_license:
         limit = config.license_wait_limit.total_seconds() if config.license_wait_limit else float("inf")
+    path = find_log(project, solver_job_name(job, job.attempt))
     return _Followed(
         attempt=job.attempt,
-        log=LogFollower(find_log(project, solver_job_name(job, job.attempt))),
+        path=path,
+        log=LogFollower(path),
         setups=select(read_setups(project), config.design_name, config.setup_name),
         license_limit=limit,
     )
