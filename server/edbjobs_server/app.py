@@ -16,9 +16,10 @@ from edbjobs._endpoint import Endpoint, process_start, remove_endpoint, write_en
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._version import __version__
 
-from edbjobs_server.access import TOKEN_FILE, account_name, make_access
+from edbjobs_server.access import TOKEN_FILE, account_name, load_token, make_access
 from edbjobs_server.control import About
 from edbjobs_server.executors.base import Executor
+from edbjobs_server.gateway.server import Gateway
 from edbjobs_server.logs import Logging
 from edbjobs_server.manager import JobManager
 from edbjobs_server.retention import Retention
@@ -142,6 +143,7 @@ class Service:
         )
         self._access = make_access(settings.state_dir, mtls=settings.transport_mode == "mtls")
         self._rpc = RpcServer(self.manager, self._access)
+        self._gateway: Gateway | None = None
         self._retention = Retention(self.manager, settings.retention_days, settings.retention_jobs)
         self._tasks: list[asyncio.Task[None]] = []
         self._endpoint: Endpoint | None = None
@@ -149,15 +151,22 @@ class Service:
     async def begin(self) -> None:
         """Take the addresses, adopt what runs, answer, and say so."""
         self._rpc.bind(self.settings)
+        if self.settings.web is not None:
+            self._gateway = _make_gateway(self.manager, self.settings)
         self._tasks.append(asyncio.create_task(self._sampler.run(), name="sampler"))
         await self.manager.open(self.settings.explicit_limits())
         await self._rpc.start()
+        if self._gateway is not None:
+            await self._gateway.start()
         self._tasks.append(asyncio.create_task(self._retention.run(), name="retention"))
         self._endpoint = self._make_endpoint()
         write_endpoint(self._endpoint)
         if self.settings.ready_file is not None:
             write_endpoint(self._endpoint, self.settings.ready_file)
-        log.info("edbjobs %s answers at %s", __version__, self._endpoint.grpc or self._endpoint.uds)
+        answers = self._endpoint.grpc or self._endpoint.uds or self._endpoint.http
+        log.info("edbjobs %s answers at %s", __version__, answers)
+        if self._gateway is not None and self._gateway.token_url:
+            print(f"edbjobs: open {self._gateway.token_url}", flush=True)
 
     async def end(self, stop: _Stop) -> None:
         """Drain and let go; what runs goes on."""
@@ -167,7 +176,7 @@ class Service:
             remove_endpoint(self._endpoint)
             if self.settings.ready_file is not None:
                 remove_endpoint(self._endpoint, self.settings.ready_file)
-        stopping = asyncio.create_task(self._rpc.stop(GRACE_SECONDS))
+        stopping = asyncio.create_task(self._stop_doors())
         at_once = asyncio.create_task(stop.second.wait())
         await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
@@ -179,11 +188,16 @@ class Service:
         await asyncio.gather(*self._tasks, at_once, return_exceptions=True)
         await self.manager.close()
 
+    async def _stop_doors(self) -> None:
+        gateway = [self._gateway.stop()] if self._gateway is not None else []
+        await asyncio.gather(self._rpc.stop(GRACE_SECONDS), *gateway)
+
     def _make_endpoint(self) -> Endpoint:
         host, port = self._rpc.tcp or ("", 0)
         return Endpoint(
             grpc=(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if host else "",
             uds=str(self._rpc.uds or ""),
+            http=self._gateway.url if self._gateway is not None else "",
             pid=os.getpid(),
             pid_start=process_start(os.getpid()),
             host=socket.gethostname(),
@@ -197,6 +211,11 @@ class Service:
 
     def _project_paths(self) -> list[str]:
         return sorted({os.path.dirname(job.spec.project_path) for job in self.manager.core.jobs.values()})[:20]
+
+
+def _make_gateway(manager: JobManager, settings: Settings) -> Gateway:
+    # An access of its own: a peer's socket is looked up for the address of its door only.
+    return Gateway(manager, make_access(settings.state_dir), load_token(settings.state_dir / TOKEN_FILE), settings)
 
 
 def _local_executor(settings: Settings) -> Executor:

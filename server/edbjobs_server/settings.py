@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from edbjobs_server.addresses import address, host_name, network, split_address
+from edbjobs_server.addresses import public_url as checked_url
 from edbjobs_server.core.limits import UserLimits
 
 if sys.version_info >= (3, 11):
@@ -52,6 +53,8 @@ FLAGS = {
     "min_disk_gb": "--min-disk",
     "project_roots": "--project-root",
     "licenses": "--license",
+    "allowed_hosts": "--allowed-host",
+    "trusted_proxies": "--trusted-proxy",
 }
 _UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its final NUL
 _LIMITS = (
@@ -105,46 +108,6 @@ def _program(value: Path) -> Path:
 
 def _optional_path(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
-
-
-def _address(value: str) -> str:
-    if value.strip().lower() in ("", "none"):
-        return ""
-    host, port = split_address(value)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Split ``host:port``.
-
-    Parameters
-    ----------
-    text : str
-        ``127.0.0.1:18080``, ``[::1]:0`` or ``localhost:0``, which is 127.0.0.1. Other names are not looked
-        up: whether an address is a loopback address decides who gets in, so it must be written out.
-
-    Returns
-    -------
-    tuple of (str, int)
-        Address and port.
-
-    Raises
-    ------
-    ValueError
-        It is not of that form.
-    """
-    host, colon, port = text.strip().rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        address = None
-    if not colon or address is None or (address.version == 6) != (bare is not host):
-        raise ValueError("IP-ADDRESS:PORT is wanted, for example 127.0.0.1:18080, [::1]:18080 or localhost:0")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError("the port must be 0 to 65535; 0 takes any free one")
-    return str(address), int(port)
 
 
 _Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**31 - 1)]
@@ -207,6 +170,15 @@ class Settings(BaseSettings):
         ``address:port`` of the TCP door; port 0 takes a free one, empty: no TCP door.
     uds : Path or None
         Unix socket; none on Windows.
+    http : str
+        ``address:port`` of REST, Socket.IO and WebSocket; port 0 takes a free one, empty: none.
+    public_url : str
+        ``https://jobs.example.com``: where a proxy in front makes the HTTP door reachable. With it every HTTP
+        request needs the token, because all of them come from the proxy.
+    allowed_hosts : list of str
+        Host names that requests may be addressed to, beside this host's own.
+    trusted_proxies : list of str
+        Addresses or networks whose ``X-Forwarded-For`` is believed.
     ready_file : Path or None
         Written when the service answers.
     solvers : list of Path
@@ -240,8 +212,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     state_dir: _Path = Field(default_factory=_default_state_dir)
-    grpc: Annotated[str, AfterValidator(_address)] = "127.0.0.1:18080"
+    grpc: Annotated[str, AfterValidator(address)] = "127.0.0.1:18080"
     uds: Annotated[_Path | None, BeforeValidator(_optional_path)] = Field(default_factory=_default_uds)
+    http: Annotated[str, AfterValidator(address)] = "127.0.0.1:8080"
+    public_url: Annotated[str, AfterValidator(checked_url)] = ""
+    allowed_hosts: Annotated[
+        list[Annotated[str, AfterValidator(host_name)]], NoDecode, BeforeValidator(_split_words)
+    ] = []
+    trusted_proxies: Annotated[
+        list[Annotated[str, AfterValidator(network)]], NoDecode, BeforeValidator(_split_words)
+    ] = []
     ready_file: _Path | None = None
 
     solvers: Annotated[list[Annotated[_Path, AfterValidator(_program)]], NoDecode, BeforeValidator(_split_paths)] = []
@@ -280,9 +260,10 @@ class Settings(BaseSettings):
             raise ValueError(f"uds: {self.uds} is longer than the {_UNIX_PATH_BYTES} bytes a socket's path may have")
         if self.transport_mode == "uds" and self.uds is None:
             raise ValueError("transport_mode: uds wants a Unix socket, but uds is off")
-        if self.transport_mode == "uds" and "grpc" in self.model_fields_set and self.grpc:
-            raise ValueError("transport_mode: uds opens no TCP door, but grpc names one; leave one out")
-        if not self.tcp and self.uds is None:
+        for name in ("grpc", "http"):
+            if self.transport_mode == "uds" and name in self.model_fields_set and getattr(self, name):
+                raise ValueError(f"transport_mode: uds opens no TCP door, but {name} names one; leave one out")
+        if not self.tcp and not self.web and self.uds is None:
             raise ValueError("grpc: neither a TCP address nor a Unix socket: nobody could reach the service")
         if self.transport_mode == "mtls":
             self._check_certificates()
@@ -299,6 +280,11 @@ class Settings(BaseSettings):
     def tcp(self) -> tuple[str, int] | None:
         """Address and port of the TCP door; None: there is none."""
         return split_address(self.grpc) if self.grpc and self.transport_mode != "uds" else None
+
+    @property
+    def web(self) -> tuple[str, int] | None:
+        """Address and port of the HTTP door; None: there is none."""
+        return split_address(self.http) if self.http and self.transport_mode != "uds" else None
 
     def explicit_limits(self) -> dict[str, Any]:
         """Tell the limits that were given, as fields of :class:`edbjobs_server.core.limits.Limits`."""

@@ -33,7 +33,13 @@ class ServiceProcess:
         self.state_dir = folder / "state"
         self.runtime_dir = folder / "run"
         self.ready_file = folder / "ready.json"
-        self.settings = {"grpc": "127.0.0.1:0", "uds": str(self.runtime_dir / "s"), "demo_solver": True, **settings}
+        self.settings = {
+            "grpc": "127.0.0.1:0",
+            "http": "",
+            "uds": str(self.runtime_dir / "s"),
+            "demo_solver": True,
+            **settings,
+        }
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.channel: grpc.Channel | None = None

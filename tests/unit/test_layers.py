@@ -18,7 +18,7 @@ LAYERS = [
     {"following", "gatewatch", "run_changes", "run_spec", "submission", "tail", "limit_changes"},
     {"events"},
     {"store"},
-    {"access", "codec", "executors", "logs", "paths", "settings", "sockets", "solver", "telemetry"},
+    {"access", "addresses", "codec", "executors", "logs", "paths", "settings", "sockets", "solver", "telemetry"},
     {"core"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

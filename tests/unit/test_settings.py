@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from edbjobs_server import settings as module
+from edbjobs_server.addresses import split_address
 from edbjobs_server.core.limits import Limits, UserLimits
-from edbjobs_server.settings import Settings, SettingsError, default_config_file, load_settings, split_address
+from edbjobs_server.settings import Settings, SettingsError, default_config_file, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +103,11 @@ def test_variables_of_client_and_runs_are_not_settings(monkeypatch: pytest.Monke
 def test_a_door_can_be_closed(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings({"uds": given}).uds is None
     assert load_settings({"grpc": given}).tcp is None
+    assert load_settings({"http": given}).web is None
     monkeypatch.setenv("EDBJOBS_UDS", given)
     assert load_settings().uds is None
+    monkeypatch.setenv("EDBJOBS_HTTP", given)
+    assert load_settings().web is None
     assert "nobody could reach" in refused({"grpc": given})
 
 

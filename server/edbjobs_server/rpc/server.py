@@ -76,8 +76,6 @@ class RpcServer:
             self._bind_uds(settings.uds)
         if settings.tcp is not None:
             self._bind_tcp(*settings.tcp, settings)
-        if self.tcp is None and self.uds is None:
-            raise SettingsError("there is neither a TCP address (--grpc) nor a Unix socket (--uds) to answer at")
 
     async def start(self) -> None:
         """Begin to answer."""

@@ -22,6 +22,7 @@ from edbjobs_server.store.rows import job_of
 T = TypeVar("T")
 _THREADS = 3
 _MAX_WAITING = 10_000
+_MAX_SEARCHED = 200_000
 
 
 class Reader:
@@ -82,6 +83,18 @@ class Reader:
                 break
             found.append((revision, event))
         return found
+
+    def events_of(self, uid: str, after: int, limit: int) -> tuple[list[bytes], int]:
+        """List serialised events of a job after a revision, and up to which revision they are all.
+
+        The search is bounded: nothing keeps the events by job, and nearly all of them are of others.
+        """
+        start = max(after, self.floor())
+        horizon = min(start + _MAX_SEARCHED, self.revision())
+        rows = self._sql.execute(QUERIES["events_of"], (start, horizon, uid, limit)).fetchall()
+        if len(rows) == limit:
+            horizon = int(rows[-1][0])
+        return [bytes(event) for _, event in rows], horizon
 
     def page(
         self,

@@ -43,6 +43,10 @@ UPDATE service SET floor = ?;
 -- Changes, as many rows as wanted.
 INSERT INTO events (revision, time, type, uid, event) VALUES (?, ?, ?, ?, ?);
 
+-- name: events_of
+-- Events of one job, among those after a revision and up to another one.
+SELECT revision, event FROM events WHERE revision > ? AND revision <= ? AND uid = ? ORDER BY revision LIMIT ?;
+
 -- name: events_after
 -- Changes after a revision.
 SELECT revision, event FROM events WHERE revision > ? ORDER BY revision LIMIT ?;

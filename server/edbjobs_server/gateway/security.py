@@ -1,0 +1,213 @@
+"""Who gets in through HTTP, and what keeps web pages out.
+
+A browser runs as the account whose solves these are, so the rule that lets that account in without a token would
+let every page in that the browser shows. Hence three checks before it: the request must be addressed to this host
+by a name of its own (a page that has its own name resolve to 127.0.0.1 is not), it must come from no page of
+another origin, and a body must be JSON, which no form can send.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import socket
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+from aiohttp import hdrs, web
+
+from edbjobs_server.access import Access, Principal
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.settings import Settings
+
+SESSION_SECONDS = 7 * 86400
+# A request that bears one of these went through a proxy: its socket tells nothing of who sent it.
+_PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+
+
+class Peer(NamedTuple):
+    """Where a request comes from, and whether through a proxy."""
+
+    host: str
+    port: int
+    proxied: bool
+
+    @property
+    def label(self) -> str:
+        """As gRPC writes it, which is what `Access` reads."""
+        if ":" in self.host:
+            return f"ipv6:{quote(f'[{self.host}]', safe='')}:{self.port}"
+        return f"ipv4:{self.host}:{self.port}"
+
+
+class Guard:
+    """Lets requests in or refuses them.
+
+    Parameters
+    ----------
+    access : Access
+        Of this door: it knows the address this door is bound to.
+    token : str
+        The service's token, from which sessions are made.
+    settings : Settings
+        Names, proxies and public URL.
+    address : (str, int)
+        Address and port this door is bound to.
+    """
+
+    def __init__(self, access: Access, token: str, settings: Settings, address: tuple[str, int]) -> None:
+        self._access = access
+        self._key = hashlib.sha256(b"edbjobs session " + token.encode()).digest()
+        self._public = settings.public_url
+        self._names = _own_names(settings, address[0])
+        self._proxies = [ipaddress.ip_network(item) for item in settings.trusted_proxies]
+        # Cookies are shared by all ports of a host: the port in the name keeps two services apart.
+        self.cookie = f"edbjobs_{address[1]}"
+
+    # Where it comes from ---------------------------------------------------------------------------------
+
+    def check_site(self, request: web.BaseRequest) -> None:
+        """Refuse a request that is addressed to a foreign name or comes from a page of another origin.
+
+        Raises
+        ------
+        Refused
+            HOST_NOT_ALLOWED or ORIGIN_NOT_ALLOWED.
+        """
+        host = request.headers.get(hdrs.HOST, "")
+        if not self._is_own_name(host):
+            raise Refused(
+                "HOST_NOT_ALLOWED",
+                f"this service does not answer under the name {host!r}; if it is its own, start the service with "
+                "--allowed-host NAME, or --public-url URL behind a proxy",
+            )
+        if not self._is_own_page(request, host):
+            raise Refused(
+                "ORIGIN_NOT_ALLOWED",
+                "pages of another origin may not use this service; behind a proxy, start it with --public-url URL",
+            )
+
+    def _is_own_name(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        return name in self._names or _is_address(name)
+
+    def _is_own_page(self, request: web.BaseRequest, host: str) -> bool:
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None:
+            return origin.lower() in {f"http://{host}".lower(), f"https://{host}".lower(), self._public}
+        # Sent by every browser of today; a link that is followed from elsewhere shows its page, and no more.
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        follows_link = request.method == hdrs.METH_GET and request.headers.get("Sec-Fetch-Mode") == "navigate"
+        return site in ("none", "same-origin") or follows_link
+
+    def peer(self, request: web.BaseRequest) -> Peer:
+        """Tell where a request comes from, by the word of proxies that are trusted."""
+        name = request.transport.get_extra_info("peername") if request.transport is not None else None
+        host, port = (str(name[0]), int(name[1])) if name else ("0.0.0.0", 0)  # noqa: S104 (no address)
+        if not (self._public or any(header in request.headers for header in _PROXIED)):
+            return Peer(host, port, self._is_trusted(host))
+        if self._is_trusted(host):
+            for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", ())).split(",")):
+                if not _is_address(hop.strip()):
+                    break
+                host, port = hop.strip(), 0
+                if not self._is_trusted(host):
+                    break
+        return Peer(host, port, proxied=True)
+
+    def _is_trusted(self, host: str) -> bool:
+        address = ipaddress.ip_address(host)
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address.version == proxy.version and address in proxy for proxy in self._proxies)
+
+    # Who sends it ----------------------------------------------------------------------------------------
+
+    def identify(self, request: web.BaseRequest, token: str = "") -> Principal:
+        """Tell who sends a request.
+
+        Parameters
+        ----------
+        request : Request
+            With a bearer token, a session's cookie, or neither.
+        token : str, optional
+            Given otherwise: in the URL of a page, or with a Socket.IO connection.
+
+        Raises
+        ------
+        Refused
+            UNAUTHENTICATED.
+        """
+        peer = self.peer(request)
+        given = request.headers.getall(hdrs.AUTHORIZATION, [])
+        if token:
+            given = [f"Bearer {token}"]
+        if given:
+            return self._access.identify(peer.label, [("authorization", value) for value in given])
+        if self._has_session(request.cookies):
+            return Principal(self._access.account, "token", peer.label)
+        if peer.proxied:
+            raise Refused(
+                "UNAUTHENTICATED",
+                "this request came through a proxy: send `Authorization: Bearer TOKEN`, or open the page once with "
+                "?token=TOKEN; the token stands in the file `token` in the service's state folder",
+            )
+        return self._access.identify(peer.label, ())
+
+    def _has_session(self, cookies: Mapping[str, str]) -> bool:
+        expiry, _, check = cookies.get(self.cookie, "").partition(".")
+        if not (expiry.isascii() and expiry.isdigit() and len(expiry) < 16):
+            return False
+        return hmac.compare_digest(check.encode(), self._check(expiry).encode()) and int(expiry) > time.time()
+
+    def start_session(self, response: web.StreamResponse) -> None:
+        """Give a browser that has shown the token a cookie, so that the token need not stay in its URL.
+
+        The cookie is no token: it is good for a week, and only as a cookie.
+        """
+        expiry = str(int(time.time()) + SESSION_SECONDS)
+        secure = self._public.startswith("https:")
+        response.set_cookie(
+            self.cookie,
+            f"{expiry}.{self._check(expiry)}",
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            samesite="Strict",
+            secure=secure,
+        )
+
+    def _check(self, expiry: str) -> str:
+        return hmac.new(self._key, expiry.encode(), hashlib.sha256).hexdigest()
+
+
+def _own_names(settings: Settings, bound: str) -> frozenset[str]:
+    names = {"localhost", *settings.allowed_hosts}
+    if settings.public_url:
+        names.add(urlsplit(settings.public_url).hostname or "")
+    if not ipaddress.ip_address(bound).is_loopback:
+        names.add(socket.gethostname().lower())
+    return frozenset(names)
+
+
+def _is_address(name: str) -> bool:
+    # An address cannot be made to resolve to another one, so a page cannot take it for its own name.
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+# Of every answer: nothing is framed, guessed, or kept by others.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}

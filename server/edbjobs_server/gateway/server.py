@@ -1,0 +1,180 @@
+"""The HTTP server: its address, its routes, and what every request passes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import hdrs, web
+
+from edbjobs_server.access import Access, Principal
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.answers import error
+from edbjobs_server.gateway.api import OPERATIONS
+from edbjobs_server.gateway.events import Shaper
+from edbjobs_server.gateway.requests import MAX_BODY_BYTES
+from edbjobs_server.gateway.rest import CALLER, Rest
+from edbjobs_server.gateway.security import HEADERS, Guard
+from edbjobs_server.gateway.socketio import PATH as SOCKETIO_PATH
+from edbjobs_server.gateway.socketio import SocketIo
+from edbjobs_server.gateway.websocket import WebSockets
+from edbjobs_server.manager import JobManager
+from edbjobs_server.settings import Settings, SettingsError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_BACKLOG = 1024
+# Beside the open operations: a Socket.IO connection says who it is in its first message.
+_OPEN_PATHS = frozenset({operation.path for operation in OPERATIONS if operation.open} | {SOCKETIO_PATH})
+
+
+class Gateway:
+    """The HTTP door of a manager.
+
+    Parameters
+    ----------
+    manager : JobManager
+        Answers every request.
+    access : Access
+        Who gets in through this door.
+    token : str
+        The service's token.
+    settings : Settings
+        Address, names, proxies.
+
+    Raises
+    ------
+    SettingsError
+        The address is in use or not to be had.
+    """
+
+    def __init__(self, manager: JobManager, access: Access, token: str, settings: Settings) -> None:
+        assert settings.web is not None, "made only where there is an HTTP door"
+        self._log = structlog.get_logger("http")
+        self._socket = _bind(*settings.web)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        access.listen([self.address])
+        self._settings = settings
+        self._token = token
+        self._guard = Guard(access, token, settings, self.address)
+        shaper = Shaper(manager)
+        self._websockets = WebSockets(manager, shaper)
+        self._socketio = SocketIo(manager, self._guard, shaper)
+        self._runner = web.AppRunner(self._application(manager), access_log=None, shutdown_timeout=1.0)
+
+    def _application(self, manager: JobManager) -> web.Application:
+        app = web.Application(middlewares=[self._pass], client_max_size=MAX_BODY_BYTES)
+        rest = Rest(manager)
+        for operation in OPERATIONS:
+            app.router.add_route(operation.method, operation.path, getattr(rest, operation.handler))
+        app.router.add_get("/ws/events", self._websockets.events)
+        self._socketio.attach(app)
+        return app
+
+    @property
+    def url(self) -> str:
+        """Base URL for clients on this host."""
+        host, port = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def token_url(self) -> str:
+        """URL that lets a browser in from elsewhere; empty where only this host can reach the door."""
+        host, port = self.address
+        if self._settings.public_url:
+            return f"{self._settings.public_url}/?token={self._token}"
+        if host.startswith("127.") or host == "::1":
+            return ""
+        shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 (compared, not bound)
+        return f"http://{shown}:{port}/?token={self._token}"
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
+        self._socketio.start()
+
+    async def stop(self) -> None:
+        """End all connections, after the event log was closed, which ends the watches."""
+        await self._socketio.close()
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.perf_counter()
+        caller: Principal | None = None
+        try:
+            self._guard.check_site(request)
+            if request.path not in _OPEN_PATHS:
+                caller = request[CALLER] = self._guard.identify(request)
+            response = await handler(request)
+        except Refused as refused:
+            response = error(refused)
+        except web.HTTPException as raised:
+            response = error(_of_aiohttp(raised, request))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as unexpected:
+            response = error(self._unexpected(request, unexpected))
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        self._line(request, response.status, caller, time.perf_counter() - began)
+        return response
+
+    def _unexpected(self, request: web.Request, unexpected: Exception) -> Refused:
+        number = secrets.token_hex(6)
+        self._log.error(
+            "unexpected error", method=request.method, path=request.path, error_id=number, exc_info=unexpected
+        )
+        text = f"an error inside the service; its log has the details under {number}"
+        return Refused("INTERNAL", text, metadata={"error_id": number})
+
+    def _line(self, request: web.Request, status: int, caller: Principal | None, seconds: float) -> None:
+        changes = request.method in (hdrs.METH_POST, hdrs.METH_PUT) and request.path != SOCKETIO_PATH
+        write = self._log.warning if status in (401, 403) else self._log.info if changes else self._log.debug
+        write(
+            "request",
+            method=request.method,
+            path=request.path,  # without the query, which may hold the token
+            status=status,
+            peer=self._guard.peer(request).label,
+            principal=caller.name if caller else None,
+            door=caller.door if caller else None,
+            ms=round(seconds * 1000, 3),
+        )
+
+
+def _of_aiohttp(raised: web.HTTPException, request: web.Request) -> Refused:
+    if isinstance(raised, web.HTTPMethodNotAllowed):
+        known = ", ".join(sorted(raised.allowed_methods))
+        return Refused("METHOD_NOT_ALLOWED", f"{request.path} takes {known}, not {request.method}")
+    if isinstance(raised, web.HTTPRequestEntityTooLarge):
+        return Refused("TOO_LARGE", f"a body may have at most {MAX_BODY_BYTES} bytes")
+    if raised.status == 404:
+        return Refused("NO_SUCH_ROUTE", f"there is no {request.path}; /openapi.json lists what there is")
+    return Refused("INVALID_REQUEST", raised.reason)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # there it would let two services share a port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        bound.close()
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise SettingsError(
+            f"{shown} is in use or not an address of this host ({error.strerror}); choose another with --http, or "
+            'port 0; --http "" does without HTTP'
+        ) from error
+    bound.setblocking(False)
+    return bound

@@ -1,0 +1,150 @@
+"""The documented Socket.IO events, at ``/socket.io/``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import socketio
+from aiohttp import web
+from socketio.exceptions import ConnectionRefusedError as NotLetIn
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.events import Frame, Shaper
+from edbjobs_server.gateway.pump import BOUND, Pump, TooSlow, watch_request
+from edbjobs_server.gateway.security import Guard
+from edbjobs_server.manager import JobManager
+
+log = logging.getLogger(__name__)
+
+PATH = "/socket.io/"
+CONNECT_SECONDS = 10.0  # for a connection to say who it is
+_SWEEP_SECONDS = 5.0
+_MAX_MESSAGE_BYTES = 64 * 1024  # of what a client sends
+
+
+class _Client:
+    """A Socket.IO connection as a pump sees it."""
+
+    def __init__(self, server: SocketIo, engine_sid: str) -> None:
+        self._engine = server.server.eio
+        self._sid = engine_sid
+
+    def waiting(self) -> int:
+        connection = self._engine.sockets.get(self._sid)
+        return connection.queue.qsize() if connection is not None else 0
+
+    def put(self, frame: Frame) -> None:
+        # The queue of engineio has no bound, so this never waits; the pump keeps it short.
+        connection = self._engine.sockets.get(self._sid)
+        if connection is not None and not connection.closed:
+            connection.queue.put_nowait(frame.packet)
+
+
+class SocketIo:
+    """The Socket.IO server: a pump for each client.
+
+    A client may give ``auth``: ``token``, and ``after_revision`` with ``store_id`` to go on from where it was.
+
+    Parameters
+    ----------
+    manager : JobManager
+        Has the events.
+    guard : Guard
+        Who gets in.
+    shaper : Shaper
+        Makes the events.
+    """
+
+    def __init__(self, manager: JobManager, guard: Guard, shaper: Shaper) -> None:
+        self._manager = manager
+        self._guard = guard
+        self._shaper = shaper
+        self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._clients: dict[str, _Client] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        # An empty list of origins: python-socketio neither checks them nor sends CORS headers; the guard does.
+        self.server = socketio.AsyncServer(
+            async_mode="aiohttp",
+            cors_allowed_origins=[],
+            max_http_buffer_size=_MAX_MESSAGE_BYTES,
+            logger=logging.getLogger("socketio"),
+            engineio_logger=logging.getLogger("engineio"),
+        )
+        self.server.on("connect", self._connect)
+        self.server.on("disconnect", self._disconnect)
+
+    def attach(self, app: web.Application) -> None:
+        """Answer on an application."""
+        self.server.attach(app, PATH.strip("/"))
+
+    def start(self) -> None:
+        """Begin to close connections that never say who they are."""
+        self._sweeper = asyncio.create_task(self._sweep(), name="socketio sweeper")
+
+    def offer(self, frame: Frame) -> None:
+        """Send what may be lost to all clients that keep up."""
+        for client in self._clients.values():
+            if client.waiting() < BOUND // 2:
+                client.put(frame)
+
+    async def close(self) -> None:
+        """End all connections."""
+        tasks = [*self._pumps.values(), *([self._sweeper] if self._sweeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.server.eio.sockets:
+            await self.server.eio.disconnect()
+        await self.server.eio.shutdown()
+
+    async def _connect(self, sid: str, environ: Mapping[str, Any], auth: Any = None) -> None:
+        given = auth if isinstance(auth, dict) else {}
+        request: web.Request = environ["aiohttp.request"]
+        engine_sid = self.server.manager.eio_sid_from_sid(sid, "/")
+        client = _Client(self, engine_sid)
+        pump = Pump(self._manager, self._shaper, client)
+        try:
+            self._guard.identify(request, str(given.get("token") or ""))
+            await pump.open(watch_request(given))
+        except Refused as refused:
+            details = {"reason": refused.reason, "metadata": dict(refused.metadata)}
+            raise NotLetIn(refused.message, details) from None
+        self._clients[sid] = client
+        self._pumps[sid] = asyncio.create_task(self._run(sid, pump), name=f"socketio {sid}")
+
+    async def _run(self, sid: str, pump: Pump) -> None:
+        try:
+            await pump.run()
+        except (Refused, TooSlow) as error:
+            # The client connects again by itself, and goes on from its last revision.
+            log.info("Socket.IO client %s is disconnected: %s", sid, error)
+        except Exception:
+            log.exception("Socket.IO client %s is disconnected", sid)
+        await self._drop(sid)
+
+    async def _drop(self, sid: str) -> None:
+        self._pumps.pop(sid, None)
+        await self.server.disconnect(sid)
+
+    async def _disconnect(self, sid: str, reason: str = "") -> None:
+        self._clients.pop(sid, None)
+        task = self._pumps.pop(sid, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        """Close connections that were opened, which needs no token, and went no further."""
+        loop = asyncio.get_running_loop()
+        first_seen: dict[str, float] = {}
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            known = {self.server.manager.eio_sid_from_sid(sid, "/") for sid in self._clients}
+            strangers = self.server.eio.sockets.keys() - known
+            first_seen = {sid: first_seen.get(sid, loop.time()) for sid in strangers}
+            for sid, since in first_seen.items():
+                if loop.time() - since > CONNECT_SECONDS:
+                    await self.server.eio.disconnect(sid)
