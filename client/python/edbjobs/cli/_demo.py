@@ -65,7 +65,8 @@ class _Demo:
         settings.touch()  # empty: the user's own settings are not meant for this service
         arguments = ["--config", str(settings), "--state-dir", str(self.folder / "state"), "--demo-solver"]
         # Given again at the second start, because a port of 0 would be another one then.
-        arguments += ["--grpc", self.endpoint.grpc if self.endpoint else "127.0.0.1:0", "--max-concurrent-jobs", "1"]
+        arguments += ["--grpc", self.endpoint.grpc if self.endpoint else "127.0.0.1:0"]
+        arguments += ["--http", "", "--max-concurrent-jobs", "1"]
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EDBJOBS_")}

@@ -44,6 +44,9 @@ def serve(
         str | None, typer.Option(metavar="ADDRESS", help='IP address and port; port 0: a free one; "": none.')
     ] = None,
     uds: Annotated[str | None, typer.Option(metavar="PATH", help='Unix socket; "": none.')] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help='IP address and port of REST and Socket.IO; "": none.')
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when the service answers.")] = None,
     config: SettingsFile = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
@@ -87,6 +90,18 @@ def serve(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Variables that jobs may set, too.", rich_help_panel=_SAFETY),
     ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(help="Where a proxy in front makes the HTTP door reachable.", rich_help_panel=_SAFETY),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Host name that HTTP requests may be addressed to, too.", rich_help_panel=_SAFETY),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network whose X-Forwarded-For is believed.", rich_help_panel=_SAFETY),
+    ] = None,
     transport_mode: Annotated[str | None, typer.Option(help="insecure, uds or mtls.", rich_help_panel=_SAFETY)] = None,
     certificates: Annotated[
         Path | None,
@@ -108,6 +123,8 @@ def serve(
 _RENAMED = {
     "solver": "solvers",
     "project_root": "project_roots",
+    "allowed_host": "allowed_hosts",
+    "trusted_proxy": "trusted_proxies",
     "min_memory": "min_memory_gb",
     "min_disk": "min_disk_gb",
 }
