@@ -34,15 +34,16 @@ clean: ## remove everything that was made here
 	rm -rf .venv tests/buf/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo 'Making .venv with what edbjobs needs; this takes a minute.'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --upgrade pip
 
 .venv/run.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[server,cli]'
+	@$(BIN)/python -m pip install -qq --editable '.[server,cli]'
 	@touch $@
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[server,cli]' --group dev
+	@$(BIN)/python -m pip install -qq --editable '.[server,cli]' --group dev
 	@touch $@ .venv/run.stamp
 
 # Without npm the contract's checks are skipped by name (and are an error in CI).
