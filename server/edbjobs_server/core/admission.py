@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edbjobs_server.core.errors import Refused
@@ -88,7 +89,10 @@ def user_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
 
 
 def fit_block(need: Need, usage: Usage, limits: Limits, host: Host) -> Block | None:
-    """Tell what shared resource a job waits for; the jobs behind it wait as well."""
+    """Tell what a job waits for: a limit it can never meet (alone), or a shared resource (with those behind it)."""
+    never = _never_block(need, limits, host)
+    if never is not None:
+        return never
     if not need.local:
         if limits.max_cluster_jobs and usage.cluster_jobs + 1 > limits.max_cluster_jobs:
             detail = f"{usage.cluster_jobs} of {limits.max_cluster_jobs} jobs are with the cluster"
@@ -96,15 +100,31 @@ def fit_block(need: Need, usage: Usage, limits: Limits, host: Host) -> Block | N
         return _license_block(need, usage, limits)
     if usage.jobs + 1 > limits.max_concurrent_jobs:
         return Block(Waiting.JOB_LIMIT, f"{usage.jobs} of {limits.max_concurrent_jobs} jobs are running")
-    cores = limits.max_cores or host.cores
+    cores, memory = _capacity(limits, host)
     if usage.cores + need.cores > cores:
-        detail = f"needs {need.cores} cores; {usage.cores} of {cores} are reserved"
-        return Block(Waiting.CORES, detail, own=need.cores > cores)
-    memory = limits.max_memory_mib or host.memory_mib
+        return Block(Waiting.CORES, f"needs {need.cores} cores; {usage.cores} of {cores} are reserved")
     if usage.memory_mib + need.memory_mib > memory:
         detail = f"needs {need.memory_mib} MiB; {usage.memory_mib} of {memory} MiB are reserved"
-        return Block(Waiting.MEMORY, detail, own=need.memory_mib > memory)
+        return Block(Waiting.MEMORY, detail)
     return _license_block(need, usage, limits)
+
+
+def _capacity(limits: Limits, host: Host) -> tuple[int, int]:
+    return limits.max_cores or host.cores, limits.max_memory_mib or host.memory_mib
+
+
+def _never_block(need: Need, limits: Limits, host: Host) -> Block | None:
+    """Tell which limit, lowered after the job was accepted, it can never meet."""
+    cores, memory = _capacity(limits, host)
+    if need.local and need.cores > cores:
+        return Block(Waiting.CORES, f"needs {need.cores} cores; the limit is {cores}", own=True)
+    if need.local and need.memory_mib > memory:
+        return Block(Waiting.MEMORY, f"needs {need.memory_mib} MiB; the limit is {memory}", own=True)
+    for feature, count in need.licenses:
+        total = limits.licenses.get(feature)
+        if total is not None and count > total:
+            return Block(Waiting.LICENSES, f"needs {count} of licence {feature}; the limit is {total}", own=True)
+    return None
 
 
 def _license_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
@@ -112,8 +132,23 @@ def _license_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
         total = limits.licenses.get(feature)
         used = usage.licenses.get(feature, 0)
         if total is not None and used + count > total:
-            detail = f"needs {count} of licence {feature}; {used} of {total} are reserved"
-            return Block(Waiting.LICENSES, detail, own=count > total)
+            return Block(Waiting.LICENSES, f"needs {count} of licence {feature}; {used} of {total} are reserved")
+    return None
+
+
+def claim_block(need: Need, claims: Mapping[str, str]) -> Block | None:
+    """Tell whether a licence is kept for a job that comes before, with another executor.
+
+    Parameters
+    ----------
+    need : Need
+        Of the job that asks.
+    claims : mapping of str to str
+        Feature to the id of the job that it is kept for.
+    """
+    for feature, _ in need.licenses:
+        if feature in claims:
+            return Block(Waiting.LICENSES, f"licence {feature} is kept for job {claims[feature]}, which comes before")
     return None
 
 
@@ -125,24 +160,29 @@ def refuse_infeasible(job: Job, limits: Limits, host: Host) -> None:
     Refused
         INFEASIBLE or INVALID_PRIORITY.
     """
-    spec, caps = job.spec, limits.of_user(job.user)
     refuse_priority(job.priority, job.user, limits)
     wrong: dict[str, str] = {}
-    if spec.executor == LOCAL:
-        cores = need_of(job, host).cores
-        if limits.max_cores and spec.cores > limits.max_cores:
-            wrong["config.cores"] = f"{spec.cores} cores asked for, the limit is {limits.max_cores}"
-        if limits.max_memory_mib and spec.memory_mib > limits.max_memory_mib:
-            wrong["config.memory_mib"] = f"{spec.memory_mib} MiB asked for, the limit is {limits.max_memory_mib}"
-        if caps.max_cores and cores > caps.max_cores:
-            wrong["config.cores"] = f"{cores} cores asked for, the limit of user {job.user} is {caps.max_cores}"
-    for feature, count in spec.licenses:
-        total = limits.licenses.get(feature)
-        if total is not None and count > total:
-            wrong["config.licenses"] = f"{count} of licence {feature} asked for, the limit is {total}"
+    for field, text in _excesses(job, limits, host):
+        wrong[field] = f"{wrong[field]}; {text}" if field in wrong else text
     if wrong:
         text = "; ".join(wrong.values())
         raise Refused("INFEASIBLE", f"can never run here: {text}; ask for less or raise the limit", fields=wrong)
+
+
+def _excesses(job: Job, limits: Limits, host: Host) -> Iterator[tuple[str, str]]:
+    spec, caps = job.spec, limits.of_user(job.user)
+    if spec.executor == LOCAL:
+        cores = need_of(job, host).cores
+        if limits.max_cores and spec.cores > limits.max_cores:
+            yield "config.cores", f"{spec.cores} cores asked for, the limit is {limits.max_cores}"
+        if caps.max_cores and cores > caps.max_cores:
+            yield "config.cores", f"{cores} cores asked for, the limit of user {job.user} is {caps.max_cores}"
+        if limits.max_memory_mib and spec.memory_mib > limits.max_memory_mib:
+            yield "config.memory_mib", f"{spec.memory_mib} MiB asked for, the limit is {limits.max_memory_mib}"
+    for feature, count in spec.licenses:
+        total = limits.licenses.get(feature)
+        if total is not None and count > total:
+            yield "config.licenses", f"{count} of licence {feature} asked for, the limit is {total}"
 
 
 def refuse_priority(priority: int, user: str, limits: Limits) -> None:

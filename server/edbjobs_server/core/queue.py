@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
 
-from edbjobs_server.core.job import LOCAL, Job
+from edbjobs_server.core.admission import Need
+from edbjobs_server.core.job import Job
 
 Entry = tuple[int, int, str]  # -priority, seq, uid: sorts as the queue does
+Kind = tuple[str, Need]  # executor and needs: what stops one job of a kind stops all of them
 
 
 def entry_of(job: Job) -> Entry:
     """Sort key of a job, ending in its uid."""
-    return (-job.priority, job.seq, job.uid)
+    return (*job.order, job.uid)
 
 
 def _remove(entries: list[Entry], entry: Entry) -> None:
@@ -25,17 +27,32 @@ def _remove(entries: list[Entry], entry: Entry) -> None:
 class WaitingQueue:
     """Waiting jobs in order.
 
-    Of each project only its first eligible job is a candidate, and none while one of its jobs runs: so a
-    thousand jobs of one project cost no more to plan than one.
+    Eligible jobs are kept by kind. Of each project only the first of a kind is a candidate, and none while one of
+    the project's jobs runs; of each kind only the first candidate is looked at. So ten thousand jobs of one
+    project, or of one user at the cap, cost no more to plan than one.
+
+    Attributes
+    ----------
+    version : int
+        Grows with every change of the candidates and of the projects at work.
+    held : int
+        Number of held jobs.
+    priorities : Counter of int
+        Number of jobs of each priority.
     """
 
     def __init__(self) -> None:
+        self.version = 0
+        self.held = 0
+        self.priorities: Counter[int] = Counter()
         self._all: list[Entry] = []
         self._jobs: dict[str, Job] = {}
-        self._eligible: dict[str, list[Entry]] = {}
+        self._kinds: dict[str, Kind] = {}
+        self._eligible: dict[str, dict[Kind, list[Entry]]] = {}  # by project
         self._busy: set[str] = set()
-        self._shown: dict[str, tuple[str, Entry]] = {}
-        self._heads: dict[str, list[Entry]] = {}
+        self._shown: dict[tuple[str, Kind], Entry] = {}  # the candidate of a project and kind
+        self._heads: dict[Kind, list[Entry]] = {}  # the same by kind
+        self._fronts: dict[str, list[Entry]] = {}  # the first of each kind, by executor
 
     def __len__(self) -> int:
         return len(self._all)
@@ -43,126 +60,121 @@ class WaitingQueue:
     def __contains__(self, uid: object) -> bool:
         return uid in self._jobs
 
-    def jobs(self) -> Iterator[Job]:
-        """Go through the waiting jobs in order."""
-        return (self._jobs[entry[2]] for entry in self._all)
-
-    def add(self, job: Job, eligible: bool) -> None:
+    def add(self, job: Job, need: Need, eligible: bool) -> None:
         """Put a waiting job in; it must not be in."""
         self._jobs[job.uid] = job
+        self._kinds[job.uid] = (job.spec.executor, need)
+        self.held += job.held
+        self.priorities[job.priority] += 1
         insort(self._all, entry_of(job))
         if eligible:
             self.enable(job.uid)
 
     def remove(self, uid: str) -> None:
         """Take a job out."""
-        self.disable(uid)
-        _remove(self._all, entry_of(self._jobs.pop(uid)))
-
-    def is_eligible(self, uid: str) -> bool:
-        """Tell whether a waiting job may be planned."""
-        job = self._jobs[uid]
-        entries = self._eligible.get(job.spec.project_key, [])
-        index = bisect_left(entries, entry_of(job))
-        return index < len(entries) and entries[index][2] == uid
+        self._disable(uid)
+        job = self._jobs.pop(uid)
+        del self._kinds[uid]
+        self.held -= job.held
+        self.priorities[job.priority] -= 1
+        if not self.priorities[job.priority]:
+            del self.priorities[job.priority]
+        _remove(self._all, entry_of(job))
 
     def enable(self, uid: str) -> None:
-        """Make a waiting job a candidate."""
-        job = self._jobs[uid]
-        if not self.is_eligible(uid):
-            insort(self._eligible.setdefault(job.spec.project_key, []), entry_of(job))
-            self._refresh(job.spec.project_key)
+        """Make a waiting job, which is none yet, a candidate."""
+        job, kind = self._jobs[uid], self._kinds[uid]
+        key = job.spec.project_key
+        insort(self._eligible.setdefault(key, {}).setdefault(kind, []), entry_of(job))
+        self._refresh(key, kind)
 
-    def disable(self, uid: str) -> None:
-        """Make a waiting job no candidate."""
-        job = self._jobs[uid]
-        if self.is_eligible(uid):
-            key = job.spec.project_key
-            _remove(self._eligible[key], entry_of(job))
-            if not self._eligible[key]:
-                del self._eligible[key]
-            self._refresh(key)
+    def _disable(self, uid: str) -> None:
+        job, kind = self._jobs[uid], self._kinds[uid]
+        key, entry = job.spec.project_key, entry_of(job)
+        kinds = self._eligible.get(key, {})
+        entries = kinds.get(kind, [])
+        index = bisect_left(entries, entry)
+        if entries[index : index + 1] != [entry]:
+            return
+        del entries[index]
+        if not entries:
+            del kinds[kind]
+        if not kinds:
+            del self._eligible[key]
+        self._refresh(key, kind)
 
     def take_project(self, key: str) -> None:
         """Let no job of a project be a candidate: one of them runs."""
         self._busy.add(key)
-        self._refresh(key)
+        self._refresh_all(key)
 
     def free_project(self, key: str) -> None:
         """Let the jobs of a project be candidates again."""
         self._busy.discard(key)
-        self._refresh(key)
+        self._refresh_all(key)
 
     def before(self, uid: str) -> int:
         """Count the waiting jobs that come before one."""
         return bisect_left(self._all, entry_of(self._jobs[uid]))
 
-    def lanes(self) -> list[str]:
-        """Executors that have candidates, local first."""
-        return sorted((lane for lane, heads in self._heads.items() if heads), key=lambda lane: (lane != LOCAL, lane))
-
-    def candidates(self, lane: str, stands_aside: Callable[[Job], bool]) -> Iterator[Job]:
-        """Go through the candidates of an executor in order.
+    def candidates(self, stands_aside: Callable[[Need], bool], stopped: Container[str]) -> Iterator[Job]:
+        """Go through the candidates of all executors in order.
 
         Parameters
         ----------
-        lane : str
-            Executor.
         stands_aside : callable
-            Tells of a candidate that it waits for something of its own; it is stepped over, and the next
-            job of its project becomes a candidate in its place.
+            Tells of needs that whoever has them waits for something of its own: such jobs are stepped over.
+        stopped : container of str
+            Executors whose candidates are passed by from now on.
 
         Notes
         -----
-        A candidate that was given out may be taken out of the queue before the next is asked for.
+        Before the next candidate is asked for, the one given out is taken out of the queue, or its executor is
+        added to `stopped`.
         """
-        position: Entry | None = None
-        substitutes: list[Entry] = []
-        while True:
-            entry = self._next(lane, position, substitutes)
-            if entry is None:
-                return
-            if substitutes and substitutes[0] == entry:
-                heapq.heappop(substitutes)
-            else:
-                position = entry
-            job = self._jobs.get(entry[2])
-            if job is None or job.spec.project_key in self._busy:
-                continue
-            if stands_aside(job):
-                follower = self._follower(job, lane)
-                if follower is not None:
-                    heapq.heappush(substitutes, follower)
-            else:
-                yield job
+        entry: Entry | None = None
+        while (entry := self._next(entry, stopped)) is not None:
+            if not stands_aside(self._kinds[entry[2]][1]):
+                yield self._jobs[entry[2]]
 
-    def _next(self, lane: str, position: Entry | None, substitutes: list[Entry]) -> Entry | None:
-        heads = self._heads.get(lane, [])
-        index = 0 if position is None else bisect_left(heads, (*position[:2], position[2] + "\0"))
-        best = heads[index] if index < len(heads) else None
-        if substitutes and (best is None or substitutes[0] < best):
-            best = substitutes[0]
+    def _next(self, last: Entry | None, stopped: Container[str]) -> Entry | None:
+        best: Entry | None = None
+        for lane, fronts in self._fronts.items():
+            index = bisect_right(fronts, last) if last is not None else 0
+            if lane not in stopped and index < len(fronts) and (best is None or fronts[index] < best):
+                best = fronts[index]
         return best
 
-    def _follower(self, job: Job, lane: str) -> Entry | None:
-        entries = self._eligible.get(job.spec.project_key, [])
-        for index in range(bisect_left(entries, entry_of(job)) + 1, len(entries)):
-            if self._jobs[entries[index][2]].spec.executor == lane:
-                return entries[index]
-        return None
+    def _refresh_all(self, key: str) -> None:
+        self.version += 1
+        for kind in self._eligible.get(key, {}):
+            self._refresh(key, kind)
 
-    def _refresh(self, key: str) -> None:
-        """Show the first eligible job of a project among the candidates, or none while the project is busy."""
-        entries = self._eligible.get(key)
-        wanted = None
-        if entries and key not in self._busy:
-            wanted = (self._jobs[entries[0][2]].spec.executor, entries[0])
-        shown = self._shown.get(key)
+    def _refresh(self, key: str, kind: Kind) -> None:
+        """Show the first eligible job of a project and kind among the candidates, or none while the project is busy."""
+        self.version += 1
+        entries = self._eligible.get(key, {}).get(kind)
+        wanted = entries[0] if entries and key not in self._busy else None
+        shown = self._shown.get((key, kind))
         if shown == wanted:
             return
+        heads = self._heads.setdefault(kind, [])
+        front = heads[0] if heads else None
         if shown is not None:
-            _remove(self._heads[shown[0]], shown[1])
-            del self._shown[key]
+            _remove(heads, shown)
+            del self._shown[key, kind]
         if wanted is not None:
-            insort(self._heads.setdefault(wanted[0], []), wanted[1])
-            self._shown[key] = wanted
+            insort(heads, wanted)
+            self._shown[key, kind] = wanted
+        self._refresh_front(kind[0], front, heads[0] if heads else None)
+        if not heads:
+            del self._heads[kind]
+
+    def _refresh_front(self, lane: str, before: Entry | None, after: Entry | None) -> None:
+        if before == after:
+            return
+        fronts = self._fronts.setdefault(lane, [])
+        if before is not None:
+            _remove(fronts, before)
+        if after is not None:
+            insort(fronts, after)

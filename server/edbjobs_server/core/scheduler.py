@@ -6,20 +6,17 @@ It changes only by `apply`, so it can be rebuilt from the store at any moment.
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from edbjobs_server.core.admission import Block, Need, Usage, fit_block, need_of, user_block
+from edbjobs_server.core.admission import Block, Need, Usage, claim_block, fit_block, need_of, user_block
+from edbjobs_server.core.deadlines import Deadlines, Settling
 from edbjobs_server.core.gates import HostLoad, gate
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.queue import WaitingQueue
 from edbjobs_server.core.states import State, Waiting
-
-SETTLING_SECONDS = 60.0  # until a start shows in the host's averages
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +55,17 @@ class Core:
         self.usage = Usage()
         self._queue = WaitingQueue()
         self._held: dict[str, Need] = {}
-        self._project_of: dict[str, str] = {}
-        self._owner: dict[str, str] = {}
+        self._working: dict[str, list[str]] = {}  # project to the jobs that run on it
         self._planned: set[str] = set()
-        self._deferred: dict[str, tuple[float, Block]] = {}
-        self._timers: list[tuple[float, str]] = []
-        self._recent: deque[tuple[float, int, int]] = deque()
+        self._scheduled: set[str] = set()
+        self._deferred: dict[str, Block] = {}
+        self._timers = Deadlines()
+        self._settling = Settling()
+        self._firsts_cache: tuple[int, Limits, list[Job]] | None = None
 
     def reset(self, jobs: Iterable[Job], limits: Limits, paused: bool) -> None:
         """Begin anew from what is committed; planned starts are forgotten."""
-        recent = self._recent
         self._clear()
-        self._recent = recent
         self.limits, self.paused = limits, paused
         for job in jobs:
             self.apply(job)
@@ -77,29 +73,30 @@ class Core:
     def apply(self, job: Job) -> None:
         """Take over a committed job."""
         uid = job.uid
-        if uid in self._queue:
-            self._queue.remove(uid)
-        self._deferred.pop(uid, None)
         if job.state.terminal:
-            self.jobs.pop(uid, None)
-            self._planned.discard(uid)
-            self._give_back(uid)
+            self.remove(uid)
             return
+        self._dequeue(uid)
         self.jobs[uid] = job
-        if job.open_attempt is not None:
+        if job.state is State.SCHEDULED:
+            self._scheduled.add(uid)
+        else:
+            self._scheduled.discard(uid)
+        attempt = job.open_attempt
+        if attempt is not None:
             self._planned.discard(uid)
-            self._take(job)
+            self._take(job, attempt.reserve_time if attempt.start_time is None else attempt.start_time)
         elif uid not in self._planned:
             self._give_back(uid)
             self._enqueue(job)
 
     def remove(self, uid: str) -> None:
-        """Forget a job whose record was deleted."""
-        if uid in self._queue:
-            self._queue.remove(uid)
-        self.jobs.pop(uid, None)
+        """Forget a job that ended, or whose record was deleted."""
+        self._dequeue(uid)
         self._planned.discard(uid)
+        self._scheduled.discard(uid)
         self._give_back(uid)
+        self.jobs.pop(uid, None)
 
     def plan(self, now: float) -> list[Job]:
         """Choose the jobs to start now and hold what they need until `apply` or `release`.
@@ -118,12 +115,14 @@ class Core:
         chosen: list[Job] = []
         if self.paused or self.draining:
             return chosen
-        for lane in self._queue.lanes():
-            for job in self._queue.candidates(lane, self._stands_aside):
-                if self._shared_block(job, now) is not None:
-                    break
+        stopped: set[str] = set()
+        claims: dict[str, str] = {}
+        for job in self._queue.candidates(self._stands_aside, stopped):
+            if self._turn_block(job, now, claims) is None:
                 self._reserve(job, now)
                 chosen.append(job)
+            else:
+                stopped.add(job.spec.executor)
         return chosen
 
     def release(self, uid: str) -> None:
@@ -131,20 +130,19 @@ class Core:
         if uid in self._planned:
             self._planned.discard(uid)
             self._give_back(uid)
-            if uid in self.jobs:
-                self._enqueue(self.jobs[uid])
+            self._enqueue(self.jobs[uid])
 
     def defer(self, uid: str, until: float, block: Block) -> None:
         """Take back a planned start and leave the job alone until a time."""
         if uid in self._planned:
             self._planned.discard(uid)
             self._give_back(uid)
-            self._deferred[uid] = (until, block)
-            self._enqueue(self.jobs[uid])
+            self._deferred[uid] = block
+            self._enqueue(self.jobs[uid], until)
 
     def next_wake(self) -> float | None:
         """Tell when something that waits for a time comes due."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.first()
 
     def explain(self, uid: str, now: float) -> Explanation:
         """Tell why a live job is not running, or not ended."""
@@ -165,94 +163,105 @@ class Core:
 
     def counts(self) -> dict[str, int]:
         """Count live jobs: waiting, held, running (starting included), scheduled."""
-        waiting = list(self._queue.jobs())
-        scheduled = sum(1 for job in self.jobs.values() if job.state is State.SCHEDULED)
         return {
-            "queued": len(waiting),
-            "held": sum(1 for job in waiting if job.held),
-            "running": len(self._held) - scheduled,
-            "scheduled": scheduled,
+            "queued": len(self._queue),
+            "held": self._queue.held,
+            "running": len(self._held) - len(self._scheduled),
+            "scheduled": len(self._scheduled),
         }
 
     def queued_by_priority(self) -> dict[int, int]:
         """Count the waiting jobs of each priority."""
-        result: dict[int, int] = {}
-        for job in self._queue.jobs():
-            result[job.priority] = result.get(job.priority, 0) + 1
-        return result
+        return dict(self._queue.priorities)
 
     def gate_block(self, now: float) -> Block | None:
         """Tell whether the host's load lets nothing start now."""
-        while self._recent and self._recent[0][0] <= now - SETTLING_SECONDS:
-            self._recent.popleft()
-        cores = sum(entry[1] for entry in self._recent)
-        memory = sum(entry[2] for entry in self._recent)
-        found = gate(self.limits, self.load, cores, memory)
+        self._settling.expire(now)
+        found = gate(self.limits, self.load, self._settling.cores, self._settling.memory_mib)
         return Block(found.reason, found.detail) if found is not None else None
 
     # Reservations ----------------------------------------------------------------------------------------
 
     def _reserve(self, job: Job, now: float) -> None:
-        self._queue.remove(job.uid)
+        self._dequeue(job.uid)
         self._planned.add(job.uid)
-        self._take(job)
-        need = self._held[job.uid]
-        if need.local:
-            self._recent.append((now, need.cores, need.memory_mib))
+        self._take(job, now)
 
-    def _take(self, job: Job) -> None:
+    def _take(self, job: Job, began: float) -> None:
+        need = need_of(job, self.host)
+        if need.local:
+            self._settling.add(job.uid, began, need)
         if job.uid in self._held:
             return
-        need = need_of(job, self.host)
         self._held[job.uid] = need
         self.usage.add(need)
-        key = job.spec.project_key
-        self._project_of[job.uid] = key
-        self._owner[key] = job.uid
-        self._queue.take_project(key)
+        self._working.setdefault(job.spec.project_key, []).append(job.uid)
+        self._queue.take_project(job.spec.project_key)
 
     def _give_back(self, uid: str) -> None:
         need = self._held.pop(uid, None)
-        if need is not None:
-            self.usage.add(need, -1)
-            key = self._project_of.pop(uid)
-            del self._owner[key]
+        if need is None:
+            return
+        self._settling.discard(uid)
+        self.usage.add(need, -1)
+        key = self.jobs[uid].spec.project_key
+        self._working[key].remove(uid)
+        if not self._working[key]:
+            del self._working[key]
             self._queue.free_project(key)
 
     # Waiting ---------------------------------------------------------------------------------------------
 
-    def _enqueue(self, job: Job) -> None:
-        until = max(job.not_before, self._deferred.get(job.uid, (0.0,))[0])
-        self._queue.add(job, eligible=not job.held and not until)
+    def _enqueue(self, job: Job, until: float = 0.0) -> None:
+        until = max(job.not_before, until)
+        self._queue.add(job, need_of(job, self.host), eligible=not job.held and not until)
         if until:
-            heapq.heappush(self._timers, (until, job.uid))
+            self._timers.set(job.uid, until)
+
+    def _dequeue(self, uid: str) -> None:
+        if uid in self._queue:
+            self._queue.remove(uid)
+            self._timers.drop(uid)
+            self._deferred.pop(uid, None)
 
     def _wake_up(self, now: float) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            _, uid = heapq.heappop(self._timers)
-            job = self.jobs.get(uid)
-            if job is None or uid not in self._queue:
-                continue
-            if self._deferred.get(uid, (0.0,))[0] <= now:
-                self._deferred.pop(uid, None)
-            if not job.held and job.not_before <= now and uid not in self._deferred:
+        for uid in self._timers.pop_due(now):
+            self._deferred.pop(uid, None)
+            if not self.jobs[uid].held:
                 self._queue.enable(uid)
 
     # Blocks ----------------------------------------------------------------------------------------------
 
-    def _stands_aside(self, job: Job) -> bool:
-        need = need_of(job, self.host)
+    def _stands_aside(self, need: Need) -> bool:
         if user_block(need, self.usage, self.limits) is not None:
             return True
         block = fit_block(need, self.usage, self.limits, self.host)
         return block is not None and block.own
 
-    def _shared_block(self, job: Job, now: float) -> Block | None:
+    def _turn_block(self, job: Job, now: float, claims: dict[str, str]) -> Block | None:
+        """Tell what a job whose turn it is waits for; `claims` collects the licences kept for such jobs."""
         need = need_of(job, self.host)
-        block = fit_block(need, self.usage, self.limits, self.host)
+        block = fit_block(need, self.usage, self.limits, self.host) or claim_block(need, claims)
+        if block is not None and block.reason is Waiting.LICENSES:
+            for feature, _ in need.licenses:
+                if feature in self.limits.licenses:
+                    claims.setdefault(feature, job.id)
         if block is None and need.local:
             block = self.gate_block(now)
         return block
+
+    def _firsts(self) -> list[Job]:
+        """First candidate of each executor, in order; remembered until something changes."""
+        known, version = self._firsts_cache, self._queue.version
+        if known is not None and known[0] == version and known[1] is self.limits:
+            return known[2]
+        stopped: set[str] = set()
+        found: list[Job] = []
+        for job in self._queue.candidates(self._stands_aside, stopped):
+            stopped.add(job.spec.executor)
+            found.append(job)
+        self._firsts_cache = (version, self.limits, found)
+        return found
 
     def _own_block(self, job: Job, now: float) -> Block | None:
         """Tell what of its own a waiting job waits for."""
@@ -264,10 +273,10 @@ class Core:
             return Block(Waiting.NOT_BEFORE, f"not before {_utc(job.not_before)}", own=True)
         deferred = self._deferred.get(job.uid)
         if deferred is not None:
-            return deferred[1]
-        owner = self._owner.get(job.spec.project_key)
-        if owner is not None:
-            name = self.jobs[owner].id
+            return deferred
+        working = self._working.get(job.spec.project_key)
+        if working:
+            name = self.jobs[working[0]].id
             return Block(Waiting.PROJECT_BUSY, f"job {name} works on the same project", own=True)
         need = need_of(job, self.host)
         block = user_block(need, self.usage, self.limits)
@@ -281,13 +290,16 @@ class Core:
             return Block(Waiting.DRAINING, "the service is stopping; jobs start again when it comes back")
         if self.paused:
             return Block(Waiting.QUEUE_PAUSED, "the queue is paused")
-        first = next(self._queue.candidates(job.spec.executor, self._stands_aside), None)
-        if first is None or first.uid == job.uid:
-            return self._shared_block(job, now) or Block(Waiting.STARTING, "it is next")
-        block = self._shared_block(first, now)
-        reason = f", which waits: {block.detail}" if block is not None else ""
-        return Block(Waiting.JOBS_BEFORE, f"behind job {first.id}{reason}")
+        claims: dict[str, str] = {}
+        for first in self._firsts():
+            if first.order >= job.order:
+                break
+            block = self._turn_block(first, now, claims)
+            if first.spec.executor == job.spec.executor:
+                reason = f", which waits: {block.detail}" if block is not None else ""
+                return Block(Waiting.JOBS_BEFORE, f"behind job {first.id}{reason}")
+        return self._turn_block(job, now, claims) or Block(Waiting.STARTING, "it is next")
 
 
 def _utc(time: float) -> str:
-    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

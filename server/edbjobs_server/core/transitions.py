@@ -102,8 +102,11 @@ def _as_asked(job: Job, outcome: Outcome) -> Outcome:
     """Call an attempt cancelled if cancel was asked for, unless it is proven to have completed before."""
     if job.cancel_time is None or outcome.state is State.COMPLETED or outcome.reason is Reason.UNKILLABLE:
         return outcome
-    message = "cancelled" if outcome.ran else "cancelled before it started"
-    return replace(outcome, state=State.CANCELLED, reason=Reason.CANCELLED, message=message)
+    return replace(outcome, state=State.CANCELLED, reason=Reason.CANCELLED, message=_cancelled(job, outcome.ran))
+
+
+def _cancelled(job: Job, ran: bool) -> str:
+    return "cancelled" if ran or job.start_time is not None else "cancelled before it started"
 
 
 def _is_retried(job: Job, outcome: Outcome) -> bool:
@@ -115,7 +118,7 @@ def _is_retried(job: Job, outcome: Outcome) -> bool:
 def _back_off(job: Job, outcome: Outcome, now: float) -> Change:
     ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
     wait = job.spec.retry.backoff(ran)
-    detail = f"attempt {job.attempt} ended {outcome.reason.name}; the next begins in {wait:g} s: {outcome.message}"
+    detail = f"attempt {job.attempt} ended {outcome.reason.name}; the next begins {wait:g} s later: {outcome.message}"
     after = replace(job, state=State.QUEUED, not_before=now + wait, backing_off=True, message=detail)
     return Change(after, EventType.JOB_RETRYING, detail)
 
@@ -150,7 +153,8 @@ def cancel(job: Job, now: float, grace: float | None) -> Change | None:
     """Cancel: at once where nothing runs, else by ending the open attempt."""
     _refuse_ended(job, "cancelled")
     if job.open_attempt is None and job.state is State.QUEUED:
-        outcome = Outcome(State.CANCELLED, Reason.CANCELLED, Evidence.NONE, now, message="cancelled before it started")
+        message = _cancelled(job, ran=False)
+        outcome = Outcome(State.CANCELLED, Reason.CANCELLED, Evidence.NONE, now, message=message)
         return _end(replace(job, cancel_time=job.cancel_time or now), outcome)
     if job.cancel_time is not None and grace in (None, job.cancel_grace):
         return None
