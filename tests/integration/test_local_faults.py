@@ -380,6 +380,32 @@ async def test_a_full_disk_delays_the_end_but_does_not_lose_it(small: Path, tmp_
         assert (await runs.ended(key_of(2))).ending is Ending.NEVER_RAN
 
 
+@pytest.mark.needs_root
+async def test_cancel_works_on_a_full_disk(small: Path) -> None:
+    async with local_runs(small) as runs:
+        await runs.start("sleep 1000")
+        await runs.started()
+        _fill(small / "ballast")
+        await runs.executor.cancel(KEY, 1.0)
+        assert (await runs.ended()).ending is Ending.CANCELLED
+        os.kill(runs.launcher(), signal.SIGSTOP)
+        await runs.start("sleep 1000", key_of(2))
+        await runs.executor.cancel(key_of(2), 1.0)
+        (small / "ballast").unlink()
+        os.kill(runs.launcher(), signal.SIGCONT)
+        assert (await runs.ended(key_of(2))).ending in (Ending.CANCELLED, Ending.NEVER_RAN)
+
+
+async def test_an_ending_of_a_later_version_is_not_guessed_at(runs: Runs) -> None:
+    await runs.run("exit 0")
+    edit(runs.folder(), "end", ending="teleported")
+    runs.updates.clear()
+    await runs.adopt()
+    end = await runs.ended()
+    assert end.ending is Ending.LOST
+    assert "teleported" in end.message
+
+
 def _fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         try:

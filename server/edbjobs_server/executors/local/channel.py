@@ -62,8 +62,8 @@ class Channel:
         """
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                await asyncio.to_thread(_start, log, theirs.fileno(), notify)
+            # The thread owns what it is given: it goes on if this task is cancelled.
+            await asyncio.to_thread(_start, log, theirs.detach(), os.dup(notify))
         except BaseException:
             ours.close()
             raise
@@ -186,17 +186,27 @@ def _start(log: Path, channel: int, notify: int) -> None:
     """Start the launcher and wait until it has detached itself."""
     program = Path(__file__).with_name("launcher.py")
     environment = {name: value for name, value in os.environ.items() if name != processes.MARK}
+    try:
+        done = _run(program, log, environment, channel, notify)
+    finally:
+        os.close(channel)
+        os.close(notify)
+    if done.returncode != 0:
+        raise OSError(f"the launcher of local runs could not be started; {log} tells why")
+
+
+def _run(
+    program: Path, log: Path, environment: Mapping[str, str], *inherited: int
+) -> subprocess.CompletedProcess[bytes]:
     with log.open("ab") as output:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-E", str(program), str(channel), str(notify)],
+        return subprocess.run(
+            [sys.executable, "-I", "-S", "-E", str(program), *map(str, inherited)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env=environment,
-            pass_fds=(channel, notify),
+            pass_fds=inherited,
             start_new_session=True,
             timeout=_START_SECONDS,
             check=False,
         )
-    if done.returncode != 0:
-        raise OSError(f"the launcher of local runs could not be started; {log} tells why")

@@ -46,6 +46,7 @@ class _Run:
         self.started = False
         self.stuck: tuple[int, ...] = ()
         self.grace: float | None = None  # cancel was asked for
+        self.unasked = False  # and could not be passed on yet
         self.failure = ""  # why no supervisor could be had
         self.orphans: orphans.Orphans | None = None
         self.task: asyncio.Task[None] | None = None
@@ -224,6 +225,9 @@ class LocalExecutor:
                 await run.news.wait()
                 timer.cancel()
                 run.news.clear()
+                if run.unasked and not run.gone:
+                    run.unasked = False
+                    await self._ask_end(run)
                 if not run.gone:
                     await self._look(run)
         finally:
@@ -239,9 +243,13 @@ class LocalExecutor:
             self._tell(run, found)
 
     async def _settle(self, run: _Run) -> judge.Standing:
+        return await self._insist(run, lambda: judge.settle(run.folder, run.key, run.boot, self._here))
+
+    async def _insist(self, run: _Run, work: Callable[[], _T]) -> _T:
+        """Find something out about a run, and try until it is known: nothing is concluded from an error."""
         while True:
             try:
-                return await self._off_loop(lambda: judge.settle(run.folder, run.key, run.boot, self._here))
+                return await self._off_loop(work)
             except OSError as error:
                 _log.warning("cannot tell how a run stands, will try again: %s: %s", run.folder, error)
                 run.looked.set()
@@ -267,7 +275,7 @@ class LocalExecutor:
             self._tell_stuck(run, pids)
 
         run.orphans = orphans.Orphans(
-            lambda: self._off_loop(lambda: judge.left_of(found, run.key)), report, self._unkillable_after
+            lambda: self._insist(run, lambda: judge.left_of(found, run.key)), report, self._unkillable_after
         )
         if run.grace is not None:
             run.orphans.end(run.grace)
@@ -279,7 +287,9 @@ class LocalExecutor:
         try:
             await self._off_loop(lambda: judge.ask_end(run.folder, run.key, grace, self._here))
         except OSError as error:
-            _log.warning("a cancel could not be passed on: %s: %s", run.folder, error)
+            _log.warning("a cancel could not be passed on, will try again: %s: %s", run.folder, error)
+            run.unasked = True
+            asyncio.get_running_loop().call_later(_RETRY, run.news.set)
 
     def _tell(self, run: _Run, found: record.Record) -> None:
         update = verdict.started(run.key, found, self._here)

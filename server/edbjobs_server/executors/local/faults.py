@@ -6,16 +6,25 @@ import os
 import signal
 import sys
 
-assert sys.platform != "win32"
-
 VARIABLE = "EDBJOBS_FAULT"
+_KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL  # there TERM is what ends at once
+
+_passed = 0
 
 
 def point(name: str) -> None:
     """Kill this process if the environment variable ``EDBJOBS_FAULT`` names this point.
 
-    The points are, in order: ``launcher.before_fork``, ``supervisor.before_claim``, ``supervisor.after_claim``,
-    ``supervisor.after_start_line``, ``supervisor.after_go``, ``supervisor.before_end``, ``supervisor.after_end``.
+    Its value is a name, or ``NAME:N`` to die at the Nth pass. The points are, in order of a job's way:
+    ``submit.before_commit``, ``submit.before_reply``; ``run.before_reserve``, ``run.after_reserve``,
+    ``launcher.before_fork``, ``supervisor.before_claim``, ``supervisor.after_claim``,
+    ``supervisor.after_start_line``, ``supervisor.after_go``, ``run.after_start``, ``supervisor.before_end``,
+    ``supervisor.after_end``, ``run.before_end``, ``run.after_end``; and in each commit that changes something
+    ``store.before_commit`` and ``store.after_commit``.
     """
-    if os.environ.get(VARIABLE) == name:
-        os.kill(os.getpid(), signal.SIGKILL)
+    global _passed  # noqa: PLW0603 - one process has one fault
+    wanted, _, number = os.environ.get(VARIABLE, "").partition(":")
+    if wanted == name:
+        _passed += 1
+        if _passed == int(number or 1):
+            os.kill(os.getpid(), _KILL)

@@ -76,14 +76,20 @@ def void(folder: str, key: RunKey, here: record.Here) -> bool:
 
 
 def ask_end(folder: str, key: RunKey, grace: float, here: record.Here) -> None:
-    """Void a run that is not claimed yet, ask the supervisor of one that is to end it."""
+    """Void a run that is not claimed yet, ask the supervisor of one that is to end it.
+
+    Raises
+    ------
+    OSError
+        If the run is not claimed and cannot be voided: somebody may still claim it.
+    """
     found = record.read(folder)
     if not found.exists:  # else a full disk, on which nothing can be claimed, would keep a cancel from the supervisor
         if void(folder, key, here):
             return
         found = record.read(folder)
-    supervisor = _open_claimer(found, here)
-    if supervisor is None or found.end is not None:
+    supervisor = None if found.end is not None else _open_claimer(found, here)
+    if supervisor is None:
         return
     try:
         record.append_cancel(folder, grace)

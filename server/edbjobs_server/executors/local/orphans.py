@@ -72,7 +72,7 @@ class Orphans:
     async def _wait(self, left: Sequence[processes.Process]) -> None:
         """Wait until one of them ends, somebody asks for the end, or it is time to kill."""
         loop = asyncio.get_running_loop()
-        pidfds = [processes.open_process(process.pid, process.ticks) for process in left]
+        pidfds = [_open(process) for process in left]
         opened = [pidfd for pidfd in pidfds if pidfd is not None]
         timer = None
         if self._kill_at is not None:
@@ -82,6 +82,8 @@ class Orphans:
                 loop.add_reader(pidfd, self._news.set)
             if len(opened) == len(left):
                 await self._news.wait()
+            else:  # some have ended meanwhile
+                await asyncio.sleep(_SETTLE)
             self._news.clear()
         finally:
             if timer is not None:
@@ -89,3 +91,10 @@ class Orphans:
             for pidfd in opened:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)
+
+
+def _open(process: processes.Process) -> int | None:
+    try:
+        return processes.open_process(process.pid, process.ticks)
+    except OSError:  # too many open files: look again
+        return None

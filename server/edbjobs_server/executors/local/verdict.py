@@ -8,6 +8,8 @@ from enum import Enum
 from edbjobs_server.executors.base import Ending, RunEnded, RunKey, RunStarted
 from edbjobs_server.executors.local import record
 
+_ENDINGS = frozenset(ending.value for ending in Ending)
+
 
 class Sight(Enum):
     """Whether the pids of a record mean anything to us."""
@@ -42,16 +44,17 @@ def ended(key: RunKey, found: record.Record, here: record.Here) -> RunEnded:
     """Make the update that tells the end of a run of which nothing is left."""
     start_time = None if found.start is None else found.start["time"]
     if found.end is not None:
+        known = found.end["ending"] in _ENDINGS
         return RunEnded(
             key,
-            Ending(found.end["ending"]),
+            Ending(found.end["ending"]) if known else Ending.LOST,
             found.end["time"],
             start_time=start_time,
             exit_code=found.end["code"],
             signal=found.end["signal"],
             cpu_seconds=found.end["cpu"],
             max_rss_bytes=found.end["rss"],
-            message=found.end["message"],
+            message=found.end["message"] if known else f"this version knows no ending {found.end['ending']!r}",
         )
     if found.void:
         return RunEnded(key, Ending.NEVER_RAN, time.time(), message="it was voided before it was started")
