@@ -273,6 +273,15 @@ async def test_watchers_at_one_place_share_one_message(service: Service) -> None
     assert len(other.events) == 0
 
 
+async def test_what_was_built_for_watchers_is_let_go(service: Service) -> None:
+    watch = service.watch()
+    assert (await next_of(watch)).caught_up
+    for _ in range(20):
+        await service.submit()
+        await next_of(watch)
+    assert len(service.log._built) <= 1
+
+
 async def test_closing_ends_every_watch(service: Service) -> None:
     waiting = [asyncio.ensure_future(next_of(service.watch())) for _ in range(3)]
     assert all(message.caught_up for message in await asyncio.gather(*waiting))

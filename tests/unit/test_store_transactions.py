@@ -93,10 +93,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), state=st.sampled_from([State.RUNNING, State.FAILED, State.QUEUED]), fail=st.booleans())
     def put(self, data: st.DataObject, state: State, fail: bool) -> None:
-        live = [job for job in self.jobs.values() if not job.state.terminal]
-        if not live:
+        if not self.jobs:
             return
-        kept, job = self.kept(), data.draw(st.sampled_from(live))
+        kept, job = self.kept(), data.draw(st.sampled_from(list(self.jobs.values())))
+        state = job.state if job.state.terminal else state
         end = 1.7e9 if state.terminal else None
         try:
             with self.tx.request_scope():

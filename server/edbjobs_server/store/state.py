@@ -26,11 +26,12 @@ class State:
     limits: Limits
     jobs: dict[str, Job] = field(default_factory=dict)
     uids: dict[str, str] = field(default_factory=dict)
+    generation: int = 0
 
     def snapshot(self) -> Snapshot:
         """Make a value of it that does not change."""
         jobs = sorted(self.jobs.values(), key=lambda job: job.seq)
-        return Snapshot(self.store_id, self.revision, tuple(jobs), self.limits, self.paused)
+        return Snapshot(self.store_id, self.revision, tuple(jobs), self.limits, self.paused, self.generation)
 
 
 def read_state(connection: sqlite3.Connection) -> State:

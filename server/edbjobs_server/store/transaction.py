@@ -113,6 +113,11 @@ class Transaction:
         return self._state.limits
 
     @property
+    def generation(self) -> int:
+        """How often the state was read again after a failed commit: see `Snapshot`."""
+        return self._state.generation
+
+    @property
     def paused(self) -> bool:
         """Whether the queue is paused."""
         return self._state.paused
@@ -143,14 +148,12 @@ class Transaction:
     def _newest(self, id: str) -> Job | None:
         """Find the newest job of an id, none of which is live."""
         changed = [job for job in self._jobs.values() if job is not None and job.id == id]
-        if changed:
-            # Changed jobs are live ones and their successors: newer than any other of the same id.
-            return max(changed, key=lambda job: job.seq)
         for row in self._sql.execute(QUERIES["jobs_by_id"], (id,)):
             job = job_of(row)
-            if self._jobs.get(job.uid, job) is not None:
-                return job
-        return None
+            if job.uid not in self._jobs:
+                changed.append(job)
+                break
+        return max(changed, key=lambda job: job.seq, default=None)
 
     def live_id(self, id: str) -> Job | None:
         """Find the job of this id that has not ended; None if there is none."""

@@ -38,6 +38,8 @@ class Snapshot:
     ----------
     jobs : tuple of Job
         Jobs that have not ended, in order of acceptance.
+    generation : int
+        Grows each time the state is read again after a failed commit. What was decided on an older one is void.
     """
 
     store_id: str
@@ -45,3 +47,4 @@ class Snapshot:
     jobs: tuple[Job, ...]
     limits: Limits
     paused: bool
+    generation: int = 0

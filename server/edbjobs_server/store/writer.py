@@ -61,6 +61,7 @@ class Writer:
         self._on_commit: OnCommit
         self._on_reset: OnReset
         self.error = ""
+        self.commits = Commits()
         self.snapshot = self._state.snapshot()
         self.revision = self.snapshot.revision
 
@@ -127,12 +128,14 @@ class Writer:
         return batch, False
 
     def _do(self, batch: list[_Request]) -> None:
+        began = time.perf_counter()
         try:
             committed = self._commit(batch)
         except Exception as error:  # whatever it is, the thread goes on and all callers hear
             self._fail(batch, error)
             return
         self.error = ""
+        self.commits = self.commits.after(time.perf_counter() - began)
         self._tell(self._finish, batch, committed)
 
     def _commit(self, batch: list[_Request]) -> list[Committed]:
@@ -182,7 +185,9 @@ class Writer:
             connection = connect(self._path)
             try:
                 if self._stale:
+                    generation = self._state.generation + 1
                     self._state = read_state(connection)
+                    self._state.generation = generation
                     self._stale = False
                     self._tell(self._reset, self._state.snapshot())
                 write_back(connection)
