@@ -13,7 +13,7 @@ from edbjobs_server.store import folder
 from edbjobs_server.store.database import FILE, open_checked
 from edbjobs_server.store.reader import Reader, ReaderPool
 from edbjobs_server.store.transaction import Transaction
-from edbjobs_server.store.values import Commits, Snapshot
+from edbjobs_server.store.values import Snapshot
 from edbjobs_server.store.writer import OnCommit, OnReset, Writer
 
 T = TypeVar("T")
@@ -67,11 +67,6 @@ class Store:
     def writable(self) -> bool:
         """Whether the last commit worked, or a later probe did."""
         return not self._writer.error
-
-    @property
-    def commits(self) -> Commits:
-        """How many commits there were, and how long they took."""
-        return self._writer.commits
 
     @property
     def revision(self) -> int:

@@ -61,7 +61,6 @@ class Writer:
         self._on_commit: OnCommit
         self._on_reset: OnReset
         self.error = ""
-        self.commits = Commits()
         self.snapshot = self._state.snapshot()
         self.revision = self.snapshot.revision
 
@@ -128,14 +127,12 @@ class Writer:
         return batch, False
 
     def _do(self, batch: list[_Request]) -> None:
-        began = time.perf_counter()
         try:
             committed = self._commit(batch)
         except Exception as error:  # whatever it is, the thread goes on and all callers hear
             self._fail(batch, error)
             return
         self.error = ""
-        self.commits = self.commits.after(time.perf_counter() - began)
         self._tell(self._finish, batch, committed)
 
     def _commit(self, batch: list[_Request]) -> list[Committed]:
