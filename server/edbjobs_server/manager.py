@@ -95,6 +95,7 @@ class JobManager:
             store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds
         )
         self.control = Control(store, self.events, self.core, sampler, about)
+        self.observers: list[Callable[[Sequence[Committed]], None]] = []  # told of every commit, after the core
         self._waiters: dict[str, set[asyncio.Event]] = {}
 
     async def open(self, limits: Mapping[str, Any] | None = None) -> None:
@@ -317,11 +318,13 @@ class JobManager:
                 if item.job.state.terminal:
                     self._tell_waiters(item.job.uid)
         self.events.publish(batch)
+        for observe in self.observers:
+            observe(batch)
         self.runs.wake()
 
     def _on_reset(self, snapshot: Snapshot) -> None:
         """Begin anew from what is on disk: a commit failed."""
-        self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused)
+        self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused, snapshot.generation)
         self.events.reset(snapshot.revision)
         for uid in list(self._waiters):
             self._tell_waiters(uid)

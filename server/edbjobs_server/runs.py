@@ -164,7 +164,7 @@ class Runs:
     async def _plan_for_ever(self) -> None:
         while True:
             for job in self._core.plan(time.time()):
-                self._spawn(self._start(job))
+                self._spawn(self._start(job, self._core.generation))
             await self._until_wanted()
 
     async def _until_wanted(self) -> None:
@@ -188,7 +188,7 @@ class Runs:
 
     # Starting --------------------------------------------------------------------------------------------
 
-    async def _start(self, job: Job) -> None:
+    async def _start(self, job: Job, generation: int) -> None:
         """Start a planned job: prepare, reserve on disk, then act."""
         try:
             prepared = await self._paths.run(partial(self._prepare, job), job.spec.project_path)
@@ -199,7 +199,7 @@ class Runs:
             await self._wait_for_lock(job, prepared.lock)
             return
         self._locked_since.pop(job.uid, None)
-        if await self._reserve(job, prepared.spec):
+        if await self._reserve(job, prepared.spec, generation):
             await self._launch(job, prepared.spec)
 
     def preview(self, job: Job) -> tuple[RunSpec, Mapping[str, str]]:
@@ -237,6 +237,7 @@ class Runs:
         if refused.reason == "PATH_UNREACHABLE":
             block = Block(Waiting.BACK_OFF, refused.message, own=True)
             self._core.defer(job.uid, time.time() + 30.0, block)
+            self.wake()
             return
         reasons = {
             "RESULTS_EXIST": Reason.RESULTS_EXIST,
@@ -256,13 +257,14 @@ class Runs:
         self._core.release(job.uid)
         self.wake()
 
-    async def _reserve(self, job: Job, spec: RunSpec) -> bool:
+    async def _reserve(self, job: Job, spec: RunSpec, generation: int) -> bool:
         """Commit the reservation; False where the job may not start after all."""
         limits = self._core.limits
         directory = str(self._executors[job.spec.executor].run_directory(spec.key))
 
         def command(tx: Transaction) -> bool:
-            if tx.limits != limits or tx.paused:
+            # After a failed commit the core has forgotten this plan, and may have given its place to another job.
+            if tx.limits != limits or tx.paused or tx.generation != generation:
                 return False
             current = tx.find(job.uid)
             if current is None or current.attempt + 1 != spec.key.attempt:

@@ -28,6 +28,7 @@ from edbjobs_server.store import Duplicate, Transaction
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_GRACE_SECONDS = 3600.0
+LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: what calendars and timestamps can tell
 _EXECUTORS = {
     job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
     job_config_pb2.SCHEDULER_TYPE_LOCAL: LOCAL,
@@ -195,6 +196,8 @@ def _validated(request: jobs_messages_pb2.SubmitJobRequest) -> HFSSSimulationCon
     grace = request.config.cancel_grace.ToTimedelta().total_seconds()
     if not 0 <= grace <= MAX_GRACE_SECONDS:
         wrong["config.cancel_grace"] = f"0 to {MAX_GRACE_SECONDS:g} seconds"
+    if request.config.not_before.seconds > LATEST_SECONDS:
+        wrong["config.not_before"] = "not after the year 9999"
     try:
         config = HFSSSimulationConfig.from_message(request.config)
     except ValidationError as error:

@@ -347,3 +347,17 @@ def test_hold_release_and_priority() -> None:
     change = transitions.set_priority(WAITING, -2)
     assert change is not None
     assert (change.job.priority, change.detail) == (-2, "priority 0 -> -2")
+
+
+def test_a_start_that_comes_to_nothing_again_and_again_waits_ever_longer() -> None:
+    job, now, waits = make_job(1), 100.0, []
+    for _ in range(6):
+        change = transitions.reserve(job, now, "boot", "/runs")
+        assert change is not None
+        nothing = transitions.Outcome(State.QUEUED, Reason.NONE, Evidence.NONE, now, message="never ran", ran=False)
+        change = transitions.ended(change.job, change.job.attempt, nothing, now)
+        assert change is not None
+        job = change.job
+        waits.append(max(0.0, job.not_before - now))
+    assert waits == [0.0, 0.0, 0.0, 2.0, 4.0, 8.0]
+    assert job.backing_off

@@ -46,6 +46,7 @@ class Core:
         self.host = host
         self.limits = limits
         self.paused = False
+        self.generation = 0
         self.draining = False
         self.load: HostLoad | None = None
         self._clear()
@@ -63,9 +64,10 @@ class Core:
         self._settling = Settling()
         self._firsts_cache: tuple[int, Limits, list[Job]] | None = None
 
-    def reset(self, jobs: Iterable[Job], limits: Limits, paused: bool) -> None:
-        """Begin anew from what is committed; planned starts are forgotten."""
+    def reset(self, jobs: Iterable[Job], limits: Limits, paused: bool, generation: int = 0) -> None:
+        """Begin anew from what is committed; planned starts are forgotten, so those of an older generation are void."""
         self._clear()
+        self.generation = generation
         self.limits, self.paused = limits, paused
         for job in jobs:
             self.apply(job)

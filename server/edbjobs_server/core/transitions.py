@@ -12,6 +12,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Attempt, Job
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 
+QUICK_STARTS = 3  # starts in a row that may come to nothing before the next one waits
 _END_EVENT = {
     State.COMPLETED: EventType.JOB_COMPLETED,
     State.FAILED: EventType.JOB_FAILED,
@@ -92,10 +93,22 @@ def ended(job: Job, number: int, outcome: Outcome, now: float) -> Change | None:
     job = replace(job, attempts=(*job.attempts[:-1], closed), unkillable=())
     outcome = _as_asked(job, outcome)
     if not outcome.ran and not outcome.state.terminal:
-        return Change(replace(job, state=State.QUEUED), EventType.JOB_RETRYING, outcome.message)
+        return _never_ran(job, outcome, now)
     if _is_retried(job, outcome):
         return _back_off(job, outcome, now)
     return _end(job, outcome)
+
+
+def _never_ran(job: Job, outcome: Outcome, now: float) -> Change:
+    """Queue a job again whose start did not come about; at once, but ever later if that goes on."""
+    reasons = [attempt.reason for attempt in reversed(job.attempts)]
+    times = next((number for number, reason in enumerate(reasons) if reason is not Reason.NONE), len(reasons))
+    after = replace(job, state=State.QUEUED)
+    if times > QUICK_STARTS:
+        wait = min(60.0, 2.0 ** min(times - QUICK_STARTS, 6))
+        detail = f"it could not be started {times} times in a row; the next try is {wait:g} s later"
+        after = replace(after, not_before=now + wait, backing_off=True, message=detail)
+    return Change(after, EventType.JOB_RETRYING, outcome.message)
 
 
 def _as_asked(job: Job, outcome: Outcome) -> Outcome:
