@@ -35,6 +35,7 @@ from edbjobs_server.executors.base import (
     RunUnkillable,
     RunUpdate,
 )
+from edbjobs_server.executors.local import faults
 from edbjobs_server.following import Following
 from edbjobs_server.gatewatch import GateWatch
 from edbjobs_server.paths import UserPaths
@@ -199,8 +200,11 @@ class Runs:
             await self._wait_for_lock(job, prepared.lock)
             return
         self._locked_since.pop(job.uid, None)
+        faults.point("run.before_reserve")
         if await self._reserve(job, prepared.spec, generation):
+            faults.point("run.after_reserve")
             await self._launch(job, prepared.spec)
+            faults.point("run.after_start")
 
     def preview(self, job: Job) -> tuple[RunSpec, Mapping[str, str]]:
         """Tell what a job would run, and what its environment has that the service's has not."""
@@ -315,7 +319,9 @@ class Runs:
             log.warning("run %s ended, but its job is not waiting for that", update.key.folder)
             return
         outcome, note = await self._outcome(job, update)
+        faults.point("run.before_end")
         await self._record(partial(apply_end, key=update.key, outcome=outcome, started=update, note=note))
+        faults.point("run.after_end")
         self.wake()
 
     async def _outcome(self, job: Job, ended: RunEnded) -> tuple[Outcome, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs_server.core.errors import Refused, store_unavailable
+from edbjobs_server.executors.local import faults
 from edbjobs_server.store.database import connect, is_storage_failure, write_back
 from edbjobs_server.store.queries import QUERIES
 from edbjobs_server.store.state import read_state
@@ -146,8 +147,12 @@ class Writer:
         for request in batch:
             self._attempt(transaction, request)
         transaction.flush()
+        if transaction.committed:
+            faults.point("store.before_commit")
         connection.execute("COMMIT")
         self._stale = False
+        if transaction.committed:
+            faults.point("store.after_commit")
         return transaction.committed
 
     def _attempt(self, transaction: Transaction, request: _Request) -> None:

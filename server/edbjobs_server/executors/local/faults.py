@@ -7,7 +7,10 @@ import signal
 import sys
 
 VARIABLE = "EDBJOBS_FAULT"
-_KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL  # there TERM is what ends at once
+if sys.platform == "win32":
+    _KILL = signal.SIGTERM  # ends a process at once there
+else:
+    _KILL = signal.SIGKILL
 
 _passed = 0
 
@@ -16,13 +19,13 @@ def point(name: str) -> None:
     """Kill this process if the environment variable ``EDBJOBS_FAULT`` names this point.
 
     Its value is a name, or ``NAME:N`` to die at the Nth pass. The points are, in order of a job's way:
-    ``submit.before_commit``, ``submit.before_reply``; ``run.before_reserve``, ``run.after_reserve``,
-    ``launcher.before_fork``, ``supervisor.before_claim``, ``supervisor.after_claim``,
-    ``supervisor.after_start_line``, ``supervisor.after_go``, ``run.after_start``, ``supervisor.before_end``,
-    ``supervisor.after_end``, ``run.before_end``, ``run.after_end``; and in each commit that changes something
-    ``store.before_commit`` and ``store.after_commit``.
+    ``submit.before_reply``; ``run.before_reserve``, ``run.after_reserve``, ``launcher.before_fork``,
+    ``supervisor.before_claim``, ``supervisor.after_claim``, ``supervisor.after_start_line``,
+    ``supervisor.after_go``, ``run.after_start``, ``supervisor.before_end``, ``supervisor.after_end``,
+    ``run.before_end``, ``run.after_end``; and in each commit that changes something ``store.before_commit`` and
+    ``store.after_commit``.
     """
-    global _passed  # noqa: PLW0603 - one process has one fault
+    global _passed
     wanted, _, number = os.environ.get(VARIABLE, "").partition(":")
     if wanted == name:
         _passed += 1
