@@ -23,6 +23,7 @@ from edbjobs_server.core.states import EventType
 from edbjobs_server.core.transitions import Change
 from edbjobs_server.events.log import EventLog
 from edbjobs_server.executors.base import Executor
+from edbjobs_server.executors.local import faults
 from edbjobs_server.paths import UserPaths
 from edbjobs_server.runs import Runs
 from edbjobs_server.solver.command import shell_line
@@ -146,6 +147,7 @@ class JobManager:
         ]
         ids = [request.request_id for request in requests if request.request_id]
         results = await self.store.write_all(commands, request_ids=ids)
+        faults.point("submit.before_reply")
         return [item if isinstance(item, Refused) else Accepted(self._message(item[0]), item[1]) for item in results]
 
     async def get(self, name: str) -> job_pb2.Job:
