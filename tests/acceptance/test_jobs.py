@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 import pytest
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2, resource_pb2, resources_service_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 from support.service import ServiceProcess
 
@@ -34,7 +36,9 @@ def submit(service: ServiceProcess, project: Path, demo: str = "seconds=0.2", **
 
 
 def wait(service: ServiceProcess, job: job_pb2.Job, timeout: int = 30) -> job_pb2.Job:
-    answer = service.jobs.WaitJob(pb.WaitJobRequest(name=job.uid, timeout={"seconds": timeout}), timeout=timeout + 5)
+    answer = service.jobs.WaitJob(
+        pb.WaitJobRequest(name=job.uid, timeout=Duration(seconds=timeout)), timeout=timeout + 5
+    )
     assert answer.ended, answer.job
     return answer.job
 
@@ -44,7 +48,7 @@ def wait_for(service: ServiceProcess, job: job_pb2.Job, wanted: Callable[[job_pb
     now = get(service, job)
     if wanted(now):
         return now
-    request = pb.WatchJobsRequest(after_revision=now.revision, filter={"names": [job.uid]})
+    request = pb.WatchJobsRequest(after_revision=now.revision, filter=pb.JobFilter(names=[job.uid]))
     for message in service.jobs.WatchJobs(request, timeout=30):
         for event in message.events:
             if wanted(event.job):
@@ -58,7 +62,7 @@ def get(service: ServiceProcess, job: job_pb2.Job) -> job_pb2.Job:
 
 def reason_of(error: grpc.RpcError) -> str:
     """The reason an error carries for programs."""
-    return info_of(error).reason
+    return str(info_of(error).reason)
 
 
 def info_of(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
@@ -97,7 +101,7 @@ def test_a_solve_is_proven_by_its_log(service: ServiceProcess, make_project: Mak
     assert job.demo
     assert "normal completion" in job.message
     assert job.attempts[0].nodes
-    listed = service.jobs.ListJobs(pb.ListJobsRequest(filter={"batch": "b1", "labels": {"part": "antenna"}})).jobs
+    listed = service.jobs.ListJobs(pb.ListJobsRequest(filter=pb.JobFilter(batch="b1", labels={"part": "antenna"}))).jobs
     assert [found.uid for found in listed] == [job.uid]
 
 
@@ -135,7 +139,7 @@ def test_a_bad_item_stops_no_other(service: ServiceProcess, make_project: MakePr
     good = config(make_project("p"))
     requests = [
         pb.SubmitJobRequest(config=good),
-        pb.SubmitJobRequest(config={"project_path": str(tmp_path / "missing.aedt")}),
+        pb.SubmitJobRequest(config=job_config_pb2.JobConfig(project_path=str(tmp_path / "missing.aedt"))),
         pb.SubmitJobRequest(job_id="bad id!", config=good),
     ]
     results = service.jobs.SubmitJobs(pb.SubmitJobsRequest(requests=requests)).results
@@ -297,7 +301,9 @@ def test_progress_is_told_while_it_runs(service: ServiceProcess, make_project: M
     job = submit(service, make_project("p"), "seconds=4")
     passes: list[int] = []
     fractions: list[float] = []
-    while not (answer := service.jobs.WaitJob(pb.WaitJobRequest(name=job.uid, timeout={"nanos": 300_000_000}))).ended:
+    while not (
+        answer := service.jobs.WaitJob(pb.WaitJobRequest(name=job.uid, timeout=Duration(nanos=300_000_000)))
+    ).ended:
         passes.append(answer.job.progress.adaptive_pass)
         if answer.job.progress.HasField("fraction"):
             fractions.append(answer.job.progress.fraction)
@@ -379,7 +385,9 @@ def test_the_lock_of_our_killed_run_is_removed(service: ServiceProcess, make_pro
     assert not lock.exists()
     events = [
         event
-        for message in take_until_caught_up(service, pb.WatchJobsRequest(after_revision=0, filter={"names": [job.uid]}))
+        for message in take_until_caught_up(
+            service, pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(names=[job.uid]))
+        )
         for event in message.events
     ]
     assert any(str(lock) in event.detail for event in events)
@@ -426,10 +434,12 @@ def test_limits_are_applied_whole_or_not_at_all(service: ServiceProcess) -> None
     request = resources_service_pb2.UpdateLimitsRequest(limits=wrong)
     assert refused(lambda: service.resources.UpdateLimits(request)) == ("INVALID_ARGUMENT", "INVALID_LIMITS")
     assert service.resources.GetLimits(resources_service_pb2.GetLimitsRequest()).limits == before
-    right = resources_service_pb2.UpdateLimitsRequest(limits={"max_concurrent_jobs": 7})
+    right = resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_concurrent_jobs=7))
     answer = service.resources.UpdateLimits(right)
     assert (answer.old_limits.max_concurrent_jobs, answer.limits.max_concurrent_jobs) == (8, 7)
-    service.resources.UpdateLimits(resources_service_pb2.UpdateLimitsRequest(limits={"max_concurrent_jobs": 8}))
+    service.resources.UpdateLimits(
+        resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_concurrent_jobs=8))
+    )
 
 
 def test_a_paused_queue_starts_nothing(service: ServiceProcess, make_project: MakeProject) -> None:
@@ -449,7 +459,7 @@ def test_a_lower_limit_ends_nothing_and_a_waiting_job_says_why(
     wait_for(service, first, lambda job: job.state == S.JOB_STATE_RUNNING)
     service.resources.UpdateLimits(
         resources_service_pb2.UpdateLimitsRequest(
-            limits={"max_concurrent_jobs": 0}, update_mask={"paths": ["max_concurrent_jobs"]}
+            limits=resource_pb2.Limits(max_concurrent_jobs=0), update_mask=FieldMask(paths=["max_concurrent_jobs"])
         )
     )
     try:
@@ -462,7 +472,9 @@ def test_a_lower_limit_ends_nothing_and_a_waiting_job_says_why(
         assert second.id in behind.waiting_detail
         assert wait(service, first).state == S.JOB_STATE_COMPLETED
     finally:
-        service.resources.UpdateLimits(resources_service_pb2.UpdateLimitsRequest(limits={"max_concurrent_jobs": 8}))
+        service.resources.UpdateLimits(
+            resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_concurrent_jobs=8))
+        )
     for job in (second, third):
         wait(service, job)
 
@@ -470,7 +482,7 @@ def test_a_lower_limit_ends_nothing_and_a_waiting_job_says_why(
 def test_cancel_many_by_filter(service: ServiceProcess, make_project: MakeProject) -> None:
     jobs = [submit(service, make_project(f"p{n}"), hold=True, batch="many" if n else "other") for n in range(4)]
     assert refused(lambda: service.jobs.CancelJobs(pb.CancelJobsRequest())) == ("INVALID_ARGUMENT", "FILTER_REQUIRED")
-    answer = service.jobs.CancelJobs(pb.CancelJobsRequest(filter={"batch": "many"}))
+    answer = service.jobs.CancelJobs(pb.CancelJobsRequest(filter=pb.JobFilter(batch="many")))
     assert set(answer.uids) == {job.uid for job in jobs[1:]}
     assert get(service, jobs[0]).state == S.JOB_STATE_QUEUED
     service.jobs.CancelJob(pb.CancelJobRequest(name=jobs[0].uid))

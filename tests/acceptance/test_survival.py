@@ -9,7 +9,15 @@ from collections import Counter
 from pathlib import Path
 
 import grpc
-from edbjobs.v1 import event_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
+from edbjobs.v1 import (
+    cluster_service_pb2,
+    event_pb2,
+    job_config_pb2,
+    job_pb2,
+    job_state_pb2,
+    jobs_messages_pb2,
+    jobs_service_pb2_grpc,
+)
 from edbjobs_server.solver.demo import example_project
 from support.service import ServiceProcess
 
@@ -43,8 +51,6 @@ class Watcher(threading.Thread):
                 time.sleep(0.02)
 
     def watch(self, channel: grpc.Channel) -> None:
-        from edbjobs.v1 import jobs_service_pb2_grpc
-
         request = jobs_messages_pb2.WatchJobsRequest(after_revision=self.revision, include_service_events=True)
         for message in jobs_service_pb2_grpc.JobsStub(channel).WatchJobs(request, timeout=120):
             self.events.extend(message.events)
@@ -64,14 +70,16 @@ def submit_all(service: ServiceProcess, folder: Path, witness: Path) -> list[job
         project = example_project(place)
         environment = {"ANS_EDBJOBS_DEMO": "seconds=1.2", "ANS_EDBJOBS_DEMO_WITNESS": str(witness)}
         request = jobs_messages_pb2.SubmitJobRequest(
-            request_id=f"r{number}", config={"project_path": str(project), "environment": environment}
+            request_id=f"r{number}",
+            config=job_config_pb2.JobConfig(project_path=str(project), environment=environment),
         )
         jobs.append(service.jobs.SubmitJob(request, timeout=10).job)
     return jobs
 
 
 def running_pids(service: ServiceProcess) -> dict[str, int]:
-    request = jobs_messages_pb2.ListJobsRequest(page_size=100, filter={"states": [job_state_pb2.JOB_STATE_RUNNING]})
+    running = jobs_messages_pb2.JobFilter(states=[job_state_pb2.JOB_STATE_RUNNING])
+    request = jobs_messages_pb2.ListJobsRequest(page_size=100, filter=running)
     return {job.uid: job.attempts[-1].pid for job in service.jobs.ListJobs(request, timeout=10).jobs}
 
 
@@ -108,7 +116,7 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
             assert not watcher.errors, watcher.errors
             time.sleep(0.05)
         after = {job.uid: service.jobs.GetJob(jobs_messages_pb2.GetJobRequest(name=job.uid)).job for job in jobs}
-        last = service.cluster.GetSystemStatus(_status()).revision
+        last = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest()).revision
         while watcher.revision < last:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -116,12 +124,6 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
     check_jobs(after, before)
     check_witness(witness, after)
     check_events(watcher, last)
-
-
-def _status():  # type: ignore[no-untyped-def]
-    from edbjobs.v1 import cluster_service_pb2
-
-    return cluster_service_pb2.GetSystemStatusRequest()
 
 
 def check_jobs(after: dict[str, job_pb2.Job], before: dict[str, int]) -> None:

@@ -6,11 +6,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
-from edbjobs.v1 import cluster_service_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
+from edbjobs.v1 import cluster_service_pb2, job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs_server.solver.demo import example_project
+from google.protobuf.duration_pb2 import Duration
 from support.service import ServiceProcess
 
 pb, S = jobs_messages_pb2, job_state_pb2
@@ -31,7 +33,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def submit(service: ServiceProcess, folder: Path, name: str, demo: str, hold: bool = False) -> job_pb2.Job:
     place = folder / name
     place.mkdir()
-    config = {"project_path": str(example_project(place)), "environment": {"ANS_EDBJOBS_DEMO": demo}}
+    config = job_config_pb2.JobConfig(project_path=str(example_project(place)), environment={"ANS_EDBJOBS_DEMO": demo})
     request = pb.SubmitJobRequest(config=config, job_id=name, request_id=name, hold=hold)
     return service.jobs.SubmitJob(request, timeout=10).job
 
@@ -68,8 +70,7 @@ def submit_until_refused(service: ServiceProcess, folder: Path) -> tuple[list[st
         try:
             submit(service, folder, name, "seconds=0.1")
         except grpc.RpcError as error:
-            assert isinstance(error, grpc.Call)
-            return acknowledged, error
+            return acknowledged, cast("grpc.Call", error)
         acknowledged.append(name)
     raise AssertionError("the disk was never full")
 
@@ -90,7 +91,7 @@ def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
         assert not status.store_writable
         assert any("cannot be written" in warning for warning in status.warnings)
 
-        cancelled = service.jobs.CancelJob(pb.CancelJobRequest(name="long", grace={"seconds": 1}), timeout=10).job
+        cancelled = service.jobs.CancelJob(pb.CancelJobRequest(name="long", grace=Duration(seconds=1)), timeout=10).job
         pid = get(service, "long").attempts[-1].pid
         until(lambda: not Path(f"/proc/{pid}").exists())
         assert any("not on record yet" in warning for warning in cancelled.warnings)

@@ -195,7 +195,7 @@ def test_a_closed_stdout_does_not_stop_the_solve(aedt: Path) -> None:
 def test_a_full_disk_under_stdout_does_not_stop_the_solve(aedt: Path, how: str) -> None:
     program = choose(discover({}, demo=True), "", "").path
     env = {**os.environ, "ANS_EDBJOBS_DEMO": how}
-    argv = [program, "-monitor", "-jobid", "run-1", "-batchsolve", aedt]
+    argv = [str(program), "-monitor", "-jobid", "run-1", "-batchsolve", str(aedt)]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(argv, env=env, stdout=full, stderr=subprocess.PIPE, timeout=DEADLINE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
