@@ -112,7 +112,7 @@ FILE_ONLY = {
 
 def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from edbjobs.cli import _service
-    from edbjobs.cli._app import app
+    from edbjobs.cli._app import make_app
     from edbjobs_server import app as service
     from edbjobs_server.settings import Settings
     from typer.testing import CliRunner
@@ -151,12 +151,12 @@ def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "--certificates": "/c",
     }
     line = [item for pair in options.items() for item in pair]
-    assert CliRunner().invoke(app, ["serve", "--demo-solver", *line]).exit_code == 7
+    assert CliRunner().invoke(make_app(), ["serve", "--demo-solver", *line]).exit_code == 7
     assert len(given) == len(options) + 1
     assert set(given) == set(Settings.model_fields) - FILE_ONLY
     assert (given["licenses"], given["min_disk_gb"], given["demo_solver"]) == ({"hfss": 7}, 10.0, True)
     given.clear()
-    assert CliRunner().invoke(app, ["serve"]).exit_code == 7
+    assert CliRunner().invoke(make_app(), ["serve"]).exit_code == 7
     assert given == {}
     assert _service.serve.__doc__
 

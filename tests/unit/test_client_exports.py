@@ -71,6 +71,12 @@ def test_the_configuration_models_do_without_grpc() -> None:
     assert done.stdout.strip() == "False"
 
 
+def test_looking_at_jobs_takes_no_pydantic() -> None:
+    code = "import sys; from edbjobs import Client; Client('127.0.0.1:1'); print('pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
 def test_every_error_is_in_the_one_tree_and_in_its_drawing() -> None:
     from edbjobs import _exceptions
 

@@ -149,13 +149,14 @@ __all__ = [
     "write_endpoint",
 ]
 
-# From light to heavy: a name of the first ones is found without loading grpc.
-_MODULES = ("_enums", "_exceptions", "_endpoint", "_models", "config", "_calls", "_client", "_async_client")
+# The clients load grpc but not pydantic, the configuration pydantic but not grpc; the rest neither.
+_CLIENTS = {"AsyncClient": "_async_client", "Client": "_client", "JobFilter": "_calls", "LimitValues": "_calls"}
+_OTHERS = ("_enums", "_exceptions", "_endpoint", "_models", "config")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for module_name in _MODULES:
+        for module_name in (_CLIENTS[name],) if name in _CLIENTS else _OTHERS:
             module = importlib.import_module(f"edbjobs.{module_name}")
             if name in module.__all__:
                 globals()[name] = value = getattr(module, name)

@@ -13,11 +13,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar
 
 from edbjobs import _models as m
-from edbjobs._config_message import duration, timestamp
 from edbjobs._convert import read
 from edbjobs._enums import JobStatus, to_number
 from edbjobs._status import from_status
-from edbjobs.config import HFSSSimulationConfig, absolute_project_path
+from edbjobs._times import duration, timestamp
 from edbjobs.v1 import cluster_service_pb2 as cluster_pb
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import resource_pb2, resources_service_pb2
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from google.protobuf.message import Message
+
+    from edbjobs.config import HFSSSimulationConfig
 
 
 __all__ = ["Call", "JobFilter", "LimitValues", "Submittable"]
@@ -115,6 +116,9 @@ def make_config(project: Submittable, config_fields: Mapping[str, Any]) -> HFSSS
     pydantic.ValidationError
         For a value that cannot be right.
     """
+    # Only here: to look at jobs takes no pydantic, which is half of what a command would take to start.
+    from edbjobs.config import HFSSSimulationConfig, absolute_project_path
+
     if isinstance(project, Mapping):
         project = HFSSSimulationConfig.from_dict(project)
     if isinstance(project, HFSSSimulationConfig):

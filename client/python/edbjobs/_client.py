@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from edbjobs import _calls as calls
 from edbjobs import _models as m
 from edbjobs._calls import JobFilter, LimitValues, Submittable
-from edbjobs._config_message import duration
 from edbjobs._connection import Settings
 from edbjobs._convert import read
 from edbjobs._enums import LogStream
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._progress import display
 from edbjobs._streams import LogCursor, Patience, WatchCursor, make_decoder, wait_loop
+from edbjobs._times import duration
 from edbjobs._transport import Transport
 from edbjobs.v1.resources_service_pb2 import WatchResourcesRequest
 

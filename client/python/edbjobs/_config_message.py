@@ -17,12 +17,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
 from edbjobs._enums import EndReason, ExistingResults, SchedulerType, Word, from_number, to_number
+from edbjobs._times import duration, timestamp
 from edbjobs.v1 import job_config_pb2 as pb
 
 if TYPE_CHECKING:
     from edbjobs.config import HFSSSimulationConfig
 
-__all__ = ["duration", "read_message", "timestamp", "write_message"]
+__all__ = ["read_message", "write_message"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -35,20 +36,6 @@ def read_message(message: Message) -> dict[str, Any]:
         convert = _READ.get(name)
         values[name] = value if convert is None else convert(value)
     return values
-
-
-def duration(value: timedelta) -> Duration:
-    """Make a Duration."""
-    message = Duration()
-    message.FromTimedelta(value)
-    return message
-
-
-def timestamp(value: datetime) -> Timestamp:
-    """Make a Timestamp from an aware datetime."""
-    message = Timestamp()
-    message.FromDatetime(value.astimezone(timezone.utc))
-    return message
 
 
 def _read_duration(message: Duration) -> timedelta | str:
