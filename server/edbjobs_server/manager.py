@@ -241,7 +241,9 @@ class JobManager:
         )
         work = partial(draft, request, user, self.rules, self.core.limits)
         job = replace(await self.paths.run(work, old.config.project_path), retry_of=old.uid)
-        accepted, _ = await self.store.write(partial(accept, request=request, drafted=job, principal=principal))
+        ids = [request_id] if request_id else []
+        command = partial(accept, request=request, drafted=job, principal=principal)
+        accepted, _ = await self.store.write(command, request_ids=ids)
         return self._message(accepted)
 
     async def delete(self, name: str, principal: str) -> None:

@@ -7,7 +7,6 @@ import platform
 import re
 import secrets
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ from edbjobs.config import HFSSSimulationConfig, field_errors, total_cores
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from pydantic import ValidationError
 
+from edbjobs_server.codec import spec_from_config
 from edbjobs_server.core.admission import refuse_infeasible
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import LOCAL, Job, RetryPolicy, Spec
+from edbjobs_server.core.job import LOCAL, Job, Spec
 from edbjobs_server.core.limits import Host, Limits
-from edbjobs_server.core.states import EventType, Reason
+from edbjobs_server.core.states import EventType
 from edbjobs_server.solver import project
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import Release, choose
@@ -28,6 +28,7 @@ from edbjobs_server.store import Duplicate, Transaction
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_GRACE_SECONDS = 3600.0
+MAX_REQUEST_BYTES = 1 << 20
 LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: what calendars and timestamps can tell
 _EXECUTORS = {
     job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
@@ -95,9 +96,16 @@ def draft(request: jobs_messages_pb2.SubmitJobRequest, user: str, rules: Rules, 
     refuse_environment(config.environment, rules.environment_allow)
     found = project.inspect(config.project_path)
     _refuse_outside(found.path, rules.project_roots)
-    spec = _spec(request.config, config, executor, str(found.path), found.key)
+    spec = spec_from_config(
+        request.config,
+        project_path=str(found.path),
+        project_key=found.key,
+        executor=executor,
+        cores=total_cores(config),
+        memory_mib=request.config.memory_mib,
+    )
     job = Job(
-        uid=uuid.uuid4().hex,
+        uid=_uid(),
         seq=0,
         id=request.job_id or _job_id(found.path),
         spec=spec,
@@ -196,6 +204,8 @@ def _validated(request: jobs_messages_pb2.SubmitJobRequest) -> HFSSSimulationCon
     grace = request.config.cancel_grace.ToTimedelta().total_seconds()
     if not 0 <= grace <= MAX_GRACE_SECONDS:
         wrong["config.cancel_grace"] = f"0 to {MAX_GRACE_SECONDS:g} seconds"
+    if request.ByteSize() > MAX_REQUEST_BYTES:  # one event holds the whole job, and must fit a client's message
+        wrong["config"] = f"larger than {MAX_REQUEST_BYTES} bytes"
     if request.config.not_before.seconds > LATEST_SECONDS:
         wrong["config.not_before"] = "not after the year 9999"
     try:
@@ -226,37 +236,6 @@ def _refuse_outside(path: Path, roots: Sequence[Path]) -> None:
         raise Refused("PROJECT_NOT_ALLOWED", f"{path}: {text}", fields={"config.project_path": text})
 
 
-def _spec(message: job_config_pb2.JobConfig, config: HFSSSimulationConfig, executor: str, path: str, key: str) -> Spec:
-    limit = message.wall_clock_limit.ToTimedelta().total_seconds()
-    grace = message.cancel_grace.ToTimedelta().total_seconds()
-    return Spec(
-        project_path=path,
-        project_key=key,
-        executor=executor,
-        cores=total_cores(config),
-        memory_mib=message.memory_mib,
-        licenses=tuple(sorted(message.licenses.items())),
-        wall_clock_limit=limit if message.HasField("wall_clock_limit") else None,
-        cancel_grace=grace if message.HasField("cancel_grace") else 30.0,
-        retry=_retry(message.retry),
-        batch=message.batch,
-        labels=tuple(sorted(message.labels.items())),
-    )
-
-
-def _retry(message: job_config_pb2.RetryPolicy) -> RetryPolicy:
-    default = RetryPolicy()
-    first, longest = message.initial_backoff, message.max_backoff
-    return RetryPolicy(
-        max_attempts=max(1, message.max_attempts),
-        reasons=frozenset(Reason(value) for value in message.reasons) or default.reasons,
-        initial_backoff=first.ToTimedelta().total_seconds()
-        if message.HasField("initial_backoff")
-        else default.initial_backoff,
-        max_backoff=longest.ToTimedelta().total_seconds() if message.HasField("max_backoff") else default.max_backoff,
-    )
-
-
 def _not_before(message: job_config_pb2.JobConfig) -> float:
     if not message.HasField("not_before"):
         return 0.0
@@ -273,6 +252,11 @@ def _warnings(spec: Spec, host: Host, found: project.Project) -> tuple[str, ...]
     return tuple(warnings)
 
 
+def _uid() -> str:
+    """Make a uid: time first, so that the store's index grows at its end, then 80 random bits."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
 def _job_id(path: Path) -> str:
     """Name a job after its project, with a tail that does not repeat."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:48] or "job"
@@ -286,6 +270,9 @@ def info(job: Job) -> Mapping[str, str]:
         "user": job.user,
         "project": job.spec.project_path,
         "priority": str(job.priority),
+        "request_id": job.request_id,
+        "solver_version": job.solver_version,
+        "demo": "true" if job.demo else "",
         "create_time": repr(job.create_time),
         "config": job.config.hex(),
         "host": platform.node(),
