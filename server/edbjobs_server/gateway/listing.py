@@ -14,6 +14,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway import requests, shapes
 from edbjobs_server.gateway.answers import answer
 from edbjobs_server.gateway.events import Shaper
+from edbjobs_server.gateway.logview import LogView
 from edbjobs_server.manager import JobManager
 
 PAGE = 1000
@@ -148,6 +149,24 @@ async def job_log(manager: JobManager, request: web.Request) -> web.StreamRespon
     message.offset = first
     message.limit = MAX_RANGE if last is None else min(last - first + 1, MAX_RANGE)
     return await _ranged(manager.tail(message))
+
+
+async def parsed_log(manager: JobManager, request: web.Request) -> web.StreamResponse:
+    """Answer `GET /api/jobs/{id}/log`: what the log of the job's own last attempt says; 204 where there is none."""
+    message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), stream=_STREAMS["solver"])
+    view = LogView()
+    attempt = 0
+    try:
+        async for piece in manager.tail(message):
+            attempt = piece.attempt
+            await asyncio.to_thread(view.feed, piece.data)
+    except Refused as refused:
+        if refused.reason != "LOG_NOT_FOUND":
+            raise
+        return web.Response(status=204)
+    if not attempt:
+        return web.Response(status=204)
+    return answer({**view.json(), "attempt": attempt})
 
 
 def _range(request: web.Request) -> tuple[int, int | None]:

@@ -87,6 +87,10 @@ class Rest:
         """Send an output of a job, or the part asked for."""
         return await listing.job_log(self._manager, request)
 
+    async def api_log(self, request: web.Request) -> web.StreamResponse:
+        """Tell what a job's solver log says."""
+        return await listing.parsed_log(self._manager, request)
+
     async def cancel(self, request: web.Request) -> web.Response:
         """End a job."""
         job = await self._cancel(request)

@@ -16,7 +16,11 @@ from edbjobs_server.access import Access, Principal
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.answers import error
 from edbjobs_server.gateway.api import OPERATIONS
-from edbjobs_server.gateway.events import Shaper
+from edbjobs_server.gateway.events import Frame, Shaper
+from edbjobs_server.gateway.metrics import Metrics
+from edbjobs_server.gateway.openapi import answer as describe
+from edbjobs_server.gateway.page import Page
+from edbjobs_server.gateway.progress import ProgressTeller
 from edbjobs_server.gateway.requests import MAX_BODY_BYTES
 from edbjobs_server.gateway.rest import CALLER, Rest
 from edbjobs_server.gateway.security import HEADERS, Guard
@@ -29,8 +33,8 @@ from edbjobs_server.settings import Settings, SettingsError
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _BACKLOG = 1024
-# Beside the open operations: a Socket.IO connection says who it is in its first message.
-_OPEN_PATHS = frozenset({operation.path for operation in OPERATIONS if operation.open} | {SOCKETIO_PATH})
+# Beside the open operations: a Socket.IO connection says who it is in its first message, a browser in the URL.
+_OPEN_PATHS = frozenset({operation.path for operation in OPERATIONS if operation.open} | {SOCKETIO_PATH, "/"})
 
 
 class Gateway:
@@ -65,6 +69,9 @@ class Gateway:
         shaper = Shaper(manager)
         self._websockets = WebSockets(manager, shaper)
         self._socketio = SocketIo(manager, self._guard, shaper)
+        self._metrics = Metrics(manager)
+        self._progress = ProgressTeller(manager, self._offer)
+        self._tasks: list[asyncio.Task[None]] = []
         self._runner = web.AppRunner(self._application(manager), access_log=None, shutdown_timeout=1.0)
 
     def _application(self, manager: JobManager) -> web.Application:
@@ -72,6 +79,9 @@ class Gateway:
         rest = Rest(manager)
         for operation in OPERATIONS:
             app.router.add_route(operation.method, operation.path, getattr(rest, operation.handler))
+        app.router.add_get("/", Page(manager, self._guard).index)
+        app.router.add_get("/openapi.json", describe)
+        app.router.add_get("/metrics", self._metrics.answer)
         app.router.add_get("/ws/events", self._websockets.events)
         self._socketio.attach(app)
         return app
@@ -99,11 +109,20 @@ class Gateway:
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
         self._socketio.start()
+        self._tasks.append(asyncio.create_task(self._progress.run(), name="progress"))
+        self._tasks.append(asyncio.create_task(self._metrics.watch_loop(), name="loop watch"))
 
     async def stop(self) -> None:
         """End all connections, after the event log was closed, which ends the watches."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._socketio.close()
         await self._runner.cleanup()
+
+    def _offer(self, frame: Frame) -> None:
+        self._socketio.offer(frame)
+        self._websockets.offer(frame)
 
     @web.middleware
     async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -115,17 +134,21 @@ class Gateway:
                 caller = request[CALLER] = self._guard.identify(request)
             response = await handler(request)
         except Refused as refused:
-            response = error(refused)
+            response = self._refuse(refused)
         except web.HTTPException as raised:
-            response = error(_of_aiohttp(raised, request))
+            response = self._refuse(_of_aiohttp(raised, request))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as unexpected:
-            response = error(self._unexpected(request, unexpected))
+            response = self._refuse(self._unexpected(request, unexpected))
         if not response.prepared:
             response.headers.update(HEADERS)
         self._line(request, response.status, caller, time.perf_counter() - began)
         return response
+
+    def _refuse(self, refused: Refused) -> web.Response:
+        self._metrics.count_error(refused.reason)
+        return error(refused)
 
     def _unexpected(self, request: web.Request, unexpected: Exception) -> Refused:
         number = secrets.token_hex(6)

@@ -79,15 +79,20 @@ def job_json(job: job_pb2.Job) -> Json:
         "uid": job.uid,
         "revision": job.revision,
         "attempt": job.attempt,
-        **times(
-            start_time=_stamp(job, "start_time"),
-            end_time=_stamp(job, "end_time"),
-            create_time=_stamp(job, "create_time"),
-            cancel_time=_stamp(job, "cancel_time"),
-            not_before=_stamp(job, "not_before"),
-        ),
+        **job_times(job),
         **_how_it_is(job),
     }
+
+
+def job_times(job: job_pb2.Job) -> Json:
+    """Write all times of a job."""
+    return times(
+        start_time=_stamp(job, "start_time"),
+        end_time=_stamp(job, "end_time"),
+        create_time=_stamp(job, "create_time"),
+        cancel_time=_stamp(job, "cancel_time"),
+        not_before=_stamp(job, "not_before"),
+    )
 
 
 def _how_it_is(job: job_pb2.Job) -> Json:

@@ -36,6 +36,12 @@ class _Client:
         connection = self._engine.sockets.get(self._sid)
         return connection.queue.qsize() if connection is not None else 0
 
+    def end(self) -> None:
+        """Answer a long poll that is open; engineio lets it wait for its time-out."""
+        connection = self._engine.sockets.get(self._sid)
+        if connection is not None and not connection.upgraded:
+            connection.queue.put_nowait(None)
+
     def put(self, frame: Frame) -> None:
         # The queue of engineio has no bound, so this never waits; the pump keeps it short.
         connection = self._engine.sockets.get(self._sid)
@@ -130,7 +136,9 @@ class SocketIo:
         await self.server.disconnect(sid)
 
     async def _disconnect(self, sid: str, reason: str = "") -> None:
-        self._clients.pop(sid, None)
+        client = self._clients.pop(sid, None)
+        if client is not None:
+            client.end()
         task = self._pumps.pop(sid, None)
         if task is not None:
             task.cancel()

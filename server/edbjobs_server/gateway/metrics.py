@@ -1,0 +1,110 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.states import EventType, State
+from edbjobs_server.manager import JobManager
+from edbjobs_server.store import Committed
+
+# A queue may be waited in for days, and a solve may take as long.
+_BUCKETS = (0.1, 1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400)
+_COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 10)
+_LOOK_SECONDS = 0.2
+
+
+class Metrics:
+    """Counts what is committed, and asks for the rest when it is scraped.
+
+    Parameters
+    ----------
+    manager : JobManager
+        Tells its commits.
+    """
+
+    def __init__(self, manager: JobManager) -> None:
+        self._manager = manager
+        made = self._registry = CollectorRegistry()
+        events = Counter("edbjobs_events", "Changes by kind.", ["event"], registry=made)
+        self._events = {kind: events.labels(kind.name.lower()) for kind in EventType}
+        self._submits = Counter("edbjobs_submits", "Jobs accepted.", registry=made)
+        self._errors = Counter("edbjobs_http_errors", "Requests refused, by reason.", ["reason"], registry=made)
+        self._waits = Histogram(
+            "edbjobs_queue_wait_seconds", "From submit to first start.", buckets=_BUCKETS, registry=made
+        )
+        self._runs = Histogram(
+            "edbjobs_run_seconds",
+            "From last start to end, by state.",
+            ["state"],
+            buckets=_BUCKETS,
+            registry=made,
+        )
+        self._commits = Histogram(
+            "edbjobs_store_commit_seconds",
+            "From the begin of a commit until the service acts on it.",
+            buckets=_COMMIT_BUCKETS,
+            registry=made,
+        )
+        self._stall = 0.0
+        self._counts: dict[int, int] = {}
+        self._registry.register(self)
+        manager.observers.append(self._observe)
+
+    def count_error(self, reason: str) -> None:
+        """Count a request that was refused."""
+        self._errors.labels(reason).inc()
+
+    async def watch_loop(self) -> None:
+        """Measure how late the event loop comes, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOK_SECONDS
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._stall = max(self._stall, loop.time() - due)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer `GET /metrics`."""
+        self._counts = await self._manager.store.read(lambda reader: reader.counts())
+        body = generate_latest(self._registry)
+        self._stall = 0.0
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _observe(self, batch: Sequence[Committed]) -> None:
+        self._commits.observe(max(0.0, time.time() - batch[0].time))
+        for item in batch:
+            self._events[item.type].inc()
+            if item.type is EventType.JOB_QUEUED:
+                self._submits.inc()
+            elif item.job is not None:
+                self._observe_job(item.type, item.job)
+
+    def _observe_job(self, kind: EventType, job: Job) -> None:
+        if job.start_time is None:
+            return
+        if kind is EventType.JOB_STARTED and job.attempt == 1:
+            self._waits.observe(max(0.0, job.start_time - job.create_time))
+        elif job.state.terminal and kind is not EventType.JOB_DELETED and job.end_time is not None:
+            self._runs.labels(job.state.name.lower()).observe(max(0.0, job.end_time - job.start_time))
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what is asked for at each scrape; called by the registry."""
+        jobs = GaugeMetricFamily("edbjobs_jobs", "Jobs on record, by state.", labels=["state"])
+        for state in State:
+            jobs.add_metric([state.name.lower()], self._counts.get(state, 0))
+        yield jobs
+        yield GaugeMetricFamily(
+            "edbjobs_loop_stall_seconds", "Longest stall of the event loop since the last scrape.", value=self._stall
+        )
+        yield GaugeMetricFamily(
+            "edbjobs_store_writable", "1: changes can be committed.", value=self._manager.store.writable
+        )
+        yield GaugeMetricFamily("edbjobs_revision", "Newest revision.", value=self._manager.events.revision)
