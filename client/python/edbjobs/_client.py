@@ -177,8 +177,6 @@ class Client:
 
         Parameters
         ----------
-        name : str
-            uid or id.
         grace_seconds : float, optional
             Time between TERM and KILL; else the job's own.
         abandon : bool
