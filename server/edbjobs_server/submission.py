@@ -271,6 +271,7 @@ def info(job: Job) -> Mapping[str, str]:
         "project": job.spec.project_path,
         "priority": str(job.priority),
         "request_id": job.request_id,
+        "digest": job.digest.hex(),
         "solver_version": job.solver_version,
         "demo": "true" if job.demo else "",
         "create_time": repr(job.create_time),

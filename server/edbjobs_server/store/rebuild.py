@@ -175,6 +175,8 @@ def _job_of(runs: list[_Run]) -> Job:
         spec=spec,
         create_time=float(info.get("create_time", runs[0].claim["time"])),
         config=config,
+        request_id=info.get("request_id", ""),
+        digest=bytes.fromhex(info.get("digest", "")),
         priority=int(info.get("priority", "0")),
         user=info.get("user", ""),
         attempts=tuple(map(_attempt_of, runs)),
