@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,33 +72,39 @@ async def serve(settings: Settings) -> None:
     # The loop shares the interpreter with the store's writer and the threads for paths: at the default of 5 ms
     # each hand-over under load would cost more than the work itself.
     sys.setswitchinterval(SWITCH_SECONDS)
-    stop = _Stop()
+    stop = Stop()
+    stop.on_signals()
     store = await asyncio.to_thread(Store.open, settings.state_dir)
     with Logging(settings.state_dir, settings.log_level):
         service = Service(settings, store)
         try:
             await service.begin()
+            service.advertise()
             await stop.first.wait()
             log.info("draining: no new starts; running solves go on")
         finally:
             await service.end(stop)
 
 
-class _Stop:
-    """The first signal drains, the second ends at once."""
+class Stop:
+    """Asked for once, a service drains; asked for twice, it ends at once."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask for the end; on the event loop."""
+        (self.second if self.first.is_set() else self.first).set()
+
+    def on_signals(self) -> None:
+        """Let SIGTERM and SIGINT ask for it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             if sys.platform == "win32":
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.ask))
             else:
-                loop.add_signal_handler(number, self._on_signal)
-
-    def _on_signal(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+                loop.add_signal_handler(number, self.ask)
 
 
 class Service:
@@ -148,27 +154,38 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._endpoint: Endpoint | None = None
 
-    async def begin(self) -> None:
-        """Take the addresses, adopt what runs, answer, and say so."""
+    async def begin(self, before: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Take the addresses, adopt what runs, and answer.
+
+        `before` is awaited when changes can be made and nothing has been started yet.
+        """
         self._rpc.bind(self.settings)
         if self.settings.web is not None:
             self._gateway = _make_gateway(self.manager, self.settings)
         self._tasks.append(asyncio.create_task(self._sampler.run(), name="sampler"))
-        await self.manager.open(self.settings.explicit_limits())
+        await self.manager.open(self.settings.explicit_limits(), before)
         await self._rpc.start()
         if self._gateway is not None:
             await self._gateway.start()
         self._tasks.append(asyncio.create_task(self._retention.run(), name="retention"))
+        if self._gateway is not None and self._gateway.token_url:
+            print(f"edbjobs: open {self._gateway.token_url}", flush=True)
+
+    def advertise(self) -> None:
+        """Say where the service answers: to clients, to whoever waits for the ready file, and in the log."""
         self._endpoint = self._make_endpoint()
         write_endpoint(self._endpoint)
         if self.settings.ready_file is not None:
             write_endpoint(self._endpoint, self.settings.ready_file)
         answers = self._endpoint.grpc or self._endpoint.uds or self._endpoint.http
         log.info("edbjobs %s answers at %s", __version__, answers)
-        if self._gateway is not None and self._gateway.token_url:
-            print(f"edbjobs: open {self._gateway.token_url}", flush=True)
 
-    async def end(self, stop: _Stop) -> None:
+    @property
+    def url(self) -> str:
+        """Base URL of the HTTP door; empty: there is none."""
+        return self._gateway.url if self._gateway is not None else ""
+
+    async def end(self, stop: Stop) -> None:
         """Drain and let go; what runs goes on."""
         await self._rpc.drain()
         self.manager.drain()
@@ -197,7 +214,7 @@ class Service:
         return Endpoint(
             grpc=(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if host else "",
             uds=str(self._rpc.uds or ""),
-            http=self._gateway.url if self._gateway is not None else "",
+            http=self.url,
             pid=os.getpid(),
             pid_start=process_start(os.getpid()),
             host=socket.gethostname(),

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import MutableMapping
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -42,35 +43,36 @@ class Logging:
     level : str, default "info"
         Least level that is logged: debug, info, warning or error. On stderr it holds for a terminal; anything else
         gets warnings and errors.
+    embedded : bool, default False
+        The process belongs to another program: only the service's own loggers are listened to, their lines are
+        kept from the program's, and stderr gets warnings and errors.
     """
 
-    def __init__(self, state_dir: Path, level: str = "info") -> None:
+    def __init__(self, state_dir: Path, level: str = "info", *, embedded: bool = False) -> None:
         self.file = state_dir / LOG_FILE
         number = getattr(logging, level.upper())
-        self._people_level = number if sys.stderr.isatty() else max(number, logging.WARNING)
+        self._people_level = number if sys.stderr.isatty() and not embedded else max(number, logging.WARNING)
         self._handler = _FileHandler(self.file, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)
         self._waiting: deque[_Event] = deque()
         self._dropped = 0
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
-        self._bridge = _Bridge(self._put)
-        root = logging.getLogger()
-        self._level_before = root.level
-        root.setLevel(number)
-        root.addHandler(self._bridge)
-        structlog.configure(
-            processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level],
-            wrapper_class=structlog.make_filtering_bound_logger(number),
-            logger_factory=lambda *names: _Sink(self._put, names[0] if names else "edbjobs"),
-        )
+        self._bridge = _Bridge(self.put)
+        self._logger = logging.getLogger("edbjobs_server" if embedded else None)
+        self._logger.addHandler(self._bridge)
+        with _SHARED:
+            if not _OPEN:
+                _set_up(self._logger, number, embedded)
+            _OPEN.append(self)
 
     def close(self) -> None:
         """Write what waits, and log no more."""
-        root = logging.getLogger()
-        root.removeHandler(self._bridge)
-        root.setLevel(self._level_before)
-        structlog.reset_defaults()
+        self._logger.removeHandler(self._bridge)
+        with _SHARED:
+            _OPEN.remove(self)
+            if not _OPEN:
+                _SET_UP.close()
         self._closing.set()
         self._wake.set()
         self._thread.join()
@@ -84,7 +86,8 @@ class Logging:
     ) -> None:
         self.close()
 
-    def _put(self, event: _Event) -> None:
+    def put(self, event: _Event) -> None:
+        """Take a line, or drop it where too many wait."""
         if len(self._waiting) >= MAX_WAITING:
             self._dropped += 1
             return
@@ -120,6 +123,27 @@ class Logging:
             sys.stderr.flush()
 
 
+# A program may hold several services: what is set up for them is shared, and each log has the lines of all.
+_SHARED = threading.Lock()
+_OPEN: list[Logging] = []
+_SET_UP = ExitStack()
+
+
+def _set_up(logger: logging.Logger, level: int, embedded: bool) -> None:
+    _SET_UP.callback(logger.setLevel, logger.level)
+    _SET_UP.callback(setattr, logger, "propagate", logger.propagate)
+    logger.setLevel(level)
+    logger.propagate = not embedded
+    if embedded and structlog.is_configured():
+        return  # it is the program's own
+    _SET_UP.callback(structlog.reset_defaults)
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *names: _Sink(names[0] if names else "edbjobs"),
+    )
+
+
 def _json_line(event: _Event) -> str:
     moment = datetime.fromtimestamp(event["time"], timezone.utc)
     values = {"time": moment.isoformat(timespec="milliseconds"), **_known(event)}
@@ -150,14 +174,15 @@ def _traceback(event: _Event) -> str:
 class _Sink:
     """What structlog's loggers write to."""
 
-    def __init__(self, put: Any, name: str) -> None:
-        self._put, self._name = put, name
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def msg(self, **event: Any) -> None:
         if event.get("exc_info") is True:
             event["exc_info"] = sys.exc_info()
         event["logger"] = self._name
-        self._put(event)
+        for log in tuple(_OPEN):
+            log.put(dict(event))
 
     debug = info = warning = error = critical = exception = msg
 

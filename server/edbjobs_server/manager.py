@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -99,11 +99,16 @@ class JobManager:
         self.observers: list[Callable[[Sequence[Committed]], None]] = []  # told of every commit, after the core
         self._waiters: dict[str, set[asyncio.Event]] = {}
 
-    async def open(self, limits: Mapping[str, Any] | None = None) -> None:
-        """Begin: put the given limits in force, adopt what runs, then start what may."""
+    async def open(self, limits: Mapping[str, Any], before: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Begin: put the given limits in force, adopt what runs, then start what may.
+
+        `before` is awaited when changes can be made and nothing has been started yet.
+        """
         self.store.start(asyncio.get_running_loop(), self._on_commit, self._on_reset)
         if limits:
             await self.control.set_limits(limits)
+        if before is not None:
+            await before()
         await self.runs.open()
 
     def take_load(self, load: HostLoad) -> None:

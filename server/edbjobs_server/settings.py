@@ -263,10 +263,14 @@ class Settings(BaseSettings):
         for name in ("grpc", "http"):
             if self.transport_mode == "uds" and name in self.model_fields_set and getattr(self, name):
                 raise ValueError(f"transport_mode: uds opens no TCP door, but {name} names one; leave one out")
-        if not self.tcp and not self.web and self.uds is None:
-            raise ValueError("grpc: neither a TCP address nor a Unix socket: nobody could reach the service")
         if self.transport_mode == "mtls":
             self._check_certificates()
+        return self
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Settings:
+        if not self.tcp and not self.web and self.uds is None:
+            raise ValueError("grpc: neither a TCP address nor a Unix socket: nobody could reach the service")
         return self
 
     def _check_certificates(self) -> None:
@@ -296,10 +300,20 @@ class Settings(BaseSettings):
         return given
 
 
+class EmbeddedSettings(Settings):
+    """Settings of a service inside a program, which reaches it without any door."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> EmbeddedSettings:
+        return self
+
+
 _PATHS = ("state_dir", "uds", "ready_file", "solvers", "project_roots", "certificates")
 
 
-def load_settings(values: Mapping[str, Any] | None = None, config_file: Path | None = None) -> Settings:
+def load_settings(
+    values: Mapping[str, Any] | None = None, config_file: Path | None = None, kind: type[Settings] = Settings
+) -> Settings:
     """Read the settings.
 
     Parameters
@@ -309,6 +323,8 @@ def load_settings(values: Mapping[str, Any] | None = None, config_file: Path | N
         taken from the working directory; elsewhere paths must be absolute.
     config_file : Path, optional
         TOML file that must exist; default: the one of :func:`default_config_file`, if there.
+    kind : type
+        `Settings` or `EmbeddedSettings`.
 
     Raises
     ------
@@ -325,7 +341,7 @@ def load_settings(values: Mapping[str, Any] | None = None, config_file: Path | N
     # The file's values go in as arguments, which come before the environment: leave out what that has.
     arguments = {name: value for name, value in table.items() if name not in variables} | given
     try:
-        return Settings(**arguments)
+        return kind(**arguments)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item, origins) for item in error.errors())) from error
     except TargetError as error:
