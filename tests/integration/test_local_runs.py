@@ -86,7 +86,7 @@ async def test_the_solver_gets_a_clean_process(runs: Runs, tmp_path: Path) -> No
     assert environment == {
         f"PATH={os.environ['PATH']}",
         "A=ä b",
-        "EDBJOBS_RUN=uid-1.1",
+        f"EDBJOBS_RUN={KEY.uid}.1",
         f"PWD={tmp_path}",
     }
     at = lines.index(str(tmp_path)) + 1
@@ -247,14 +247,14 @@ async def test_large_environment_and_output(runs: Runs) -> None:
 
 
 async def test_the_record_tells_the_whole_story(runs: Runs) -> None:
-    await runs.run("exit 1", RunKey(4, "u", 2), info={"jobid": "A-1"}, keep=["ansyscl"])
-    lines = [line for line in (runs.folder(RunKey(4, "u", 2)) / "record").read_text().splitlines() if line]
+    await runs.run("exit 1", RunKey(4, KEY.uid, 2), info={"jobid": "A-1"}, keep=["ansyscl"])
+    lines = [line for line in (runs.folder(RunKey(4, KEY.uid, 2)) / "record").read_text().splitlines() if line]
     assert len(lines) == 3
-    found = runs.record(RunKey(4, "u", 2))
+    found = runs.record(RunKey(4, KEY.uid, 2))
     assert found.claim is not None
     assert found.start is not None
     assert found.end is not None
-    assert [found.claim[name] for name in ("format", "kind", "seq", "uid", "attempt")] == [1, "run", 4, "u", 2]
+    assert [found.claim[name] for name in ("format", "kind", "seq", "uid", "attempt")] == [1, "run", 4, KEY.uid, 2]
     assert found.claim["info"] == {"jobid": "A-1"}
     assert found.claim["time"] <= found.start["time"] <= found.end["time"]
     assert record.NAME == "record"

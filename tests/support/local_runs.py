@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,9 @@ from edbjobs_server.executors.local import judge, processes, record
 from edbjobs_server.executors.local.executor import LocalExecutor
 
 DEADLINE = 30.0
-KEY = RunKey(1, "uid-1", 1)
+# Unique, as in real life: what is left of a run is found by its uid, also while other tests run on this host.
+UID = os.environ.get("TEST_RUNS_UID") or uuid.uuid4().hex
+KEY = RunKey(1, f"{UID}-1", 1)
 _T = TypeVar("_T")
 
 
@@ -156,7 +159,7 @@ class Owner:
 
     async def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
+        await asyncio.wait_for(self._process.communicate(), DEADLINE)  # reads to the end, which closes the pipe
 
 
 async def owner(root: Path, scripts: dict[int, str], **environment: str) -> Owner:
@@ -167,13 +170,13 @@ async def owner(root: Path, scripts: dict[int, str], **environment: str) -> Owne
         str(root),
         json.dumps(scripts),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TEST_RUNS_UID": UID, **environment},
     )
     return Owner(process)
 
 
 def key_of(seq: int) -> RunKey:
-    return RunKey(seq, f"uid-{seq}", 1)
+    return RunKey(seq, f"{UID}-{seq}", 1)
 
 
 async def _own(root: Path, scripts: dict[str, str]) -> None:

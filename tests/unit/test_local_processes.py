@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 
 import pytest
 from edbjobs_server.executors.local import processes
 
+MARK = f"{uuid.uuid4().hex}.1"
+
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(["/bin/sleep", "1000"], env={processes.MARK: "u.1", "PATH": os.environ["PATH"]})
+    process = subprocess.Popen(["/bin/sleep", "1000"], env={processes.MARK: MARK, "PATH": os.environ["PATH"]})
     yield process
     process.kill()
     process.wait()
@@ -87,14 +90,14 @@ def test_what_carries_the_mark_and_its_descendants(child: subprocess.Popen[bytes
     script = (
         "import subprocess as s, sys; p = s.Popen(['/bin/sleep', '1000'], env={}); print(p.pid, flush=True); p.wait()"
     )
-    env = {processes.MARK: "u.1", "PATH": os.environ["PATH"]}
+    env = {processes.MARK: MARK, "PATH": os.environ["PATH"]}
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=env)
     try:
         assert parent.stdout is not None
         grandchild = int(parent.stdout.readline())
-        found = {process.pid for process in processes.of_run("u.1", None, processes.table())}
+        found = {process.pid for process in processes.of_run(MARK, None, processes.table())}
         assert found == {child.pid, parent.pid, grandchild}
-        assert processes.of_run("u.11", None, processes.table()) == []
+        assert processes.of_run(MARK + "1", None, processes.table()) == []
         everybody = processes.table()
         left = processes.without(everybody.values(), [everybody[parent.pid].name], everybody)
         assert not {parent.pid, grandchild} & {process.pid for process in left}

@@ -49,6 +49,7 @@ import win32event  # noqa: E402
 
 from edbjobs_server.executors.local import windows_supervisor as native  # noqa: E402
 
+boot_id = native.boot_id
 _log = logging.getLogger(__name__)
 _MARK = "EDBJOBS_RUN"
 _LOOK = 0.25  # seconds between looks at a run; asyncio has no public way to wait for a handle
@@ -70,7 +71,7 @@ class _Run:
         self.task: asyncio.Task[None] | None = None
 
 
-class LocalExecutor:
+class WindowsExecutor:
     """Runs on this host (Windows). Parameters as on Linux: `executor.LocalExecutor`."""
 
     name = "local"
