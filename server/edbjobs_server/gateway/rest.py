@@ -8,14 +8,13 @@ from functools import partial
 from aiohttp import web
 from edbjobs.v1 import job_pb2
 
-from edbjobs_server.access import Principal
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway import listing, requests, shapes
 from edbjobs_server.gateway.answers import answer, error
+from edbjobs_server.gateway.security import CALLER
 from edbjobs_server.manager import Accepted, JobManager
 from edbjobs_server.solver.releases import is_known
 
-CALLER = web.RequestKey("caller", Principal)
 FIRST_SAMPLE_SECONDS = 5.0
 NO_SCHEDULER = "none"
 

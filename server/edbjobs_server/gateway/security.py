@@ -23,6 +23,8 @@ from edbjobs_server.access import Access, Principal
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.settings import Settings
 
+CALLER = web.RequestKey("caller", Principal)
+REFUSAL = web.RequestKey("refusal", Refused)
 SESSION_SECONDS = 7 * 86400
 # A request that bears one of these went through a proxy: its socket tells nothing of who sent it.
 _PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
@@ -100,7 +102,7 @@ class Guard:
     def _is_own_page(self, request: web.BaseRequest, host: str) -> bool:
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None:
-            return origin.lower() in {f"http://{host}".lower(), f"https://{host}".lower(), self._public}
+            return origin.lower() in {f"http://{host}".lower(), f"https://{host}".lower(), self._public} - {""}
         # Sent by every browser of today; a link that is followed from elsewhere shows its page, and no more.
         site = request.headers.get("Sec-Fetch-Site", "none")
         follows_link = request.method == hdrs.METH_GET and request.headers.get("Sec-Fetch-Mode") == "navigate"

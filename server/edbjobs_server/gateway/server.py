@@ -22,8 +22,8 @@ from edbjobs_server.gateway.openapi import answer as describe
 from edbjobs_server.gateway.page import Page
 from edbjobs_server.gateway.progress import ProgressTeller
 from edbjobs_server.gateway.requests import MAX_BODY_BYTES
-from edbjobs_server.gateway.rest import CALLER, Rest
-from edbjobs_server.gateway.security import HEADERS, Guard
+from edbjobs_server.gateway.rest import Rest
+from edbjobs_server.gateway.security import CALLER, HEADERS, REFUSAL, Guard
 from edbjobs_server.gateway.socketio import PATH as SOCKETIO_PATH
 from edbjobs_server.gateway.socketio import SocketIo
 from edbjobs_server.gateway.websocket import WebSockets
@@ -130,8 +130,9 @@ class Gateway:
         caller: Principal | None = None
         try:
             self._guard.check_site(request)
-            if request.path not in _OPEN_PATHS:
-                caller = request[CALLER] = self._guard.identify(request)
+            caller = self._identify(request)
+            if request.path == SOCKETIO_PATH:
+                self._socketio.note(request)
             response = await handler(request)
         except Refused as refused:
             response = self._refuse(refused)
@@ -145,6 +146,16 @@ class Gateway:
             response.headers.update(HEADERS)
         self._line(request, response.status, caller, time.perf_counter() - began)
         return response
+
+    def _identify(self, request: web.Request) -> Principal | None:
+        try:
+            request[CALLER] = caller = self._guard.identify(request)
+        except Refused as refused:
+            if request.path not in _OPEN_PATHS:
+                raise
+            request[REFUSAL] = refused
+            return None
+        return caller
 
     def _refuse(self, refused: Refused) -> web.Response:
         self._metrics.count_error(refused.reason)

@@ -14,7 +14,7 @@ from socketio.exceptions import ConnectionRefusedError as NotLetIn
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.events import Frame, Shaper
 from edbjobs_server.gateway.pump import BOUND, Pump, TooSlow, watch_request
-from edbjobs_server.gateway.security import Guard
+from edbjobs_server.gateway.security import CALLER, REFUSAL, Guard
 from edbjobs_server.manager import JobManager
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class SocketIo:
         self._shaper = shaper
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._clients: dict[str, _Client] = {}
+        self._upgrades: dict[str, web.BaseRequest] = {}
         self._sweeper: asyncio.Task[None] | None = None
         # An empty list of origins: python-socketio neither checks them nor sends CORS headers; the guard does.
         self.server = socketio.AsyncServer(
@@ -90,6 +91,11 @@ class SocketIo:
         """Begin to close connections that never say who they are."""
         self._sweeper = asyncio.create_task(self._sweep(), name="socketio sweeper")
 
+    def note(self, request: web.BaseRequest) -> None:
+        """Remember the request that turns a connection's long polling into a WebSocket."""
+        if "Upgrade" in request.headers and "sid" in request.query:
+            self._upgrades[request.query["sid"]] = request
+
     def offer(self, frame: Frame) -> None:
         """Send what may be lost to all clients that keep up."""
         for client in self._clients.values():
@@ -102,8 +108,8 @@ class SocketIo:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.server.eio.sockets:
-            await self.server.eio.disconnect()
+        for engine_sid in list(self.server.eio.sockets):
+            await self._cut(engine_sid)
         await self.server.eio.shutdown()
 
     async def _connect(self, sid: str, environ: Mapping[str, Any], auth: Any = None) -> None:
@@ -113,29 +119,53 @@ class SocketIo:
         client = _Client(self, engine_sid)
         pump = Pump(self._manager, self._shaper, client)
         try:
-            self._guard.identify(request, str(given.get("token") or ""))
+            self._let_in(request, str(given.get("token") or ""))
             await pump.open(watch_request(given))
         except Refused as refused:
             details = {"reason": refused.reason, "metadata": dict(refused.metadata)}
             raise NotLetIn(refused.message, details) from None
         self._clients[sid] = client
-        self._pumps[sid] = asyncio.create_task(self._run(sid, pump), name=f"socketio {sid}")
+        self._pumps[sid] = asyncio.create_task(self._run(sid, engine_sid, pump), name=f"socketio {sid}")
 
-    async def _run(self, sid: str, pump: Pump) -> None:
+    def _let_in(self, request: web.Request, token: str) -> None:
+        """Let a connection in by its token, or as who its first request came from.
+
+        With long polling that request is over by now, and its socket, which told the account, may be gone.
+        """
+        if token:
+            self._guard.identify(request, token)
+        elif CALLER not in request:
+            raise request[REFUSAL]
+
+    async def _run(self, sid: str, engine_sid: str, pump: Pump) -> None:
         try:
             await pump.run()
         except (Refused, TooSlow) as error:
-            # The client connects again by itself, and goes on from its last revision.
             log.info("Socket.IO client %s is disconnected: %s", sid, error)
         except Exception:
             log.exception("Socket.IO client %s is disconnected", sid)
-        await self._drop(sid)
-
-    async def _drop(self, sid: str) -> None:
         self._pumps.pop(sid, None)
-        await self.server.disconnect(sid)
+        await self._cut(engine_sid)
+
+    async def _cut(self, engine_sid: str) -> None:
+        """End a connection from below, whatever waits for it.
+
+        A client connects again by itself after that, and goes on from its last revision; after an orderly
+        disconnect it would not, and one that takes nothing could not be disconnected in order.
+        """
+        upgrade = self._upgrades.pop(engine_sid, None)
+        opening = self.server.environ.get(engine_sid, {}).get("aiohttp.request")
+        connection = self.server.eio.sockets.pop(engine_sid, None)
+        if connection is None:
+            return
+        await connection.close(wait=False, abort=True)
+        connection.queue.put_nowait(None)
+        for request in (upgrade, opening if connection.upgraded else None):
+            if request is not None and request.transport is not None:
+                request.transport.abort()
 
     async def _disconnect(self, sid: str, reason: str = "") -> None:
+        self._upgrades.pop(self.server.manager.eio_sid_from_sid(sid, "/") or "", None)
         client = self._clients.pop(sid, None)
         if client is not None:
             client.end()
@@ -155,4 +185,4 @@ class SocketIo:
             first_seen = {sid: first_seen.get(sid, loop.time()) for sid in strangers}
             for sid, since in first_seen.items():
                 if loop.time() - since > CONNECT_SECONDS:
-                    await self.server.eio.disconnect(sid)
+                    await self._cut(sid)
