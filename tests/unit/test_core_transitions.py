@@ -361,3 +361,12 @@ def test_a_start_that_comes_to_nothing_again_and_again_waits_ever_longer() -> No
         waits.append(max(0.0, job.not_before - now))
     assert waits == [0.0, 0.0, 0.0, 2.0, 4.0, 8.0]
     assert job.backing_off
+
+
+def test_a_run_that_nobody_sees_can_be_abandoned_once_its_cancel_came_to_nothing() -> None:
+    job = changed(transitions.cancel(running(make_job(1)), 100.0, 5.0))
+    with pytest.raises(Refused):
+        transitions.abandon(job, 160.0)
+    ended = changed(transitions.abandon(job, 166.0))
+    assert (ended.state, ended.reason, ended.outcome_unknown) == (State.CANCELLED, Reason.UNKILLABLE, True)
+    assert "nothing was heard" in ended.message

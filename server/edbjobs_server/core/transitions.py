@@ -12,6 +12,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Attempt, Job
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 
+SILENT_SECONDS = 60.0  # after its grace, until a cancel counts as having come to nothing
 QUICK_STARTS = 3  # starts in a row that may come to nothing before the next one waits
 _END_EVENT = {
     State.COMPLETED: EventType.JOB_COMPLETED,
@@ -176,21 +177,29 @@ def cancel(job: Job, now: float, grace: float | None) -> Change | None:
 
 
 def abandon(job: Job, now: float) -> Change:
-    """End the record of a job some of whose processes cannot be ended."""
+    """End the record of a job that cannot be ended: its processes resist, or nothing more is heard of it.
+
+    The latter is a run that cannot be seen from here, as after a restart of the container it was in; its cancel must
+    have come to nothing for a minute after its grace.
+    """
     _refuse_ended(job, "abandoned")
-    if not job.unkillable:
-        raise Refused("JOB_NOT_UNKILLABLE", f"job {job.id} has no process that resists being ended; cancel it instead")
+    grace = job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
+    silent = job.cancel_time is not None and now > job.cancel_time + grace + SILENT_SECONDS
+    if not job.unkillable and not silent:
+        text = f"job {job.id} is not known to resist being ended; cancel it, and abandon it if nothing comes of that"
+        raise Refused("JOB_NOT_UNKILLABLE", text)
     pids = ", ".join(str(pid) for pid in job.unkillable)
+    what = f"these processes could not be ended: {pids}" if pids else "nothing was heard of its end"
     outcome = Outcome(
         State.CANCELLED,
         Reason.UNKILLABLE,
         Evidence.NONE,
         now,
         outcome_unknown=True,
-        message=f"given up on; these processes could not be ended: {pids}",
+        message=f"given up on; {what}",
     )
     change = ended(replace(job, cancel_time=job.cancel_time or now), job.attempt, outcome, now)
-    assert change is not None, "an unkillable job has an open attempt"
+    assert change is not None, "a job that is being ended has an open attempt"
     return change
 
 

@@ -436,7 +436,9 @@ class CancelJobRequest(_message.Message):
     name: _builtins.str
     """uid or id."""
     abandon: _builtins.bool
-    """End the record even if some processes cannot be ended; only for a job that waits UNKILLABLE."""
+    """End the record even if some processes cannot be ended; only for a job that waits UNKILLABLE, or of whose cancel
+    nothing has come for a minute after its grace.
+    """
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """Time between TERM and KILL; absent: the job's own."""
