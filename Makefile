@@ -12,7 +12,7 @@ help: ## this text
 demo: .venv/run.stamp ## from nothing to a finished solve, with the service killed in the middle
 	@$(BIN)/edbjobs demo
 
-test: lint tests/buf/node_modules/.stamp ## lint and all tests; needs no root and no system packages
+test: lint tests/buf/node_modules/.stamp tests/socketio-js/node_modules/.stamp ## lint and all tests; needs no root and no system packages
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/dev.stamp ## ruff and mypy --strict
@@ -31,7 +31,7 @@ serve: .venv/run.stamp ## run the service with the stand-in solver, in the foreg
 	$(BIN)/edbjobs serve --demo-solver
 
 clean: ## remove everything that was made here
-	rm -rf .venv tests/buf/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/buf/node_modules tests/socketio-js/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@echo 'Making .venv with what edbjobs needs; this takes a minute.'
@@ -50,3 +50,7 @@ clean: ## remove everything that was made here
 tests/buf/node_modules/.stamp: tests/buf/package.json
 	@if command -v npm >/dev/null; then cd tests/buf && npm install --silent && touch node_modules/.stamp; \
 	else echo "npm is missing: buf's checks of the contract will be skipped"; fi
+
+tests/socketio-js/node_modules/.stamp: tests/socketio-js/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/socketio-js && npm ci --silent && touch node_modules/.stamp; \
+	else echo "npm is missing: the tests with the Socket.IO client of npm will be skipped"; fi

@@ -182,9 +182,10 @@ async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
         def put(self, frame: Frame) -> None:
             self.taken += 1
 
-    anything: Any = Manager(), Shaper()
+    manager: Any = Manager()
+    shaper: Any = Shaper()
     client = Client()
-    made = Pump(*anything, client)
+    made = Pump(manager, shaper, client)
     await made.open(watch_request({}))
     task = asyncio.create_task(made.run())
 
@@ -196,7 +197,7 @@ async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     never: Any = type("Never", (), {"waiting": lambda self: BOUND, "put": lambda self, frame: None})()
-    made = Pump(*anything, never)
+    made = Pump(manager, shaper, never)
     await made.open(watch_request({"after_revision": 0}))
     with pytest.raises(TooSlow):
         await asyncio.wait_for(made.run(), 10)
