@@ -41,6 +41,7 @@ class ServiceProcess:
             **settings,
         }
         self.environment: dict[str, str] = {}
+        self.prelude = ""  # Python that the process runs before anything of the service
         self.process: subprocess.Popen[bytes] | None = None
         self.channel: grpc.Channel | None = None
 
@@ -56,7 +57,7 @@ class ServiceProcess:
         self.runtime_dir.mkdir(mode=0o700, exist_ok=True)
         self.ready_file.unlink(missing_ok=True)
         values = {**self.settings, "state_dir": str(self.state_dir), "ready_file": str(self.ready_file)}
-        program = f"import sys; from edbjobs_server.app import main; sys.exit(main({values!r}))"
+        program = f"{self.prelude}\nimport sys; from edbjobs_server.app import main; sys.exit(main({values!r}))"
         with (self.folder / "service.out").open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program],
