@@ -56,6 +56,14 @@ def host_name(value: str) -> str:
     return name
 
 
+def origin(value: str) -> str:
+    """Check the origin of a page."""
+    parts = urlsplit(value.strip().rstrip("/"))
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.path:
+        raise ValueError("http(s)://HOST[:PORT] is wanted, as a browser writes it, for example http://localhost:5173")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
 def network(value: str) -> str:
     """Check an IP address or network."""
     try:

@@ -19,6 +19,7 @@ from edbjobs._version import __version__
 from edbjobs_server.access import TOKEN_FILE, account_name, load_token, make_access
 from edbjobs_server.control import About
 from edbjobs_server.executors.base import Executor
+from edbjobs_server.gateway.grpcweb import Methods
 from edbjobs_server.gateway.server import Gateway
 from edbjobs_server.logs import Logging
 from edbjobs_server.manager import JobManager
@@ -161,7 +162,7 @@ class Service:
         """
         self._rpc.bind(self.settings)
         if self.settings.web is not None:
-            self._gateway = _make_gateway(self.manager, self.settings)
+            self._gateway = _make_gateway(self.manager, self.settings, self._rpc.methods)
         self._tasks.append(asyncio.create_task(self._sampler.run(), name="sampler"))
         await self.manager.open(self.settings.explicit_limits(), before)
         await self._rpc.start()
@@ -230,9 +231,10 @@ class Service:
         return sorted({os.path.dirname(job.spec.project_path) for job in self.manager.core.jobs.values()})[:20]
 
 
-def _make_gateway(manager: JobManager, settings: Settings) -> Gateway:
+def _make_gateway(manager: JobManager, settings: Settings, methods: Methods) -> Gateway:
     # An access of its own: a peer's socket is looked up for the address of its door only.
-    return Gateway(manager, make_access(settings.state_dir), load_token(settings.state_dir / TOKEN_FILE), settings)
+    token = load_token(settings.state_dir / TOKEN_FILE)
+    return Gateway(manager, make_access(settings.state_dir), token, settings, methods)
 
 
 def _local_executor(settings: Settings) -> Executor:

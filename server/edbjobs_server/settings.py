@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from edbjobs_server.addresses import address, host_name, network, split_address
+from edbjobs_server.addresses import origin as checked_origin
 from edbjobs_server.addresses import public_url as checked_url
 from edbjobs_server.core.limits import UserLimits
 
@@ -55,6 +56,7 @@ FLAGS = {
     "licenses": "--license",
     "allowed_hosts": "--allowed-host",
     "trusted_proxies": "--trusted-proxy",
+    "cors_origins": "--cors-origin",
 }
 _UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its final NUL
 _LIMITS = (
@@ -179,6 +181,8 @@ class Settings(BaseSettings):
         Host names that requests may be addressed to, beside this host's own.
     trusted_proxies : list of str
         Addresses or networks whose ``X-Forwarded-For`` is believed.
+    cors_origins : list of str
+        Origins of web pages that may make gRPC-Web calls with the token, beside the service's own.
     ready_file : Path or None
         Written when the service answers.
     solvers : list of Path
@@ -221,6 +225,9 @@ class Settings(BaseSettings):
     ] = []
     trusted_proxies: Annotated[
         list[Annotated[str, AfterValidator(network)]], NoDecode, BeforeValidator(_split_words)
+    ] = []
+    cors_origins: Annotated[
+        list[Annotated[str, AfterValidator(checked_origin)]], NoDecode, BeforeValidator(_split_words)
     ] = []
     ready_file: _Path | None = None
 

@@ -132,6 +132,7 @@ def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "--public-url": "https://x",
         "--allowed-host": "x",
         "--trusted-proxy": "10.0.0.1",
+        "--cors-origin": "http://localhost:5173",
         "--ready-file": "/r",
         "--log-level": "debug",
         "--retention-days": "1",

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple, NoReturn, cast
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
@@ -296,9 +297,12 @@ class _Interceptor(CallInterceptor):
         return cast("WebContext", context).caller
 
 
-class _Details(NamedTuple):
+@dataclass
+class _Details:
+    """What the interceptor is told of a call."""
+
     method: str
-    invocation_metadata: tuple[tuple[str, str | bytes], ...]
+    invocation_metadata: Any
 
 
 def _finding(method: Any) -> Callable[[Any], Awaitable[Any]]:
@@ -324,7 +328,7 @@ async def _body(request: web.Request) -> bytes:
     async for piece in request.content.iter_any():
         body += piece
         if len(body) > MAX_BODY_BYTES:
-            raise Refused("OVERSIZED", f"a request may have at most {MAX_BODY_BYTES} bytes")
+            raise Refused("TOO_LARGE", f"a request may have at most {MAX_BODY_BYTES} bytes")
     if request.content_type.startswith("application/grpc-web-text"):
         return wire.from_text(bytes(body))
     return bytes(body)

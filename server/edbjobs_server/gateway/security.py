@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -71,8 +71,15 @@ class Guard:
 
     # Where it comes from ---------------------------------------------------------------------------------
 
-    def check_site(self, request: web.BaseRequest) -> None:
+    def check_site(self, request: web.BaseRequest, guests: Collection[str] = ()) -> None:
         """Refuse a request that is addressed to a foreign name or comes from a page of another origin.
+
+        Parameters
+        ----------
+        request : Request
+            With its headers.
+        guests : collection of str
+            Other origins whose pages are let in here; `identify` wants the token of them.
 
         Raises
         ------
@@ -86,7 +93,7 @@ class Guard:
                 f"this service does not answer under the name {host!r}; if it is its own, start the service with "
                 "--allowed-host NAME, or --public-url URL behind a proxy",
             )
-        if not self._is_own_page(request, host):
+        if not self._is_own_page(request, host) and request.headers.get(hdrs.ORIGIN) not in guests:
             raise Refused(
                 "ORIGIN_NOT_ALLOWED",
                 "pages of another origin may not use this service; behind a proxy, start it with --public-url URL",
@@ -151,6 +158,8 @@ class Guard:
             given = [f"Bearer {token}"]
         if given:
             return self._access.identify(peer.label, [("authorization", value) for value in given])
+        if not self._is_own_page(request, request.headers.get(hdrs.HOST, "")):
+            raise Refused("UNAUTHENTICATED", "a page of another origin must send `Authorization: Bearer TOKEN`")
         if self._has_session(request.cookies):
             return Principal(self._access.account, "token", peer.label)
         if peer.proxied:

@@ -17,6 +17,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.answers import error
 from edbjobs_server.gateway.api import OPERATIONS
 from edbjobs_server.gateway.events import Frame, Shaper
+from edbjobs_server.gateway.grpcweb import GrpcWeb, Methods
 from edbjobs_server.gateway.metrics import Metrics
 from edbjobs_server.gateway.openapi import answer as describe
 from edbjobs_server.gateway.page import Page
@@ -50,6 +51,8 @@ class Gateway:
         The service's token.
     settings : Settings
         Address, names, proxies.
+    methods : mapping of str to RpcMethodHandler
+        What gRPC-Web can call, by path.
 
     Raises
     ------
@@ -57,7 +60,7 @@ class Gateway:
         The address is in use or not to be had.
     """
 
-    def __init__(self, manager: JobManager, access: Access, token: str, settings: Settings) -> None:
+    def __init__(self, manager: JobManager, access: Access, token: str, settings: Settings, methods: Methods) -> None:
         assert settings.web is not None, "made only where there is an HTTP door"
         self._log = structlog.get_logger("http")
         self._socket = _bind(*settings.web)
@@ -71,11 +74,17 @@ class Gateway:
         self._socketio = SocketIo(manager, self._guard, shaper)
         self._metrics = Metrics(manager)
         self._progress = ProgressTeller(manager, self._offer)
+        self._grpcweb = GrpcWeb(methods, self._guard, access, settings.cors_origins, self._metrics.count_error)
         self._tasks: list[asyncio.Task[None]] = []
-        self._runner = web.AppRunner(self._application(manager), access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            self._application(manager),
+            access_log=None,
+            shutdown_timeout=1.0,
+            handler_cancellation=True,  # a call whose client has gone is cancelled, as through gRPC
+        )
 
     def _application(self, manager: JobManager) -> web.Application:
-        app = web.Application(middlewares=[self._pass], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[self._grpcweb.middleware, self._pass], client_max_size=MAX_BODY_BYTES)
         rest = Rest(manager)
         for operation in OPERATIONS:
             app.router.add_route(operation.method, operation.path, getattr(rest, operation.handler))

@@ -85,7 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             began = time.perf_counter()
             code: grpc.StatusCode | None = None
             try:
-                self._let_in(context)
+                _PRINCIPAL.set(self.identify(context))
                 answer = await body(request, context)
                 code = grpc.StatusCode.OK
             except asyncio.CancelledError:
@@ -103,10 +103,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _let_in(self, context: _Context) -> None:
+    def identify(self, context: _Context) -> Principal:
+        """Tell who makes a call, or refuse it."""
         metadata = context.invocation_metadata() or ()
         auth = context.auth_context() if self._access.mtls else None
-        _PRINCIPAL.set(self._access.identify(context.peer(), metadata, auth))
+        return self._access.identify(context.peer(), metadata, auth)
 
     def _unexpected(self, method: str, error: Exception) -> Refused:
         number = secrets.token_hex(6)

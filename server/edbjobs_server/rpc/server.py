@@ -7,6 +7,7 @@ import socket
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -49,16 +50,23 @@ class RpcServer:
         Answers every call.
     access : Access
         Who gets in.
+
+    Attributes
+    ----------
+    methods : dict of str to grpc.RpcMethodHandler
+        What can be called, by path: the door for gRPC-Web serves the same.
     """
 
     def __init__(self, manager: JobManager, access: Access) -> None:
         self._access = access
         self._server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
-        jobs_service_pb2_grpc.add_JobsServicer_to_server(JobsServicer(manager), self._server)
-        resources_service_pb2_grpc.add_ResourcesServicer_to_server(ResourcesServicer(manager), self._server)
-        cluster_service_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(manager), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.methods: dict[str, Any] = {}
+        both: Any = _Registry(self._server, self.methods)
+        jobs_service_pb2_grpc.add_JobsServicer_to_server(JobsServicer(manager), both)
+        resources_service_pb2_grpc.add_ResourcesServicer_to_server(ResourcesServicer(manager), both)
+        cluster_service_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(manager), both)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, both)
         names = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
         self.tcp: tuple[str, int] | None = None
@@ -117,6 +125,19 @@ class RpcServer:
         except (RuntimeError, OSError) as error:
             raise SettingsError(f"the Unix socket {path} cannot be made: {error}; choose another with --uds") from error
         self.uds = path
+
+
+class _Registry:
+    """Registers services with the server, and keeps their methods."""
+
+    def __init__(self, server: grpc.aio.Server, methods: dict[str, Any]) -> None:
+        self._methods = methods
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+        self._register = server.add_registered_method_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        self._register(service, handlers)
+        self._methods.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
 
 
 def _addresses(host: str, port: int) -> Sequence[tuple[str, int]]:

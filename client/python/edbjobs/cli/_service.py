@@ -102,6 +102,10 @@ def serve(
         list[str] | None,
         typer.Option(help="Address or network whose X-Forwarded-For is believed.", rich_help_panel=_SAFETY),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages that may call with the token.", rich_help_panel=_SAFETY),
+    ] = None,
     transport_mode: Annotated[str | None, typer.Option(help="insecure, uds or mtls.", rich_help_panel=_SAFETY)] = None,
     certificates: Annotated[
         Path | None,
@@ -125,6 +129,7 @@ _RENAMED = {
     "project_root": "project_roots",
     "allowed_host": "allowed_hosts",
     "trusted_proxy": "trusted_proxies",
+    "cors_origin": "cors_origins",
     "min_memory": "min_memory_gb",
     "min_disk": "min_disk_gb",
 }
