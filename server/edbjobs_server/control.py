@@ -20,7 +20,7 @@ from edbjobs_server.core.scheduler import Core
 from edbjobs_server.events.log import EventLog
 from edbjobs_server.limit_changes import changed
 from edbjobs_server.store import Store, Transaction
-from edbjobs_server.telemetry.host import HostSampler
+from edbjobs_server.telemetry.host import HostSampler, Sample
 
 API_LEVEL = 1
 FEATURES = ("jobs", "resources", "logs", "watch", "local")
@@ -81,20 +81,7 @@ class Control:
         sample = self._sampler.latest
         if sample is None:
             raise Refused("NO_SAMPLE", "the host was not looked at yet; ask again in a second")
-        message = resource_pb2.ResourceSnapshot(
-            time=codec.timestamp(sample.time),
-            cpu_percent=sample.cpu_percent,
-            foreign_cpu_percent=sample.foreign_cpu_percent,
-            cpu_count=sample.cpu_count,
-            memory_percent=sample.memory_percent,
-            memory_used_bytes=sample.memory_used,
-            memory_total_bytes=sample.memory_total,
-            memory_available_bytes=sample.memory_available,
-        )
-        for disk in sample.disks:
-            used = 100.0 * (1 - disk.free / disk.total) if disk.total else 0.0
-            message.disks.add(path=disk.path, total_bytes=disk.total, free_bytes=disk.free, used_percent=used)
-        return message
+        return resources_message(sample)
 
     def queue(self) -> resource_pb2.QueueStatus:
         """Tell how the queue is."""
@@ -185,3 +172,21 @@ class Control:
             pid=os.getpid(),
             state_directory=str(about.state_dir),
         )
+
+
+def resources_message(sample: Sample) -> resource_pb2.ResourceSnapshot:
+    """Make the contract's message of a sample of the host."""
+    message = resource_pb2.ResourceSnapshot(
+        time=codec.timestamp(sample.time),
+        cpu_percent=sample.cpu_percent,
+        foreign_cpu_percent=sample.foreign_cpu_percent,
+        cpu_count=sample.cpu_count,
+        memory_percent=sample.memory_percent,
+        memory_used_bytes=sample.memory_used,
+        memory_total_bytes=sample.memory_total,
+        memory_available_bytes=sample.memory_available,
+    )
+    for disk in sample.disks:
+        used = 100.0 * (1 - disk.free / disk.total) if disk.total else 0.0
+        message.disks.add(path=disk.path, total_bytes=disk.total, free_bytes=disk.free, used_percent=used)
+    return message

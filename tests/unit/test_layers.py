@@ -12,6 +12,7 @@ SERVER = Path(__file__).resolve().parents[2] / "server" / "edbjobs_server"
 
 # A part may import the parts on later lines, and those on its own.
 LAYERS = [
+    {"facade"},
     {"__main__", "app", "doctor"},
     {"gateway", "rpc", "retention"},
     {"manager", "control", "runs"},

@@ -1,0 +1,269 @@
+"""A service inside another program: in a daemon thread, with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from edbjobs._exceptions import EdbJobsError
+
+from edbjobs_server.app import Service, Stop
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.states import State
+from edbjobs_server.core.transitions import hold, release
+from edbjobs_server.facade.errors import JobManagerError, not_running, raised
+from edbjobs_server.logs import Logging
+from edbjobs_server.manager import JobManager
+from edbjobs_server.run_changes import put
+from edbjobs_server.settings import Settings, SettingsError
+from edbjobs_server.store import Store, StoreError, Transaction
+
+T = TypeVar("T")
+Work = Callable[[JobManager], Coroutine[Any, Any, T]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a service leaves behind: solves that go on, and jobs that wait, held."""
+
+    running: int = 0
+    queued: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.running or self.queued)
+
+    def __str__(self) -> str:
+        running = "1 solve goes on running" if self.running == 1 else f"{self.running} solves go on running"
+        queued = "1 job stays queued and held" if self.queued == 1 else f"{self.queued} jobs stay queued and held"
+        return f"{running}, {queued}"
+
+
+class Embedded:
+    """One service in one thread. Every method may be called from any other thread.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the service.
+    at_exit : callable
+        Called with this when the program ends and has not closed it.
+    """
+
+    def __init__(self, settings: Settings, at_exit: Callable[[], None]) -> None:
+        self.settings = settings
+        self.at_exit = at_exit
+        self.held: list[str] = []  # ids of jobs that an earlier opening left
+        self._changing = threading.Lock()  # held while the service is started or closed
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._service: Service | None = None
+        self._stop: Stop | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._left = Left()
+
+    @property
+    def running(self) -> bool:
+        """Whether the service answers."""
+        return self._service is not None
+
+    @property
+    def url(self) -> str:
+        """Base URL of its HTTP door; empty: there is none."""
+        return self._service.url if self._service is not None else ""
+
+    def start(self) -> bool:
+        """Start the service and wait until it answers; False if it does already.
+
+        Raises
+        ------
+        JobManagerError
+            It cannot begin: the address or the state folder is in use, a setting is not allowed.
+        """
+        with self._changing:
+            if self._service is not None:
+                return False
+            ready: concurrent.futures.Future[Service] = concurrent.futures.Future()
+            self._thread = threading.Thread(target=self._run, args=(ready,), name="edbjobs", daemon=True)
+            self._thread.start()
+            try:
+                self._service = ready.result()
+            except (SettingsError, StoreError, EdbJobsError) as error:
+                self._thread.join()
+                raise JobManagerError(str(error), "CANNOT_START") from error
+            except BaseException:  # Ctrl-C: the thread finds nobody who waits for it, and ends
+                ready.cancel()
+                raise
+            _RUNNING.add(self)
+            return True
+
+    def close(self) -> Left:
+        """Drain the service and let go of it; tells what goes on without it."""
+        with self._changing:
+            if self._service is None or self._thread is None or self._loop is None or self._stop is None:
+                return Left()
+            _RUNNING.discard(self)
+            self._service = None
+            self._loop.call_soon_threadsafe(self._stop.ask)
+            self._thread.join()
+            return self._left
+
+    def call(self, work: Work[T], timeout: float | None = None) -> T:
+        """Do something on the service's loop and wait for it.
+
+        Raises
+        ------
+        JobManagerError
+            The service refuses it, or is closed.
+        TimeoutError
+            It takes longer than `timeout` seconds.
+        """
+        future = self._submit(work)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"the job manager did not answer within {timeout:g} s") from None
+        finally:
+            future.cancel()  # of no effect on what has ended
+
+    async def call_async(self, work: Work[T]) -> T:
+        """Do something on the service's loop, from another loop.
+
+        Raises
+        ------
+        JobManagerError
+            The service refuses it, or is closed.
+        """
+        return await asyncio.wrap_future(self._submit(work))
+
+    def resume(self) -> int:
+        """Let the held jobs start; gives their number."""
+        count = self.call(_release_held)
+        self.held = []
+        return count
+
+    def _submit(self, work: Work[T]) -> concurrent.futures.Future[T]:
+        service, loop = self._service, self._loop
+        if service is None or loop is None:
+            raise not_running()
+        coroutine = self._answer(work, service.manager)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # the loop was closed just now
+            coroutine.close()
+            raise not_running() from None
+
+    async def _answer(self, work: Work[T], manager: JobManager) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        try:
+            return await work(manager)
+        except Refused as refused:
+            raise raised(refused) from refused
+        except asyncio.CancelledError:
+            # The caller's own cancel has ended its future already; what is raised here reaches those who wait.
+            if self._service is None:
+                raise not_running() from None
+            raise
+        finally:
+            self._calls.discard(task)
+
+    def _run(self, ready: concurrent.futures.Future[Service]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:
+            if ready.done():
+                log.exception("the job manager's thread ended")
+            else:
+                ready.set_exception(error)
+
+    async def _serve(self, ready: concurrent.futures.Future[Service]) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), Stop()
+        self._loop.set_exception_handler(_log_error)
+        store = await asyncio.to_thread(Store.open, self.settings.state_dir)
+        with Logging(self.settings.state_dir, self.settings.log_level, embedded=True):
+            service = Service(self.settings, store)
+            try:
+                await service.begin(partial(_hold_waiting, service.manager))
+                self.held = [job.id for job in service.manager.core.jobs.values() if job.held]
+                ready.set_result(service)
+                await self._stop.first.wait()
+                self._left = await _leave(service.manager)
+                await self._end_calls()
+            finally:
+                await service.end(self._stop)
+
+    async def _end_calls(self) -> None:
+        calls = list(self._calls)
+        for task in calls:
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+# Holding what waits ------------------------------------------------------------------------------------------
+
+
+async def _hold_waiting(manager: JobManager) -> None:
+    """Hold every job that waits: a program that opens an old folder is asked before old jobs run."""
+    waiting = [job.uid for job in manager.core.jobs.values() if _waits(job) and not job.held]
+    await manager.store.write_all([partial(_hold, uid=uid) for uid in waiting])
+
+
+async def _leave(manager: JobManager) -> Left:
+    manager.core.draining = True
+    try:
+        await _hold_waiting(manager)
+    except Refused as refused:
+        log.warning("queued jobs are not held on record; the next opening does it: %s", refused.message)
+    waiting = sum(1 for job in manager.core.jobs.values() if _waits(job))
+    return Left(len(manager.core.jobs) - waiting, waiting)
+
+
+async def _release_held(manager: JobManager) -> int:
+    held = [job.uid for job in manager.core.jobs.values() if job.held]
+    results = await manager.store.write_all([partial(_release, uid=uid) for uid in held])
+    return sum(1 for result in results if result is True)
+
+
+def _waits(job: Job) -> bool:
+    return job.state is State.QUEUED and job.open_attempt is None
+
+
+def _hold(tx: Transaction, uid: str) -> bool:
+    return put(tx, hold(tx.job(uid)))
+
+
+def _release(tx: Transaction, uid: str) -> bool:
+    return put(tx, release(tx.job(uid)))
+
+
+# The end of the program --------------------------------------------------------------------------------------
+
+_RUNNING: weakref.WeakSet[Embedded] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for embedded in list(_RUNNING):
+        embedded.at_exit()
+
+
+def _log_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    log.error("%s", context["message"], exc_info=context.get("exception"))
+
+
+# When functions of atexit run, the pools of concurrent.futures, which the service's end needs, are gone already.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
+if hasattr(os, "register_at_fork"):  # the child has the objects, but not the threads
+    os.register_at_fork(after_in_child=_RUNNING.clear)

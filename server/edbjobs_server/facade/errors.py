@@ -1,0 +1,57 @@
+"""What the façade raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from edbjobs_server.core.errors import Refused
+
+CLUSTERS_LATER = "this release runs jobs on the service's own host; clusters come with a later one"
+
+
+class JobManagerError(RuntimeError):
+    """Something the job manager does not do, or cannot do now.
+
+    Parameters
+    ----------
+    message : str
+        What was wrong, where, and what to do.
+    reason : str
+        UPPER_SNAKE word for programs, for example ``SOLVER_NOT_FOUND``.
+    fields : mapping of str to str, optional
+        Path of a field to what is wrong with it.
+    """
+
+    def __init__(self, message: str, reason: str, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.fields = dict(fields or {})
+
+
+def raised(refused: Refused) -> JobManagerError:
+    """Make the façade's error of the service's answer."""
+    message = refused.message
+    if refused.reason == "NO_SCHEDULER":
+        message = f"{message}; {CLUSTERS_LATER}"
+    return JobManagerError(message, refused.reason, refused.fields)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Raise the service's answer as the façade's error."""
+    try:
+        yield
+    except Refused as refused:
+        raise raised(refused) from refused
+
+
+def no_cluster(what: str) -> JobManagerError:
+    """Make the answer to what only a cluster could do."""
+    return JobManagerError(f"{what}: {CLUSTERS_LATER}", "NO_SCHEDULER")
+
+
+def not_running() -> JobManagerError:
+    """Make the answer to whoever wants something of a service that is not there, or not there any more."""
+    text = "the job manager is not running; start_service(), or start() of a JobManager, opens it with all its jobs"
+    return JobManagerError(text, "NOT_RUNNING")

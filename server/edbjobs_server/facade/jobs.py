@@ -1,0 +1,192 @@
+"""Jobs as the documented objects: a snapshot of each, and a live view of all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from edbjobs._convert import read
+from edbjobs._enums import JobStatus
+from edbjobs._models import Job
+from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
+
+from edbjobs_server.codec import seconds
+from edbjobs_server.facade.configuration import HFSSSimulationConfig
+from edbjobs_server.facade.embedded import Work
+from edbjobs_server.facade.errors import JobManagerError
+from edbjobs_server.manager import JobManager
+
+__all__ = ["JobId", "JobInfo", "JobStatus", "Jobs"]
+
+T = TypeVar("T")
+ENDED_LISTED = 1000
+OUTPUT_BYTES = 64 * 1024
+_ENDED = (job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED)
+
+
+class JobId(str):
+    """Id of a submitted job, a text, that can also be awaited or given to `asyncio.run`; that gives the id itself.
+
+    The documentation awaits a call that has always been synchronous.
+    """
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[Any]:
+        return iter(_Ended(self))
+
+    def send(self, value: Any) -> Any:
+        """Go on, as a coroutine does: the result is there at once."""
+        raise StopIteration(self)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """Raise what is thrown, as a coroutine does."""
+        raise kind if isinstance(kind, BaseException) else value or kind
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to end."""
+
+
+class _Ended:
+    """An iterator that has ended with a value."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __iter__(self) -> _Ended:
+        return self
+
+    def __next__(self) -> Any:
+        raise StopIteration(self._value)
+
+
+@dataclass
+class JobInfo:
+    """How a job was when it was asked for.
+
+    Attributes
+    ----------
+    config : HFSSSimulationConfig
+        A copy; changing it changes no job.
+    status : JobStatus
+        Equal to its documented word, too.
+    start_time, end_time : datetime, optional
+        Local time without a zone, as documented.
+    return_code : int, optional
+        Exit code, or the signal below zero.
+    output, error : str
+        The last 64 KiB of stdout and stderr, once it has ended.
+    process, local_resources : None
+        Always: the solver is no child of this program.
+    scheduler_job_id : str, optional
+        Id in the cluster.
+    priority : int
+        Higher first.
+    job : edbjobs.Job, optional
+        All that is known of it: uid, reason and message of its end, why it waits, attempts, progress.
+    """
+
+    config: HFSSSimulationConfig
+    status: JobStatus
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    return_code: int | None = None
+    output: str = ""
+    error: str = ""
+    process: Any | None = None
+    scheduler_job_id: str | None = None
+    local_resources: dict[str, Any] | None = None
+    priority: int = 0
+    job: Job | None = None
+
+
+def job_info(message: job_pb2.Job) -> JobInfo:
+    """Make the documented object of a job; reads its output if it has ended."""
+    job = read(Job, message)
+    config = job.config
+    assert config is not None, "asked for with its configuration"
+    return JobInfo(
+        config=HFSSSimulationConfig.of(config),
+        status=job.status,
+        start_time=_naive(job.started),
+        end_time=_naive(job.ended),
+        return_code=job.exit_code if job.signal is None else -job.signal,
+        output=_tail(job.run_directory, "stdout") if job.status.ended else "",
+        error=_tail(job.run_directory, "stderr") if job.status.ended else "",
+        scheduler_job_id=job.scheduler_job_id or None,
+        priority=job.priority,
+        job=job,
+    )
+
+
+def _naive(time: datetime | None) -> datetime | None:
+    return time.astimezone().replace(tzinfo=None) if time is not None else None
+
+
+def _tail(directory: str, stream: str) -> str:
+    """Read the last of an output; empty where there is none: the job never ran, or its folder is gone."""
+    if not directory:
+        return ""
+    try:
+        with Path(directory, stream).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - OUTPUT_BYTES))
+            return file.read(OUTPUT_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+class Caller(Protocol):
+    """What does something on the service's loop."""
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a service."""
+
+    def call(self, work: Work[T], timeout: float | None = None) -> T:
+        """Do it and wait."""
+
+
+class Jobs(Mapping[str, JobInfo]):
+    """Jobs by id, or by uid, as they are now.
+
+    Going through it gives the ids of all live jobs and of the newest 1,000 ended ones, oldest first. An id that was
+    used again is that of its newest job.
+
+    Parameters
+    ----------
+    caller : Caller
+        Reaches the service.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __getitem__(self, job_id: str) -> JobInfo:
+        try:
+            message = self._caller.call(lambda manager: manager.get(job_id))
+        except JobManagerError as error:
+            if error.reason == "JOB_NOT_FOUND":
+                raise KeyError(job_id) from None
+            raise
+        return job_info(message)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._caller.call(_ids))
+
+    def __len__(self) -> int:
+        return len(self._caller.call(_ids))
+
+
+async def _ids(manager: JobManager) -> list[str]:
+    # Live jobs first: one that ends meanwhile is then found twice, not missed.
+    live = [(job.create_time, job.id) for job in manager.core.jobs.values()]
+    wanted = jobs_messages_pb2.JobFilter(states=_ENDED)
+    ended = await manager.list_jobs(
+        jobs_messages_pb2.ListJobsRequest(filter=wanted, page_size=ENDED_LISTED, newest_first=True, omit_config=True)
+    )
+    found = sorted([*live, *((seconds(job.create_time), job.id) for job in ended.jobs)])
+    return list(dict.fromkeys(job_id for _, job_id in found))

@@ -1,0 +1,104 @@
+"""Limits as the documented object, which acts when it is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+from edbjobs_server.facade.jobs import Caller
+from edbjobs_server.gateway.requests import limits_request
+from edbjobs_server.manager import JobManager
+
+PRINCIPAL = "the program that hosts the service"
+
+
+class _NotGiven(float):
+    """A documented default that nobody has written: it is shown, and puts no limit in force."""
+
+
+class _CountNotGiven(int):
+    """As `_NotGiven`, of a whole number."""
+
+
+@dataclass
+class ResourceLimits:
+    """Limits to begin with. What is not given stays as it is on record, at first without limit but for one job at once.
+
+    Parameters
+    ----------
+    max_concurrent_jobs : int
+        Jobs that run at once on this host.
+    max_cpu_percent : float
+        Nothing starts while other programs use more of the host's processors.
+    min_memory_gb, min_disk_gb : float
+        Nothing starts while less memory, or less space on a volume of the solves, is free, in GiB.
+    """
+
+    max_concurrent_jobs: int = _CountNotGiven(1)
+    max_cpu_percent: float = _NotGiven(80.0)
+    min_memory_gb: float = _NotGiven(2.0)
+    min_disk_gb: float = _NotGiven(2.0)
+
+    def given(self) -> dict[str, Any]:
+        """Tell the values that somebody has written."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if not isinstance(value, _NotGiven | _CountNotGiven)}
+
+
+NAMES = tuple(field.name for field in fields(ResourceLimits))
+
+
+class LiveLimits(ResourceLimits):
+    """The limits in force: reading asks the service, and assigning changes them, for all who use it.
+
+    Before the service is started they are those it will begin with.
+
+    Parameters
+    ----------
+    caller : Caller
+        Reaches the service.
+    first : ResourceLimits
+        What it begins with.
+    """
+
+    def __init__(self, caller: Caller, first: ResourceLimits) -> None:
+        self.__dict__["caller"] = caller
+        self.__dict__["first"] = first
+
+    def given(self) -> dict[str, Any]:
+        """Tell the values to begin with that somebody has written."""
+        first: ResourceLimits = self.__dict__["first"]
+        return first.given()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in NAMES:
+            return object.__getattribute__(self, name)
+        caller: Caller = self.__dict__["caller"]
+        return caller.call(_limits)[name] if caller.running else getattr(self.__dict__["first"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in NAMES:
+            raise AttributeError(f"there is no limit {name!r}; there are {', '.join(NAMES)}")
+        caller: Caller = self.__dict__["caller"]
+        if caller.running:
+            caller.call(partial(update, values={name: value}))
+        else:
+            setattr(self.__dict__["first"], name, value)
+
+
+async def _limits(manager: JobManager) -> dict[str, Any]:
+    limits = manager.control.limits()
+    return {name: getattr(limits, name) for name in NAMES}
+
+
+async def update(manager: JobManager, values: dict[str, Any]) -> dict[str, Any]:
+    """Change limits, all or none; gives the documented ones as they are then.
+
+    Raises
+    ------
+    Refused
+        INVALID_LIMITS.
+    """
+    await manager.control.update_limits(limits_request(values), PRINCIPAL)
+    return await _limits(manager)

@@ -1,0 +1,53 @@
+"""The command line of a solve, for programs that show it or run it themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from edbjobs.config import HFSSSimulationConfig, make_job_id, total_cores
+
+from edbjobs_server.settings import load_settings
+from edbjobs_server.solver import project
+from edbjobs_server.solver.command import batch_options, command_line, shell_line
+from edbjobs_server.solver.environment import environment
+from edbjobs_server.solver.releases import UNKNOWN, Release, choose, discover
+
+__all__ = ["ANY", "batch_options", "command", "release_of", "run", "shell_line"]
+
+ANY = Release(UNKNOWN, UNKNOWN, Path("ansysedt"), "any")  # where only the arguments matter
+
+
+def release_of(config: HFSSSimulationConfig) -> Release:
+    """Find the solver: the one that is named, whatever it is, else of those installed or set.
+
+    Raises
+    ------
+    Refused
+        SOLVER_NOT_FOUND.
+    """
+    if config.ansys_edt_path:
+        return Release(UNKNOWN, UNKNOWN, Path(config.ansys_edt_path), "given")
+    settings = load_settings()
+    return choose(discover(os.environ, settings.solvers, settings.demo_solver), config.aedt_version, "")
+
+
+def command(config: HFSSSimulationConfig, release: Release) -> list[str]:
+    """Make the command line of a local run."""
+    return command_line(config, release, config.jobid or make_job_id(), total_cores(config))
+
+
+def run(config: HFSSSimulationConfig, **given: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a solve and wait for its end; `given` are arguments of `subprocess.run`."""
+    found = project.inspect(config.project_path)
+    argv = command(config, release_of(config))
+    options: dict[str, Any] = {
+        "cwd": found.path.parent,
+        "stdin": subprocess.DEVNULL,
+        "env": environment(os.environ, config.environment),
+        "check": False,
+        **given,
+    }
+    return subprocess.run(argv, **options)

@@ -1,0 +1,319 @@
+"""The documented job manager: asynchronous to its user, with its service in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edbjobs import config as frozen
+from edbjobs.config import SchedulerType
+from edbjobs.v1 import jobs_messages_pb2
+
+from edbjobs_server.access import account_name
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.facade.configuration import HFSSSimulationConfig
+from edbjobs_server.facade.embedded import Embedded, Left, Work
+from edbjobs_server.facade.errors import JobManagerError, not_running
+from edbjobs_server.facade.jobs import JobInfo, Jobs, JobStatus
+from edbjobs_server.facade.limits import PRINCIPAL, LiveLimits, ResourceLimits, update
+from edbjobs_server.facade.telemetry import JobPoolManager, ResourceMonitor, SchedulerManager, ServiceMonitor
+from edbjobs_server.manager import JobManager as Core
+from edbjobs_server.settings import EmbeddedSettings, Settings, SettingsError, load_settings
+
+__all__ = [
+    "HFSSSimulationConfig",
+    "JobInfo",
+    "JobManager",
+    "JobPoolManager",
+    "JobStatus",
+    "ResourceLimits",
+    "ResourceMonitor",
+    "SchedulerManager",
+    "SchedulerType",
+]
+
+T = TypeVar("T")
+WAIT_SECONDS = 300.0
+_NAMED = 20  # held jobs that are named
+_NO_DOORS = {"grpc": "", "uds": "none", "http": "", "transport_mode": "insecure"}
+
+
+class JobManager:
+    """Queues, runs and watches jobs in a service of this program's own.
+
+    It is started by the first call that needs it, keeps what it knows in a state folder, and ends with the program:
+    solves go on then, and queued jobs wait for the next opening of that folder, where `resume` starts them.
+
+    Parameters
+    ----------
+    resource_limits : ResourceLimits, optional
+        Limits to begin with.
+    scheduler_type : SchedulerType
+        Where jobs go that name no scheduler.
+    state_dir : path, optional
+        State folder, on a local disk; by default one of this process only, which is removed at the end unless
+        something of it still runs or waits.
+    **settings
+        Any setting of the service, for example ``demo_solver=True`` or ``grpc="127.0.0.1:18080"``; what is not
+        given is taken from ``EDBJOBS_*`` and the settings file. No door is opened unless one is given here.
+
+    Attributes
+    ----------
+    jobs : Mapping of str to JobInfo
+        Jobs by id, as they are now.
+    resource_monitor : ResourceMonitor
+        How the host is.
+    job_pool : JobPoolManager
+        How the queue is.
+    """
+
+    def __init__(
+        self,
+        resource_limits: ResourceLimits | None = None,
+        scheduler_type: SchedulerType | str = SchedulerType.NONE,
+        *,
+        state_dir: str | os.PathLike[str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.scheduler_type = SchedulerType(scheduler_type)
+        self.jobs = Jobs(self)
+        self.resource_monitor: ResourceMonitor = ServiceMonitor(self)
+        self.job_pool = JobPoolManager(self)
+        self._limits = LiveLimits(self, resource_limits or ResourceLimits())
+        self._given = settings
+        self._state_dir = Path(state_dir).expanduser().absolute() if state_dir is not None else None
+        self._temporary = state_dir is None
+        self._opens = True  # by itself, when it is needed
+        self._embedded: Embedded | None = None
+
+    @property
+    def resource_limits(self) -> ResourceLimits:
+        """The limits in force; assigning one of them, or a `ResourceLimits`, acts at once."""
+        return self._limits
+
+    @resource_limits.setter
+    def resource_limits(self, limits: ResourceLimits) -> None:
+        if not self.running:
+            self._limits = LiveLimits(self, limits)
+        elif given := limits.given():
+            self.call(lambda core: update(core, given))
+
+    @property
+    def ansys_path(self) -> str | None:
+        """Program that solves where a job names none; None: no AEDT is installed."""
+        return self.call(_default_solver)
+
+    @property
+    def state_dir(self) -> Path | None:
+        """State folder; None: it is made at the start."""
+        return self._state_dir
+
+    # Beginning and end -----------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the service is started."""
+        return self._embedded is not None and self._embedded.running
+
+    @property
+    def url(self) -> str:
+        """Base URL of the HTTP door; empty: there is none."""
+        return self._embedded.url if self._embedded is not None else ""
+
+    def start(self) -> None:
+        """Start the service, if it is not started yet; names the jobs that an earlier opening left.
+
+        Raises
+        ------
+        JobManagerError
+            It cannot begin: address or state folder in use, or a setting is not allowed.
+        """
+        if self.running:
+            return
+        embedded = Embedded(self._settings(), self._close_at_exit)
+        embedded.start()
+        self._embedded = embedded
+        self._opens = True
+        if held := embedded.held:
+            names = ", ".join(held[:_NAMED]) + (f" and {len(held) - _NAMED} more" if len(held) > _NAMED else "")
+            print(f"edbjobs: held since an earlier session: {names}; resume() starts them", flush=True)
+
+    def close(self) -> Left:
+        """End the service: running solves go on, queued jobs stay queued and held; prints both numbers."""
+        where = self.url or self._state_dir
+        left = self._close()
+        print(f"edbjobs: closed {where}: {left}", flush=True)
+        return left
+
+    def _close(self) -> Left:
+        self._opens = False
+        if self._embedded is None:
+            return Left()
+        left = self._embedded.close()
+        if self._temporary and not left and self._state_dir is not None:
+            shutil.rmtree(self._state_dir, ignore_errors=True)
+            self._state_dir = None
+        return left
+
+    def _close_at_exit(self) -> None:
+        if left := self._close():
+            print(f"edbjobs: the program ends: {left}; open {self._state_dir} again to see them", flush=True)
+
+    @property
+    def held(self) -> list[str]:
+        """Ids of the jobs that an earlier opening left, and that `resume` starts."""
+        return list(self._embedded.held) if self._embedded is not None else []
+
+    def resume(self) -> int:
+        """Start the jobs that an earlier opening left; gives their number."""
+        return self._need().resume()
+
+    def _settings(self) -> Settings:
+        values = {**_NO_DOORS, **self._limits.given(), **self._given}
+        if self._state_dir is not None:
+            values["state_dir"] = self._state_dir
+        try:
+            settings = load_settings(values, kind=EmbeddedSettings)
+        except SettingsError as error:
+            raise JobManagerError(str(error), "CANNOT_START") from error
+        if self._state_dir is None:
+            root = settings.state_dir / "embedded"
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._state_dir = self._new_folder(root)
+            settings = settings.model_copy(update={"state_dir": self._state_dir})
+        return settings
+
+    def _new_folder(self, root: Path) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"process-{os.getpid()}-", dir=root))
+
+    # Reaching the service --------------------------------------------------------------------------------
+
+    def call(self, work: Work[T], timeout: float | None = None) -> T:
+        """Do something on the service's loop and wait for it; any thread may ask.
+
+        Raises
+        ------
+        JobManagerError
+            The service refuses it, or is closed.
+        """
+        return self._need().call(work, timeout)
+
+    async def _call(self, work: Work[T]) -> T:
+        embedded = await asyncio.to_thread(self._need)  # it may have to be started
+        return await embedded.call_async(work)
+
+    def _need(self) -> Embedded:
+        if not self.running:
+            if not self._opens:
+                raise not_running()
+            self.start()
+        assert self._embedded is not None
+        return self._embedded
+
+    # Jobs ------------------------------------------------------------------------------------------------
+
+    async def submit_job(self, config: HFSSSimulationConfig | frozen.HFSSSimulationConfig, priority: int = 0) -> str:
+        """Queue a job; it is on disk when this returns.
+
+        Parameters
+        ----------
+        config : HFSSSimulationConfig
+            What to solve; copied.
+        priority : int
+            Higher first; default 0.
+
+        Returns
+        -------
+        str
+            Id of the job. That of a live job answers with that job, whatever the configuration, with a warning.
+
+        Raises
+        ------
+        ValueError
+            The configuration cannot be right.
+        JobManagerError
+            The job is refused: SOLVER_NOT_FOUND, PROJECT_NOT_FOUND, NO_SCHEDULER and so on.
+        """
+        return self.tell(await self._call(self.submission(config, priority)))
+
+    def submission(
+        self, config: HFSSSimulationConfig | frozen.HFSSSimulationConfig, priority: int
+    ) -> Work[tuple[str, list[str]]]:
+        """Make the work of submitting a copy of a configuration; it gives the id and what the user should know."""
+        copied = config.native() if isinstance(config, HFSSSimulationConfig) else config
+        if copied.scheduler_type is SchedulerType.NONE:
+            copied = copied.model_copy(update={"scheduler_type": self.scheduler_type})
+        request = jobs_messages_pb2.SubmitJobRequest(
+            request_id=uuid.uuid4().hex,
+            job_id=copied.jobid,
+            config=copied.to_message(),
+            priority=priority,
+            user=copied.user,
+        )
+
+        async def submit(core: Core) -> tuple[str, list[str]]:
+            return await _submit(core, request)
+
+        return submit
+
+    @staticmethod
+    def tell(submitted: tuple[str, list[str]]) -> str:
+        """Warn of what the user should know; gives the id."""
+        for text in submitted[1]:
+            warnings.warn(f"job {submitted[0]}: {text}", stacklevel=3)
+        return submitted[0]
+
+    async def cancel_job(self, job_id: str) -> bool:
+        """End a job; False where there is none of that id, or it has ended."""
+        try:
+            await self._call(lambda core: core.cancel(job_id, PRINCIPAL, None))
+        except JobManagerError as error:
+            if error.reason in ("JOB_NOT_FOUND", "JOB_ENDED"):
+                return False
+            raise
+        return True
+
+    async def wait_until_all_done(self) -> None:
+        """Wait until every job has ended, those that are held left aside."""
+        await self._call(all_done)
+
+    async def edit_concurrent_limits(self, update_data: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Change limits, all or none; gives the documented ones after it, None where none is named.
+
+        Raises
+        ------
+        JobManagerError
+            INVALID_LIMITS.
+        """
+        if not update_data:
+            return None
+        return await self._call(lambda core: update(core, dict(update_data)))
+
+
+async def _submit(core: Core, request: jobs_messages_pb2.SubmitJobRequest) -> tuple[str, list[str]]:
+    try:
+        accepted = await core.submit(request, PRINCIPAL, account_name())
+    except Refused as refused:
+        if refused.reason != "JOB_EXISTS":
+            raise
+        text = f"{refused.message}; this configuration was not taken"
+        return request.job_id, [text]
+    return accepted.job.id, list(accepted.job.warnings)
+
+
+async def all_done(core: Core) -> None:
+    """Wait until no job is left but those that are held."""
+    while live := next((job.uid for job in core.core.jobs.values() if not job.held), None):
+        await core.wait(live, WAIT_SECONDS)
+
+
+async def _default_solver(core: Core) -> str | None:
+    releases = core.rules.releases
+    return str(releases[0].path) if releases else None
