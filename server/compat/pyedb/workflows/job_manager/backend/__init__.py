@@ -1,0 +1,1 @@
+"""The documented modules of the job manager."""

@@ -1,0 +1,16 @@
+"""The command that runs the job manager: see `edbjobs_server.facade.start_service`."""
+
+from __future__ import annotations
+
+from edbjobs_server.facade.start_service import (
+    main,
+    parse_cli,
+)
+
+__all__ = [
+    "main",
+    "parse_cli",
+]
+
+if __name__ == "__main__":
+    main()

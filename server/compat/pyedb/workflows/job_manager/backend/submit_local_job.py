@@ -1,0 +1,18 @@
+"""The command that submits one job: see `edbjobs_server.facade.submit_local_job`."""
+
+from __future__ import annotations
+
+from edbjobs_server.facade.submit_local_job import (
+    main,
+    parse_cli,
+    submit_job,
+)
+
+__all__ = [
+    "main",
+    "parse_cli",
+    "submit_job",
+]
+
+if __name__ == "__main__":
+    main()
