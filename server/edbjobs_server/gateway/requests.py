@@ -22,7 +22,7 @@ from edbjobs_server.gateway.shapes import Json
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_NAME = 255
 _INT32 = 2**31
-_INT64 = 2**63
+_EXACT = 2**53  # more than that is not exact in the JSON of most programs
 _NUMBERS = ("max_cpu_percent", "min_memory_gb", "min_disk_gb")
 _NESTED = ("licenses", "default_user", "users")
 
@@ -187,8 +187,8 @@ def _put_limit(limits: resource_pb2.Limits, name: str, value: Any) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or (name not in _NUMBERS and not isinstance(value, int)):
         return "a number is wanted" if name in _NUMBERS else "a whole number is wanted"
-    bound = _INT64 if name == "max_memory_mib" else _INT32
-    if not -bound <= value < bound:
+    most = _EXACT if name == "max_memory_mib" else _INT32 - 1
+    if not -_INT32 <= value <= most:
         return "is too large"
     setattr(limits, name, value)
     return ""
