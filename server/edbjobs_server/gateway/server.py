@@ -88,7 +88,9 @@ class Gateway:
         rest = Rest(manager)
         for operation in OPERATIONS:
             app.router.add_route(operation.method, operation.path, getattr(rest, operation.handler))
-        app.router.add_get("/", Page(manager, self._guard).index)
+        page = Page(manager, self._guard)
+        app.router.add_get("/", page.index)
+        app.router.add_get("/style.css", page.style)
         app.router.add_get("/openapi.json", describe)
         app.router.add_get("/metrics", self._metrics.answer)
         app.router.add_get("/ws/events", self._websockets.events)
