@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -20,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from requests_table import REQUESTS, Request, shape
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from compat.requests_table import REQUESTS, Request, shape
 
 SECONDS = 3
 
@@ -94,11 +95,11 @@ def main() -> None:
         values[f"project{number}"] = str(project)
     os.chdir(folder)
     with contextlib.redirect_stdout(io.StringIO()):
-        from pyedb.workflows.job_manager.backend.job_manager_handler import JobManagerHandler
+        old = importlib.import_module("pyedb.workflows.job_manager.backend.job_manager_handler")
 
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        handler = JobManagerHandler(host="127.0.0.1", port=port)
+        handler = old.JobManagerHandler(host="127.0.0.1", port=port)
         handler.start_service()
         found = asyncio.run(record(f"http://127.0.0.1:{port}", values))
     json.dump(found, sys.stdout, indent=1, sort_keys=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 import socketio
+from compat.requests_table import REQUESTS, Request, shape
 from support.web import WebService, job_config, until
-
-sys.path.insert(0, str(Path(__file__).parent))
-from requests_table import REQUESTS, Request, shape
 
 RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "compatibility.md").read_text()
