@@ -46,7 +46,7 @@ class CuttingProxy:
                 near.close()
                 far.close()
                 continue
-            budget = self._dice.randrange(500, 40_000) if self._cutting else -1
+            budget = self._dice.randrange(200, 10_000) if self._cutting else -1
             threading.Thread(target=self._pump, args=(near, far, -1), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near, budget), daemon=True).start()
 
