@@ -16,7 +16,7 @@ from edbjobs._endpoint import Endpoint, process_start, remove_endpoint, write_en
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._version import __version__
 
-from edbjobs_server.access import TOKEN_FILE, account_name, load_token, make_access
+from edbjobs_server.access import TOKEN_FILE, Access, account_name, load_token, make_access
 from edbjobs_server.control import About
 from edbjobs_server.executors.base import Executor
 from edbjobs_server.gateway.grpcweb import Methods
@@ -79,8 +79,11 @@ async def serve(settings: Settings) -> None:
     with Logging(settings.state_dir, settings.log_level):
         service = Service(settings, store)
         try:
-            await service.begin()
-            service.advertise()
+            try:
+                await service.begin()
+                service.advertise()
+            except OSError as error:
+                raise SettingsError(f"the service cannot begin: {error.filename or ''}: {error.strerror}") from error
             await stop.first.wait()
             log.info("draining: no new starts; running solves go on")
         finally:
@@ -150,6 +153,8 @@ class Service:
         )
         self._access = make_access(settings.state_dir, mtls=settings.transport_mode == "mtls")
         self._rpc = RpcServer(self.manager, self._access)
+        # An access for each door: a peer's socket is looked up for the address of its door only.
+        self._web_access = make_access(settings.state_dir)
         self._gateway: Gateway | None = None
         self._retention = Retention(self.manager, settings.retention_days, settings.retention_jobs)
         self._tasks: list[asyncio.Task[None]] = []
@@ -162,7 +167,7 @@ class Service:
         """
         self._rpc.bind(self.settings)
         if self.settings.web is not None:
-            self._gateway = _make_gateway(self.manager, self.settings, self._rpc.methods)
+            self._gateway = _make_gateway(self.manager, self._web_access, self.settings, self._rpc.methods)
         self._tasks.append(asyncio.create_task(self._sampler.run(), name="sampler"))
         await self.manager.open(self.settings.explicit_limits(), before)
         await self._rpc.start()
@@ -174,12 +179,23 @@ class Service:
 
     def advertise(self) -> None:
         """Say where the service answers: to clients, to whoever waits for the ready file, and in the log."""
-        self._endpoint = self._make_endpoint()
-        write_endpoint(self._endpoint)
+        endpoint = self._make_endpoint()
+        write_endpoint(endpoint)
+        self._endpoint = endpoint
         if self.settings.ready_file is not None:
-            write_endpoint(self._endpoint, self.settings.ready_file)
-        answers = self._endpoint.grpc or self._endpoint.uds or self._endpoint.http
+            write_endpoint(endpoint, self.settings.ready_file)
+        answers = endpoint.grpc or endpoint.uds or endpoint.http
         log.info("edbjobs %s answers at %s", __version__, answers)
+
+    def _withdraw(self) -> None:
+        """Take back what `advertise` said; what others made of the files must not keep the service from ending."""
+        if self._endpoint is None:
+            return
+        for path in (None, self.settings.ready_file) if self.settings.ready_file is not None else (None,):
+            try:
+                remove_endpoint(self._endpoint, path)
+            except (EdbJobsError, OSError) as error:
+                log.warning("what tells where the service is could not be removed: %s", error)
 
     @property
     def url(self) -> str:
@@ -190,10 +206,7 @@ class Service:
         """Drain and let go; what runs goes on."""
         await self._rpc.drain()
         self.manager.drain()
-        if self._endpoint is not None:
-            remove_endpoint(self._endpoint)
-            if self.settings.ready_file is not None:
-                remove_endpoint(self._endpoint, self.settings.ready_file)
+        self._withdraw()
         stopping = asyncio.create_task(self._stop_doors())
         at_once = asyncio.create_task(stop.second.wait())
         await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
@@ -205,6 +218,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, at_once, return_exceptions=True)
         await self.manager.close()
+        self._access.close()
+        self._web_access.close()
 
     async def _stop_doors(self) -> None:
         gateway = [self._gateway.stop()] if self._gateway is not None else []
@@ -231,10 +246,8 @@ class Service:
         return sorted({os.path.dirname(job.spec.project_path) for job in self.manager.core.jobs.values()})[:20]
 
 
-def _make_gateway(manager: JobManager, settings: Settings, methods: Methods) -> Gateway:
-    # An access of its own: a peer's socket is looked up for the address of its door only.
-    token = load_token(settings.state_dir / TOKEN_FILE)
-    return Gateway(manager, make_access(settings.state_dir), token, settings, methods)
+def _make_gateway(manager: JobManager, access: Access, settings: Settings, methods: Methods) -> Gateway:
+    return Gateway(manager, access, load_token(settings.state_dir / TOKEN_FILE), settings, methods)
 
 
 def _local_executor(settings: Settings) -> Executor:

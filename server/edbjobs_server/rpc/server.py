@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,23 +105,26 @@ class RpcServer:
 
     def _bind_tcp(self, host: str, port: int, settings: Settings) -> None:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        wanted = "choose another with --grpc, or port 0"
+        try:
+            _try_address(host, port)  # gRPC tells the reason in its own lines only
+        except OSError as error:
+            raise SettingsError(f"{address} is in use or not an address of this host ({error}); {wanted}") from error
         try:
             if settings.transport_mode == "mtls":
                 bound = self._server.add_secure_port(address, _credentials(settings))
             else:
                 bound = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise SettingsError(
-                f"{address} is in use or not an address of this host; choose another with --grpc, or port 0"
-            ) from error
+            raise SettingsError(f"{address} cannot be served ({error}); {wanted}") from error
         self.tcp = (host, bound)
         self._access.listen(_addresses(host, bound))
 
     def _bind_uds(self, path: Path) -> None:
         """Bind a socket that only this account can open; its folder keeps others out before the mode is set."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_stale(path)
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_stale(path)
             self._server.add_insecure_port(f"unix:{path}")
             os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
         except (RuntimeError, OSError) as error:
@@ -138,6 +143,13 @@ class _Registry:
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         self._register(service, handlers)
         self._methods.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
+
+
+def _try_address(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if sys.platform != "win32":  # there it would let two services share a port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def _addresses(host: str, port: int) -> Sequence[tuple[str, int]]:
@@ -174,6 +186,12 @@ def _remove_stale(path: Path) -> None:
 def _credentials(settings: Settings) -> grpc.ServerCredentials:
     folder = settings.certificates
     assert folder is not None, "checked with the settings"
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.crt")
+        context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    except OSError as error:
+        text = f"ca.crt, server.crt and server.key in {folder} are not two certificates and the key of the second"
+        raise SettingsError(f"certificates: {text} ({error})") from error
     return grpc.ssl_server_credentials(
         [((folder / "server.key").read_bytes(), (folder / "server.crt").read_bytes())],
         root_certificates=(folder / "ca.crt").read_bytes(),
