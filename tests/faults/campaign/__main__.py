@@ -27,7 +27,9 @@ def main() -> int:
         folder = Path(tempfile.mkdtemp(prefix="edbjobs-campaign-"))
         print(f"round of seed {seed}:", end=" ", flush=True)
         report = rounds.run(folder, seed, options.per_round)
-        print(dict(report.faults), f"{report.acknowledged} jobs", report.breaches or "ok", flush=True)
+        print(
+            dict(report.faults), f"{report.cuts} cuts, {report.acknowledged} jobs", report.breaches or "ok", flush=True
+        )
         total.add(report)
         if report.breaches:
             print(f"kept: {folder}")
@@ -43,6 +45,7 @@ def show(total: Report, seconds: float) -> None:
     print(f"\n{sum(total.faults.values())} faults in {seconds:.0f} s")
     for name, number in sorted(total.faults.items()):
         print(f"  {number:5d}  {name}")
+    print(f"  {total.cuts:5d}  F10 connection cut")
     print(f"{total.submitted} jobs submitted, {total.acknowledged} acknowledged")
     p99 = statistics.quantiles(total.restarts, n=100)[98]
     print(f"restart to serving: p50 {statistics.median(total.restarts):.2f} s, p99 {p99:.2f} s")

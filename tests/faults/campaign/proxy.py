@@ -17,13 +17,13 @@ class CuttingProxy:
     seed : int
         Of the dice.
     cutting : bool
-        Whether it cuts at all.
+        Whether it cuts connections that are made from now on.
     """
 
     def __init__(self, path: str, seed: int, cutting: bool) -> None:
         self._path = path
         self._dice = random.Random(seed)
-        self._cutting = cutting
+        self.cutting = cutting
         self._door = socket.create_server(("127.0.0.1", 0))
         self.target = f"127.0.0.1:{self._door.getsockname()[1]}"
         self.cuts = 0
@@ -46,7 +46,7 @@ class CuttingProxy:
                 near.close()
                 far.close()
                 continue
-            budget = self._dice.randrange(200, 10_000) if self._cutting else -1
+            budget = self._dice.randrange(200, 10_000) if self.cutting else -1
             threading.Thread(target=self._pump, args=(near, far, -1), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near, budget), daemon=True).start()
 

@@ -39,6 +39,7 @@ class Report:
     """What a round or a whole campaign came to."""
 
     faults: Counter[str] = field(default_factory=Counter)
+    cuts: int = 0  # F10: connections of the watcher
     submitted: int = 0
     acknowledged: int = 0
     restarts: list[float] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Report:
     def add(self, other: Report) -> None:
         """Take another round in."""
         self.faults += other.faults
+        self.cuts += other.cuts
         self.submitted += other.submitted
         self.acknowledged += other.acknowledged
         self.restarts += other.restarts
@@ -110,7 +112,8 @@ class Round:
                 self.let_work()
                 fault(self)
                 self.report.faults[name] += 1
-            self.report.faults["F10 connection cut"] += self.proxy.cuts
+            self.proxy.cutting = False  # what the watcher has missed by now comes in one message
+            self.report.cuts = self.proxy.cuts
             self.settle()
         finally:
             self.close()
