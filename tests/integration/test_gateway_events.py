@@ -195,6 +195,12 @@ async def test_the_plain_websocket_sends_the_same(
     assert caught.value.status == 409
 
 
+@pytest.mark.parametrize("path", ["/ws/events", "/socket.io/?EIO=4&transport=websocket"])
+async def test_events_are_not_compressed_for_each_client(http: aiohttp.ClientSession, path: str) -> None:
+    async with http.ws_connect(path, compress=15) as socket:
+        assert socket.compress == 0
+
+
 async def test_a_client_that_takes_nothing_holds_nobody_up(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

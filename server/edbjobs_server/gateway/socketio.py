@@ -9,6 +9,7 @@ from typing import Any
 
 import socketio
 from aiohttp import web
+from engineio.async_drivers.aiohttp import WebSocket
 from socketio.exceptions import ConnectionRefusedError as NotLetIn
 
 from edbjobs_server.core.errors import Refused
@@ -23,6 +24,17 @@ PATH = "/socket.io/"
 CONNECT_SECONDS = 10.0  # for a connection to say who it is
 _SWEEP_SECONDS = 5.0
 _MAX_MESSAGE_BYTES = 64 * 1024  # of what a client sends
+
+
+class _WebSocket(WebSocket):  # type: ignore[misc]
+    """The transport of engineio without compression, which would cost each client's copy of an event anew."""
+
+    async def __call__(self, environ: Mapping[str, Any]) -> web.WebSocketResponse:
+        self._sock = web.WebSocketResponse(max_msg_size=_MAX_MESSAGE_BYTES, compress=False)
+        await self._sock.prepare(environ["aiohttp.request"])
+        self.environ = environ
+        await self.handler(self)
+        return self._sock
 
 
 class _Client:
@@ -80,6 +92,8 @@ class SocketIo:
             logger=logging.getLogger("socketio"),
             engineio_logger=logging.getLogger("engineio"),
         )
+        # The dictionary is shared by all servers of the process: ours gets one of its own.
+        self.server.eio._async = {**self.server.eio._async, "websocket": _WebSocket}
         self.server.on("connect", self._connect)
         self.server.on("disconnect", self._disconnect)
 

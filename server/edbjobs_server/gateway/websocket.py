@@ -59,7 +59,7 @@ class WebSockets:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Send events until one side ends it."""
-        socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=_MAX_MESSAGE_BYTES)
+        socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=_MAX_MESSAGE_BYTES, compress=False)
         if not socket.can_prepare(request).ok:
             raise Refused("INVALID_REQUEST", "a WebSocket is wanted here: send the headers of an upgrade")
         client = _Client(socket)
