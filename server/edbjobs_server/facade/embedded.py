@@ -51,7 +51,7 @@ class Left:
 
 
 class Embedded:
-    """One service in one thread. Every method may be called from any other thread.
+    """One service in one thread. Any other thread may call; one of them starts it once, and one closes it once.
 
     Parameters
     ----------
@@ -65,7 +65,6 @@ class Embedded:
         self.settings = settings
         self.at_exit = at_exit
         self.held: list[str] = []  # ids of jobs that an earlier opening left
-        self._changing = threading.Lock()  # held while the service is started or closed
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._service: Service | None = None
@@ -83,41 +82,36 @@ class Embedded:
         """Base URL of its HTTP door; empty: there is none."""
         return self._service.url if self._service is not None else ""
 
-    def start(self) -> bool:
-        """Start the service and wait until it answers; False if it does already.
+    def start(self) -> None:
+        """Start the service and wait until it answers.
 
         Raises
         ------
         JobManagerError
             It cannot begin: the address or the state folder is in use, a setting is not allowed.
         """
-        with self._changing:
-            if self._service is not None:
-                return False
-            ready: concurrent.futures.Future[Service] = concurrent.futures.Future()
-            self._thread = threading.Thread(target=self._run, args=(ready,), name="edbjobs", daemon=True)
-            self._thread.start()
-            try:
-                self._service = ready.result()
-            except (SettingsError, StoreError, EdbJobsError) as error:
-                self._thread.join()
-                raise JobManagerError(str(error), "CANNOT_START") from error
-            except BaseException:  # Ctrl-C: the thread finds nobody who waits for it, and ends
-                ready.cancel()
-                raise
-            _RUNNING.add(self)
-            return True
+        ready: concurrent.futures.Future[Service] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="edbjobs", daemon=True)
+        self._thread.start()
+        try:
+            self._service = ready.result()
+        except (SettingsError, StoreError, EdbJobsError, OSError) as error:
+            self._thread.join()
+            raise JobManagerError(str(error), "CANNOT_START") from error
+        except BaseException:  # Ctrl-C: the thread finds nobody who waits for it, and ends
+            ready.cancel()
+            raise
+        _RUNNING.add(self)
 
     def close(self) -> Left:
         """Drain the service and let go of it; tells what goes on without it."""
-        with self._changing:
-            if self._service is None or self._thread is None or self._loop is None or self._stop is None:
-                return Left()
-            _RUNNING.discard(self)
-            self._service = None
-            self._loop.call_soon_threadsafe(self._stop.ask)
-            self._thread.join()
-            return self._left
+        if self._service is None or self._thread is None or self._loop is None or self._stop is None:
+            return Left()
+        _RUNNING.discard(self)
+        self._service = None
+        self._loop.call_soon_threadsafe(self._stop.ask)
+        self._thread.join()
+        return self._left
 
     def call(self, work: Work[T], timeout: float | None = None) -> T:
         """Do something on the service's loop and wait for it.

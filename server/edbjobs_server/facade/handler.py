@@ -227,17 +227,9 @@ class _HostedManager(JobManager):
         self._temporary = False
         self._opens = False
 
-    def start(self) -> None:
-        """Start the service, if it is not started yet.
-
-        Raises
-        ------
-        JobManagerError
-            PORT_IN_USE; CANNOT_START.
-        """
-        if not self.running:
-            _refuse_busy(self._given["http"])
-        super().start()
+    def _open(self) -> None:
+        _refuse_busy(self._given["http"])
+        super()._open()
 
     def _new_folder(self, root: Path) -> Path:
         host, port = split_address(self._given["http"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,8 +36,9 @@ class JobId(str):
 
     __slots__ = ()
 
-    def __await__(self) -> Iterator[Any]:
-        return iter(_Ended(self))
+    def __await__(self) -> Generator[Any, Any, JobId]:
+        yield from ()
+        return self
 
     def send(self, value: Any) -> Any:
         """Go on, as a coroutine does: the result is there at once."""
@@ -49,19 +50,6 @@ class JobId(str):
 
     def close(self) -> None:
         """Do nothing: there is nothing to end."""
-
-
-class _Ended:
-    """An iterator that has ended with a value."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def __iter__(self) -> _Ended:
-        return self
-
-    def __next__(self) -> Any:
-        raise StopIteration(self._value)
 
 
 @dataclass

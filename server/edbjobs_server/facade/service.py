@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -92,6 +93,7 @@ class JobManager:
         self._temporary = state_dir is None
         self._opens = True  # by itself, when it is needed
         self._embedded: Embedded | None = None
+        self._changing = threading.Lock()  # held while the service is started or closed
 
     @property
     def resource_limits(self) -> ResourceLimits:
@@ -135,8 +137,11 @@ class JobManager:
         JobManagerError
             It cannot begin: address or state folder in use, or a setting is not allowed.
         """
-        if self.running:
-            return
+        with self._changing:
+            if not self.running:
+                self._open()
+
+    def _open(self) -> None:
         embedded = Embedded(self._settings(), self._close_at_exit)
         embedded.start()
         self._embedded = embedded
@@ -153,14 +158,13 @@ class JobManager:
         return left
 
     def _close(self) -> Left:
-        self._opens = False
-        if self._embedded is None:
-            return Left()
-        left = self._embedded.close()
-        if self._temporary and not left and self._state_dir is not None:
-            shutil.rmtree(self._state_dir, ignore_errors=True)
-            self._state_dir = None
-        return left
+        with self._changing:
+            self._opens = False
+            left = self._embedded.close() if self._embedded is not None else Left()
+            if self._temporary and not left and self._state_dir is not None:
+                shutil.rmtree(self._state_dir, ignore_errors=True)
+                self._state_dir = None
+            return left
 
     def _close_at_exit(self) -> None:
         if left := self._close():
