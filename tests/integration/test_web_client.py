@@ -1,0 +1,145 @@
+"""The TypeScript client against the real service, in Node and in a browser."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from edbjobs.v1 import cluster_service_pb2, jobs_service_pb2, resources_service_pb2
+from edbjobs_server.solver.demo import example_project
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FileDescriptor
+from support.chromium import Page, chromium, quoted
+from support.web import WebService
+from support.web_client import ROOT, build
+
+pytestmark = pytest.mark.timeout(600)  # the first one builds the client
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    return build()
+
+
+@pytest.fixture
+async def guest() -> AsyncIterator[str]:
+    """Origin of an empty page that is not the service's."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><title>guest</title>", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@pytest.fixture
+def service(tmp_path: Path, guest: str) -> Iterator[WebService]:
+    with WebService(tmp_path / "service", max_concurrent_jobs=2, cors_origins=[guest]) as running:
+        yield running
+
+
+def test_in_node_over_grpc_web_and_over_grpc(built: Path, service: WebService, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "EDBJOBS_TEST_URL": service.url,
+        "EDBJOBS_TEST_PROJECT": str(example_project(tmp_path)),
+        "EDBJOBS_RUNTIME_DIR": str(service.runtime_dir),
+    }
+    command: list[str | Path] = ["node", "--test", "--test-reporter=spec", built / "service.test.js"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fail 0" in done.stdout
+    assert "skipped 0" in done.stdout
+
+
+@asynccontextmanager
+async def page_at(url: str, built: Path, tmp_path: Path) -> AsyncIterator[Page]:
+    async with chromium(tmp_path / "profile") as page:
+        await page.open(url)
+        await page.run((built / "browser.js").read_text())
+        yield page
+
+
+async def failures(page: Page, options: dict[str, str], project: Path) -> dict[str, str]:
+    found = {}
+    service = {"options": options, "project": str(project), "run": "browser"}
+    names = await page.run("edbjobsTest.names")
+    assert len(names) > 10
+    for name in names:
+        wrong = await page.run(f"edbjobsTest.run({quoted(name)}, {quoted(service)})")
+        if wrong:
+            found[name] = wrong
+    return found
+
+
+async def status(page: Page, options: dict[str, str]) -> dict[str, Any]:
+    made = f"new edbjobsTest.EdbJobsClient({quoted(options)}).status()"
+    told = "(found) => ({door: found.identity.door}), (error) => ({reason: error.reason})"
+    return dict(await page.run(f"{made}.then({told})"))
+
+
+async def test_in_a_page_of_the_service(built: Path, service: WebService, tmp_path: Path) -> None:
+    async with page_at(f"{service.url}/", built, tmp_path) as page:
+        assert await status(page, {}) == {"door": "loopback"}
+        assert await failures(page, {}, example_project(tmp_path)) == {}
+
+
+async def test_a_page_that_was_opened_with_the_token_has_a_session(
+    built: Path, service: WebService, tmp_path: Path
+) -> None:
+    async with chromium(tmp_path / "profile") as page:
+        await page.run(f"location.assign({quoted(f'{service.url}/?token={service.token}')})")
+        await page.open(f"{service.url}/")
+        await page.run((built / "browser.js").read_text())
+        assert await status(page, {}) == {"door": "token"}
+
+
+async def test_in_a_page_of_another_origin(built: Path, service: WebService, guest: str, tmp_path: Path) -> None:
+    async with page_at(f"{guest}/", built, tmp_path) as page:
+        options = {"baseUrl": service.url, "token": service.token}
+        assert await status(page, options) == {"door": "token"}
+        assert await status(page, {"baseUrl": service.url}) == {"reason": "UNAUTHENTICATED"}
+        assert await failures(page, options, example_project(tmp_path)) == {}
+        await page.open(guest.replace("127.0.0.1", "localhost") + "/")  # an origin that no setting names
+        await page.run((built / "browser.js").read_text())
+        assert await status(page, options) == {"reason": "UNREACHABLE"}
+
+
+def test_the_image_of_the_contract_is_what_the_stubs_are_made_of() -> None:
+    image = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "protos" / "edbjobs.binpb").read_bytes())
+    pending: list[FileDescriptor] = [
+        module.DESCRIPTOR for module in (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
+    ]
+    stubs: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+    while pending:
+        file = pending.pop()
+        stubs[file.name] = descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb)
+        pending += file.dependencies
+    ours = {found.name: found for found in image.file if found.name.startswith("edbjobs/")}
+    assert set(ours) == {name for name in stubs if name.startswith("edbjobs/")}
+    for name, found in ours.items():
+        _strip(found)
+        assert found == stubs[name], f"{name}: run `make proto`"
+
+
+def _strip(file: descriptor_pb2.FileDescriptorProto) -> None:
+    """Take out what only the image has: comments, and names that follow from others."""
+    file.ClearField("source_code_info")
+    file.DiscardUnknownFields()
+    pending = list(file.message_type)
+    while pending:
+        message = pending.pop()
+        pending += message.nested_type
+        for field in message.field:
+            field.ClearField("json_name")
