@@ -1,0 +1,364 @@
+"""The calls, in their order; each client makes all of them against a service of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from interop.maximal import BEYOND_DOUBLE, LARGEST, UNICODE, maximal_submit
+
+OK = "OK"
+BAD = "INVALID_ARGUMENT"
+STATE = "FAILED_PRECONDITION"
+RANGE = "OUT_OF_RANGE"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call and what must come of it.
+
+    Attributes
+    ----------
+    name, rpc : str
+        What it is for; ``Service.Method``.
+    request : mapping
+        In proto3's JSON. A text ``$name`` in it stands for a value saved before, or one of the service's own.
+    code, reason : str
+        Status and reason that must be answered.
+    fields : tuple of str
+        Fields the error must name.
+    metadata : mapping
+        What the error's metadata must have.
+    expect : mapping
+        What the first message must have, other fields apart.
+    save : mapping
+        Names for values of the first message: name to dotted path.
+    until, deadline, token
+        As in the package's text.
+    same : bool
+        False: how many messages come, and what they hold, is chance; they are not compared between clients.
+    """
+
+    name: str
+    rpc: str
+    request: Mapping[str, Any] = field(default_factory=dict)
+    code: str = OK
+    reason: str = ""
+    fields: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    expect: Mapping[str, Any] = field(default_factory=dict)
+    save: Mapping[str, str] = field(default_factory=dict)
+    until: str = ""
+    deadline: float = 20.0
+    token: str = ""
+    same: bool = True
+
+
+def _config(project: str = "$project", **values: Any) -> dict[str, Any]:
+    return {"projectPath": project, "environment": {"ANS_EDBJOBS_DEMO": "seconds=0.2"}, **values}
+
+
+def _refused(name: str, reason: str, *fields: str, code: str = BAD, **config: Any) -> Case:
+    return Case(f"submit refused: {name}", "Jobs.SubmitJob", {"config": _config(**config)}, code, reason, fields)
+
+
+STATUS = (
+    Case(
+        "what the service is",
+        "Cluster.GetSystemStatus",
+        expect={"service": "edbjobs", "identity": {"role": "ROLE_ADMIN"}, "storeWritable": True},
+        save={"store": "storeId"},
+    ),
+    Case("solvers", "Cluster.ListSolvers", expect={"solvers": [{"demo": True}]}, save={"solver": "solvers.0.path"}),
+    Case("partitions", "Cluster.ListPartitions", {}, "UNIMPLEMENTED", "NOT_SERVED"),
+    Case("cluster jobs", "Cluster.ListClusterJobs", {"user": UNICODE}, "UNIMPLEMENTED", "NOT_SERVED"),
+    Case("a wrong token", "Cluster.GetSystemStatus", {}, "UNAUTHENTICATED", "UNAUTHENTICATED", token="wrong"),
+    Case("the host", "Resources.GetResources", expect={"resources": {}}),
+    Case("the host, live", "Resources.WatchResources", {"interval": "1s"}, until='"queue"', expect={"queue": {}}),
+    Case("limits", "Resources.GetLimits", expect={"limits": {"maxConcurrentJobs": 2, "maxCores": 4}}),
+    Case("pause", "Resources.PauseQueue", expect={"queue": {"paused": True}}),
+    Case("queue", "Resources.GetQueue", expect={"queue": {"paused": True, "maxConcurrentJobs": 2}}),
+)
+
+LIMITS = (
+    Case(
+        "a mask takes what it names, zero included",
+        "Resources.UpdateLimits",
+        {"limits": {"maxClusterJobs": 7, "maxCores": 99}, "updateMask": "maxClusterJobs,minDiskGb"},
+        expect={"limits": {"maxClusterJobs": 7, "maxCores": 4}, "oldLimits": {"maxCores": 4}},
+    ),
+    Case(
+        "without a mask what is set; int64, maps, presence of zero",
+        "Resources.UpdateLimits",
+        {
+            "limits": {
+                "maxMemoryMib": BEYOND_DOUBLE,
+                "maxCpuPercent": 99.9,
+                "licenses": {"hfss_solve": 3},
+                "users": {"Jürgen 李": {"maxPriority": 0, "maxCores": 4}, "$x": {}},
+            }
+        },
+        expect={
+            "limits": {"maxMemoryMib": BEYOND_DOUBLE, "users": {"Jürgen 李": {"maxPriority": 0}}},
+            "oldLimits": {"maxClusterJobs": 7},
+        },
+    ),
+    Case(
+        "a mask of an absent field clears it",
+        "Resources.UpdateLimits",
+        {"limits": {}, "updateMask": "maxClusterJobs"},
+        expect={"limits": {"maxMemoryMib": BEYOND_DOUBLE}, "oldLimits": {"maxClusterJobs": 7}},
+    ),
+    Case(
+        "limits that cannot be, all named",
+        "Resources.UpdateLimits",
+        {"limits": {"maxCores": -1, "maxCpuPercent": 101, "maxClusterJobs": 1}},
+        BAD,
+        "INVALID_LIMITS",
+        ("max_cores", "max_cpu_percent"),
+    ),
+    Case(
+        "a mask of no such field",
+        "Resources.UpdateLimits",
+        {"updateMask": "noSuchLimit"},
+        BAD,
+        "INVALID_LIMITS",
+        ("no_such_limit",),
+    ),
+)
+
+SUBMITS = (
+    Case(
+        "the least a submit can be",
+        "Jobs.SubmitJob",
+        {"config": {"projectPath": "$project"}},
+        expect={"job": {"state": "JOB_STATE_QUEUED", "waitingReason": "WAITING_REASON_QUEUE_PAUSED"}},
+        save={"least": "job.uid"},
+    ),
+    Case(
+        "every field, with values hard to carry",
+        "Jobs.SubmitJob",
+        maximal_submit("$project"),
+        expect={"job": {"held": True, "id": "m" * 63, "config": maximal_submit("$project")["config"]}},
+        save={"most": "job.uid"},
+    ),
+    Case(
+        "every field, read back",
+        "Jobs.GetJob",
+        {"name": "$most"},
+        expect={"job": {"user": "Jürgen 李", "config": maximal_submit("$project")["config"]}},
+    ),
+    Case("the same request again", "Jobs.SubmitJob", maximal_submit("$project"), expect={"existed": True}),
+    Case(
+        "the id of a live job",
+        "Jobs.SubmitJob",
+        {"jobId": "m" * 63, "config": _config()},
+        "ALREADY_EXISTS",
+        "JOB_EXISTS",
+        ("job_id",),
+        {"uid": "$most"},
+    ),
+    Case(
+        "a request_id of another request",
+        "Jobs.SubmitJob",
+        {"requestId": "r" * 64, "config": _config()},
+        "ALREADY_EXISTS",
+        "REQUEST_ID_REUSED",
+        ("request_id",),
+        {"uid": "$most"},
+    ),
+    Case(
+        "many at once, some of them bad",
+        "Jobs.SubmitJobs",
+        {
+            "requests": [
+                {"jobId": "many-1", "config": _config(batch="many", labels={"part": "天线"})},
+                {"jobId": "many 2", "config": _config(cores=-1)},
+                {"jobId": "many-3", "config": _config("$other", batch="many")},
+            ]
+        },
+        expect={"results": [{"job": {"id": "many-1"}}, {"error": {"code": 3}}, {"job": {"id": "many-3"}}]},
+    ),
+    Case("none at once", "Jobs.SubmitJobs"),
+    Case("too many at once", "Jobs.SubmitJobs", {"requests": [{}] * 1001}, BAD, "TOO_MANY_ITEMS"),
+    Case("a preview", "Jobs.PreviewJob", {"request": {"config": _config(cores=2)}}, expect={"executor": "local"}),
+    _refused("no project", "PROJECT_NOT_FOUND", "config.project_path", project="$folder/基板 🛰.aedt"),
+    _refused("a project elsewhere", "PROJECT_NOT_ALLOWED", "config.project_path", project="$elsewhere"),
+    _refused("a program of its own", "SOLVER_NOT_ALLOWED", "config.ansys_edt_path", ansysEdtPath="/bin/sh"),
+    _refused("another's library", "ENVIRONMENT_NOT_ALLOWED", environment={"LD_PRELOAD": "/tmp/x.so"}),
+    _refused("too many cores", "INFEASIBLE", "config.cores", cores=5),
+    _refused("fields that cannot be", "INVALID_JOB", "config.cores", cores=-1),
+    _refused("an enum value of tomorrow", "INVALID_JOB", "config.scheduler_type", schedulerType=99),
+    _refused("no scheduler", "NO_SCHEDULER", "config.scheduler_type", code=STATE, schedulerType=5),
+    _refused("an empty request", "INVALID_JOB", "config.project_path", project=""),
+    Case(
+        "a priority out of range",
+        "Jobs.SubmitJob",
+        {"config": _config(), "priority": 2147483647},
+        BAD,
+        "INVALID_PRIORITY",
+        ("priority",),
+    ),
+)
+
+QUEUED = (
+    Case("all jobs", "Jobs.ListJobs", expect={"total": "4"}),
+    Case(
+        "a page",
+        "Jobs.ListJobs",
+        {"pageSize": 1, "newestFirst": True, "omitConfig": True},
+        expect={"jobs": [{"id": "many-3"}]},
+        save={"page": "nextPageToken"},
+    ),
+    Case(
+        "the next page",
+        "Jobs.ListJobs",
+        {"pageSize": 2, "newestFirst": True, "omitConfig": True, "pageToken": "$page"},
+        expect={"jobs": [{"id": "many-1"}, {"id": "m" * 63}]},
+    ),
+    Case("a page of nobody's", "Jobs.ListJobs", {"pageToken": "🛰"}, BAD, "INVALID_PAGE_TOKEN"),
+    Case(
+        "a filter with all it has",
+        "Jobs.ListJobs",
+        {
+            "filter": {
+                "states": ["JOB_STATE_QUEUED", "JOB_STATE_RUNNING"],
+                "user": "Jürgen 李",
+                "batch": "batch-1",
+                "labels": {"unicode": UNICODE, "empty": ""},
+                "projectPath": "$project",
+                "createdAfter": "2000-01-01T00:00:00.000000001Z",
+                "createdBefore": "9999-12-31T23:59:59.999999999Z",
+                "names": ["$most", "nobody"],
+            }
+        },
+        expect={"jobs": [{"id": "m" * 63}]},
+    ),
+    Case("a filter that finds nothing", "Jobs.ListJobs", {"filter": {"user": "nobody"}}),
+    Case("no such job", "Jobs.GetJob", {"name": UNICODE}, "NOT_FOUND", "JOB_NOT_FOUND"),
+    Case("an empty name", "Jobs.GetJob", {}, "NOT_FOUND", "JOB_NOT_FOUND"),
+    Case("hold", "Jobs.HoldJob", {"name": "many-3"}, expect={"job": {"held": True}}),
+    Case("release", "Jobs.ReleaseJob", {"name": "many-3"}, expect={"job": {"id": "many-3"}}),
+    Case("priority", "Jobs.SetJobPriority", {"name": "$least", "priority": 5}, expect={"job": {"priority": 5}}),
+    Case("waiting with a limit", "Jobs.WaitJob", {"name": "$least", "timeout": "0.001s"}, expect={"job": {}}),
+    Case("a deadline", "Jobs.WaitJob", {"name": "$least", "timeout": "300s"}, "DEADLINE_EXCEEDED", deadline=0.3),
+    Case("an output not there yet", "Jobs.TailLog", {"name": "$least"}, "NOT_FOUND", "LOG_NOT_FOUND"),
+    Case("not ended: retry", "Jobs.RetryJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
+    Case("not ended: delete", "Jobs.DeleteJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
+    Case("nothing to abandon", "Jobs.CancelJob", {"name": "$least", "abandon": True}, STATE, "JOB_NOT_UNKILLABLE"),
+    Case("cancel", "Jobs.CancelJob", {"name": "$most", "grace": "0.500s"}, expect={"job": {"id": "m" * 63}}),
+    Case(
+        "cancelled before it started",
+        "Jobs.WaitJob",
+        {"name": "$most"},
+        expect={"ended": True, "job": {"state": "JOB_STATE_CANCELLED"}},
+    ),
+    Case("cancel all without saying so", "Jobs.CancelJobs", {}, BAD, "FILTER_REQUIRED"),
+    Case("cancel many", "Jobs.CancelJobs", {"filter": {"names": ["many-3"]}}, expect={"uids": ["*"]}),
+)
+
+SOLVES = (
+    Case("resume", "Resources.ResumeQueue", expect={"queue": {}}),
+    Case(
+        "wait to the end",
+        "Jobs.WaitJob",
+        {"name": "many-1", "timeout": "30s"},
+        deadline=40,
+        expect={"ended": True, "job": {"state": "JOB_STATE_COMPLETED", "evidence": "EVIDENCE_SOLVER_LOG"}},
+    ),
+    Case("end: cancel", "Jobs.CancelJob", {"name": "many-1"}, STATE, "JOB_ENDED"),
+    Case("the log to its end", "Jobs.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "follow": True}),
+    Case("a piece", "Jobs.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": 3, "limit": 5}),
+    Case("the last bytes", "Jobs.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": -4}),
+    Case(
+        "beyond the end",
+        "Jobs.TailLog",
+        {"name": "many-1", "offset": LARGEST},
+        RANGE,
+        "OFFSET_BEYOND_END",
+    ),
+    Case("no such attempt", "Jobs.TailLog", {"name": "many-1", "attempt": 2147483647}, "NOT_FOUND", "LOG_NOT_FOUND"),
+    Case(
+        "no such output",
+        "Jobs.TailLog",
+        {"name": "many-1", "stream": "LOG_STREAM_SCRIPT"},
+        "NOT_FOUND",
+        "LOG_NOT_FOUND",
+    ),
+    Case(
+        "a job that stays",
+        "Jobs.SubmitJob",
+        {"jobId": "stays", "config": _config("$other", environment={"ANS_EDBJOBS_DEMO": "seconds=600"})},
+        save={"stays": "job.uid"},
+    ),
+    Case(
+        "watched until it runs",
+        "Jobs.WatchJobs",
+        {"afterRevision": "0", "filter": {"names": ["$stays"]}},
+        until="EVENT_TYPE_JOB_STARTED",
+        expect={"events": "*"},
+    ),
+    Case("started: hold", "Jobs.HoldJob", {"name": "stays"}, STATE, "JOB_STARTED"),
+    Case("started: priority", "Jobs.SetJobPriority", {"name": "stays", "priority": 1}, STATE, "JOB_STARTED"),
+    Case("a stream that is left", "Jobs.TailLog", {"name": "stays", "follow": True}, until='"attempt"', same=False),
+    Case("end it", "Jobs.CancelJob", {"name": "stays", "grace": "5s"}, expect={"job": {"id": "stays"}}),
+    Case(
+        "ended by cancel",
+        "Jobs.WaitJob",
+        {"name": "stays", "timeout": "30s"},
+        deadline=40,
+        expect={"ended": True, "job": {"state": "JOB_STATE_CANCELLED", "reason": "END_REASON_CANCELLED"}},
+    ),
+    Case(
+        "retry",
+        "Jobs.RetryJob",
+        {"name": "many-1", "requestId": "again"},
+        expect={"job": {"id": "many-1", "retryOf": "*"}},
+        save={"again": "job.uid"},
+    ),
+    Case(
+        "wait for the retry", "Jobs.WaitJob", {"name": "$again", "timeout": "30s"}, expect={"ended": True}, deadline=40
+    ),
+    Case("delete", "Jobs.DeleteJob", {"name": "$again"}),
+    Case("deleted", "Jobs.GetJob", {"name": "$again"}, "NOT_FOUND", "JOB_NOT_FOUND"),
+)
+
+WATCHES = (
+    Case(
+        "from the beginning",
+        "Jobs.WatchJobs",
+        {"afterRevision": "0", "storeId": "$store", "includeServiceEvents": True, "progressInterval": "1s"},
+        until="caughtUp",
+        expect={"events": "*"},
+    ),
+    Case("only what is new", "Jobs.WatchJobs", {"filter": {"user": "nobody"}}, until="caughtUp", same=False),
+    Case("another store", "Jobs.WatchJobs", {"storeId": "another"}, RANGE, "OTHER_STORE", (), {"store_id": "$store"}),
+    Case("the future", "Jobs.WatchJobs", {"afterRevision": LARGEST}, RANGE, "REVISION_IN_FUTURE"),
+)
+
+CASES = (*STATUS, *LIMITS, *SUBMITS, *QUEUED, *SOLVES, *WATCHES)
+
+# Reasons that no call of the table can meet on a healthy service with the stand-in, and where they are tested.
+ELSEWHERE = {
+    "SOLVER_NOT_FOUND": "the stand-in stands for every release",
+    "RESULTS_EXIST": "ends a job; no call is answered with it",
+    "REVISION_TOO_OLD": "needs a log that was cut",
+    "PERMISSION_DENIED": "needs a second account",
+    "DRAINING": "needs a service that stops",
+    "INVALID_REQUEST": "the HTTP door's own",
+    "HOST_NOT_ALLOWED": "the HTTP door's own",
+    "ORIGIN_NOT_ALLOWED": "the HTTP door's own",
+    "NOT_JSON": "the HTTP door's own",
+    "TOO_LARGE": "the HTTP door's own",
+    "NOT_GRPC_WEB": "the HTTP door's own",
+    "NO_SUCH_ROUTE": "the HTTP door's own",
+    "METHOD_NOT_ALLOWED": "the HTTP door's own",
+    "OVERLOADED": "needs a full queue of the store",
+    "PATH_UNREACHABLE": "needs a file system that hangs",
+    "STORE_UNAVAILABLE": "needs a full disk",
+    "SCHEDULER_UNREACHABLE": "needs a cluster",
+    "NO_SAMPLE": "only in the first moment of a service",
+    "DEADLINE": "told by the HTTP door; over gRPC the client's own deadline passes",
+    "INTERNAL": "needs a fault of the service",
+}
