@@ -277,6 +277,8 @@ def _warnings(settings: Settings) -> list[str]:
         warnings.append("the stand-in solver is on: its jobs solve nothing")
     if settings.tcp is not None and settings.transport_mode != "mtls" and not _is_loopback(settings.tcp[0]):
         warnings.append("tokens and projects' names go over the network unencrypted: use --transport-mode mtls")
+    if settings.web is not None and not _is_loopback(settings.web[0]):
+        warnings.append("HTTP goes over the network unencrypted: put a proxy with TLS before it (--public-url)")
     return warnings
 
 

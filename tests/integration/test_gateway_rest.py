@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from edbjobs.v1 import jobs_messages_pb2
 from support.web import WebService, job_config, until
 
 Http = aiohttp.ClientSession
@@ -188,3 +189,32 @@ async def test_pages_filters_and_the_same_key_twice(http: Http, tmp_path: Path) 
     assert len(await get(http, "/jobs?batch=paged&status=completed")) == 3
     assert await get(http, "/jobs?batch=paged&status=queued,running") == []
     assert (await get(http, "/jobs?status=nonsense", 400))["fields"]["status"]
+
+
+def test_the_documented_list_is_never_cut_in_silence(tmp_path: Path) -> None:
+    """All live jobs, the newest 1,000 ended ones, and a token for the others."""
+    with WebService(tmp_path / "s", max_concurrent_jobs=0) as running:
+        project = job_config(tmp_path / "p")["project_path"]
+        for first in (0, 600):
+            numbers = range(first, first + 600)
+            batch = [{"job_id": f"j{number}", "config": {"project_path": project}} for number in numbers]
+            running.jobs.SubmitJobs(jobs_messages_pb2.SubmitJobsRequest(requests=batch), timeout=30)
+        running.jobs.CancelJobs(jobs_messages_pb2.CancelJobsRequest(all=True), timeout=60)
+        live = [{"job_id": f"live{number}", "config": {"project_path": project}} for number in range(300)]
+        running.jobs.SubmitJobs(jobs_messages_pb2.SubmitJobsRequest(requests=live), timeout=30)
+
+        async def read() -> None:
+            async with aiohttp.ClientSession(running.url) as http:
+                async with http.get("/jobs") as response:
+                    listed = await response.json()
+                    token, more = response.headers["X-Next-Page-Token"], response.links["next"]["url"]
+                    assert int(response.headers["X-Revision"]) > 0
+                ids = [job["id"] for job in listed]
+                assert ids == [f"j{number}" for number in range(200, 1200)] + [f"live{number}" for number in range(300)]
+                async with http.get(f"/jobs?page_token={token}") as response:
+                    assert [job["id"] for job in await response.json()] == [f"j{n}" for n in range(199, -1, -1)]
+                    assert "X-Next-Page-Token" not in response.headers
+                async with http.get(more) as response:
+                    assert len(await response.json()) == 200
+
+        asyncio.run(read())

@@ -50,7 +50,7 @@ class Manager:
 class Shaper:
     """One large event a message."""
 
-    def frames(self, message: Message) -> list[Frame]:
+    async def frames(self, message: Message) -> list[Frame]:
         return [Frame("told", {"revision": int(message.serialized), "text": BIG})]
 
 

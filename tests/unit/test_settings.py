@@ -245,3 +245,25 @@ def test_several_errors_are_one_line() -> None:
     text = refused({"max_cores": -1, "retention_days": -2})
     assert "--max-cores" in text
     assert "--retention-days" in text
+
+
+def test_the_http_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_settings()
+    assert (found.web, found.public_url, found.allowed_hosts, found.trusted_proxies) == (
+        ("127.0.0.1", 8080),
+        "",
+        [],
+        [],
+    )
+    monkeypatch.setenv("EDBJOBS_ALLOWED_HOSTS", "jobs.example.com, Other")
+    given = {"public_url": "HTTPS://Jobs.example.com:8443/", "trusted_proxies": ["10.0.0.7/8", "::1"]}
+    found = load_settings(given)
+    assert found.public_url == "https://jobs.example.com:8443"
+    assert found.allowed_hosts == ["jobs.example.com", "other"]
+    assert found.trusted_proxies == ["10.0.0.0/8", "::1/128"]
+    for url in ("jobs.example.com", "ftp://x", "https://x/path", "https://x/?q", "https://"):
+        assert "public-url" in refused({"public_url": url})
+    assert "host name" in refused({"allowed_hosts": ["jobs.example.com:8080"]})
+    assert "network" in refused({"trusted_proxies": ["nginx"]})
+    assert "leave one out" in refused({"transport_mode": "uds", "http": "127.0.0.1:1"})
+    assert load_settings({"transport_mode": "uds"}).web is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,8 @@ from edbjobs_server.gateway import shapes
 from edbjobs_server.gateway.shapes import Json
 from edbjobs_server.manager import JobManager
 
-KEPT = 64  # messages of which the events are kept: what clients that stand at the same place share
+SLICE = 25  # events made, or sent, between two rounds of the event loop
+KEPT = 2000  # events that are kept: what clients that stand at the same place share
 _ENDED = (EventType.JOB_COMPLETED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
 
 
@@ -54,16 +56,25 @@ class Shaper:
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager
-        self._kept: OrderedDict[bytes, tuple[Frame, ...]] = OrderedDict()
+        self._kept: OrderedDict[bytes, Sequence[Frame]] = OrderedDict()
+        self._number = 0
 
-    def frames(self, message: Message) -> Sequence[Frame]:
+    async def frames(self, message: Message) -> Sequence[Frame]:
         """Give the events of a message, which is shared by all clients that stand at the same place."""
         known = self._kept.get(message.serialized)
-        if known is None:
-            known = self._kept[message.serialized] = tuple(self.shape(message.parsed))
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return known
+        if known is not None:
+            return known
+        made: list[Frame] = []
+        for frame in self.shape(message.parsed):
+            made.append(frame)
+            if len(made) % SLICE == 0:
+                await asyncio.sleep(0)
+        if message.serialized not in self._kept:  # another client may have been faster
+            self._kept[message.serialized] = made
+            self._number += len(made)
+            while self._number > KEPT:
+                self._number -= len(self._kept.popitem(last=False)[1])
+        return made
 
     def shape(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:
         """Make the events of a message, and the mark that a client has caught up."""

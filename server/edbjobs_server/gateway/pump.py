@@ -10,7 +10,7 @@ from edbjobs.v1 import jobs_messages_pb2
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.events.log import Message
-from edbjobs_server.gateway.events import Frame, Shaper
+from edbjobs_server.gateway.events import SLICE, Frame, Shaper
 from edbjobs_server.manager import JobManager
 
 BOUND = 200  # events that may wait for a client
@@ -112,10 +112,12 @@ class Pump:
             await self._send(message)
 
     async def _send(self, message: Message) -> None:
-        for frame in self._shaper.frames(message):
+        for number, frame in enumerate(await self._shaper.frames(message), 1):
             if self._client.waiting() >= BOUND:
                 await self._room()
             self._client.put(frame)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
 
     async def _room(self) -> None:
         loop = asyncio.get_running_loop()
