@@ -116,9 +116,11 @@ class JobManager:
         self.runs.take_load(load)
 
     def drain(self) -> None:
-        """Start nothing more and end all watches; what runs goes on."""
+        """Start nothing more and end all watches and waits; what runs goes on."""
         self.core.draining = True
         self.events.close()
+        for uid in self._waiters:
+            self._tell_waiters(uid)
 
     async def close(self) -> None:
         """Let go of everything; what runs goes on."""
@@ -272,7 +274,7 @@ class JobManager:
         waiters = self._waiters.setdefault(job.uid, set())
         waiters.add(ended)
         try:
-            if job.uid in self.core.jobs:
+            if job.uid in self.core.jobs and not self.core.draining:
                 await asyncio.wait_for(ended.wait(), min(timeout, MAX_WAIT_SECONDS))
         except (asyncio.TimeoutError, TimeoutError):
             pass
@@ -281,6 +283,8 @@ class JobManager:
             if not waiters:
                 self._waiters.pop(job.uid, None)
         job = await self.get(job.uid)
+        if self.core.draining and job.state not in _TERMINAL:
+            raise draining()
         return job, job.state in _TERMINAL
 
     def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[jobs_messages_pb2.WatchJobsResponse]:
