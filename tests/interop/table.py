@@ -105,9 +105,9 @@ LIMITS = (
         },
     ),
     Case(
-        "a mask of an absent field clears it",
+        "a mask of absent fields clears them",
         "Resources.UpdateLimits",
-        {"limits": {}, "updateMask": "maxClusterJobs"},
+        {"limits": {}, "updateMask": "maxClusterJobs,maxCpuPercent"},
         expect={"limits": {"maxMemoryMib": BEYOND_DOUBLE}, "oldLimits": {"maxClusterJobs": 7}},
     ),
     Case(

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from support.service import ServiceProcess
 
-from interop import toolchains
+from interop import toolchains, web
 from interop.driver import SERVICES, AsyncDriver, Driver, ProcessDriver, SyncDriver
 from interop.maximal import maximal_submit
 from interop.runner import Player, settings
@@ -43,6 +43,9 @@ CLIENTS: dict[str, Make] = {
     "python-asyncio": lambda service, _: AsyncDriver(service.target),
     "cpp": _cpp,
     "csharp": _csharp,
+    "node": web.node,
+    "node-grpc-web": web.node_web,
+    "chromium": web.browser,
 }
 OTHERS = [name for name in CLIENTS if name != "python"]
 

@@ -11,3 +11,4 @@ const options: ClientOptions = url ? { baseUrl: url } : { transport: makeTranspo
 for await (const line of createInterface({ input: process.stdin })) {
   for await (const answer of lines(options, line)) process.stdout.write(`${answer}\n`);
 }
+process.exit(); // Connect keeps the timer of a stream that was left before its deadline
