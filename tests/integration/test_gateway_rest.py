@@ -197,10 +197,10 @@ def test_the_documented_list_is_never_cut_in_silence(tmp_path: Path) -> None:
         project = job_config(tmp_path / "p")["project_path"]
         for first in (0, 600):
             numbers = range(first, first + 600)
-            batch = [{"job_id": f"j{number}", "config": {"project_path": project}} for number in numbers]
+            batch: list[Any] = [{"job_id": f"j{number}", "config": {"project_path": project}} for number in numbers]
             running.jobs.SubmitJobs(jobs_messages_pb2.SubmitJobsRequest(requests=batch), timeout=30)
         running.jobs.CancelJobs(jobs_messages_pb2.CancelJobsRequest(all=True), timeout=60)
-        live = [{"job_id": f"live{number}", "config": {"project_path": project}} for number in range(300)]
+        live: list[Any] = [{"job_id": f"live{number}", "config": {"project_path": project}} for number in range(300)]
         running.jobs.SubmitJobs(jobs_messages_pb2.SubmitJobsRequest(requests=live), timeout=30)
 
         async def read() -> None:

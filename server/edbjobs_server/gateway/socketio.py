@@ -19,6 +19,9 @@ from edbjobs_server.gateway.security import CALLER, REFUSAL, Guard
 from edbjobs_server.manager import JobManager
 
 log = logging.getLogger(__name__)
+# Below warnings the protocol's libraries log every packet, with the tokens in them.
+_protocol_log = logging.getLogger(f"{__name__}.protocol")
+_protocol_log.setLevel(logging.WARNING)
 
 PATH = "/socket.io/"
 CONNECT_SECONDS = 10.0  # for a connection to say who it is
@@ -89,8 +92,8 @@ class SocketIo:
             async_mode="aiohttp",
             cors_allowed_origins=[],
             max_http_buffer_size=_MAX_MESSAGE_BYTES,
-            logger=logging.getLogger("socketio"),
-            engineio_logger=logging.getLogger("engineio"),
+            logger=_protocol_log,
+            engineio_logger=_protocol_log,
         )
         # The dictionary is shared by all servers of the process: ours gets one of its own.
         self.server.eio._async = {**self.server.eio._async, "websocket": _WebSocket}
