@@ -34,7 +34,7 @@ from edbjobs_server.telemetry.host import HostSampler, capacity
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3.0  # for calls that go on when the service stops
-SWITCH_SECONDS = 0.0002
+SWITCH_SECONDS = 0.001
 USAGE_ERROR = 2
 
 

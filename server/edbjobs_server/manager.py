@@ -21,6 +21,7 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import EventType
 from edbjobs_server.core.transitions import Change
+from edbjobs_server.drafting import Drafting
 from edbjobs_server.events.log import EventLog
 from edbjobs_server.executors.base import Executor
 from edbjobs_server.executors.local import faults
@@ -28,7 +29,7 @@ from edbjobs_server.paths import UserPaths
 from edbjobs_server.runs import Runs
 from edbjobs_server.solver.command import shell_line
 from edbjobs_server.store import Committed, Snapshot, Store, Transaction
-from edbjobs_server.submission import Rules, accept, draft, draft_all
+from edbjobs_server.submission import Rules, accept, draft
 from edbjobs_server.tail import tail
 from edbjobs_server.telemetry.host import HostSampler
 
@@ -92,6 +93,7 @@ class JobManager:
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused)
         self.events = EventLog(store, snapshot.revision)
         self.paths = UserPaths()
+        self.drafting = Drafting(self.paths, rules, lambda: self.core.limits)
         self.runs = Runs(
             store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds
         )
@@ -146,8 +148,7 @@ class JobManager:
             raise draining()
         if len(requests) > MAX_ITEMS:
             raise Refused("TOO_MANY_ITEMS", f"{len(requests)} jobs in one request; at most {MAX_ITEMS} are taken")
-        work = partial(draft_all, requests, user, self.rules, self.core.limits)
-        drafts = await self.paths.run(work, _what(requests), deadline=30.0)
+        drafts = await self.drafting.draft(requests, user)
         commands = [
             partial(accept, request=request, drafted=drafted, principal=principal)
             for request, drafted in zip(requests, drafts, strict=True)
@@ -417,7 +418,3 @@ def job_not_found(name: str) -> Refused:
 def draining() -> Refused:
     """Make the answer to what a stopping service does not do any more."""
     return Refused("DRAINING", "the service is stopping; try again when it is back")
-
-
-def _what(requests: Sequence[jobs_messages_pb2.SubmitJobRequest]) -> str:
-    return requests[0].config.project_path if len(requests) == 1 else "the folder of a project"

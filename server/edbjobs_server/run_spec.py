@@ -11,7 +11,7 @@ from edbjobs.v1 import job_config_pb2
 from edbjobs_server.core.job import Job
 from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec
 from edbjobs_server.solver.command import command_line
-from edbjobs_server.solver.environment import environment
+from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import choose
 from edbjobs_server.submission import Rules, info
 
@@ -28,16 +28,24 @@ def solver_job_name(job: Job, attempt: int) -> str:
     return f"{job.id}-{job.seq}-{attempt}"
 
 
-def run_spec(
-    job: Job, config: HFSSSimulationConfig, rules: Rules, environment_of_service: Mapping[str, str]
-) -> RunSpec:
+def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Mapping[str, str]) -> RunSpec:
     """Work out the next run of a job: program, arguments, folder and environment.
+
+    Parameters
+    ----------
+    job, config : Job, HFSSSimulationConfig
+        What was accepted.
+    rules : Rules
+        Solvers, host, and what a job may add to the environment.
+    inherited : mapping of str to str
+        What every run gets of the service's environment.
 
     Raises
     ------
     Refused
-        The solver that was chosen is not there any more.
+        The solver that was chosen is not there any more, or the job may no longer add what it adds.
     """
+    refuse_environment(config.environment, rules.environment_allow)
     key = RunKey(job.seq, job.uid, job.attempt + 1)
     release = choose(rules.releases, job.solver_version, config.ansys_edt_path)
     cores = min(job.spec.cores, rules.host.cores)
@@ -45,7 +53,7 @@ def run_spec(
         key=key,
         argv=command_line(config, release, solver_job_name(job, key.attempt), cores),
         cwd=str(Path(job.spec.project_path).parent),
-        env=environment(environment_of_service, config.environment, rules.environment_allow),
+        env={**inherited, **config.environment},
         wall_clock_limit=job.spec.wall_clock_limit,
         cancel_grace=job.spec.cancel_grace,
         keep=KEEP,

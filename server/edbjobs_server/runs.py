@@ -42,6 +42,7 @@ from edbjobs_server.paths import UserPaths
 from edbjobs_server.run_changes import apply_end, apply_start, apply_unkillable, outcome_of, put
 from edbjobs_server.run_spec import config_of, is_open, open_run, run_key, run_spec, solver_job_name
 from edbjobs_server.solver import project, verdict
+from edbjobs_server.solver.environment import inherited
 from edbjobs_server.store import Store, Transaction
 from edbjobs_server.submission import Rules
 
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 
 _NO_LICENSE = "no licence within license_wait_limit: no setup was begun in that time"
 LOCK_POLL_SECONDS = 5.0
+LONGEST_WAIT_SECONDS = 60.0  # until the next plan: the clock may have been set
 JUDGE_SECONDS = 120.0
 RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0)  # between tries to write what must be written
 
@@ -59,6 +61,7 @@ class Prepared:
 
     lock: project.Lock | None = None
     spec: RunSpec | None = None
+    clear: bool = False  # earlier results are to be removed
 
 
 class Runs:
@@ -103,13 +106,14 @@ class Runs:
         self._executors = executors
         self._rules = rules
         self._paths = paths
-        self._environment = environment
+        self._environment = inherited(environment)
         self._boot_id = boot_id
         self._lock_wait = lock_wait
         self._gates = GateWatch(core, gate_event_seconds)
         self.following = Following(core, paths, self._end_license_wait)
         self._locked_since: dict[str, float] = {}
-        self._wanted = asyncio.Event()
+        self._planned: asyncio.Handle | None = None  # the next time to plan; None: not open
+        self._due = False  # that is at once
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -119,11 +123,14 @@ class Runs:
             await executor.open(self._on_update)
         for name, executor in self._executors.items():
             await executor.adopt([open_run(job) for job in self._core.jobs.values() if is_open(job, name)])
-        self._loops.append(asyncio.create_task(self._plan_for_ever(), name="planner"))
+        self._planned = asyncio.get_running_loop().call_soon(self._plan)
         self._loops.append(asyncio.create_task(self.following.run(), name="following"))
 
     async def close(self) -> None:
         """Stop planning and following; runs go on."""
+        if self._planned is not None:
+            self._planned.cancel()
+            self._planned = None
         tasks = [*self._tasks, *self._loops]
         for task in tasks:
             task.cancel()
@@ -132,8 +139,11 @@ class Runs:
             await executor.close()
 
     def wake(self) -> None:
-        """Plan soon: something changed."""
-        self._wanted.set()
+        """Plan soon: something changed. What changes until then is planned with it."""
+        if self._planned is not None and not self._due:
+            self._due = True
+            self._planned.cancel()
+            self._planned = asyncio.get_running_loop().call_soon(self._plan)
 
     def take_load(self, load: HostLoad) -> None:
         """Take over a new sample of the host."""
@@ -162,20 +172,13 @@ class Runs:
 
     # Planning --------------------------------------------------------------------------------------------
 
-    async def _plan_for_ever(self) -> None:
-        while True:
-            for job in self._core.plan(time.time()):
-                self._spawn(self._start(job, self._core.generation))
-            await self._until_wanted()
-
-    async def _until_wanted(self) -> None:
+    def _plan(self) -> None:
+        self._due = False
+        for job in self._core.plan(time.time()):
+            self._spawn(self._start(job, self._core.generation))
         wake = self._core.next_wake()
-        wait = min(max(wake - time.time(), 0.0), 60.0) if wake is not None else 60.0
-        try:
-            await asyncio.wait_for(self._wanted.wait(), wait)
-        except (asyncio.TimeoutError, TimeoutError):
-            return
-        self._wanted.clear()
+        wait = min(max(wake - time.time(), 0.0), LONGEST_WAIT_SECONDS) if wake is not None else LONGEST_WAIT_SECONDS
+        self._planned = asyncio.get_running_loop().call_later(wait, self._plan)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -203,11 +206,11 @@ class Runs:
         faults.point("run.before_reserve")
         if await self._reserve(job, prepared.spec, generation):
             faults.point("run.after_reserve")
-            await self._launch(job, prepared.spec)
+            await self._launch(job, prepared.spec, prepared.clear)
             faults.point("run.after_start")
 
     def preview(self, job: Job) -> tuple[RunSpec, Mapping[str, str]]:
-        """Tell what a job would run, and what its environment has that the service's has not."""
+        """Tell what a job would run, and what its environment has beside what every run gets."""
         spec = run_spec(job, config_of(job), self._rules, self._environment)
         return spec, {name: value for name, value in spec.env.items() if self._environment.get(name) != value}
 
@@ -218,7 +221,8 @@ class Runs:
             return Prepared(lock=lock)
         config = config_of(job)
         project.refuse_results(found, config.existing_results)
-        return Prepared(spec=run_spec(job, config, self._rules, self._environment))
+        clear = config.existing_results is ExistingResults.CLEAR
+        return Prepared(spec=run_spec(job, config, self._rules, self._environment), clear=clear)
 
     async def _wait_for_lock(self, job: Job, lock: project.Lock | None) -> None:
         assert lock is not None, "a project that is not ready is locked"
@@ -287,8 +291,8 @@ class Runs:
             self.wake()
         return reserved
 
-    async def _launch(self, job: Job, spec: RunSpec) -> None:
-        if config_of(job).existing_results is ExistingResults.CLEAR:
+    async def _launch(self, job: Job, spec: RunSpec, clear_results: bool) -> None:
+        if clear_results:
             clear = partial(project.clear_results, job.spec.project_path)
             try:
                 await self._paths.run(clear, job.spec.project_path)
@@ -337,11 +341,12 @@ class Runs:
 
     def _judge(self, job: Job, ended: RunEnded) -> tuple[Outcome, str]:
         directory = Path(job.run_directory)
+        config = config_of(job)
         found = verdict.judge(
             ended,
             project_path=Path(job.spec.project_path),
             job_name=solver_job_name(job, ended.key.attempt),
-            config=config_of(job),
+            config=config,
             stdout=directory / "stdout",
             stderr=directory / "stderr",
         )
@@ -350,7 +355,6 @@ class Runs:
             removed = project.remove_own_lock(Path(job.spec.project_path), ended.start_time)
             note = f"removed {removed}, which this run left" if removed else ""
         outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
-        config = config_of(job)
         waited = config.wait_for_license and config.license_wait_limit is not None
         if ended.ending is Ending.CANCELLED and job.cancel_time is None and waited:
             # Nobody is on record as having asked for it: the limit of the wait for a licence has ended it.

@@ -15,7 +15,7 @@ from edbjobs.config import HFSSSimulationConfig, field_errors, total_cores
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from pydantic import ValidationError
 
-from edbjobs_server.codec import spec_from_config
+from edbjobs_server.codec import seconds, spec_from_config
 from edbjobs_server.core.admission import refuse_infeasible
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job, Spec
@@ -65,7 +65,13 @@ class Rules:
     environment_allow: Sequence[str] = ()
 
 
-def draft(request: jobs_messages_pb2.SubmitJobRequest, user: str, rules: Rules, limits: Limits) -> Job:
+def draft(
+    request: jobs_messages_pb2.SubmitJobRequest,
+    user: str,
+    rules: Rules,
+    limits: Limits,
+    folders: dict[str, project.Folder] | None = None,
+) -> Job:
     """Make a job of a request; blocks on the project's path.
 
     Parameters
@@ -78,6 +84,8 @@ def draft(request: jobs_messages_pb2.SubmitJobRequest, user: str, rules: Rules, 
         What it is checked against.
     limits : Limits
         Limits in force.
+    folders : dict, optional
+        As of `project.inspect`.
 
     Returns
     -------
@@ -94,7 +102,7 @@ def draft(request: jobs_messages_pb2.SubmitJobRequest, user: str, rules: Rules, 
     executor = _executor(request.config, rules)
     release = choose(rules.releases, config.aedt_version or "", config.ansys_edt_path or "")
     refuse_environment(config.environment, rules.environment_allow)
-    found = project.inspect(config.project_path)
+    found = project.inspect(config.project_path, folders)
     _refuse_outside(found.path, rules.project_roots)
     spec = spec_from_config(
         request.config,
@@ -130,9 +138,10 @@ def draft_all(
 ) -> list[Job | Refused]:
     """Make a job, or its refusal, of each request."""
     result: list[Job | Refused] = []
+    folders: dict[str, project.Folder] = {}
     for request in requests:
         try:
-            result.append(draft(request, user, rules, limits))
+            result.append(draft(request, user, rules, limits, folders))
         except Refused as refused:
             result.append(refused)
     return result
@@ -201,7 +210,7 @@ def _validated(request: jobs_messages_pb2.SubmitJobRequest) -> HFSSSimulationCon
         wrong["request_id"] = "at most 64 characters"
     if len(request.user) > 255 or any(ord(char) < 32 for char in request.user):
         wrong["user"] = "at most 255 characters, none of them a control character"
-    grace = request.config.cancel_grace.ToTimedelta().total_seconds()
+    grace = seconds(request.config.cancel_grace)
     if not 0 <= grace <= MAX_GRACE_SECONDS:
         wrong["config.cancel_grace"] = f"0 to {MAX_GRACE_SECONDS:g} seconds"
     if request.ByteSize() > MAX_REQUEST_BYTES:  # one event holds the whole job, and must fit a client's message
@@ -239,7 +248,7 @@ def _refuse_outside(path: Path, roots: Sequence[Path]) -> None:
 def _not_before(message: job_config_pb2.JobConfig) -> float:
     if not message.HasField("not_before"):
         return 0.0
-    return message.not_before.seconds + message.not_before.nanos / 1e9
+    return seconds(message.not_before)
 
 
 def _warnings(spec: Spec, host: Host, found: project.Project) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ LAYERS = [
     {"__main__", "app", "doctor"},
     {"gateway", "rpc", "retention"},
     {"manager", "control", "runs"},
-    {"following", "gatewatch", "run_changes", "run_spec", "submission", "tail", "limit_changes"},
+    {"drafting", "following", "gatewatch", "run_changes", "run_spec", "submission", "tail", "limit_changes"},
     {"events"},
     {"store"},
     {"access", "addresses", "codec", "executors", "logs", "paths", "settings", "sockets", "solver", "telemetry"},

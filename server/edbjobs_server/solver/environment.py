@@ -66,6 +66,11 @@ def environment(
         ENVIRONMENT_NOT_ALLOWED: see `refuse_environment`.
     """
     refuse_environment(additions, allow)
+    return {**inherited(base, platform), **additions}
+
+
+def inherited(base: Mapping[str, str], platform: str = sys.platform) -> dict[str, str]:
+    """Make what every run gets of the service's environment: all but what is withheld."""
     kept = {name: value for name, value in base.items() if not _withheld(name.upper())}
     folder = base.get("VIRTUAL_ENV")
     if folder and "PATH" in kept:
@@ -73,7 +78,7 @@ def environment(
         separator = ";" if platform == "win32" else ":"
         entries = kept["PATH"].split(separator)
         kept["PATH"] = separator.join(e for e in entries if not e or os.path.normpath(e) != scripts)
-    return {**kept, **additions}
+    return kept
 
 
 def refuse_environment(additions: Mapping[str, str], allow: Sequence[str] = ()) -> None:

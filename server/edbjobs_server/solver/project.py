@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 import time
 from dataclasses import dataclass
@@ -53,8 +54,23 @@ class Lock:
     owner: str
 
 
-def inspect(path: str) -> Project:
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The real path of a folder, and whether the service's account may write in it."""
+
+    real: str
+    writable: bool
+
+
+def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
     """Look at a project that is to be solved.
+
+    Parameters
+    ----------
+    path : str
+        As the client gave it.
+    folders : dict, optional
+        Folders that were looked at in the same moment, by name; added to. Each look costs several calls of the system.
 
     Raises
     ------
@@ -63,28 +79,49 @@ def inspect(path: str) -> Project:
         a folder that cannot be written. PROJECT_NOT_FOUND where there is nothing.
     """
     _refuse_text(path)
-    real = Path(os.path.realpath(path))
-    kind = real.suffix[1:].lower()
+    folders = {} if folders is None else folders
+    real = _real(path, folders)
+    parent, name = os.path.split(real)
+    kind = os.path.splitext(name)[1][1:].lower()
     if kind not in KINDS:
         raise _invalid(path, "must be a .aedt or .aedtz file or a .aedb folder")
-    _refuse_absent(path, real)
+    mode = _mode(path, real)
+    readable = real
     if kind == "aedb":
-        _refuse_folder(path, real)
-    elif not real.is_file():
+        readable = os.path.join(real, "edb.def")
+        _refuse_folder(path, mode, readable)
+    elif not stat.S_ISREG(mode):
         raise _invalid(path, f"is no file, as a .{kind} project is")
-    readable = real / "edb.def" if kind == "aedb" else real
     if not os.access(readable, os.R_OK):
         raise _invalid(path, "cannot be read by the service's account")
-    if not os.access(real.parent, os.W_OK | os.X_OK):
+    if not _folder(parent, folders).writable:
         raise _invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
-    return Project(real, project_key(path), kind)
+    return Project(Path(real), _key(real), kind)
 
 
 def project_key(path: str | Path) -> str:
     """Give the name under which a project is run only once at a time: its real path without suffix."""
-    real = os.path.realpath(path)
+    return _key(os.path.realpath(path))
+
+
+def _key(real: str) -> str:
     stem, suffix = os.path.splitext(real)
     return os.path.normcase(stem if suffix[1:].lower() in KINDS else real)
+
+
+def _real(path: str, folders: dict[str, Folder]) -> str:
+    parent, name = os.path.split(path)
+    if name in ("", ".", "..") or sys.platform == "win32":  # where a name has a short form as well
+        return os.path.realpath(path)
+    real = os.path.join(_folder(parent, folders).real, name)
+    return os.path.realpath(real) if os.path.islink(real) else real
+
+
+def _folder(path: str, folders: dict[str, Folder]) -> Folder:
+    if path not in folders:
+        real = os.path.realpath(path)
+        folders[path] = Folder(real, os.access(real, os.W_OK | os.X_OK))
+    return folders[path]
 
 
 def lock_state(project: Project) -> Lock | None:
@@ -186,16 +223,18 @@ def clear_results(path: str | Path) -> tuple[Path, ...]:
 
 def stale_sibling(project: Project) -> str:
     """Warn of an .aedt that is older than the .aedb beside it: AEDT would solve what it held then; "": it is not."""
-    layout, desktop = Path(project.key + ".aedb"), Path(project.key + ".aedt")
+    if project.kind == "aedtz":
+        return ""
     try:
-        newer = (layout / "edb.def").stat().st_mtime
-        older = desktop.stat().st_mtime
+        newer = os.stat(project.key + ".aedb/edb.def").st_mtime
+        older = os.stat(project.key + ".aedt").st_mtime
     except OSError:
         return ""
-    if project.kind == "aedtz" or older + _STALE_SECONDS >= newer:
+    if older + _STALE_SECONDS >= newer:
         return ""
     saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(older))
-    return f"{desktop.name} is older ({saved}) than {layout.name} beside it: AEDT may solve what was last saved in it"
+    name = os.path.basename(project.key)
+    return f"{name}.aedt is older ({saved}) than {name}.aedb beside it: AEDT may solve what was last saved in it"
 
 
 def _refuse_text(path: str) -> None:
@@ -213,9 +252,9 @@ def _refuse_text(path: str) -> None:
         raise _invalid(path, "must be absolute: the service has no current folder of yours")
 
 
-def _refuse_absent(path: str, real: Path) -> None:
+def _mode(path: str, real: str) -> int:
     try:
-        real.stat()
+        return os.stat(real).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise Refused(
             "PROJECT_NOT_FOUND",
@@ -226,10 +265,10 @@ def _refuse_absent(path: str, real: Path) -> None:
         raise _invalid(path, f"cannot be reached: {error.strerror}") from error
 
 
-def _refuse_folder(path: str, real: Path) -> None:
-    if not real.is_dir():
+def _refuse_folder(path: str, mode: int, definition: str) -> None:
+    if not stat.S_ISDIR(mode):
         raise _invalid(path, "is no folder, as an .aedb project is")
-    if not (real / "edb.def").is_file():
+    if not os.path.isfile(definition):
         raise _invalid(path, "holds no edb.def, so it is no .aedb project")
 
 
