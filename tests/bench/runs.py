@@ -1,0 +1,127 @@
+"""Runs: no-op jobs from end to end, and how soon a submitted job's process is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc.aio
+from edbjobs.v1 import job_state_pb2, jobs_service_pb2_grpc
+from edbjobs.v1 import jobs_messages_pb2 as pb
+from support.service import ServiceProcess
+
+from bench import references
+from bench.service import NOOP, projects, request, service
+from bench.table import Row
+
+ROUNDS = 3
+JOBS = 1000
+AT_ONCE = 2
+STARTS = 40
+WAIT_SECONDS = 60
+
+
+def noop_jobs(folder: Path) -> Iterator[Row]:
+    """Jobs that do nothing, submitted in one call, until the last end is on disk and told."""
+    paths = projects(folder / "projects", JOBS)
+    values, floors = [], []
+    others: dict[str, list[float]] = {}
+    with service(folder / "s", max_concurrent_jobs=AT_ONCE) as running:
+        for _ in range(ROUNDS):
+            values.append(asyncio.run(_run_all(running, paths)))
+            floors.append(_spawn_rate(folder / "ends"))
+            for name in ("reference", "HyperQueue"):
+                found = references.noop_rate(name, folder, paths, NOOP)
+                if found is not None:
+                    others.setdefault(name, []).append(found)
+    yield Row(
+        "no-op jobs end to end, 2 at a time",
+        statistics.median(values),
+        "/s",
+        "ahead of the reference and HyperQueue",
+        statistics.median(floors),
+        "spawn + one fsync",
+        {name: statistics.median(found) for name, found in others.items()},
+        more_is_better=True,
+    )
+
+
+async def _run_all(running: ServiceProcess, paths: list[Path]) -> float:
+    async with grpc.aio.insecure_channel(running.target) as channel:
+        jobs = jobs_service_pb2_grpc.JobsStub(channel)
+        began = time.perf_counter()
+        answer = await jobs.SubmitJobs(pb.SubmitJobsRequest(requests=[request(path) for path in paths]))
+        left = {result.job.uid for result in answer.results}
+        after = min(result.job.revision for result in answer.results)
+        async for message in jobs.WatchJobs(pb.WatchJobsRequest(after_revision=after), timeout=WAIT_SECONDS):
+            for event in message.events:
+                if event.job.HasField("end_time"):
+                    assert event.job.state == job_state_pb2.JOB_STATE_COMPLETED, event.job
+                    left.discard(event.job.uid)
+            if not left:
+                break
+        return len(paths) / (time.perf_counter() - began)
+
+
+def _spawn_rate(log: Path) -> float:
+    """The least that must be done: a process for each job, and its end on disk."""
+    ends = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        began = time.perf_counter()
+        begun = ended = 0
+        while ended < JOBS:
+            while begun < JOBS and begun - ended < AT_ONCE:
+                os.posix_spawn(NOOP, [NOOP], {})
+                begun += 1
+            os.wait()
+            ended += 1
+            os.write(ends, b"ended\n")
+            os.fsync(ends)
+        return JOBS / (time.perf_counter() - began)
+    finally:
+        os.close(ends)
+
+
+def start(folder: Path) -> Iterator[Row]:
+    """From before the submit until the job's own process shows that it is there."""
+    (project,) = projects(folder / "projects", 1)
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    shown = os.open(pipe, os.O_RDWR)  # a writer of our own, or it would be at its end between two jobs
+    values, floors = [], []
+    try:
+        with service(folder / "s", script=f"echo > {pipe}", max_concurrent_jobs=AT_ONCE) as running:
+            script = running.settings["solvers"][0]
+
+            def submit() -> str:
+                return str(running.jobs.SubmitJob(request(project)).job.uid)
+
+            def spawn() -> int:
+                return subprocess.Popen([script]).wait()
+
+            for _ in range(STARTS):
+                taken, uid = _until_shown(shown, submit)
+                values.append(taken)
+                running.jobs.WaitJob(pb.WaitJobRequest(name=uid))
+                floors.append(_until_shown(shown, spawn)[0])
+    finally:
+        os.close(shown)
+    value, floor = statistics.median(values), statistics.median(floors)
+    yield Row("submit → process started, p50", value, "ms", "< 15 ms", floor, "bare fork")
+
+
+def _until_shown(pipe: int, begin: Callable[[], object]) -> tuple[float, str]:
+    began = time.perf_counter()
+    made = begin()
+    poller = select.poll()
+    poller.register(pipe, select.POLLIN)
+    poller.poll(WAIT_SECONDS * 1000)
+    taken = (time.perf_counter() - began) * 1000
+    assert os.read(pipe, 16) == b"\n"
+    return taken, str(made)

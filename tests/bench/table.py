@@ -1,0 +1,77 @@
+"""What a measure gives, and how it is shown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure beside its floor.
+
+    Attributes
+    ----------
+    value : float
+        In `unit`; the median where there were several rounds.
+    goal : str
+        As DESIGN has it.
+    floor : float or None
+        The least that any program must spend (or the most that it can reach) on this machine in this run.
+    floor_name : str
+        What the floor is.
+    others : mapping of str to float
+        What others reached in this run, by name.
+    more_is_better : bool
+        A rate; else a time or a size.
+    """
+
+    measure: str
+    value: float
+    unit: str
+    goal: str
+    floor: float | None = None
+    floor_name: str = ""
+    others: Mapping[str, float] = field(default_factory=dict)
+    more_is_better: bool = False
+
+    @property
+    def ratio(self) -> float | None:
+        """How near the floor is: 1 is at the floor, 0.5 is half as good."""
+        if self.floor is None or not self.value:
+            return None
+        return self.value / self.floor if self.more_is_better else self.floor / self.value
+
+    def as_json(self) -> dict[str, Any]:
+        """Make what `json` can write."""
+        return {**asdict(self), "ratio": self.ratio}
+
+
+def median_of(rounds: int, measure: Callable[[], float]) -> float:
+    """Measure several times and take the median: the machine has other work, too."""
+    return statistics.median([measure() for _ in range(rounds)])
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """Give the value that `part` of all values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Make a table."""
+    lines = ["| measure | value | floor | ratio | others in this run | goal |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        floor = f"{_number(row.floor)} {row.unit} ({row.floor_name})" if row.floor is not None else ""
+        ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
+        others = ", ".join(f"{name} {_number(value)}" for name, value in row.others.items())
+        lines.append(f"| {row.measure} | {_number(row.value)} {row.unit} | {floor} | {ratio} | {others} | {row.goal} |")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
