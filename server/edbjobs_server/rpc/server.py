@@ -13,7 +13,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resources_service_pb2_grpc
+from edbjobs.v1 import (
+    cluster_service_pb2,
+    cluster_service_pb2_grpc,
+    jobs_service_pb2,
+    jobs_service_pb2_grpc,
+    resources_service_pb2,
+    resources_service_pb2_grpc,
+)
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -25,7 +32,9 @@ from edbjobs_server.rpc.jobs import JobsServicer
 from edbjobs_server.rpc.resources import ResourcesServicer
 from edbjobs_server.settings import Settings, SettingsError
 
-SERVICES = ("edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster")
+# Reflection knows only what is loaded, and nothing else here loads the file of the Jobs service.
+_FILES = (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
+SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 _OPTIONS = (
     # Two servers on one port would share its calls in silence.
