@@ -20,16 +20,17 @@ from edbjobs_server.app import Service, Stop
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.states import State
-from edbjobs_server.core.transitions import hold, release
+from edbjobs_server.core.transitions import Change, hold, release
 from edbjobs_server.facade.errors import JobManagerError, not_running, raised
 from edbjobs_server.logs import Logging
 from edbjobs_server.manager import JobManager
-from edbjobs_server.run_changes import put
 from edbjobs_server.settings import Settings, SettingsError
 from edbjobs_server.store import Store, StoreError, Transaction
 
 T = TypeVar("T")
 Work = Callable[[JobManager], Coroutine[Any, Any, T]]
+
+PRINCIPAL = "the program that hosts the service"  # whom events name
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class Embedded:
             self._service = ready.result()
         except (SettingsError, StoreError, EdbJobsError, OSError) as error:
             self._thread.join()
-            raise JobManagerError(str(error), "CANNOT_START") from error
+            hint = "; here: state_dir=, or EDBJOBS_STATE_DIR" if "--state-dir" in str(error) else ""
+            raise JobManagerError(f"{error}{hint}", "CANNOT_START") from error
         except BaseException:  # Ctrl-C: the thread finds nobody who waits for it, and ends
             ready.cancel()
             raise
@@ -236,11 +238,18 @@ def _waits(job: Job) -> bool:
 
 
 def _hold(tx: Transaction, uid: str) -> bool:
-    return put(tx, hold(tx.job(uid)))
+    return _put(tx, hold(tx.job(uid)))
 
 
 def _release(tx: Transaction, uid: str) -> bool:
-    return put(tx, release(tx.job(uid)))
+    return _put(tx, release(tx.job(uid)))
+
+
+def _put(tx: Transaction, change: Change | None) -> bool:
+    if change is None:
+        return False
+    tx.put(change.job, change.type, principal=PRINCIPAL, detail=change.detail)
+    return True
 
 
 # The end of the program --------------------------------------------------------------------------------------

@@ -6,11 +6,10 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from edbjobs_server.facade.embedded import PRINCIPAL
 from edbjobs_server.facade.jobs import Caller
 from edbjobs_server.gateway.requests import limits_request
 from edbjobs_server.manager import JobManager
-
-PRINCIPAL = "the program that hosts the service"
 
 
 class _NotGiven(float):

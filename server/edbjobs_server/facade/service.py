@@ -20,10 +20,10 @@ from edbjobs.v1 import jobs_messages_pb2
 from edbjobs_server.access import account_name
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.facade.configuration import HFSSSimulationConfig
-from edbjobs_server.facade.embedded import Embedded, Left, Work
+from edbjobs_server.facade.embedded import PRINCIPAL, Embedded, Left, Work
 from edbjobs_server.facade.errors import JobManagerError, not_running
 from edbjobs_server.facade.jobs import JobInfo, Jobs, JobStatus
-from edbjobs_server.facade.limits import PRINCIPAL, LiveLimits, ResourceLimits, update
+from edbjobs_server.facade.limits import LiveLimits, ResourceLimits, update
 from edbjobs_server.facade.telemetry import JobPoolManager, ResourceMonitor, SchedulerManager, ServiceMonitor
 from edbjobs_server.manager import JobManager as Core
 from edbjobs_server.settings import EmbeddedSettings, Settings, SettingsError, load_settings
