@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from edbjobs.v1 import cluster_service_pb2, jobs_service_pb2, resources_service_pb2
+from edbjobs.v1 import cluster_service_pb2, jobs_messages_pb2, jobs_service_pb2, resources_service_pb2
 from edbjobs_server.solver.demo import example_project
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 from support.chromium import Page, chromium, quoted
-from support.web import WebService
+from support.web import WebService, job_config, until
 from support.web_client import ROOT, build
 
 pytestmark = pytest.mark.timeout(600)  # the first one builds the client
@@ -28,14 +28,10 @@ def built() -> Path:
 
 
 @pytest.fixture
-async def guest() -> AsyncIterator[str]:
-    """Origin of an empty page that is not the service's."""
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text="<!doctype html><title>guest</title>", content_type="text/html")
-
+async def guest(built: Path) -> AsyncIterator[str]:
+    """Origin of a site that is not the service's: the sample."""
     app = web.Application()
-    app.router.add_get("/", page)
+    app.router.add_static("/", built.parent / "sample")
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -95,25 +91,69 @@ async def test_in_a_page_of_the_service(built: Path, service: WebService, tmp_pa
         assert await failures(page, {}, example_project(tmp_path)) == {}
 
 
-async def test_a_page_that_was_opened_with_the_token_has_a_session(
-    built: Path, service: WebService, tmp_path: Path
-) -> None:
-    async with chromium(tmp_path / "profile") as page:
-        await page.run(f"location.assign({quoted(f'{service.url}/?token={service.token}')})")
-        await page.open(f"{service.url}/")
-        await page.run((built / "browser.js").read_text())
+async def test_a_page_that_has_shown_the_token_has_a_session(built: Path, service: WebService, tmp_path: Path) -> None:
+    async with page_at(f"{service.url}/", built, tmp_path) as page:
+        await page.run(f"fetch({quoted(f'/?token={service.token}')}).then((answer) => answer.status)")
         assert await status(page, {}) == {"door": "token"}
 
 
 async def test_in_a_page_of_another_origin(built: Path, service: WebService, guest: str, tmp_path: Path) -> None:
-    async with page_at(f"{guest}/", built, tmp_path) as page:
+    async with page_at(f"{guest}/index.html", built, tmp_path) as page:
         options = {"baseUrl": service.url, "token": service.token}
         assert await status(page, options) == {"door": "token"}
         assert await status(page, {"baseUrl": service.url}) == {"reason": "UNAUTHENTICATED"}
         assert await failures(page, options, example_project(tmp_path)) == {}
-        await page.open(guest.replace("127.0.0.1", "localhost") + "/")  # an origin that no setting names
+        await page.open(guest.replace("127.0.0.1", "localhost") + "/index.html")  # an origin that no setting names
         await page.run((built / "browser.js").read_text())
         assert await status(page, options) == {"reason": "UNREACHABLE"}
+
+
+def test_the_sample_for_node(built: Path, service: WebService, tmp_path: Path) -> None:
+    def run(project: Path) -> tuple[int, str]:
+        done = subprocess.run(
+            ["node", built.parents[1] / "sample" / "submit.mjs", project, "2"],
+            env={**os.environ, "EDBJOBS_RUNTIME_DIR": str(service.runtime_dir)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = run(example_project(tmp_path))
+    assert code == 0, said
+    assert "JOB_COMPLETED" in said
+    assert "Normal completion" in said
+    code, said = run(tmp_path / "none.aedt")
+    assert code == 1
+    assert "PROJECT_NOT_FOUND" in said
+    assert "config.project_path: does not exist" in said
+
+
+async def test_the_sample_page_follows_all_jobs(built: Path, service: WebService, guest: str, tmp_path: Path) -> None:
+    config = job_config(tmp_path)
+    async with chromium(tmp_path / "profile") as page:
+
+        async def shown() -> str:
+            return str(await page.run("document.body.innerText"))
+
+        await page.open(f"{guest}/index.html#service={service.url}&token={service.token}")
+        await until(lambda: _holds(shown, "live"))
+        request = jobs_messages_pb2.SubmitJobRequest(job_id="shown")
+        request.config.project_path = config["project_path"]
+        request.config.environment.update(config["environment"])
+        job = service.jobs.SubmitJob(request).job
+        await until(lambda: _holds(shown, "shown", "COMPLETED"))
+        service.jobs.DeleteJob(jobs_messages_pb2.DeleteJobRequest(name=job.uid))
+        await until(lambda: _lacks(shown, "COMPLETED"))
+
+
+async def _holds(shown: Callable[[], Awaitable[str]], *texts: str) -> bool:
+    found = await shown()
+    return all(text in found for text in texts)
+
+
+async def _lacks(shown: Callable[[], Awaitable[str]], text: str) -> bool:
+    return text not in await shown()
 
 
 def test_the_image_of_the_contract_is_what_the_stubs_are_made_of() -> None:

@@ -17,7 +17,7 @@ _BUILD_SECONDS = 300
 
 
 def build() -> Path:
-    """Build the client and its tests where they are; gives the folder with `service.test.js` and `browser.js`."""
+    """Build the client and its tests where they are; gives the folder `test`, beside which is `sample`."""
     missing = [name for name in ("node", "npm") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} missing: apt-get install nodejs npm")
@@ -26,7 +26,7 @@ def build() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _once("packages", [CLIENT / "package-lock.json"], ["npm", "ci", "--no-audit", "--no-fund"])
         _once("sources", _sources(), ["npm", "run", "build:test"])
-    return BUILD
+    return BUILD / "test"
 
 
 def _sources() -> list[Path]:
