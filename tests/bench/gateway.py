@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+import psutil
 from edbjobs_server.solver.demo import example_project
 from support.reference import reference_python, run_reference
 from support.service import DEADLINE
@@ -54,11 +56,21 @@ import threading; threading.Event().wait()
 """
 
 
+class Figure(NamedTuple):
+    """A rate, and the server's processor time for one of what was counted: that hardly depends on other load."""
+
+    rate: float
+    microseconds: float
+
+    def __str__(self) -> str:
+        return f"{self.rate:,.0f} ({self.microseconds:,.0f} us)"
+
+
 class Row(NamedTuple):
     """One figure."""
 
     measure: str
-    value: float
+    value: Figure
     unit: str
     beside: str = ""
 
@@ -90,8 +102,8 @@ def old_service(folder: Path) -> Iterator[str]:
         yield url
 
 
-async def submit_rate(url: str, config: Callable[[str], dict[str, Any]]) -> float:
-    """Submit from 16 clients at once; gives answers a second, after a time to warm up.
+async def submit_rate(url: str, config: Callable[[str], dict[str, Any]]) -> tuple[float, int]:
+    """Submit from 16 clients at once; gives answers a second, after a time to warm up, and their number.
 
     The old service looks at the host for two seconds when it begins, and answers nobody meanwhile.
     """
@@ -113,11 +125,11 @@ async def submit_rate(url: str, config: Callable[[str], dict[str, Any]]) -> floa
         await asyncio.sleep(WARM_SECONDS)
         measured_from, before = time.perf_counter(), done
         await asyncio.gather(*clients)
-        return (done - before) / (time.perf_counter() - measured_from)
+        return (done - before) / (time.perf_counter() - measured_from), done
 
 
-async def fan_out(url: str, clients: int) -> float:
-    """Tell changes to many clients; gives deliveries a second."""
+async def fan_out(url: str, clients: int) -> tuple[float, int]:
+    """Tell changes to many clients; gives deliveries a second, and their number."""
     heard = 0
     ready = 0
 
@@ -156,7 +168,17 @@ async def fan_out(url: str, clients: int) -> float:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return clients * EVENTS / took
+    return clients * EVENTS / took, clients * EVENTS
+
+
+def measured(url: str, what: Callable[[str], Coroutine[Any, Any, tuple[float, int]]]) -> Figure:
+    """Measure at the server behind a URL."""
+    port = int(url.rpartition(":")[2])
+    found = (item for item in psutil.net_connections("tcp") if item.status == "LISTEN" and item.laddr[1:2] == (port,))
+    server = psutil.Process(next(found).pid)
+    before = sum(server.cpu_times()[:2])
+    rate, number = asyncio.run(what(url))
+    return Figure(rate, (sum(server.cpu_times()[:2]) - before) / number * 1e6)
 
 
 def run() -> list[Row]:
@@ -168,27 +190,28 @@ def run() -> list[Row]:
         def config(job_id: str) -> dict[str, Any]:
             return {"jobid": job_id, "user": "bench", "project_path": project}
 
+        submit = partial(submit_rate, config=config)
         places = [folder / part for part in ("echo", "old", "old-events", "own", "own-events")]
         for place in places:
             place.mkdir()
         with process([sys.executable, "-c", ECHO], places[0]) as url:
-            floor = asyncio.run(submit_rate(url, config))
+            floor = measured(url, submit)
         with old_service(places[1]) as url:
-            old = asyncio.run(submit_rate(url, config))
+            old = measured(url, submit)
         with WebService(places[3], max_concurrent_jobs=0) as service:
-            own = asyncio.run(submit_rate(service.url, config))
-        beside = f"bare echo {floor:,.0f}, the old service in memory {old:,.0f}"
+            own = measured(service.url, submit)
+        beside = f"bare echo {floor}, the old service in memory {old}"
         rows = [Row(f"durable submits over REST, {CLIENTS} clients", own, "1/s", beside)]
         for clients in (100, 1000):
             with old_service(places[2]) as url:
-                before = asyncio.run(fan_out(url, clients))
+                before = measured(url, partial(fan_out, clients=clients))
             with WebService(places[4] / str(clients), max_concurrent_jobs=0) as service:
-                after = asyncio.run(fan_out(service.url, clients))
-            text = f"the old service {before:,.0f}"
+                after = measured(service.url, partial(fan_out, clients=clients))
+            text = f"the old service {before}"
             rows.append(Row(f"events to {clients} Socket.IO clients", after, "deliveries/s", text))
         return rows
 
 
 if __name__ == "__main__":
     for row in run():
-        print(f"{row.measure:45} {row.value:10,.0f} {row.unit:14} {row.beside}")
+        print(f"{row.measure:42} {row.value!s:>18} {row.unit:13} {row.beside}", flush=True)

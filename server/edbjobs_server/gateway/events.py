@@ -41,7 +41,7 @@ class Frame:
     @cached_property
     def packet(self) -> engine.Packet:
         """Socket.IO packet."""
-        text = packet.Packet(packet.EVENT, data=[self.name, self.payload]).encode()
+        text = packet.Packet(packet.EVENT, data=[self.name, self.payload], binary=False).encode()
         return engine.Packet(engine.MESSAGE, text)
 
 
@@ -57,6 +57,7 @@ class Shaper:
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager
         self._kept: OrderedDict[bytes, Sequence[Frame]] = OrderedDict()
+        self._making: dict[bytes, asyncio.Task[Sequence[Frame]]] = {}
         self._number = 0
 
     async def frames(self, message: Message) -> Sequence[Frame]:
@@ -64,16 +65,22 @@ class Shaper:
         known = self._kept.get(message.serialized)
         if known is not None:
             return known
+        making = self._making.get(message.serialized)
+        if making is None:
+            making = self._making[message.serialized] = asyncio.create_task(self._make(message))
+        return await asyncio.shield(making)  # others wait for it too
+
+    async def _make(self, message: Message) -> Sequence[Frame]:
         made: list[Frame] = []
         for frame in self.shape(message.parsed):
             made.append(frame)
             if len(made) % SLICE == 0:
                 await asyncio.sleep(0)
-        if message.serialized not in self._kept:  # another client may have been faster
-            self._kept[message.serialized] = made
-            self._number += len(made)
-            while self._number > KEPT:
-                self._number -= len(self._kept.popitem(last=False)[1])
+        self._kept[message.serialized] = made
+        self._number += len(made)
+        while self._number > KEPT:
+            self._number -= len(self._kept.popitem(last=False)[1])
+        del self._making[message.serialized]
         return made
 
     def shape(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:

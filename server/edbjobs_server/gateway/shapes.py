@@ -12,7 +12,6 @@ from typing import Any
 from edbjobs._enums import EndReason, Evidence, JobStatus, WaitingReason, from_number, optional_from_number
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs.v1 import cluster_service_pb2, job_pb2, resource_pb2
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -22,6 +21,7 @@ Json = dict[str, Any]
 
 GIB = 1024**3
 DOCUMENTED_LIMITS = ("max_concurrent_jobs", "max_cpu_percent", "min_memory_gb", "min_disk_gb")
+_FURTHER_LIMITS = ("max_cores", "max_memory_mib", "max_cluster_jobs")
 
 
 def dumps(value: Any) -> str:
@@ -158,10 +158,17 @@ def progress_json(progress: job_pb2.JobProgress) -> Json:
 
 def limits_json(limits: resource_pb2.Limits) -> Json:
     """Write the limits: the four documented ones, then the others."""
-    found = MessageToDict(limits, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    found["max_memory_mib"] = limits.max_memory_mib  # protobuf's JSON writes 64 bits as text
-    documented = {name: getattr(limits, name) for name in DOCUMENTED_LIMITS}
-    return {**documented, **found}
+    return {
+        **{name: getattr(limits, name) for name in (*DOCUMENTED_LIMITS, *_FURTHER_LIMITS)},
+        "licenses": dict(limits.licenses),
+        "default_user": _user_limits_json(limits.default_user),
+        "users": {name: _user_limits_json(user) for name, user in limits.users.items()},
+    }
+
+
+def _user_limits_json(user: resource_pb2.UserLimits) -> Json:
+    found: Json = {"max_running_jobs": user.max_running_jobs, "max_cores": user.max_cores}
+    return {**found, "max_priority": user.max_priority} if user.HasField("max_priority") else found
 
 
 def queue_json(queue: resource_pb2.QueueStatus) -> Json:
