@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import structlog
+from edbjobs_server.core.job import Job
 from edbjobs_server.facade.errors import JobManagerError
 from edbjobs_server.facade.handler import JobManagerHandler
 from edbjobs_server.facade.jobs import JobId, JobInfo, JobStatus
+from edbjobs_server.store import Store
 from support.facade import ROOT, config, program
 
 SLOW = 60.0  # seconds of a solve that is cancelled by its test
@@ -125,6 +127,15 @@ def wait_for(is_so: Callable[[], bool], deadline: float = 30.0) -> None:
     raise AssertionError("it did not come true in time")
 
 
+def on_disk(handler: JobManagerHandler) -> tuple[Job, ...]:
+    """Live jobs in the store of a handler that is closed."""
+    assert handler.manager.state_dir is not None
+    store = Store.open(handler.manager.state_dir)
+    found = store.snapshot().jobs
+    asyncio.run(store.close())
+    return found
+
+
 def test_what_close_leaves_is_held_until_resume(
     open_handler: Callable[..., JobManagerHandler], tmp_path: Path, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +145,7 @@ def test_what_close_leaves_is_held_until_resume(
     waiting = first.submit_job(config(tmp_path / "b", jobid="waits"))
     first.close()
     assert "1 solve goes on running, 1 job stays queued and held" in capsys.readouterr().out
+    assert [job.held for job in on_disk(first) if job.id == waiting] == [True]
     second = open_handler()
     assert "held since an earlier session: waits; resume() starts them" in capsys.readouterr().out
     assert second.manager.held == [waiting]
@@ -158,6 +170,7 @@ def test_jobs_of_a_program_that_died_are_held_too(
 import os
 from pathlib import Path
 from edbjobs_server.facade.handler import JobManagerHandler
+from edbjobs_server.store import Store
 from support.facade import ROOT, config, program
 handler = JobManagerHandler(port=0, state_dir={str(tmp_path / "kept")!r})
 handler.start_service()
@@ -282,7 +295,9 @@ def test_stop_service_and_unknown_jobs(open_handler: Callable[..., JobManagerHan
     assert not handler.started
 
 
-def test_the_program_keeps_what_is_its_own(open_handler: Callable[..., JobManagerHandler], tmp_path: Path) -> None:
+def test_the_program_keeps_what_is_its_own(
+    open_handler: Callable[..., JobManagerHandler], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = os.umask(0o022)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -293,9 +308,15 @@ def test_the_program_keeps_what_is_its_own(open_handler: Callable[..., JobManage
         assert (list(root.handlers), root.level) == (handlers, level)
         assert handler.manager.state_dir is not None
         assert handler.manager.state_dir.stat().st_mode & 0o077 == 0
+        change = urllib.request.Request(handler.url + "/system/start_monitoring", method="POST")
+        urllib.request.urlopen(change, timeout=10).close()
+        handler.close()
+        lines = (handler.manager.state_dir / "edbjobs.log").read_text().splitlines()
+        assert "/system/start_monitoring" in [json.loads(line).get("path") for line in lines]
     finally:
         handler.close()
         assert os.umask(before) == 0o022
+    assert capfd.readouterr().err == ""
     assert not structlog.is_configured()
     assert logging.getLogger("edbjobs_server").handlers == []
 
