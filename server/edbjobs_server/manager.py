@@ -22,7 +22,7 @@ from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import EventType
 from edbjobs_server.core.transitions import Change
 from edbjobs_server.drafting import Drafting
-from edbjobs_server.events.log import EventLog
+from edbjobs_server.events.log import EventLog, Message
 from edbjobs_server.executors.base import Executor
 from edbjobs_server.executors.local import faults
 from edbjobs_server.paths import UserPaths
@@ -36,6 +36,7 @@ from edbjobs_server.telemetry.host import HostSampler
 T = TypeVar("T")
 
 MAX_ITEMS = 1000
+SLICE = 100
 MAX_WAIT_SECONDS = 300.0
 
 
@@ -156,7 +157,12 @@ class JobManager:
         ids = [request.request_id for request in requests if request.request_id]
         results = await self.store.write_all(commands, request_ids=ids)
         faults.point("submit.before_reply")
-        return [item if isinstance(item, Refused) else Accepted(self._message(item[0]), item[1]) for item in results]
+        answers: list[Accepted | Refused] = []
+        for item in results:
+            answers.append(item if isinstance(item, Refused) else Accepted(self._message(item[0]), item[1]))
+            if len(answers) % SLICE == 0:
+                await asyncio.sleep(0)  # so that the loop never stalls on a long answer
+        return answers
 
     async def get(self, name: str) -> job_pb2.Job:
         """Tell how a job is."""
@@ -288,9 +294,9 @@ class JobManager:
             raise draining()
         return job, job.state in _TERMINAL
 
-    def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[jobs_messages_pb2.WatchJobsResponse]:
+    def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
         """Send changes from a revision on."""
-        return self.events.watch(request)
+        return self.events.messages(request)
 
     async def preview(
         self, request: jobs_messages_pb2.SubmitJobRequest, user: str

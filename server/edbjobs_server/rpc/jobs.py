@@ -100,10 +100,10 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
         """Tell what a job would run."""
         return await self._manager.preview(request.request, current_principal().name)
 
-    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
-        """Send changes."""
+    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[Any]:
+        """Send changes; the messages are serialised already."""
         async for message in self._manager.watch(request):
-            yield message
+            yield message.serialized
 
     async def TailLog(self, request: pb.TailLogRequest, context: Context) -> AsyncIterator[pb.TailLogResponse]:
         """Send output."""
