@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto bench serve clean
+.PHONY: help demo test lint proto clients bench serve clean
 
 help: ## this text
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -20,9 +20,13 @@ lint: .venv/dev.stamp ## ruff and mypy --strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-proto: .venv/dev.stamp tests/buf/node_modules/.stamp ## generate the Python stubs and the image that breaking changes are checked against
+proto: .venv/dev.stamp tests/buf/node_modules/.stamp ## generate the Python stubs, docs/api.md and the image that breaking changes are checked against
 	$(BIN)/python tests/regenerate.py client/python
+	$(BIN)/python tests/apidoc.py docs/api.md
 	tests/buf/node_modules/.bin/buf build protos -o protos/edbjobs.binpb
+
+clients: .venv/dev.stamp ## build the C++, C# and TypeScript clients in build/clients; missing tools are named
+	cd tests && ../$(BIN)/python -m interop.build ../build/clients
 
 bench: .venv/dev.stamp ## measure; prints each figure beside its floor
 	cd tests && ../$(BIN)/python -m bench

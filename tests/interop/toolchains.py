@@ -27,12 +27,20 @@ PACKAGES = {
 }
 
 
-def need(*programs: str) -> None:
-    """Skip the test if a program is missing; CI makes an error of that."""
+CPP = ("cmake", "g++", "protoc", "grpc_cpp_plugin")
+CSHARP = ("g++", "protoc", "mcs", "mono", "apt-get", "dpkg-source")
+
+
+def lack(programs: Sequence[str]) -> str:
+    """Say which programs are missing and what to install; empty: none."""
     missing = [name for name in programs if shutil.which(name) is None]
-    if missing:
-        packages = " ".join(PACKAGES.get(name, name) for name in missing)
-        pytest.skip(f"{', '.join(missing)} missing: apt-get install {packages}")
+    packages = " ".join(PACKAGES.get(name, name) for name in missing)
+    return f"{', '.join(missing)} missing: apt-get install {packages}" if missing else ""
+
+
+def _need(programs: Sequence[str]) -> None:
+    if lacking := lack(programs):
+        pytest.skip(lacking)  # CI makes an error of that
 
 
 def run(command: Sequence[str | Path], *, cwd: Path | None = None, timeout: float = 600) -> str:
@@ -69,7 +77,7 @@ def build_cpp(folder: Path) -> None:
 
 def cpp(factory: pytest.TempPathFactory) -> Path:
     """Give the folder with ``installed/bin/edbjobs-cpp`` and ``driver/driver``."""
-    need("cmake", "g++", "protoc", "grpc_cpp_plugin")
+    _need(CPP)
     return once(factory, "cpp", build_cpp)
 
 
@@ -111,5 +119,5 @@ def _mcs(folder: Path, name: str, sources: Sequence[Path], *references: str) -> 
 
 def csharp(factory: pytest.TempPathFactory) -> Path:
     """Give the folder with ``edbjobs-csharp.exe``, ``driver.exe`` and the libraries."""
-    need("g++", "protoc", "mcs", "mono", "apt-get", "dpkg-source")
+    _need(CSHARP)
     return once(factory, "csharp", build_csharp)
