@@ -113,10 +113,10 @@ class GrpcWeb:
             raise Refused("NOT_SERVED", f"there is no call {request.path}, or not through gRPC-Web")
         timeout = wire.timeout_of(request.headers.get("grpc-timeout", ""))
         metadata = wire.metadata_of(request.headers)
-        message = _message(method, await _body(request))
-        answer = _Answer(request, self._headers(request))
-        context = WebContext(caller, metadata, method.response_serializer, answer, timeout)
         handler = await self._interceptor.intercept_service(_finding(method), _Details(request.path, metadata))
+        message = _message(handler, await _body(request))
+        answer = _Answer(request, self._headers(request))
+        context = WebContext(caller, metadata, handler.response_serializer, answer, timeout)
         try:
             running = (handler.unary_stream if handler.response_streaming else handler.unary_unary)(message, context)
             found = await (running if timeout is None else asyncio.wait_for(running, timeout))
@@ -334,8 +334,8 @@ async def _body(request: web.Request) -> bytes:
     return bytes(body)
 
 
-def _message(method: Any, body: bytes) -> Any:
+def _message(handler: Any, body: bytes) -> Any:
     try:
-        return method.request_deserializer(wire.message_of(body))
+        return handler.request_deserializer(wire.message_of(body))
     except DecodeError as wrong:
         raise Refused("INVALID_REQUEST", f"the request is not the message of this call: {wrong}") from None
