@@ -47,11 +47,5 @@ namespace EdbJobs
         {
             invoker.Dispose();
         }
-
-        /// <summary>Goes to the address that endpoint.json names now, if it is another one.</summary>
-        internal void FollowService()
-        {
-            invoker.FollowService();
-        }
     }
 }

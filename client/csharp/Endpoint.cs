@@ -40,14 +40,19 @@ namespace EdbJobs
             return string.IsNullOrEmpty(parent) ? null : Path.Combine(parent, "edbjobs");
         }
 
-        /// <summary>Reads endpoint.json of this user; null: no service has run, or it is another host's.</summary>
-        /// <exception cref="Google.Protobuf.InvalidProtocolBufferException">It is not what a service writes.</exception>
-        public static Endpoint Find()
+        /// <summary>endpoint.json of this user; null: there is no folder where it could be.</summary>
+        public static string FilePath()
         {
             string folder = RuntimeFolder();
-            if (folder == null) return null;
-            string file = Path.Combine(folder, "endpoint.json");
-            if (!File.Exists(file)) return null;
+            return folder == null ? null : Path.Combine(folder, "endpoint.json");
+        }
+
+        /// <summary>Reads endpoint.json of this user; null: no service has run, or it is another host's.</summary>
+        /// <exception cref="IOException">It is not what a service writes, or cannot be read.</exception>
+        public static Endpoint Find()
+        {
+            string file = FilePath();
+            if (file == null || !File.Exists(file)) return null;
             var endpoint = new Endpoint(Struct.Parser.ParseJson(File.ReadAllText(file)));
             // The file may lie on a shared file system; an address of another host's loopback is no use here.
             bool here = endpoint.Host.Length == 0

@@ -87,7 +87,6 @@ namespace EdbJobs
                         if (!MayTryAgain(ServiceError.From(error))) throw;
                         await Task.Delay(delay, token).ConfigureAwait(false);
                         delay = delay + delay < LongestDelay ? delay + delay : LongestDelay;
-                        client.FollowService();
                     }
                 }
                 Current = events.Dequeue();

@@ -1,4 +1,5 @@
 using System;
+using System.IO;
 using System.Net;
 using System.Net.Http;
 using Grpc.Core;
@@ -25,18 +26,6 @@ namespace EdbJobs
         }
 
         internal string Address => Now().Address;
-
-        internal void FollowService()
-        {
-            Endpoint endpoint = Endpoint.Find();
-            string address = FindAddress(endpoint);
-            string token = FindToken(endpoint);
-            lock (gate)
-            {
-                // The old one is left to the garbage collector: another thread may be in the middle of a call.
-                if (current != null && (current.Address != address || current.Token != token)) current = null;
-            }
-        }
 
         public void Dispose()
         {
@@ -97,15 +86,20 @@ namespace EdbJobs
             return call.WithHeaders(headers);
         }
 
+        // A service that starts writes endpoint.json anew; one that stops removes it, and will most likely be back there.
         private Connection Now()
         {
             lock (gate)
             {
-                if (current == null)
+                string file = Endpoint.FilePath();
+                bool told = file != null && File.Exists(file);
+                DateTime written = told ? File.GetLastWriteTimeUtc(file) : DateTime.MinValue;
+                if (current == null || (told && written != current.Written))
                 {
                     Endpoint endpoint = Endpoint.Find();
                     string address = FindAddress(endpoint);
-                    current = new Connection(address, FindToken(endpoint), Open(address));
+                    // The old one is left to the garbage collector: another thread may be in the middle of a call.
+                    current = new Connection(address, FindToken(endpoint), Open(address), written);
                 }
                 return current;
             }
@@ -145,18 +139,22 @@ namespace EdbJobs
             {
                 HttpHandler = options.UseGrpcWeb ? new GrpcWebHandler(GrpcWebMode.GrpcWeb, handler) : handler,
                 MaxReceiveMessageSize = MaxMessageBytes,
+                DisposeHttpClient = options.HttpHandler == null,
             });
         }
 
         private sealed class Connection
         {
-            internal Connection(string address, string token, GrpcChannel channel)
+            internal Connection(string address, string token, GrpcChannel channel, DateTime written)
             {
+                Written = written;
                 Address = address;
                 Token = token;
                 Channel = channel;
                 Invoker = channel.CreateCallInvoker();
             }
+
+            internal DateTime Written { get; }
 
             internal string Address { get; }
 

@@ -109,6 +109,8 @@ def test_a_watch_goes_on_after_the_service_was_killed(
         service.start()
         _hold(service, project, "the-last")
         seen += events
+        call = {"rpc": "Cluster.GetSystemStatus", "request": "{}", "deadline": 20, "token": "", "until": ""}
+        assert driver.call(call)["code"] == 0, "calls go to where the service is now"
     finally:
         driver.close()
     revisions = [int(event["revision"]) for event in seen]

@@ -18,21 +18,26 @@ namespace Grpc.Net.Client
     {
         public HttpMessageHandler HttpHandler { get; set; }
         public int? MaxReceiveMessageSize { get; set; }
+        public bool DisposeHttpClient { get; set; }
     }
 
     public sealed class GrpcChannel : ChannelBase, IDisposable
     {
         private readonly HttpClient client;
 
-        private GrpcChannel(string address, HttpMessageHandler handler)
+        private GrpcChannel(string address, GrpcChannelOptions options)
         {
-            if (!(handler is Web.GrpcWebHandler)) throw new NotSupportedException("the stand-in speaks gRPC-Web only");
-            client = new HttpClient(handler) { BaseAddress = new Uri(address), Timeout = Timeout.InfiniteTimeSpan };
+            if (!(options.HttpHandler is Web.GrpcWebHandler)) throw new NotSupportedException("gRPC-Web only");
+            client = new HttpClient(options.HttpHandler, options.DisposeHttpClient)
+            {
+                BaseAddress = new Uri(address),
+                Timeout = Timeout.InfiniteTimeSpan,
+            };
         }
 
         public static GrpcChannel ForAddress(string address, GrpcChannelOptions options)
         {
-            return new GrpcChannel(address, options.HttpHandler);
+            return new GrpcChannel(address, options);
         }
 
         public override CallInvoker CreateCallInvoker() => new WebInvoker(client);
