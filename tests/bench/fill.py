@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edbjobs.v1 import job_config_pb2
@@ -29,16 +29,15 @@ async def _fill(state_dir: Path, number: int) -> None:
     kinds = [_ended_job(i) for i in range(_PROJECTS)]
     try:
         for start in range(0, number, _PART):
-            jobs = [kinds[i % _PROJECTS] for i in range(start, min(start + _PART, number))]
-
-            def insert(tx: Transaction, jobs: list[Job] = jobs) -> None:
-                for job in jobs:
-                    uid = uuid.uuid4().hex
-                    tx.insert(replace(job, uid=uid, id=f"job-{uid}"), EventType.JOB_COMPLETED)
-
-            await store.write(insert)
+            await store.write(partial(_insert, kinds=kinds, numbers=range(start, min(start + _PART, number))))
     finally:
         await store.close()
+
+
+def _insert(tx: Transaction, kinds: list[Job], numbers: range) -> None:
+    for number in numbers:
+        job = replace(kinds[number % _PROJECTS], uid=f"{number:032x}", id=f"job-{number}")
+        tx.insert(job, EventType.JOB_COMPLETED)
 
 
 def _ended_job(number: int) -> Job:

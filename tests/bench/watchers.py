@@ -17,7 +17,7 @@ from bench.service import pause, projects, request, service
 from bench.table import Row, median_of
 
 WATCHERS = 1000
-EVENTS = 400
+EVENTS = 200
 CLIENTS = 4
 ROUNDS = 3
 WAIT_SECONDS = 60
