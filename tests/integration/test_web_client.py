@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from edbjobs._version import __version__
 from edbjobs.v1 import cluster_service_pb2, jobs_messages_pb2, jobs_service_pb2, resources_service_pb2
 from edbjobs_server.solver.demo import example_project
 from google.protobuf import descriptor_pb2
@@ -154,6 +156,10 @@ async def _holds(shown: Callable[[], Awaitable[str]], *texts: str) -> bool:
 
 async def _lacks(shown: Callable[[], Awaitable[str]], text: str) -> bool:
     return text not in await shown()
+
+
+def test_the_package_has_the_release_of_the_service() -> None:
+    assert json.loads((ROOT / "client" / "web" / "package.json").read_text())["version"] == __version__
 
 
 def test_the_image_of_the_contract_is_what_the_stubs_are_made_of() -> None:
