@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resources_service_pb2_grpc
 
-DEADLINE = 30.0
+DEADLINE = 60.0  # a start on a busy machine takes its time
 
 
 class ServiceProcess:

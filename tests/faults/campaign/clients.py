@@ -24,6 +24,7 @@ AWAY = {
 # What a cut in the middle of a frame looks like, depending on where it falls.
 CUT = {*AWAY, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 OWN_ERROR = "an error inside the service"
+ANSWER_SECONDS = 60.0
 PAUSE = 0.05  # between tries while the service is away
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
@@ -103,10 +104,12 @@ class Feeder(threading.Thread):
         self._depth = depth
         self._dice = random.Random(seed)
         self._enough = threading.Event()
+        self._deadline = float("inf")
         self.failure = ""
 
     def enough(self) -> None:
-        """Submit no more."""
+        """Submit no more; the service stays from now on, so what is still unanswered must be soon."""
+        self._deadline = time.monotonic() + ANSWER_SECONDS
         self._enough.set()
 
     def run(self) -> None:
@@ -158,12 +161,11 @@ class Feeder(threading.Thread):
                 self.failure = str(error)
 
     def _insist(self, call: Callable[[], pb.SubmitJobResponse]) -> pb.SubmitJobResponse | None:
-        deadline = time.monotonic() + 60
         while True:
             try:
                 return call()
             except grpc.RpcError as error:
-                if _code(error) not in AWAY or time.monotonic() > deadline:
+                if _code(error) not in AWAY or time.monotonic() > self._deadline:
                     self.failure = str(error)
                     return None
                 time.sleep(PAUSE)

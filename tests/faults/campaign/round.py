@@ -97,18 +97,22 @@ class Round:
             self.service.prelude = _CLOCK.format(path=str(self._clock))
         self.evidence = Evidence(MAX_JOBS)
         self.report = Report()
+        self.patience = DEADLINE  # for all jobs to end
         uds = str(self.service.settings["uds"])
         self.proxy = CuttingProxy(uds, seed, cutting)
         self.watcher = Watcher(self.proxy.target, self.evidence)
         self.feeder = Feeder(f"unix:{uds}", folder, self.evidence, self.watcher, DEPTH, seed)
 
-    def run(self, kinds: Iterator[tuple[str, Callable[[Round], None]]]) -> Report:
-        """Throw faults, let all jobs end, and check."""
+    def run(self, kinds: Iterator[tuple[str, Callable[[Round], None]]], seconds: float = float("inf")) -> Report:
+        """Throw faults, no more after so many seconds, let all jobs end, and check."""
+        until = time.monotonic() + seconds
         self.up()
         self.watcher.start()
         self.feeder.start()
         try:
             for name, fault in kinds:
+                if time.monotonic() > until:
+                    break
                 self.let_work()
                 fault(self)
                 self.report.faults[name] += 1
@@ -178,7 +182,7 @@ class Round:
         assert not self.feeder.failure, self.feeder.failure
         submitted = {submit.uid for submit in self.evidence.submits}
         # If they do not, the checker says which.
-        comes(lambda: not self.watcher.live() and submitted <= self.watcher.latest.keys())
+        comes(lambda: not self.watcher.live() and submitted <= self.watcher.latest.keys(), self.patience)
         with grpc.insecure_channel(self.service.target, options=OPTIONS) as channel:
             self._take_jobs(channel)
         comes(lambda: self.watcher.revision >= self.evidence.revision, 20)
