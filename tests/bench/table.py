@@ -17,7 +17,7 @@ class Row:
     value : float
         In `unit`; the median where there were several rounds.
     goal : str
-        As DESIGN has it.
+        What is to be reached.
     floor : float or None
         The least that any program must spend (or the most that it can reach) on this machine in this run.
     floor_name : str
