@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,10 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
     thread.start()
     for project in projects[:3]:
         client.submit(project, batch="w", environment={"ANS_EDBJOBS_DEMO": "seconds=1"})
+    deadline = time.monotonic() + 60
+    while not seen:  # a watch that has never been answered has no place to go on from
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     service.kill()
     service.start()
     # The same client and the same watch go on.
