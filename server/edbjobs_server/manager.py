@@ -418,7 +418,8 @@ _TERMINAL = frozenset(
 
 def job_not_found(name: str) -> Refused:
     """Make the answer to a name that no job bears."""
-    return Refused("JOB_NOT_FOUND", f"there is no job {name!r}; `edbjobs list` shows those there are")
+    text = f"there is no job {name!r}; `edbjobs list` shows those there are"
+    return Refused("JOB_NOT_FOUND", text, metadata={"name": name})
 
 
 def draining() -> Refused:

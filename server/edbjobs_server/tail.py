@@ -16,6 +16,8 @@ from edbjobs_server.paths import UserPaths
 from edbjobs_server.solver.log import find_log
 
 _FILES = {
+    jobs_messages_pb2.LOG_STREAM_UNSPECIFIED: "stdout",
+    jobs_messages_pb2.LOG_STREAM_STDOUT: "stdout",
     jobs_messages_pb2.LOG_STREAM_STDERR: "stderr",
     jobs_messages_pb2.LOG_STREAM_SCRIPT: "script",
 }
@@ -88,7 +90,10 @@ def _output(job: job_pb2.Job, request: jobs_messages_pb2.TailLogRequest) -> Outp
     folder = last.with_name(f"{seq}.{number}")
     if request.stream == jobs_messages_pb2.LOG_STREAM_SOLVER:
         return Output(find_log(Path(job.config.project_path), f"{job.id}-{seq}-{number}"), number, ended)
-    return Output(folder / _FILES.get(request.stream, "stdout"), number, ended)
+    name = _FILES.get(request.stream)
+    if name is None:
+        raise Refused("LOG_NOT_FOUND", f"this release knows no output of the kind {request.stream}")
+    return Output(folder / name, number, ended)
 
 
 def _first_offset(found: Output, request: jobs_messages_pb2.TailLogRequest) -> int:

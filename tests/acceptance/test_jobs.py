@@ -549,6 +549,7 @@ def test_log_errors(service: ServiceProcess, make_project: MakeProject) -> None:
 
     assert refused(tail(attempt=5)) == ("NOT_FOUND", "LOG_NOT_FOUND")
     assert refused(tail(stream=pb.LOG_STREAM_SCRIPT)) == ("NOT_FOUND", "LOG_NOT_FOUND")
+    assert refused(tail(stream=77)) == ("NOT_FOUND", "LOG_NOT_FOUND")
     assert refused(tail(offset=10**9)) == ("OUT_OF_RANGE", "OFFSET_BEYOND_END")
 
 

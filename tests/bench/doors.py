@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import grpc.aio
@@ -20,14 +20,21 @@ from edbjobs.v1 import jobs_messages_pb2, jobs_service_pb2_grpc, resources_servi
 from support.grpcweb import Web, framed, frames_of
 from support.web import WebService
 
-from bench.gateway import Row
-
 WARM_SECONDS = 1.0
 SECONDS = 3.0
 CLIENTS = 16
 STREAMS = 100
 
 Call = Callable[[], Awaitable[Any]]
+
+
+class Row(NamedTuple):
+    """One figure."""
+
+    measure: str
+    value: float
+    unit: str
+    beside: str = ""
 
 
 async def rate(call: Call, clients: int, pid: int) -> tuple[float, str]:
