@@ -418,8 +418,7 @@ _TERMINAL = frozenset(
 
 def job_not_found(name: str) -> Refused:
     """Make the answer to a name that no job bears."""
-    text = f"there is no job {name!r}; `edbjobs list` shows those there are"
-    return Refused("JOB_NOT_FOUND", text, metadata={"name": name})
+    return Refused("JOB_NOT_FOUND", f"there is no job {name!r}; `edbjobs list` shows those there are")
 
 
 def draining() -> Refused:
