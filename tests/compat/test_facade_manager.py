@@ -150,7 +150,8 @@ print(asyncio.run(manager.submit_job(config(Path({folder!r}), {seconds}))))
 
 
 def test_a_program_that_ends_says_what_goes_on(state: Path, tmp_path: Path) -> None:
-    lines = PROGRAM.format(folder=str(tmp_path / "p"), seconds=1, then="")
+    then = "import time\nwhile not any(manager.jobs[job].status == 'running' for job in manager.jobs): time.sleep(0.02)"
+    lines = PROGRAM.format(folder=str(tmp_path / "p"), seconds=3, then=then)
     done = program(state, "-c", lines, PYTHONPATH=str(ROOT / "tests"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "the program ends: 1 solve goes on running, 0 jobs stay queued and held" in done.stdout

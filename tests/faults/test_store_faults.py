@@ -213,9 +213,11 @@ def test_a_log_cut_off_anywhere_keeps_what_came_before(tmp_path: Path) -> None:
         copy.mkdir()
         shutil.copy(tmp_path / "state" / "store.db", copy)
         (copy / "store.db-wal").write_bytes(log[:size])
-        check(copy, [])
         connection = sqlite3.connect(copy / "store.db")
-        (revision,) = connection.execute("SELECT revision FROM service").fetchone()
+        made = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'service'").fetchone()[0]
+        (revision,) = connection.execute("SELECT revision FROM service").fetchone() if made else (0,)
         connection.close()
+        if made:  # else the cut came before the schema: an empty file, which is what was there at that moment
+            check(copy, [])
         assert revision >= last
         last = revision
