@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 600.0
 BATCH = 200
+LEAST_EVENTS = 10_000  # however few jobs are kept, watchers must find the place they go on from
 EVENTS_PER_JOB = 10  # that many events are kept for each ended job that may be kept
 
 
@@ -50,7 +51,7 @@ class Retention:
         age, number = self._max_age, self._max_number
         while removed := await store.write(partial(expire, max_age=age, max_number=number, batch_size=BATCH)):
             await self._manager.runs.remove_folders(removed)
-        events = number * EVENTS_PER_JOB if number else None
+        events = max(number * EVENTS_PER_JOB, LEAST_EVENTS) if number else None
         while await store.write(partial(cut_events, max_age=age, max_number=events)):
             pass
         while await store.write(forget_requests):
