@@ -224,6 +224,7 @@ FULL = HFSSSimulationConfig(
         gpus=1,
         licenses=("hfss:2",),
         extra={"comment": "x y"},
+        comment="for the night",
     ),
     cores=16,
     memory_mib=1024,
@@ -234,6 +235,7 @@ FULL = HFSSSimulationConfig(
     retry=RetryPolicy(max_attempts=3, reasons=(EndReason.LOST,), initial_backoff=timedelta(seconds=0.5)),
     wait_for_license=True,
     license_wait_limit=timedelta(minutes=5),
+    scheduler_wait_limit=timedelta(hours=1),
     existing_results="clear",  # type: ignore[arg-type]
     not_before=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone.utc),
     labels={"k": "v"},

@@ -82,6 +82,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "wall_clock_limit": _read_duration,
     "cancel_grace": _read_duration,
     "license_wait_limit": _read_duration,
+    "scheduler_wait_limit": _read_duration,
     "initial_backoff": _read_duration,
     "max_backoff": _read_duration,
     "not_before": _read_time,

@@ -145,8 +145,9 @@ class SchedulerOptions(Model):
         Windows HPC: run elevated.
     licenses : sequence of str
         Scheduler's own licences, as ``"name:count"``.
-    nodelist, exclude, begin, wckey : str
-        Nodes to use, nodes not to use, earliest start in the scheduler's form, SLURM's workload key.
+    nodelist, exclude, begin, wckey, comment : str
+        Nodes to use, nodes not to use, earliest start in the scheduler's form, SLURM's workload key, and words
+        added to the job's comment.
     extra : mapping of str to str
         Further directives; only those the site's policy allows.
     """
@@ -174,6 +175,7 @@ class SchedulerOptions(Model):
     exclude: t.PathText = ""
     begin: t.Text = ""
     wckey: t.Text = ""
+    comment: t.Text = ""
     extra: Annotated[dict[t.Text, t.PathText], Field(max_length=64)] = Field(default_factory=dict)
 
     @field_validator("queue", "time", "memory", mode="after")

@@ -73,6 +73,8 @@ class HFSSSimulationConfig(Model):
         Variables of the run; further ``-batchoptions`` by AEDT's names.
     wall_clock_limit, license_wait_limit : timedelta or seconds, optional
         Longest run, and longest wait for a licence with `wait_for_license`; None: no limit.
+    scheduler_wait_limit : timedelta or seconds, optional
+        Longest wait for a cluster's scheduler that does not answer; None: no limit.
     cancel_grace : timedelta or seconds
         Time between TERM and KILL, at most 1 h; default 30 s.
     retry, layout_options, scheduler_options : model
@@ -116,6 +118,7 @@ class HFSSSimulationConfig(Model):
     retry: RetryPolicy = Field(default_factory=RetryPolicy)
     wait_for_license: bool = False
     license_wait_limit: t.LimitDuration | None = None
+    scheduler_wait_limit: t.LimitDuration | None = None
     existing_results: ExistingResults = ExistingResults.KEEP
     not_before: AwareDatetime | None = None
     labels: t.LabelMap = Field(default_factory=dict)

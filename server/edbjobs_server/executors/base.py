@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from edbjobs.config import SchedulerOptions
+
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
@@ -21,6 +23,46 @@ class RunKey:
     def folder(self) -> str:
         """Folder of the run below the runs folder."""
         return f"{self.seq // 1000:06d}/{self.seq}.{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a run asks a scheduler for.
+
+    Attributes
+    ----------
+    name : str
+        Name of the scheduler's job: ``edb-<job id>-<16 hex digits>-<attempt>`` in ``[A-Za-z0-9_-]``, at most 80
+        characters. No other job bears it: it is the token a job is found by.
+    comment : str
+        ``edbjobs:<uid>:<user>`` and the words of the job; printable, in no need of a line of its own.
+    nodes, tasks_per_node, cores_per_node : int
+        At least 1 each; `cores_per_node` is what AEDT may use on each node, at least `tasks_per_node`.
+    memory_mib : int
+        On each node; 0: not asked for.
+    time : str
+        Limit in one of the scheduler's own forms; empty: `wall_clock_limit` if there is one.
+    wall_clock_limit : float or None
+        Longest run in seconds.
+    options : SchedulerOptions
+        Everything else that was asked for. `queue`, `time` and `memory` of it are not to be used.
+    queue : str
+        Partition or queue; empty: the scheduler's default.
+    account : str
+        Empty: the scheduler's default.
+    """
+
+    name: str
+    comment: str
+    nodes: int = 1
+    tasks_per_node: int = 1
+    cores_per_node: int = 1
+    memory_mib: int = 0
+    time: str = ""
+    wall_clock_limit: float | None = None
+    queue: str = ""
+    account: str = ""
+    options: SchedulerOptions = field(default_factory=SchedulerOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +87,10 @@ class RunSpec:
         Names of programs that may outlive the run, for example AEDT's licence client ``ansyscl``.
     info : mapping of str to str
         Copied into the run's record, so that a lost store can be rebuilt from the records.
+    additions : mapping of str to str
+        What of `env` the job itself adds.
+    allocation : Allocation or None
+        What a run on a cluster asks for; None: it runs here.
     """
 
     key: RunKey
@@ -55,6 +101,8 @@ class RunSpec:
     cancel_grace: float = 30.0
     keep: Sequence[str] = ()
     info: Mapping[str, str] = field(default_factory=dict)
+    additions: Mapping[str, str] = field(default_factory=dict)
+    allocation: Allocation | None = None
 
 
 class Ending(Enum):
@@ -67,6 +115,20 @@ class Ending(Enum):
     START_FAILED = "start_failed"  # the program could not be executed
     NEVER_RAN = "never_ran"  # proven: voided, or its supervisor died before the start line
     LOST = "lost"  # it had started; nothing of it is left and no end was recorded
+    SUBMIT_REFUSED = "submit_refused"  # the scheduler did not take it
+    NODE_FAIL = "node_fail"  # the scheduler lost its node
+    OUT_OF_MEMORY = "out_of_memory"  # it was ended for using too much memory
+    PREEMPTED = "preempted"  # the scheduler gave its place to another job
+    CANCELLED_EXTERNALLY = "cancelled_externally"  # somebody else ended it through the scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class RunScheduled:
+    """A cluster's scheduler has taken the run."""
+
+    key: RunKey
+    time: float
+    scheduler_job_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +143,10 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """Nothing of the run is left. `time` is when it ended, not when it was noticed."""
+    """Nothing of the run is left. `time` is when it ended, not when it was noticed.
+
+    `by_scheduler`: a cluster's scheduler says so, and no record of the run itself.
+    """
 
     key: RunKey
     ending: Ending
@@ -92,6 +157,15 @@ class RunEnded:
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
     message: str = ""
+    by_scheduler: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunNote:
+    """Something about a run that people should know of; nothing changes by it."""
+
+    key: RunKey
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +176,30 @@ class RunUnkillable:
     pids: tuple[int, ...]
 
 
-RunUpdate = RunStarted | RunEnded | RunUnkillable
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whether what an executor needs answers: a cluster's scheduler.
+
+    Attributes
+    ----------
+    executor : str
+        Its name.
+    answering : bool
+        It answered last time.
+    since : float
+        When `answering` got its value, seconds since the epoch.
+    version, error : str
+        Release, as it says; what went wrong, in its words.
+    """
+
+    executor: str
+    answering: bool
+    since: float
+    version: str = ""
+    error: str = ""
+
+
+RunUpdate = RunScheduled | RunStarted | RunEnded | RunNote | RunUnkillable | Reach
 Listener = Callable[[RunUpdate], None]
 
 
@@ -114,7 +211,8 @@ class OpenRun:
     boot_id: str
     cancel_grace: float | None = None  # set: cancel was asked for
     started: bool = False  # its start is known to the store
-    data: Mapping[str, str] = field(default_factory=dict)  # executor's own, for example the cluster's id
+    scheduler_job_id: str = ""
+    name: str = ""  # of the scheduler's job, as `Allocation.name`
 
 
 class Executor(Protocol):

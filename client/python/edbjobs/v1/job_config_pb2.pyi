@@ -252,6 +252,7 @@ class SchedulerOptions(_message.Message):
     BEGIN_FIELD_NUMBER: _builtins.int
     WCKEY_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Partition or queue; the documented default "default" counts as not set."""
     time: _builtins.str
@@ -292,6 +293,8 @@ class SchedulerOptions(_message.Message):
     """Earliest start, in the scheduler's own form."""
     wckey: _builtins.str
     """SLURM workload characterisation key."""
+    comment: _builtins.str
+    """Words added to the job's comment, which begins with "edbjobs:<uid>:<user>"."""
     @_builtins.property
     def licenses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scheduler's own licences, as "name:count"."""
@@ -325,10 +328,11 @@ class SchedulerOptions(_message.Message):
         begin: _builtins.str = ...,
         wckey: _builtins.str = ...,
         extra: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        comment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "begin", b"begin", "constraints", b"constraints", "cores_per_node", b"cores_per_node", "email_notification", b"email_notification", "exclude", b"exclude", "exclusive", b"exclusive", "extra", b"extra", "gpu_type", b"gpu_type", "gpus", b"gpus", "licenses", b"licenses", "memory", b"memory", "nodelist", b"nodelist", "nodes", b"nodes", "priority", b"priority", "qos", b"qos", "queue", b"queue", "reservation", b"reservation", "run_as_administrator", b"run_as_administrator", "tasks_per_node", b"tasks_per_node", "time", b"time", "wckey", b"wckey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "begin", b"begin", "comment", b"comment", "constraints", b"constraints", "cores_per_node", b"cores_per_node", "email_notification", b"email_notification", "exclude", b"exclude", "exclusive", b"exclusive", "extra", b"extra", "gpu_type", b"gpu_type", "gpus", b"gpus", "licenses", b"licenses", "memory", b"memory", "nodelist", b"nodelist", "nodes", b"nodes", "priority", b"priority", "qos", b"qos", "queue", b"queue", "reservation", b"reservation", "run_as_administrator", b"run_as_administrator", "tasks_per_node", b"tasks_per_node", "time", b"time", "wckey", b"wckey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,6 +493,7 @@ class JobConfig(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     BATCH_OPTIONS_FIELD_NUMBER: _builtins.int
+    SCHEDULER_WAIT_LIMIT_FIELD_NUMBER: _builtins.int
     project_path: _builtins.str
     """Project: a .aedt or .aedtz file or a .aedb folder, as an absolute path on the service's host."""
     solver: _builtins.str
@@ -571,6 +576,10 @@ class JobConfig(_message.Message):
     def batch_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Further -batchoptions, as AEDT names them, for example "HPCLicenseType": "pool"."""
 
+    @_builtins.property
+    def scheduler_wait_limit(self) -> _duration_pb2.Duration:
+        """Longest wait for a cluster's scheduler that does not answer; then the job fails. Absent: no limit."""
+
     def __init__(
         self,
         *,
@@ -603,10 +612,11 @@ class JobConfig(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         batch: _builtins.str = ...,
         batch_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        scheduler_wait_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto", b"_auto", "_distributed", b"_distributed", "_monitor", b"_monitor", "_non_graphical", b"_non_graphical", "auto", b"auto", "cancel_grace", b"cancel_grace", "distributed", b"distributed", "layout_options", b"layout_options", "license_wait_limit", b"license_wait_limit", "monitor", b"monitor", "non_graphical", b"non_graphical", "not_before", b"not_before", "retry", b"retry", "scheduler_options", b"scheduler_options", "wall_clock_limit", b"wall_clock_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto", b"_auto", "_distributed", b"_distributed", "_monitor", b"_monitor", "_non_graphical", b"_non_graphical", "auto", b"auto", "cancel_grace", b"cancel_grace", "distributed", b"distributed", "layout_options", b"layout_options", "license_wait_limit", b"license_wait_limit", "monitor", b"monitor", "non_graphical", b"non_graphical", "not_before", b"not_before", "retry", b"retry", "scheduler_options", b"scheduler_options", "scheduler_wait_limit", b"scheduler_wait_limit", "wall_clock_limit", b"wall_clock_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto", b"_auto", "_distributed", b"_distributed", "_monitor", b"_monitor", "_non_graphical", b"_non_graphical", "aedt_version", b"aedt_version", "ansys_edt_path", b"ansys_edt_path", "auto", b"auto", "batch", b"batch", "batch_options", b"batch_options", "cancel_grace", b"cancel_grace", "cores", b"cores", "design_mode", b"design_mode", "design_name", b"design_name", "distributed", b"distributed", "environment", b"environment", "existing_results", b"existing_results", "labels", b"labels", "layout_options", b"layout_options", "license_wait_limit", b"license_wait_limit", "licenses", b"licenses", "machine_nodes", b"machine_nodes", "memory_mib", b"memory_mib", "monitor", b"monitor", "non_graphical", b"non_graphical", "not_before", b"not_before", "project_path", b"project_path", "retry", b"retry", "scheduler_options", b"scheduler_options", "scheduler_type", b"scheduler_type", "setup_name", b"setup_name", "solver", b"solver", "wait_for_license", b"wait_for_license", "wall_clock_limit", b"wall_clock_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto", b"_auto", "_distributed", b"_distributed", "_monitor", b"_monitor", "_non_graphical", b"_non_graphical", "aedt_version", b"aedt_version", "ansys_edt_path", b"ansys_edt_path", "auto", b"auto", "batch", b"batch", "batch_options", b"batch_options", "cancel_grace", b"cancel_grace", "cores", b"cores", "design_mode", b"design_mode", "design_name", b"design_name", "distributed", b"distributed", "environment", b"environment", "existing_results", b"existing_results", "labels", b"labels", "layout_options", b"layout_options", "license_wait_limit", b"license_wait_limit", "licenses", b"licenses", "machine_nodes", b"machine_nodes", "memory_mib", b"memory_mib", "monitor", b"monitor", "non_graphical", b"non_graphical", "not_before", b"not_before", "project_path", b"project_path", "retry", b"retry", "scheduler_options", b"scheduler_options", "scheduler_type", b"scheduler_type", "scheduler_wait_limit", b"scheduler_wait_limit", "setup_name", b"setup_name", "solver", b"solver", "wait_for_license", b"wait_for_license", "wall_clock_limit", b"wall_clock_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto: _TypeAlias = _typing.Literal["auto"]  # noqa: Y015
     _WhichOneofArgType__auto: _TypeAlias = _typing.Literal["_auto", b"_auto"]  # noqa: Y015

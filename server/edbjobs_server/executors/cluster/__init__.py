@@ -1,0 +1,1 @@
+"""Runs on a cluster: what its schedulers have in common."""
