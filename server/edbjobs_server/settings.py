@@ -7,28 +7,19 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import pydantic_settings
 from edbjobs._endpoint import runtime_dir
 from edbjobs._exceptions import TargetError
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from edbjobs_server import settings_types as t
 from edbjobs_server.addresses import address, host_name, network, split_address
 from edbjobs_server.addresses import origin as checked_origin
 from edbjobs_server.addresses import public_url as checked_url
-from edbjobs_server.core.limits import UserLimits
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,6 +44,7 @@ FLAGS = {
     "min_memory_gb": "--min-memory",
     "min_disk_gb": "--min-disk",
     "project_roots": "--project-root",
+    "shared_roots": "--shared-root",
     "licenses": "--license",
     "allowed_hosts": "--allowed-host",
     "trusted_proxies": "--trusted-proxy",
@@ -75,49 +67,6 @@ _LIMITS = (
 
 class SettingsError(Exception):
     """The service cannot start as it is set up; the text is one line that says what to change."""
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")  # noqa: TRY004 (pydantic wants ValueError)
-    return value
-
-
-def _path(value: Path) -> Path:
-    if any(ord(char) < 32 for char in str(value)):
-        raise ValueError("a path must not hold control characters")
-    value = value.expanduser()
-    if not value.is_absolute():
-        raise ValueError("an absolute path is wanted")
-    return value
-
-
-def _split_paths(value: object) -> object:
-    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
-
-
-def _split_words(value: object) -> object:
-    return [part for part in value.replace(",", " ").split() if part] if isinstance(value, str) else value
-
-
-def _program(value: Path) -> Path:
-    if not value.is_file():
-        raise ValueError(f"there is no program {value}")
-    if not os.access(value, os.X_OK):
-        raise ValueError(f"{value} may not be executed by this account")
-    return value
-
-
-def _optional_path(value: object) -> object:
-    return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
-
-
-_Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**31 - 1)]
-_Memory = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**53)]
-_Number = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
-_Seconds = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
-_Path = Annotated[Path, AfterValidator(_path)]
-_Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_*?][A-Za-z0-9_*?]*$")]
 
 
 def _default_state_dir() -> Path:
@@ -145,20 +94,6 @@ def _default_certificates() -> Path | None:
 def default_config_file() -> Path:
     """Tell which settings file is read when none is named."""
     return _xdg("XDG_CONFIG_HOME", Path.home() / ".config") / "edbjobs" / "edbjobs.toml"
-
-
-class UserCaps(BaseModel):
-    """Caps of one user; names, units and the meaning of 0 are those of ``edbjobs.v1.UserLimits``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_running_jobs: _Count = 0
-    max_cores: _Count = 0
-    max_priority: Annotated[int, BeforeValidator(_no_bool)] | None = None
-
-    def limits(self) -> UserLimits:
-        """Make the core's value."""
-        return UserLimits(self.max_running_jobs, self.max_cores, self.max_priority)
 
 
 class Settings(BaseSettings):
@@ -189,6 +124,22 @@ class Settings(BaseSettings):
         Programs that may be run beside the installed releases.
     demo_solver : bool
         Offer the stand-in, which solves nothing.
+    scheduler : {"auto", "none", "slurm", "lsf", "pbs", "windows_hpc"}
+        Cluster that jobs can be handed to; ``auto``: the one whose scheduler answers here.
+    shared_dir : Path or None
+        Folder for runs on a cluster, which its nodes see at the same path; None: no run goes there.
+    shared_roots : list of Path
+        Folders projects of cluster jobs must lie in, because the nodes see them as well; empty: anywhere.
+    templates_dir : Path or None
+        Batch scripts of the site's own; default: ``templates`` beside the settings file, if there.
+    cluster_poll_seconds : float
+        Time between two looks at the jobs on a cluster, 1 to 3600; what the runs themselves tell is seen sooner.
+    hpc_url : str
+        ``https://HOST``: head node of Windows HPC Pack, whose REST service is used.
+    hpc_credentials : Path or None
+        File with user and password for it, on two lines, which nobody else can read.
+    hpc_ca : Path or None
+        File with the certificates it is checked against; default: the system's.
     max_concurrent_jobs, ..., users
         Limits. One given here is put in force at the start; of the others the stored value stays.
     project_roots : list of Path
@@ -215,49 +166,52 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    state_dir: _Path = Field(default_factory=_default_state_dir)
+    state_dir: t.AbsolutePath = Field(default_factory=_default_state_dir)
     grpc: Annotated[str, AfterValidator(address)] = "127.0.0.1:18080"
-    uds: Annotated[_Path | None, BeforeValidator(_optional_path)] = Field(default_factory=_default_uds)
+    uds: t.OptionalPath = Field(default_factory=_default_uds)
     http: Annotated[str, AfterValidator(address)] = "127.0.0.1:8080"
     public_url: Annotated[str, AfterValidator(checked_url)] = ""
-    allowed_hosts: Annotated[
-        list[Annotated[str, AfterValidator(host_name)]], NoDecode, BeforeValidator(_split_words)
-    ] = []
-    trusted_proxies: Annotated[
-        list[Annotated[str, AfterValidator(network)]], NoDecode, BeforeValidator(_split_words)
-    ] = []
-    cors_origins: Annotated[
-        list[Annotated[str, AfterValidator(checked_origin)]], NoDecode, BeforeValidator(_split_words)
-    ] = []
-    ready_file: _Path | None = None
+    allowed_hosts: Annotated[list[Annotated[str, AfterValidator(host_name)]], NoDecode, t.SplitWords] = []
+    trusted_proxies: Annotated[list[Annotated[str, AfterValidator(network)]], NoDecode, t.SplitWords] = []
+    cors_origins: Annotated[list[Annotated[str, AfterValidator(checked_origin)]], NoDecode, t.SplitWords] = []
+    ready_file: t.AbsolutePath | None = None
 
-    solvers: Annotated[list[Annotated[_Path, AfterValidator(_program)]], NoDecode, BeforeValidator(_split_paths)] = []
+    solvers: Annotated[list[t.Program], NoDecode, t.SplitPaths] = []
     demo_solver: bool = False
-    project_roots: Annotated[list[_Path], NoDecode, BeforeValidator(_split_paths)] = []
-    environment_allow: Annotated[list[_Pattern], NoDecode, BeforeValidator(_split_words)] = []
+    project_roots: Annotated[list[t.AbsolutePath], NoDecode, t.SplitPaths] = []
+    environment_allow: Annotated[list[t.Pattern], NoDecode, t.SplitWords] = []
 
-    max_concurrent_jobs: _Count = 1
-    max_cores: _Count = 0
-    max_memory_mib: _Memory = 0
-    max_cluster_jobs: _Count = 0
-    licenses: dict[str, _Count] = {}
-    max_cpu_percent: Annotated[_Number, Field(le=100)] = 0.0
-    min_memory_gb: _Number = 0.0
-    min_disk_gb: _Number = 0.0
-    default_user: UserCaps = UserCaps()
-    users: dict[str, UserCaps] = {}
+    scheduler: Literal["auto", "none", "slurm", "lsf", "pbs", "windows_hpc"] = "auto"
+    shared_dir: t.OptionalPath = None
+    shared_roots: Annotated[list[t.AbsolutePath], NoDecode, t.SplitPaths] = []
+    templates_dir: t.Folder | None = None
+    cluster_poll_seconds: Annotated[t.Seconds, Field(ge=1, le=3600)] = 30.0
+    hpc_url: t.RestUrl = ""
+    hpc_credentials: t.Credentials | None = None
+    hpc_ca: t.File | None = None
 
-    retention_days: _Number = 30.0
-    retention_jobs: _Count = 100_000
+    max_concurrent_jobs: t.Count = 1
+    max_cores: t.Count = 0
+    max_memory_mib: t.Memory = 0
+    max_cluster_jobs: t.Count = 0
+    licenses: dict[str, t.Count] = {}
+    max_cpu_percent: Annotated[t.Number, Field(le=100)] = 0.0
+    min_memory_gb: t.Number = 0.0
+    min_disk_gb: t.Number = 0.0
+    default_user: t.UserCaps = t.UserCaps()
+    users: dict[str, t.UserCaps] = {}
+
+    retention_days: t.Number = 30.0
+    retention_jobs: t.Count = 100_000
 
     transport_mode: Literal["insecure", "uds", "mtls"] = "insecure"
-    certificates: _Path | None = Field(default_factory=_default_certificates)
+    certificates: t.AbsolutePath | None = Field(default_factory=_default_certificates)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    kill_leftovers_seconds: _Seconds = 10.0
-    lock_wait_seconds: _Seconds = 600.0
-    gate_event_seconds: _Seconds = 600.0
-    telemetry_seconds: Annotated[_Seconds, Field(ge=0.1)] = 5.0
+    kill_leftovers_seconds: t.Seconds = 10.0
+    lock_wait_seconds: t.Seconds = 600.0
+    gate_event_seconds: t.Seconds = 600.0
+    telemetry_seconds: Annotated[t.Seconds, Field(ge=0.1)] = 5.0
 
     @model_validator(mode="after")
     def _doors(self) -> Settings:
@@ -278,6 +232,14 @@ class Settings(BaseSettings):
     def _reachable(self) -> Settings:
         if not self.tcp and not self.web and self.uds is None:
             raise ValueError("grpc: neither a TCP address nor a Unix socket: nobody could reach the service")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_hpc(self) -> Settings:
+        if self.scheduler == "windows_hpc" and not self.hpc_url:
+            raise ValueError("scheduler: windows_hpc wants hpc_url, the address of the head node")
+        if self.hpc_url and self.hpc_credentials is None:
+            raise ValueError("hpc_url: wants hpc_credentials, a file with user and password")
         return self
 
     def _check_certificates(self) -> None:
@@ -315,7 +277,10 @@ class EmbeddedSettings(Settings):
         return self
 
 
-_PATHS = ("state_dir", "uds", "ready_file", "solvers", "project_roots", "certificates")
+_PATHS = (
+    *("state_dir", "uds", "ready_file", "solvers", "project_roots", "certificates"),
+    *("shared_dir", "shared_roots", "templates_dir", "hpc_credentials", "hpc_ca"),
+)
 
 
 def load_settings(
@@ -347,6 +312,9 @@ def load_settings(
     _refuse_unknown(origins)
     # The file's values go in as arguments, which come before the environment: leave out what that has.
     arguments = {name: value for name, value in table.items() if name not in variables} | given
+    templates = file.absolute().parent / "templates"
+    if "templates_dir" not in origins and templates.is_dir():
+        arguments["templates_dir"] = templates
     try:
         return kind(**arguments)
     except ValidationError as error:
@@ -364,11 +332,15 @@ def flag(name: str) -> str:
 
 
 def _from_here(name: str, value: Any) -> Any:
-    if name not in _PATHS or (name == "uds" and _optional_path(value) is None):
+    if name not in _PATHS or t.none_of(value) is None:
         return value
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [Path(item).expanduser().absolute() for item in value]
-    return Path(value).expanduser().absolute()
+        return [_absolute(item) for item in value]
+    return _absolute(value)
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path) if str(path).startswith("~") else Path(path).absolute()
 
 
 def _variables() -> dict[str, str]:
@@ -382,11 +354,17 @@ def _variables() -> dict[str, str]:
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:
-            table: dict[str, Any] = tomllib.load(stream)
+            return parse_toml(stream, f"settings file {file}")
     except OSError as error:
         raise SettingsError(f"settings file {file} cannot be read: {error.strerror or error}") from error
+
+
+def parse_toml(stream: BinaryIO, what: str) -> dict[str, Any]:
+    """Read a TOML file; SettingsError says what is none."""
+    try:
+        table: dict[str, Any] = tomllib.load(stream)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"settings file {file} is not TOML: {error}") from error
+        raise SettingsError(f"{what} is not TOML: {error}") from error
     return table
 
 
@@ -405,5 +383,4 @@ def _explain(item: ErrorDetails, origins: Mapping[str, str]) -> str:
         name, _, message = message.partition(": ")
         return f"setting {origins.get(name, name)}: {message}"
     name, *rest = (str(part) for part in item["loc"])
-    where = origins.get(name, name) + "".join(f".{part}" for part in rest)
-    return f"setting {where}: {item['input']!r} is not allowed: {message[:1].lower()}{message[1:]}"
+    return t.explain(item, "setting " + ".".join([origins.get(name, name), *rest]))

@@ -107,6 +107,11 @@ FILE_ONLY = {
     "lock_wait_seconds",
     "gate_event_seconds",
     "telemetry_seconds",
+    "templates_dir",
+    "cluster_poll_seconds",
+    "hpc_url",
+    "hpc_credentials",
+    "hpc_ca",
 }
 
 
@@ -148,6 +153,9 @@ def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "--solver": "/bin/true",
         "--project-root": "/p",
         "--environment-allow": "X_*",
+        "--scheduler": "slurm",
+        "--shared-dir": "/shared/runs",
+        "--shared-root": "/shared",
         "--transport-mode": "uds",
         "--certificates": "/c",
     }

@@ -13,13 +13,15 @@ SERVER = Path(__file__).resolve().parents[2] / "server" / "edbjobs_server"
 # A part may import the parts on later lines, and those on its own.
 LAYERS = [
     {"facade"},
-    {"__main__", "app", "doctor"},
+    {"__main__", "app", "doctor", "schedulers"},
     {"gateway", "rpc", "retention"},
-    {"manager", "control", "runs"},
+    {"manager", "control", "runs", "clusters"},
     {"drafting", "following", "gatewatch", "run_changes", "run_spec", "submission", "tail", "limit_changes"},
     {"events"},
     {"store"},
-    {"access", "addresses", "codec", "executors", "logs", "paths", "settings", "sockets", "solver", "telemetry"},
+    {"site"},
+    {"access", "addresses", "codec", "executors", "logs", "paths", "sockets", "solver", "telemetry"}
+    | {"settings", "settings_types"},
     {"core"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

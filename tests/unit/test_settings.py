@@ -12,6 +12,7 @@ from edbjobs_server import settings as module
 from edbjobs_server.addresses import split_address
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.settings import Settings, SettingsError, default_config_file, load_settings
+from edbjobs_server.settings_types import credentials
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +130,8 @@ def test_addresses(text: str, address: tuple[str, int], shown: str) -> None:
     "text", ["18080", "127.0.0.1", "::1:80", "127.0.0.1:65536", "127.0.0.1:-1", "host:1", "[127.0.0.1]:1", ":1"]
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    assert refused({"grpc": text}).startswith(f"setting --grpc: {text!r} is not allowed: ")
+    told = refused({"grpc": text}).removeprefix(f"setting --grpc: {text!r} is not allowed: ")
+    assert told.startswith(("IP-ADDRESS:PORT is wanted", "the port must be"))
 
 
 def test_an_error_names_where_the_value_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,3 +269,64 @@ def test_the_http_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "network" in refused({"trusted_proxies": ["nginx"]})
     assert "leave one out" in refused({"transport_mode": "uds", "http": "127.0.0.1:1"})
     assert load_settings({"transport_mode": "uds"}).web is None
+
+
+def test_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_settings()
+    assert (found.scheduler, found.shared_dir, found.shared_roots, found.cluster_poll_seconds) == ("auto", None, [], 30)
+    assert (found.templates_dir, found.hpc_url, found.hpc_credentials, found.hpc_ca) == (None, "", None, None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDBJOBS_SHARED_DIR", "/runs")
+    monkeypatch.setenv("EDBJOBS_SHARED_ROOTS", os.pathsep.join(["/a", "/b"]))
+    assert (load_settings().shared_dir, load_settings().shared_roots) == (Path("/runs"), [Path("/a"), Path("/b")])
+    assert load_settings({"shared_dir": ""}).shared_dir is None
+    given: dict[str, Any] = {"shared_dir": "runs", "shared_roots": ["here", "~"], "scheduler": "slurm"}
+    found = load_settings(given)
+    assert (found.shared_dir, found.shared_roots) == (tmp_path / "runs", [tmp_path / "here", Path.home()])
+    assert "setting --scheduler: 'cray' is not allowed: input should be 'auto'" in refused({"scheduler": "cray"})
+    for seconds in (0.5, 3601):
+        assert "cluster-poll-seconds" in refused({"cluster_poll_seconds": seconds})
+    assert "no such home folder" in refused({"shared_dir": "~nobody-of-this-name/runs"})
+
+
+def test_own_batch_scripts_lie_beside_the_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = default_config_file().parent / "templates"
+    assert f"there is no folder {folder}" in refused({"templates_dir": folder})
+    folder.mkdir(parents=True)
+    assert load_settings().templates_dir == folder
+    file = toml(tmp_path, "")
+    assert load_settings(config_file=file).templates_dir is None
+    (tmp_path / "templates").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(config_file=Path(file.name)).templates_dir == tmp_path / "templates"
+    assert load_settings({"templates_dir": folder}, file).templates_dir == folder
+    monkeypatch.setenv("EDBJOBS_TEMPLATES_DIR", str(folder))
+    assert load_settings(config_file=file).templates_dir == folder
+
+
+def test_windows_hpc_wants_a_head_node_and_a_password_that_nobody_else_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "hpc"
+    file.write_text("DOMAIN\\ann\nsecret\n")
+    file.chmod(0o600)
+    assert credentials(file) == ("DOMAIN\\ann", "secret")
+    given: dict[str, Any] = {"scheduler": "windows_hpc", "hpc_url": "https://head:443/", "hpc_credentials": file}
+    assert load_settings({**given, "hpc_ca": file}).hpc_url == "https://head:443"
+    assert "wants hpc_url" in refused({**given, "hpc_url": None})
+    assert "wants hpc_credentials" in refused({**given, "hpc_credentials": None})
+    for url in ("head", "ftp://head", "https://ann:secret@head", "https://head/?q"):
+        assert "https://HOST[:PORT] of the head node is wanted" in refused({**given, "hpc_url": url})
+    assert "https is wanted" in refused({**given, "hpc_url": "http://head"})
+    assert load_settings({**given, "hpc_url": "http://127.0.0.1:1"}).hpc_url == "http://127.0.0.1:1"
+    assert "no file that can be read" in refused({**given, "hpc_ca": tmp_path})
+    for text in ("", "ann\n", "ann\n\n", "ann\nsecret\nmore\n"):
+        file.write_text(text)
+        assert "user on its first line" in refused(given)
+    file.write_bytes(b"ann\n\xff\n")
+    assert "is not text in UTF-8" in refused(given)
+    assert "cannot be read" in refused({**given, "hpc_credentials": tmp_path / "none"})
+    file.write_text("ann\nsecret\n")
+    if sys.platform != "win32":
+        file.chmod(0o640)
+        told = refused(given)
+        assert "mode 0640" in told
+        assert "secret" not in told

@@ -18,6 +18,7 @@ __all__ = ["demo", "doctor", "down", "serve", "up"]
 
 _LIMITS = "Limits; else those in force before"
 _SAFETY = "Who gets in, and what may be run"
+_CLUSTER = "Clusters"
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", metavar="DIR", help="Store, logs and runs; on a local disk.")
 ]
@@ -90,6 +91,22 @@ def serve(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Variables that jobs may set, too.", rich_help_panel=_SAFETY),
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="auto, none, slurm, lsf, pbs or windows_hpc.", rich_help_panel=_CLUSTER),
+    ] = None,
+    shared_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help='Folder for cluster runs, which the nodes see at the same path; "": none.',
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
+    shared_root: Annotated[
+        list[Path] | None,
+        typer.Option(help="Projects of cluster jobs must lie below it.", rich_help_panel=_CLUSTER),
+    ] = None,
     public_url: Annotated[
         str | None,
         typer.Option(help="Where a proxy in front makes the HTTP door reachable.", rich_help_panel=_SAFETY),
@@ -127,6 +144,7 @@ def serve(
 _RENAMED = {
     "solver": "solvers",
     "project_root": "project_roots",
+    "shared_root": "shared_roots",
     "allowed_host": "allowed_hosts",
     "trusted_proxy": "trusted_proxies",
     "cors_origin": "cors_origins",
