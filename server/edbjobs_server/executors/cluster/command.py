@@ -17,7 +17,7 @@ MAX_WORDS = 2000  # of a command's stderr in a message
 _CHUNK = 1 << 16
 # Each scheduler's commands take defaults from such variables: the account's own habits must not change what we ask.
 _HABITS = ("SBATCH_", "SLURM_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "LSB_", "PBS_", "CCP_")
-_KEPT = frozenset({"SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_HOME", "PBS_SERVER"})
+_KEPT = frozenset({"SLURM_CONF", "SLURM_TIME_FORMAT", "PBS_CONF_FILE", "PBS_EXEC", "PBS_HOME", "PBS_SERVER"})
 _GRACE = 2.0
 
 
