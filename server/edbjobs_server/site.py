@@ -61,7 +61,7 @@ class Site(BaseModel):
     setup : tuple of str
         Lines of every batch script that come before AEDT, for example ``module load ansys-em/2025R2``.
     scratch : str
-        Folder for AEDT's temporary files, on each node; empty: AEDT's own choice.
+        Folder for AEDT's temporary files on each node; may hold the node's ``$VARIABLES``; empty: AEDT's choice.
     shared_dir : Path or None
         Folder for runs on a cluster, instead of the setting's; a leading ``~`` is the account's home folder.
     shared_roots : tuple of Path
