@@ -33,6 +33,12 @@ def _prefix(value: str) -> str:
     return value.rstrip("/") or "/"
 
 
+def _scratch(value: str) -> str:
+    if any(part in value for part in ('"', "`", "$(")):  # it stands between quotes in the script
+        raise ValueError("a path is wanted, in which $VARIABLES may stand, but no quotes and commands")
+    return value
+
+
 def _unc(value: str) -> str:
     if not value.startswith("\\\\") or not value.strip("\\"):
         raise ValueError("a path such as \\\\SERVER\\SHARE is wanted")
@@ -83,7 +89,7 @@ class Site(BaseModel):
     accounts: tuple[t.Word, ...] = ()
     default_account: t.Word = ""
     setup: tuple[t.Line, ...] = ()
-    scratch: t.Line = ""
+    scratch: Annotated[t.Line, AfterValidator(_scratch)] = ""
     shared_dir: t.AbsolutePath | None = None
     shared_roots: tuple[t.AbsolutePath, ...] = ()
     extra_options: tuple[t.Word, ...] = ()

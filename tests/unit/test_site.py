@@ -104,6 +104,8 @@ def test_all_of_a_policy_is_read(tmp_path: Path) -> None:
         ('setup = [""]', "setup.0"),
         ('setup = "module load x"', "setup"),
         ('scratch = "/a\\u2028b"', "scratch"),
+        ("scratch = '/a\"'", "scratch"),
+        ("scratch = '$(mktemp)'", "no quotes and commands"),
         ('shared_dir = "runs"', "shared_dir: 'runs' is not allowed: an absolute path is wanted"),
         ('shared_dir = "~nobody-of-this-name/runs"', "no such home folder"),
         ('shared_roots = ["/a\\u0001"]', "shared_roots.0"),
