@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edbjobs_server.executors.cluster.base import Unreachable
 
@@ -49,7 +50,9 @@ def is_there(program: str, environ: Mapping[str, str]) -> bool:
     return shutil.which(program, path=environ.get("PATH", os.defpath)) is not None
 
 
-async def run(argv: Sequence[str], env: Mapping[str, str], deadline: float, stdin: bytes = b"") -> Answer:
+async def run(
+    argv: Sequence[str], env: Mapping[str, str], deadline: float, stdin: bytes = b"", cwd: Path | None = None
+) -> Answer:
     """Run a command to its end; what it prints is read as UTF-8 with replacements.
 
     Parameters
@@ -62,11 +65,13 @@ async def run(argv: Sequence[str], env: Mapping[str, str], deadline: float, stdi
         Seconds until it is killed with everything it started.
     stdin : bytes
         What it reads.
+    cwd : Path, optional
+        Where it runs; absent: where the service does.
 
     Raises
     ------
     Unreachable
-        It is not installed, did not end in time, or printed more than 64 MiB.
+        It is not installed, `cwd` is not there, it did not end in time, or printed more than 64 MiB.
     """
     line = shlex.join(argv[:4])
     try:
@@ -77,6 +82,7 @@ async def run(argv: Sequence[str], env: Mapping[str, str], deadline: float, stdi
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
+            cwd=cwd,
         )
     except OSError as error:
         raise Unreachable(f"{argv[0]} cannot be run: {error.strerror}") from error

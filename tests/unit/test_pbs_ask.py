@@ -1,0 +1,164 @@
+"""What PBS is asked for, and that no value adds a directive."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from edbjobs.config import SchedulerOptions
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.executors import pbs_ask
+from edbjobs_server.executors.base import Allocation
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+NAME = "edb-board-0123456789abcdef-1"
+
+
+def asked(options: dict[str, Any] | None = None, **fields: Any) -> list[str]:
+    allocation = Allocation(NAME, "edbjobs:u:me", options=SchedulerOptions(**(options or {})), **fields)
+    lines = pbs_ask.ask(allocation)
+    assert lines[:2] == [f"-N {NAME}", "-r n"]
+    return lines[2:]
+
+
+def refused(options: dict[str, Any], **fields: Any) -> dict[str, str]:
+    with pytest.raises(Refused) as caught:
+        asked(options, **fields)
+    assert caught.value.reason == "INVALID_JOB"
+    return caught.value.fields
+
+
+def test_least() -> None:
+    assert asked() == ["-l select=1:ncpus=1:mpiprocs=1"]
+
+
+def test_all() -> None:
+    lines = asked(
+        {
+            "exclusive": True,
+            "gpus": 2,
+            "priority": "High",
+            "email_notification": "me@site.org",
+            "begin": "2026-12-31T23:59",
+            "licenses": ["hfss:2", "hpc"],
+            "extra": {"-P": "proj1", "W": "group_list=ansys"},
+        },
+        nodes=2,
+        tasks_per_node=4,
+        cores_per_node=16,
+        memory_mib=65536,
+        time="1-12:00:00",
+        queue="workq@server",
+        account="acct1",
+    )
+    assert lines == [
+        "-A acct1",
+        "-q workq@server",
+        "-l select=2:ncpus=16:mpiprocs=4:mem=65536mb:ngpus=2",
+        "-l place=scatter:exclhost",
+        "-l walltime=36:00:00",
+        "-l hfss=2",
+        "-l hpc=1",
+        "-p 512",
+        "-M me@site.org",
+        "-m ae",
+        "-a 202612312359.00",
+        "-P proj1",
+        "-W group_list=ansys",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("time", "limit", "line"),
+    [
+        ("90", None, "00:01:30"),
+        ("30:00", None, "00:30:00"),
+        ("24:00:00", 5.0, "24:00:00"),
+        ("2-00", None, "48:00:00"),
+        ("2-01:30", None, "49:30:00"),
+        ("", 0.5, "00:00:01"),
+        ("", 3600.0, "01:00:00"),
+    ],
+)
+def test_time(time: str, limit: float | None, line: str) -> None:
+    assert asked(time=time, wall_clock_limit=limit)[-1] == f"-l walltime={line}"
+
+
+def test_nodes_by_name() -> None:
+    lines = asked({"nodelist": "n1, n2"}, nodes=2)
+    assert lines[0] == "-l select=1:ncpus=1:mpiprocs=1:host=n1+1:ncpus=1:mpiprocs=1:host=n2"
+    assert "nodes is 3" in refused({"nodelist": "n1,n2"}, nodes=3)["config.scheduler_options.nodelist"]
+
+
+def test_a_reservation_is_a_queue() -> None:
+    assert asked({"reservation": "R12.server"})[0] == "-q R12.server"
+    assert "config.scheduler_options.reservation" in refused({"reservation": "R12"}, queue="workq")
+
+
+def test_what_pbs_has_no_word_for() -> None:
+    options = {"qos": "a", "constraints": "b", "gpu_type": "c", "exclude": "d", "wckey": "e",
+               "run_as_administrator": True}  # fmt: skip
+    assert refused(options).keys() == {f"config.scheduler_options.{name}" for name in options}
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ({}, {"queue": "work q"}),
+        ({}, {"queue": "a,b"}),
+        ({}, {"queue": "-V"}),
+        ({}, {"account": "a -V"}),
+        ({}, {"account": "a\n#PBS -V"}),
+        ({}, {"time": "soon"}),
+        ({}, {"time": "0"}),
+        ({"nodelist": "n[1-4]"}, {}),
+        ({"begin": "tomorrow"}, {}),
+        ({"begin": "2026-13-31T23:59"}, {}),
+        ({"licenses": ["a.b:2"]}, {}),
+        ({"reservation": "R1 -V"}, {}),
+        ({"email_notification": "$(id)@x"}, {}),
+        ({"extra": {"v": "A=1"}}, {}),
+        ({"extra": {"-o": "/etc/passwd"}}, {}),
+        ({"extra": {"W": "a=b c"}}, {}),
+        ({"extra": {"W": "a=`id`"}}, {}),
+        ({"extra": {"long": "x"}}, {}),
+    ],
+)
+def test_refused_by_field(options: dict[str, Any], fields: dict[str, Any]) -> None:
+    (name,) = refused(options, **fields)
+    assert name == f"config.scheduler_options.{next(iter(options or fields))}"
+
+
+TEXT = st.text(max_size=12) | st.text("ab1-.:,=+@/ '\"\\$`;#\n\r\t\x85\u2028", max_size=12)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "nodelist": TEXT,
+        "begin": TEXT,
+        "reservation": TEXT,
+        "licenses": st.lists(TEXT, max_size=2),
+        "email_notification": TEXT,
+        "extra": st.dictionaries(TEXT, TEXT, max_size=2),
+        "comment": TEXT,
+    },
+)
+
+
+@given(OPTIONS, TEXT, TEXT, TEXT)
+def test_no_value_adds_a_directive(options: dict[str, Any], queue: str, account: str, time: str) -> None:
+    try:
+        chosen = SchedulerOptions(**options)
+    except ValidationError:
+        return
+    allocation = Allocation(NAME, "c", queue=queue, account=account, time=time, options=chosen)
+    try:
+        lines = pbs_ask.ask(allocation)
+    except Refused:
+        return
+    for line in lines:
+        assert re.fullmatch(r"-[A-Za-z]( [A-Za-z0-9_.,:=+@/%^-]+)?", line), line
+    assert sum(line.startswith("-N") for line in lines) == 1
+    assert len(lines) <= 3 + 6 + len(chosen.licenses) + len(chosen.extra)
