@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edbjobs._version import __version__
 
 from edbjobs_server.access import TOKEN_FILE, Access, account_name, load_token, make_access
 from edbjobs_server.control import About
+from edbjobs_server.core.job import LOCAL
 from edbjobs_server.executors.base import Executor
 from edbjobs_server.gateway.grpcweb import Methods
 from edbjobs_server.gateway.server import Gateway
@@ -26,7 +28,10 @@ from edbjobs_server.logs import Logging
 from edbjobs_server.manager import JobManager
 from edbjobs_server.retention import Retention
 from edbjobs_server.rpc.server import RpcServer
+from edbjobs_server.schedulers import make_clusters
 from edbjobs_server.settings import Settings, SettingsError, load_settings
+from edbjobs_server.site import load_site
+from edbjobs_server.solver.environment import inherited
 from edbjobs_server.solver.releases import discover
 from edbjobs_server.store import Store, StoreError
 from edbjobs_server.submission import Rules
@@ -128,8 +133,11 @@ class Service:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
-        self._executor = _local_executor(settings)
-        about = About(settings.state_dir, account_name(), _warnings(settings))
+        self._site = load_site()
+        local = _local_executor(settings)
+        clusters = make_clusters(settings, self._site, inherited(os.environ), store.store_id)
+        executors: dict[str, Executor] = {local.name: local, **clusters}
+        about = About(settings.state_dir, account_name(), [*_warnings(settings), *self._site.warnings(settings)])
         self._sampler = HostSampler(
             settings.state_dir,
             settings.telemetry_seconds,
@@ -139,14 +147,17 @@ class Service:
         )
         rules = Rules(
             releases=discover(os.environ, settings.solvers, settings.demo_solver),
-            executors=frozenset({self._executor.name}),
-            host=capacity(),
+            executors=frozenset(executors),
+            host=replace(capacity(), max_cluster_jobs=self._site.max_cluster_jobs),
             project_roots=settings.project_roots,
             environment_allow=settings.environment_allow,
+            clusters={name: executor.scheduler.directives for name, executor in clusters.items()},
+            policy=self._site.cluster_policy(settings),
+            no_local=self._no_local,
         )
         self.manager = JobManager(
             store,
-            {self._executor.name: self._executor},
+            executors,
             rules,
             dict(os.environ),
             _boot_id(),
@@ -154,6 +165,8 @@ class Service:
             about,
             lock_wait=settings.lock_wait_seconds,
             gate_event_seconds=settings.gate_event_seconds,
+            clusters=clusters,
+            cluster_chosen=settings.scheduler != "auto",
         )
         self._access = make_access(settings.state_dir, mtls=settings.transport_mode == "mtls")
         self._rpc = RpcServer(self.manager, self._access)
@@ -242,8 +255,13 @@ class Service:
             token_file=str(self.settings.state_dir / TOKEN_FILE),
         )
 
+    def _no_local(self) -> str:
+        answers = any(status.answering for status in self.manager.clusters.statuses())
+        return self._site.local_allowed(socket.gethostname(), answers)
+
     def _run_pids(self) -> list[int]:
-        attempts = [job.open_attempt for job in self.manager.core.jobs.values()]
+        local = [job for job in self.manager.core.jobs.values() if job.spec.executor == LOCAL]
+        attempts = [job.open_attempt for job in local]
         return [attempt.pid for attempt in attempts if attempt is not None and attempt.pid]
 
     def _project_paths(self) -> list[str]:

@@ -271,6 +271,7 @@ def spec_from_config(
         licenses=tuple(sorted(config.licenses.items())),
         wall_clock_limit=seconds(config.wall_clock_limit) if config.HasField("wall_clock_limit") else None,
         cancel_grace=seconds(config.cancel_grace) if config.HasField("cancel_grace") else _DEFAULT_GRACE,
+        scheduler_wait_limit=seconds(config.scheduler_wait_limit) if config.HasField("scheduler_wait_limit") else None,
         retry=_retry_from_message(config.retry) if config.HasField("retry") else _DEFAULT_RETRY,
         batch=config.batch,
         labels=tuple(sorted(config.labels.items())),

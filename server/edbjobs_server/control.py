@@ -14,6 +14,7 @@ from edbjobs._version import __version__
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2, resource_pb2, resources_service_pb2
 
 from edbjobs_server import codec
+from edbjobs_server.clusters import Clusters
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.core.scheduler import Core
@@ -23,7 +24,7 @@ from edbjobs_server.store import Store, Transaction
 from edbjobs_server.telemetry.host import HostSampler, Sample
 
 API_LEVEL = 1
-FEATURES = ("jobs", "resources", "logs", "watch", "local")
+FEATURES = ("jobs", "resources", "logs", "watch", "local", "clusters")
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,19 @@ class Control:
         Tells how the host is.
     about : About
         What the service tells of itself.
+    clusters : Clusters
+        Tell whether their schedulers answer.
     """
 
-    def __init__(self, store: Store, events: EventLog, core: Core, sampler: HostSampler, about: About) -> None:
+    def __init__(
+        self, store: Store, events: EventLog, core: Core, sampler: HostSampler, about: About, clusters: Clusters
+    ) -> None:
         self._store = store
         self._events = events
         self._core = core
         self._sampler = sampler
         self._about = about
+        self._clusters = clusters
 
     def resources(self) -> resource_pb2.ResourceSnapshot:
         """Tell how the host is.
@@ -159,7 +165,7 @@ class Control:
             features=FEATURES,
             store_id=self._store.store_id,
             revision=self._events.revision,
-            schedulers=[local],
+            schedulers=[local, *self._clusters.statuses()],
             limits=self.limits(),
             account=about.account,
             host=socket.gethostname(),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
 
 from edbjobs_server import codec
+from edbjobs_server.clusters import Clusters
 from edbjobs_server.control import About, Control
 from edbjobs_server.core import transitions
 from edbjobs_server.core.admission import refuse_priority
@@ -24,6 +25,7 @@ from edbjobs_server.core.transitions import Change
 from edbjobs_server.drafting import Drafting
 from edbjobs_server.events.log import EventLog, Message
 from edbjobs_server.executors.base import Executor
+from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.local import faults
 from edbjobs_server.paths import UserPaths
 from edbjobs_server.runs import Runs
@@ -73,6 +75,10 @@ class JobManager:
         Longest wait, in seconds, for a project that somebody else has open.
     gate_event_seconds : float, default: 600
         A gate that has been shut for so long is told by an event.
+    clusters : mapping of str to ClusterExecutor, optional
+        Those of `executors` that are clusters.
+    cluster_chosen : bool, default: False
+        The administrator has named the cluster's scheduler.
     """
 
     def __init__(
@@ -86,6 +92,8 @@ class JobManager:
         about: About,
         lock_wait: float = 600.0,
         gate_event_seconds: float = 600.0,
+        clusters: Mapping[str, ClusterExecutor] | None = None,
+        cluster_chosen: bool = False,
     ) -> None:
         snapshot = store.snapshot()
         self.store = store
@@ -98,7 +106,8 @@ class JobManager:
         self.runs = Runs(
             store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds
         )
-        self.control = Control(store, self.events, self.core, sampler, about)
+        self.clusters = Clusters(clusters or {}, self.core, cluster_chosen)
+        self.control = Control(store, self.events, self.core, sampler, about, self.clusters)
         self.observers: list[Callable[[Sequence[Committed]], None]] = []  # told of every commit, after the core
         self._waiters: dict[str, set[asyncio.Event]] = {}
 
@@ -128,6 +137,7 @@ class JobManager:
     async def close(self) -> None:
         """Let go of everything; what runs goes on."""
         self.drain()
+        await self.clusters.close()
         await self.runs.close()
         await self.store.close()
         self.paths.close()
@@ -305,14 +315,18 @@ class JobManager:
         work = partial(draft, request, user, self.rules, self.core.limits)
         job = await self.paths.run(work, request.config.project_path)
         spec, environment = self.runs.preview(job)
-        return jobs_messages_pb2.PreviewJobResponse(
-            argv=spec.argv,
-            command_line=shell_line(list(spec.argv)),
+        answer = jobs_messages_pb2.PreviewJobResponse(
             working_directory=spec.cwd,
             environment=environment,
             warnings=job.warnings,
             executor=job.spec.executor,
         )
+        if spec.allocation is not None:
+            answer.script, answer.submit_command = self.clusters.preview(job.spec.executor, spec)
+        else:
+            answer.argv.extend(spec.argv)
+            answer.command_line = shell_line(list(spec.argv))
+        return answer
 
     async def tail(self, request: jobs_messages_pb2.TailLogRequest) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
         """Send a run's output by offset."""
@@ -398,7 +412,9 @@ class JobManager:
     def explained(self, message: job_pb2.Job) -> job_pb2.Job:
         """Add to a live job why it waits now."""
         if message.state not in _TERMINAL:
-            why = self.core.explain(message.uid, time.time())
+            job = self.core.jobs.get(message.uid)
+            with_cluster = self.clusters.explain(job) if job is not None else None
+            why = with_cluster or self.core.explain(message.uid, time.time())
             message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
             message.waiting_detail = why.detail
             message.jobs_before = why.before

@@ -5,7 +5,15 @@ from __future__ import annotations
 from edbjobs_server.core import transitions
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.core.transitions import Change, Outcome
-from edbjobs_server.executors.base import Ending, RunEnded, RunKey, RunStarted, RunUnkillable
+from edbjobs_server.executors.base import (
+    Ending,
+    RunEnded,
+    RunKey,
+    RunNote,
+    RunScheduled,
+    RunStarted,
+    RunUnkillable,
+)
 from edbjobs_server.store import Transaction
 
 
@@ -33,6 +41,20 @@ def outcome_of(ended: RunEnded, state: State, reason: Reason, evidence: Evidence
         max_rss_bytes=ended.max_rss_bytes,
         ran=ended.ending is not Ending.NEVER_RAN,
     )
+
+
+def apply_scheduled(tx: Transaction, update: RunScheduled) -> None:
+    """Record that a scheduler has taken a run."""
+    job = tx.find(update.key.uid)
+    if job is not None:
+        put(tx, transitions.scheduled(job, update.key.attempt, update.scheduler_job_id))
+
+
+def apply_note(tx: Transaction, update: RunNote) -> None:
+    """Record something about a run."""
+    job = tx.find(update.key.uid)
+    if job is not None:
+        put(tx, transitions.noted(job, update.key.attempt, update.text))
 
 
 def apply_start(tx: Transaction, update: RunStarted) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs.v1 import job_config_pb2
 
-from edbjobs_server.core.job import Job
+from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec
+from edbjobs_server.executors.cluster.allocation import allocation_of, job_name
 from edbjobs_server.solver.command import command_line
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import choose
@@ -49,15 +50,23 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
     key = RunKey(job.seq, job.uid, job.attempt + 1)
     release = choose(rules.releases, job.solver_version, config.ansys_edt_path)
     cores = min(job.spec.cores, rules.host.cores)
+    cluster = job.spec.executor != LOCAL
+    allocation = None
+    if cluster:
+        allocation = allocation_of(
+            config, uid=job.uid, job_id=job.id, attempt=key.attempt, user=job.user, site=rules.policy
+        )
     return RunSpec(
         key=key,
-        argv=command_line(config, release, solver_job_name(job, key.attempt), cores),
+        argv=command_line(config, release, solver_job_name(job, key.attempt), cores, cluster=cluster),
         cwd=str(Path(job.spec.project_path).parent),
         env={**inherited, **config.environment},
         wall_clock_limit=job.spec.wall_clock_limit,
         cancel_grace=job.spec.cancel_grace,
         keep=KEEP,
         info=info(job),
+        additions=config.environment,
+        allocation=allocation,
     )
 
 
@@ -81,4 +90,7 @@ def open_run(job: Job) -> OpenRun:
         boot_id=attempt.boot_id,
         cancel_grace=grace if job.cancel_time is not None else None,
         started=attempt.start_time is not None,
+        scheduler_job_id=attempt.scheduler_job_id,
+        name=job_name(job.uid, job.id, attempt.number),
+        directory=Path(job.run_directory) if job.run_directory else None,
     )

@@ -21,15 +21,18 @@ from edbjobs_server.core import transitions
 from edbjobs_server.core.admission import Block
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.gates import HostLoad
-from edbjobs_server.core.job import Job
+from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import EventType, Evidence, Reason, State, Waiting
 from edbjobs_server.core.transitions import Outcome
 from edbjobs_server.executors.base import (
     Ending,
     Executor,
+    Reach,
     RunEnded,
     RunKey,
+    RunNote,
+    RunScheduled,
     RunSpec,
     RunStarted,
     RunUnkillable,
@@ -39,7 +42,15 @@ from edbjobs_server.executors.local import faults
 from edbjobs_server.following import Following
 from edbjobs_server.gatewatch import GateWatch
 from edbjobs_server.paths import UserPaths
-from edbjobs_server.run_changes import apply_end, apply_start, apply_unkillable, outcome_of, put
+from edbjobs_server.run_changes import (
+    apply_end,
+    apply_note,
+    apply_scheduled,
+    apply_start,
+    apply_unkillable,
+    outcome_of,
+    put,
+)
 from edbjobs_server.run_spec import config_of, is_open, open_run, run_key, run_spec, solver_job_name
 from edbjobs_server.solver import project, verdict
 from edbjobs_server.solver.environment import inherited
@@ -112,6 +123,7 @@ class Runs:
         self._gates = GateWatch(core, gate_event_seconds)
         self.following = Following(core, paths, self._end_license_wait)
         self._locked_since: dict[str, float] = {}
+        self._silent_since: dict[str, float] = {}
         self._planned: asyncio.Handle | None = None  # the next time to plan; None: not open
         self._due = False  # that is at once
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,9 +188,24 @@ class Runs:
         self._due = False
         for job in self._core.plan(time.time()):
             self._spawn(self._start(job, self._core.generation))
-        wake = self._core.next_wake()
-        wait = min(max(wake - time.time(), 0.0), LONGEST_WAIT_SECONDS) if wake is not None else LONGEST_WAIT_SECONDS
+        wakes = [wake for wake in (self._core.next_wake(), self._refuse_to_wait()) if wake is not None]
+        wait = min(max(min(wakes) - time.time(), 0.0), LONGEST_WAIT_SECONDS) if wakes else LONGEST_WAIT_SECONDS
         self._planned = asyncio.get_running_loop().call_later(wait, self._plan)
+
+    def _refuse_to_wait(self) -> float | None:
+        """Fail jobs that have waited too long for a silent scheduler; tells when the next one will have."""
+        now, soonest = time.time(), None
+        for job in [*self._core.jobs.values()] if self._core.silent else ():
+            limit, executor = job.spec.scheduler_wait_limit, job.spec.executor
+            if limit is None or executor not in self._core.silent or job.open_attempt or job.state is not State.QUEUED:
+                continue
+            end = max(self._silent_since[executor], job.create_time) + limit
+            if now >= end:
+                text = f"not handed over within scheduler_wait_limit ({limit:g} s): {self._core.silent[executor]}"
+                self._spawn(self._fail(job, Reason.SUBMIT_REFUSED, text))
+            else:
+                soonest = min(end, soonest or end)
+        return soonest
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -309,9 +336,28 @@ class Runs:
     # Following -------------------------------------------------------------------------------------------
 
     def _on_update(self, update: RunUpdate) -> None:
-        self._spawn(self._follow(update))
+        if isinstance(update, Reach):
+            self._on_reach(update)
+        else:
+            self._spawn(self._follow(update))
 
-    async def _follow(self, update: RunUpdate) -> None:
+    def _on_reach(self, reach: Reach) -> None:
+        """Hand nothing over to a scheduler that does not answer."""
+        if reach.answering:
+            self._core.silent.pop(reach.executor, None)
+        else:
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reach.since))
+            self._core.silent[reach.executor] = f"{reach.executor} does not answer since {since}: {reach.error}"
+            self._silent_since[reach.executor] = reach.since
+        self.wake()
+
+    async def _follow(self, update: RunScheduled | RunStarted | RunEnded | RunNote | RunUnkillable) -> None:
+        if isinstance(update, RunScheduled):
+            await self._record(partial(apply_scheduled, update=update))
+            return
+        if isinstance(update, RunNote):
+            await self._record(partial(apply_note, update=update))
+            return
         if isinstance(update, RunStarted):
             await self._record(partial(apply_start, update=update))
             return
@@ -349,9 +395,10 @@ class Runs:
             config=config,
             stdout=directory / "stdout",
             stderr=directory / "stderr",
+            same_host=job.spec.executor == LOCAL,
         )
         note = ""
-        if ended.start_time is not None:
+        if ended.start_time is not None and job.spec.executor == LOCAL:
             removed = project.remove_own_lock(Path(job.spec.project_path), ended.start_time)
             note = f"removed {removed}, which this run left" if removed else ""
         outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)

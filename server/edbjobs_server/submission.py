@@ -7,8 +7,8 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edbjobs.config import HFSSSimulationConfig, field_errors, total_cores
@@ -21,6 +21,9 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job, Spec
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.states import EventType
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.cluster.allocation import ClusterPolicy, allocation_of
+from edbjobs_server.executors.cluster.allocation import refuse as refuse_by_policy
 from edbjobs_server.solver import project
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import Release, choose
@@ -56,6 +59,12 @@ class Rules:
         Folders that projects must lie in; empty: anywhere.
     environment_allow : sequence of str
         Further patterns of variable names that a job may add.
+    clusters : mapping of str to callable
+        What each cluster's scheduler is asked for a run, as its directives; raises `Refused`.
+    policy : ClusterPolicy
+        What the site lets cluster jobs ask for.
+    no_local : callable
+        Tells why the site allows no runs on this host; empty: it does.
     """
 
     releases: Sequence[Release]
@@ -63,6 +72,9 @@ class Rules:
     host: Host
     project_roots: Sequence[Path] = ()
     environment_allow: Sequence[str] = ()
+    clusters: Mapping[str, Callable[[Allocation], Sequence[str]]] = field(default_factory=dict)
+    policy: ClusterPolicy = field(default_factory=ClusterPolicy)
+    no_local: Callable[[], str] = str
 
 
 def draft(
@@ -96,7 +108,8 @@ def draft(
     ------
     Refused
         INVALID_JOB, PROJECT_NOT_FOUND, SOLVER_NOT_FOUND, SOLVER_NOT_ALLOWED, NO_SCHEDULER,
-        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE or INVALID_PRIORITY.
+        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE or INVALID_PRIORITY; of a cluster job also NO_SHARED_DIR and
+        PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
     """
     config = _validated(request)
     executor = _executor(request.config, rules)
@@ -112,10 +125,13 @@ def draft(
         cores=total_cores(config),
         memory_mib=request.config.memory_mib,
     )
+    uid, job_id = _uid(), request.job_id or _job_id(found.path)
+    if executor != LOCAL:
+        spec = _for_cluster(config, spec, rules, uid, job_id, request.user or user)
     job = Job(
-        uid=_uid(),
+        uid=uid,
         seq=0,
-        id=request.job_id or _job_id(found.path),
+        id=job_id,
         spec=spec,
         create_time=time.time(),
         config=request.config.SerializeToString(deterministic=True),
@@ -229,6 +245,9 @@ def _validated(request: jobs_messages_pb2.SubmitJobRequest) -> HFSSSimulationCon
 
 def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:
     executor = _EXECUTORS.get(message.scheduler_type)
+    forbidden = rules.no_local() if executor == LOCAL else ""
+    if forbidden:
+        raise Refused("LOCAL_NOT_ALLOWED", forbidden, fields={"config.scheduler_type": forbidden})
     if executor is None or executor not in rules.executors:
         have = ", ".join(sorted(rules.executors))
         raise Refused(
@@ -237,6 +256,14 @@ def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:
             fields={"config.scheduler_type": f"one of {have}"},
         )
     return executor
+
+
+def _for_cluster(config: HFSSSimulationConfig, spec: Spec, rules: Rules, uid: str, job_id: str, user: str) -> Spec:
+    """Check what a cluster's scheduler will be asked for; the job's cores are those of the whole allocation."""
+    refuse_by_policy(config, Path(spec.project_path), rules.policy)
+    wanted = allocation_of(config, uid=uid, job_id=job_id, attempt=1, user=user, site=rules.policy)
+    rules.clusters[spec.executor](wanted)
+    return replace(spec, cores=wanted.nodes * wanted.cores_per_node)
 
 
 def _refuse_outside(path: Path, roots: Sequence[Path]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from edbjobs_server.executors.base import (
     OpenRun,
+    Reach,
     RunEnded,
     RunKey,
     RunSpec,
@@ -73,7 +74,7 @@ class Runs:
         async def wait() -> _T:
             while True:
                 for update in self.updates[after:]:
-                    if isinstance(update, kind) and update.key == key:
+                    if isinstance(update, kind) and not isinstance(update, Reach) and update.key == key:
                         return update
                 self._news.clear()
                 await self._news.wait()
@@ -183,6 +184,7 @@ async def _own(root: Path, scripts: dict[str, str]) -> None:
     executor = LocalExecutor(root)
 
     def listen(update: RunUpdate) -> None:
+        assert isinstance(update, (RunStarted, RunEnded, RunUnkillable)), "all that a local run tells"
         word = {RunStarted: "started", RunEnded: "ended", RunUnkillable: "stuck"}[type(update)]
         print(word, update.key.seq, flush=True)
 

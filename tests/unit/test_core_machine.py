@@ -88,11 +88,15 @@ class Model:
     taken: list[Job]
     stopped: set[str] = field(default_factory=set)
     claimed: set[str] = field(default_factory=set)
+    silent: frozenset[str] = frozenset()
 
     def plan(self, eligible: Iterable[Job]) -> list[Job]:
         chosen = []
         for job in sorted(eligible, key=place):
             if job.spec.executor in self.stopped or self.waits_alone(job):
+                continue
+            if job.spec.executor in self.silent:
+                self.stopped.add(job.spec.executor)
                 continue
             short = self.is_short_of_licences(job)
             if short or not self.fits(job):
@@ -239,7 +243,7 @@ class World(RuleBasedStateMachine):
             for job in self.waiting()
             if not job.held and max(job.not_before, self.deferred.get(job.uid, 0.0)) <= self.now
         ]
-        expected = [] if self.paused else Model(self.limits, self.taken()).plan(eligible)
+        expected = [] if self.paused else Model(self.limits, self.taken(), silent=frozenset(self.core.silent)).plan(eligible)
         chosen = self.core.plan(self.now)
         assert [job.id for job in chosen] == [job.id for job in expected]
         for job in chosen:
@@ -301,6 +305,20 @@ class World(RuleBasedStateMachine):
         if job is not None:
             self.commit(transitions.started(job, job.attempt, self.now, 42, ("host",)))
 
+    @rule(number=picks)
+    def is_taken_by_a_scheduler(self, number: int) -> None:
+        job = self.pick([job for job in self.open() if job.spec.executor != LOCAL], number)
+        if job is None:
+            return
+        began = job.state is State.RUNNING
+        self.commit(transitions.scheduled(job, job.attempt, f"{job.seq}"))
+        assert self.disk[job.uid].state is (State.RUNNING if began else State.SCHEDULED)
+        assert transitions.scheduled(self.disk[job.uid], job.attempt, f"{job.seq}") is None, "told twice, kept once"
+
+    @rule(silent=st.booleans())
+    def a_scheduler_falls_silent_or_answers(self, silent: bool) -> None:
+        self.core.silent = {"slurm": "it does not answer"} if silent else {}
+
     @rule(number=picks, what=st.sampled_from(sorted(OUTCOMES)), cancel=st.sampled_from([False, False, True]))
     def ends(self, number: int, what: str, cancel: bool) -> None:
         job = self.pick(self.open(), number)
@@ -334,6 +352,7 @@ class World(RuleBasedStateMachine):
     def fresh(self) -> Core:
         """A core made from the same jobs; planned starts are open attempts there."""
         fresh = Core(HOST, self.limits)
+        fresh.silent = self.core.silent
         fresh.reset(self.live(), self.limits, self.paused)
         for job in self.taken():
             if job.open_attempt is None:

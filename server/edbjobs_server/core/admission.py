@@ -94,8 +94,9 @@ def fit_block(need: Need, usage: Usage, limits: Limits, host: Host) -> Block | N
     if never is not None:
         return never
     if not need.local:
-        if limits.max_cluster_jobs and usage.cluster_jobs + 1 > limits.max_cluster_jobs:
-            detail = f"{usage.cluster_jobs} of {limits.max_cluster_jobs} jobs are with the cluster"
+        most = min(filter(None, (limits.max_cluster_jobs, host.max_cluster_jobs)), default=0)
+        if most and usage.cluster_jobs + 1 > most:
+            detail = f"{usage.cluster_jobs} of {most} jobs are with the cluster"
             return Block(Waiting.CLUSTER_JOB_LIMIT, detail)
         return _license_block(need, usage, limits)
     if usage.jobs + 1 > limits.max_concurrent_jobs:

@@ -53,6 +53,8 @@ class Spec:
         Longest run in seconds.
     cancel_grace : float
         Seconds between TERM and KILL.
+    scheduler_wait_limit : float or None
+        Longest wait, in seconds, for a scheduler that does not answer.
     """
 
     project_path: str
@@ -63,6 +65,7 @@ class Spec:
     licenses: tuple[tuple[str, int], ...] = ()
     wall_clock_limit: float | None = None
     cancel_grace: float = 30.0
+    scheduler_wait_limit: float | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     batch: str = ""
     labels: tuple[tuple[str, str], ...] = ()

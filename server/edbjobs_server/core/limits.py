@@ -37,7 +37,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the host has: logical processors the service may use, and memory in MiB."""
+    """What the host has: logical processors the service may use, memory in MiB, and the site's cap of cluster jobs."""
 
     cores: int
     memory_mib: int
+    max_cluster_jobs: int = 0

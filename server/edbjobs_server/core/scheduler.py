@@ -49,6 +49,7 @@ class Core:
         self.generation = 0
         self.draining = False
         self.load: HostLoad | None = None
+        self.silent: dict[str, str] = {}  # executor to why it takes nothing now: its scheduler does not answer
         self._clear()
 
     def _clear(self) -> None:
@@ -242,6 +243,9 @@ class Core:
 
     def _turn_block(self, job: Job, now: float, claims: dict[str, str]) -> Block | None:
         """Tell what a job whose turn it is waits for; `claims` collects the licences kept for such jobs."""
+        silent = self.silent.get(job.spec.executor)
+        if silent is not None:
+            return Block(Waiting.SCHEDULER_UNREACHABLE, silent)
         need = need_of(job, self.host)
         block = fit_block(need, self.usage, self.limits, self.host) or claim_block(need, claims)
         if block is not None and block.reason is Waiting.LICENSES:

@@ -65,6 +65,25 @@ def reserve(job: Job, now: float, boot_id: str, run_directory: str) -> Change | 
     return Change(after, EventType.JOB_STARTING)
 
 
+def scheduled(job: Job, number: int, scheduler_job_id: str) -> Change | None:
+    """Record that a cluster's scheduler has taken an attempt."""
+    attempt = job.open_attempt
+    if attempt is None or attempt.number != number or attempt.scheduler_job_id == scheduler_job_id:
+        return None
+    attempt = replace(attempt, scheduler_job_id=scheduler_job_id)
+    state = State.SCHEDULED if attempt.start_time is None else job.state
+    after = replace(job, state=state, attempts=(*job.attempts[:-1], attempt))
+    return Change(after, EventType.JOB_SCHEDULED, f"job {scheduler_job_id} of the scheduler")
+
+
+def noted(job: Job, number: int, text: str) -> Change | None:
+    """Record something about an attempt that changes nothing."""
+    attempt = job.open_attempt
+    if attempt is None or attempt.number != number:
+        return None
+    return Change(job, EventType.JOB_NOTE, text)
+
+
 def started(job: Job, number: int, time: float, pid: int, nodes: tuple[str, ...]) -> Change | None:
     """Record that the solver's process of an attempt started."""
     attempt = job.open_attempt

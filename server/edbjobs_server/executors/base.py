@@ -213,6 +213,7 @@ class OpenRun:
     started: bool = False  # its start is known to the store
     scheduler_job_id: str = ""
     name: str = ""  # of the scheduler's job, as `Allocation.name`
+    directory: Path | None = None  # its folder, if that was elsewhere than it would be today
 
 
 class Executor(Protocol):

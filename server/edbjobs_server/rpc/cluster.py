@@ -8,7 +8,6 @@ import grpc.aio
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2_grpc
 from edbjobs.v1 import cluster_service_pb2 as pb
 
-from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager import JobManager
 from edbjobs_server.rpc.interceptors import current_principal
 
@@ -42,13 +41,9 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServicer):
         return answer
 
     async def ListPartitions(self, request: pb.ListPartitionsRequest, context: Context) -> pb.ListPartitionsResponse:
-        """Refuse: this release hands no jobs to clusters."""
-        raise _not_served()
+        """List partitions or queues of a cluster."""
+        return await self._manager.clusters.partitions(request.scheduler)
 
     async def ListClusterJobs(self, request: pb.ListClusterJobsRequest, context: Context) -> pb.ListClusterJobsResponse:
-        """Refuse: this release hands no jobs to clusters."""
-        raise _not_served()
-
-
-def _not_served() -> Refused:
-    return Refused("NOT_SERVED", "this release runs jobs on its own host only; it knows no cluster")
+        """List the jobs of a cluster."""
+        return await self._manager.clusters.jobs(request)

@@ -17,6 +17,14 @@ _SLACK_SECONDS = 2.0
 _OTHER_HOST_SLACK_SECONDS = 120.0
 
 
+_BY_SCHEDULER = {
+    Ending.CANCELLED_EXTERNALLY: (State.CANCELLED, Reason.CANCELLED_EXTERNALLY, "cancelled by somebody else"),
+    Ending.NODE_FAIL: (State.FAILED, Reason.NODE_FAIL, "its node failed"),
+    Ending.OUT_OF_MEMORY: (State.FAILED, Reason.OUT_OF_MEMORY, "ended for using more memory than it asked for"),
+    Ending.PREEMPTED: (State.FAILED, Reason.PREEMPTED, "the scheduler gave its place to another job"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How a run ended, and on what evidence.
@@ -87,6 +95,8 @@ def judge(
         COMPLETED on the solver's log, or on the exit code 0 where there is no log at all; in every other case
         FAILED or CANCELLED with the most telling reason.
     """
+    if ended.ending is Ending.SUBMIT_REFUSED:
+        return _end(ended, State.FAILED, Reason.SUBMIT_REFUSED, Evidence.SCHEDULER, ended.message)
     if ended.ending in (Ending.START_FAILED, Ending.NEVER_RAN):
         return _end(ended, State.FAILED, Reason.START_FAILED, Evidence.EXIT_CODE, ended.message or "it never ran")
     log_path = find_log(project_path, job_name)
@@ -110,7 +120,7 @@ def _exited_well(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof, l
         return _end(ended, State.FAILED, Reason.UNVERIFIED, Evidence.EXIT_CODE, text)
     if log is None:
         text = f"exit code 0; the solver left no log of this run to prove it by (looked for {looked_for})"
-        return _end(ended, State.COMPLETED, Reason.NORMAL, Evidence.EXIT_CODE, text)
+        return _end(ended, State.COMPLETED, Reason.NORMAL, _source(ended), text)
     if wrong is not None:
         reason, text = wrong
         return _end(ended, State.FAILED, reason, Evidence.SOLVER_LOG, text, proof)
@@ -126,7 +136,8 @@ def _exited_badly(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) 
     if code is not None and 128 < code < 160:
         text += f", which a shell gives for a program ended by signal {code - 128}"
         text += " (9: often the system's want of memory)" if code == 137 else ""
-    return _end(ended, State.FAILED, Reason.EXIT_CODE, Evidence.EXIT_CODE, text + _log_says(config, proof), proof)
+    text += f"; {ended.message}" if ended.message else ""
+    return _end(ended, State.FAILED, Reason.EXIT_CODE, _source(ended), text + _log_says(config, proof), proof)
 
 
 def _ended_otherwise(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) -> Verdict:
@@ -134,16 +145,24 @@ def _ended_otherwise(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proo
     extra = f": {ended.message}" if ended.message else ""
     if ended.ending is Ending.CANCELLED:
         text = "cancelled" + extra + says
-        return _end(ended, State.CANCELLED, Reason.CANCELLED, Evidence.EXIT_CODE, text, proof)
+        return _end(ended, State.CANCELLED, Reason.CANCELLED, _source(ended), text, proof)
+    if ended.ending in _BY_SCHEDULER:
+        state, reason, text = _BY_SCHEDULER[ended.ending]
+        return _end(ended, state, reason, _source(ended), text + extra + says, proof)
     if ended.ending is Ending.TIMEOUT:
         text = "ended at its wall-clock limit" + extra + says
-        return _end(ended, State.FAILED, Reason.TIMEOUT, Evidence.EXIT_CODE, text, proof)
+        return _end(ended, State.FAILED, Reason.TIMEOUT, _source(ended), text, proof)
     if ended.ending is Ending.SIGNALLED:
         text = f"ended by signal {ended.signal}, which this service did not send{extra}"
         text += "; signal 9 often comes from the system for want of memory" if ended.signal == 9 else ""
-        return _end(ended, State.FAILED, Reason.SIGNAL, Evidence.EXIT_CODE, text + says, proof)
+        return _end(ended, State.FAILED, Reason.SIGNAL, _source(ended), text + says, proof)
     text = "its end was not seen and left no record" + extra + says
     return _end(ended, State.FAILED, Reason.LOST, Evidence.NONE, text, proof)
+
+
+def _source(ended: RunEnded) -> Evidence:
+    """Tell who says how the run ended, where no log does."""
+    return Evidence.SCHEDULER if ended.by_scheduler else Evidence.EXIT_CODE
 
 
 def _end(
