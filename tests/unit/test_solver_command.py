@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from edbjobs.config import HFSS3DLayoutBatchOptions, HFSSSimulationConfig, MachineNode
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.solver.command import batch_options, batch_options_text, command_line, shell_line
+from edbjobs_server.solver.command import (
+    MACHINES,
+    SCRATCH,
+    SPAWN,
+    batch_options,
+    batch_options_text,
+    command_line,
+    shell_line,
+)
 from edbjobs_server.solver.demo.options import parse
 from edbjobs_server.solver.releases import Release
 
@@ -258,3 +266,45 @@ def test_a_path_is_checked(path: str) -> None:
     with pytest.raises(Refused) as refused:
         command_line(unchecked(project_path=path), LINUX, "j1", 1, "linux")
     assert "config.project_path" in refused.value.fields
+
+
+def cluster_line(scratch: bool = False, **fields: Any) -> list[str]:
+    return command_line(config(**fields), LINUX, "j1", 4, "linux", cluster=True, scratch=scratch)
+
+
+def test_on_a_cluster_the_batch_script_decides_where() -> None:
+    made = cluster_line(machine_nodes=[MachineNode(hostname="elsewhere", cores=2)], scratch=True)
+    assert made[1:] == [
+        "-jobid",
+        "j1",
+        "-distributed",
+        "-machinelist",
+        MACHINES,
+        "-auto",
+        "-ng",
+        "-monitor",
+        "-batchoptions",
+        f"'HFSS 3D Layout Design/RemoteSpawnCommand'='{SPAWN}' 'HFSS/RemoteSpawnCommand'='{SPAWN}' "
+        f"'TempDirectory'='{SCRATCH}'",
+        "-batchsolve",
+        PROJECT,
+    ]
+
+
+def test_on_a_cluster_the_job_has_the_last_word() -> None:
+    made = cluster_line(
+        scratch=True,
+        auto=False,
+        distributed=False,
+        layout_options={"remote_spawn_command": "Scheduler"},
+        batch_options={"tempdirectory": "/mine", "hfss/remotespawncommand": "SSH"},
+    )
+    assert "-auto" not in made
+    assert "-distributed" not in made
+    assert made[made.index("-batchoptions") + 1] == (
+        "'HFSS 3D Layout Design/RemoteSpawnCommand'='Scheduler' 'tempdirectory'='/mine' 'hfss/remotespawncommand'='SSH'"
+    )
+
+
+def test_without_a_scratch_folder_of_the_site_aedt_keeps_its_own() -> None:
+    assert SCRATCH not in " ".join(cluster_line())

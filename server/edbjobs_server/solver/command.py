@@ -19,7 +19,12 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver.releases import Release
 
 WINDOWS = "win32"
+# What only the nodes know stands in for itself in a cluster's command line, until the batch script puts it in place.
+MACHINES = "@edbjobs:machines@"  # the whole value of -machinelist
+SPAWN = "@edbjobs:spawn@"  # in -batchoptions: SSH or Scheduler
+SCRATCH = "@edbjobs:scratch@"  # in -batchoptions: the run's own folder on the node
 _LAYOUT = "HFSS 3D Layout Design"
+_SPAWN_OPTIONS = (f"{_LAYOUT}/RemoteSpawnCommand", "HFSS/RemoteSpawnCommand")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # AEDT's Linux program is a shell script that passes its arguments on: nothing a shell could act on may be in a name.
 _NAME = re.compile(r"[^-:'\"`$\\;|&<>][^:'\"`$\\;|&<>]*")
@@ -37,8 +42,11 @@ def command_line(
     cores: int,
     host_platform: str = sys.platform,
     batch_options_file: Path | None = None,
+    *,
+    cluster: bool = False,
+    scratch: bool = False,
 ) -> list[str]:
-    """Make the command line of a local run; it is executed without a shell.
+    """Make the command line of a run; it is executed without a shell.
 
     Parameters
     ----------
@@ -54,6 +62,11 @@ def command_line(
         ``sys.platform`` of the host it is for.
     batch_options_file : Path, optional
         A file with `batch_options_text`, named in place of the options themselves.
+    cluster : bool
+        For a batch script: `MACHINES` and `SPAWN` stand for what the allocation decides, and AEDT shares the work
+        out by itself (``-distributed -auto``) unless `config` says otherwise. Hosts and cores are not used.
+    scratch : bool
+        For a batch script: AEDT's temporary folder is `SCRATCH` unless `config` names one.
 
     Returns
     -------
@@ -66,10 +79,10 @@ def command_line(
         INVALID_JOB: a text that could be taken for something else, or a setup without its design.
     """
     command = [str(release.path), "-jobid", _checked(_JOB_ID, "job_id", job_id)]
-    if _distributed(config):
+    if _distributed(config, cluster):
         command.append("-distributed")
-    command += ["-machinelist", "list=" + _machines(config, cores)]
-    if config.auto:
+    command += ["-machinelist", MACHINES if cluster else "list=" + _machines(config, cores)]
+    if config.auto or (cluster and config.auto is None):
         command.append("-auto")
     if config.non_graphical:
         command.append("-ng")
@@ -78,6 +91,8 @@ def command_line(
     if config.wait_for_license:
         command.append("-waitforlicense")
     options = batch_options(config)
+    if cluster:
+        _complete(options, scratch)
     if options:
         inline = " ".join(f"'{key}'='{value}'" for key, value in options.items())
         command += ["-batchoptions", str(batch_options_file) if batch_options_file else inline]
@@ -145,9 +160,18 @@ def shell_line(argv: list[str], platform: str = sys.platform, cmd_file: bool = F
     return line.replace("%", "%%") if cmd_file else line
 
 
-def _distributed(config: HFSSSimulationConfig) -> bool:
+def _complete(options: dict[str, str], scratch: bool) -> None:
+    """Add what a cluster's batch script decides, where the job has not decided it."""
+    decided = {key.lower() for key in options}
+    ours = {**dict.fromkeys(_SPAWN_OPTIONS, SPAWN), **({"TempDirectory": SCRATCH} if scratch else {})}
+    options.update({key: value for key, value in ours.items() if key.lower() not in decided})
+
+
+def _distributed(config: HFSSSimulationConfig, cluster: bool) -> bool:
     if config.distributed is not None:
         return config.distributed
+    if cluster:
+        return True
     return len(config.machine_nodes) > 1 or any(node.tasks != 1 for node in config.machine_nodes)
 
 
