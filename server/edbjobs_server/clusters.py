@@ -15,8 +15,9 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.core.scheduler import Core, Explanation
 from edbjobs_server.core.states import State, Waiting
 from edbjobs_server.executors.base import Reach, RunSpec
+from edbjobs_server.executors.cluster.asking import waiting_text
 from edbjobs_server.executors.cluster.base import Phase, Unreachable
-from edbjobs_server.executors.cluster.executor import ClusterExecutor, waiting_text
+from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.cluster.script import ScriptError
 from edbjobs_server.run_spec import run_key
 from edbjobs_server.solver.command import shell_line
