@@ -89,8 +89,11 @@ class Clock:
 
     def __init__(self, pattern: str) -> None:
         pieces = re.findall(r"([A-Za-z])(\1*)|([^A-Za-z]+)", pattern)
-        self._form = re.compile("".join(self._part(first + more) if first else re.escape(rest)
-                                        for first, more, rest in pieces))  # fmt: skip
+        form = "".join(self._part(first + more) if first else re.escape(rest) for first, more, rest in pieces)
+        try:
+            self._form = re.compile(form)
+        except re.error:  # a part of a date twice
+            self._form = re.compile(r"(?!)")
 
     def _part(self, letters: str) -> str:
         return next((form for known, form in self._PARTS if re.fullmatch(known, letters)), re.escape(letters))
