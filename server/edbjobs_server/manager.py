@@ -34,6 +34,7 @@ from edbjobs_server.store import Committed, Snapshot, Store, Transaction
 from edbjobs_server.submission import Rules, accept, draft
 from edbjobs_server.tail import tail
 from edbjobs_server.telemetry.host import HostSampler
+from edbjobs_server.waiting import Waiters
 
 T = TypeVar("T")
 
@@ -109,7 +110,7 @@ class JobManager:
         self.clusters = Clusters(clusters or {}, self.core, cluster_chosen)
         self.control = Control(store, self.events, self.core, sampler, about, self.clusters)
         self.observers: list[Callable[[Sequence[Committed]], None]] = []  # told of every commit, after the core
-        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._waiters = Waiters()
 
     async def open(self, limits: Mapping[str, Any], before: Callable[[], Awaitable[None]] | None = None) -> None:
         """Begin: put the given limits in force, adopt what runs, then start what may.
@@ -131,8 +132,7 @@ class JobManager:
         """Start nothing more and end all watches and waits; what runs goes on."""
         self.core.draining = True
         self.events.close()
-        for uid in self._waiters:
-            self._tell_waiters(uid)
+        self._waiters.tell_all()
 
     async def close(self) -> None:
         """Let go of everything; what runs goes on."""
@@ -287,18 +287,8 @@ class JobManager:
         job = await self.get(name)
         if job.state in _TERMINAL:
             return job, True
-        ended = asyncio.Event()
-        waiters = self._waiters.setdefault(job.uid, set())
-        waiters.add(ended)
-        try:
-            if job.uid in self.core.jobs and not self.core.draining:
-                await asyncio.wait_for(ended.wait(), min(timeout, MAX_WAIT_SECONDS))
-        except (asyncio.TimeoutError, TimeoutError):
-            pass
-        finally:
-            waiters.discard(ended)
-            if not waiters:
-                self._waiters.pop(job.uid, None)
+        if job.uid in self.core.jobs and not self.core.draining:
+            await self._waiters.wait(job.uid, min(timeout, MAX_WAIT_SECONDS))
         job = await self.get(job.uid)
         if self.core.draining and job.state not in _TERMINAL:
             raise draining()
@@ -350,7 +340,7 @@ class JobManager:
             elif item.job is not None:
                 self.core.apply(item.job)
                 if item.job.state.terminal:
-                    self._tell_waiters(item.job.uid)
+                    self._waiters.tell(item.job.uid)
         self.events.publish(batch)
         for observe in self.observers:
             observe(batch)
@@ -360,13 +350,8 @@ class JobManager:
         """Begin anew from what is on disk: a commit failed."""
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused, snapshot.generation)
         self.events.reset(snapshot.revision)
-        for uid in list(self._waiters):
-            self._tell_waiters(uid)
+        self._waiters.tell_all()
         self.runs.wake()
-
-    def _tell_waiters(self, uid: str) -> None:
-        for ended in self._waiters.get(uid, ()):
-            ended.set()
 
     # Helpers ---------------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ class ServiceProcess:
             "http": "",
             "uds": str(self.runtime_dir / "s"),
             "demo_solver": True,
+            # Not whatever cluster this machine may belong to: a test that wants one brings it along.
+            "scheduler": "auto" if "shared_dir" in settings else "none",
             **settings,
         }
         self.environment: dict[str, str] = {}

@@ -16,7 +16,7 @@ LAYERS = [
     {"__main__", "app", "doctor", "schedulers"},
     {"gateway", "rpc", "retention"},
     {"manager", "control", "runs", "clusters"},
-    {"drafting", "following", "gatewatch", "run_changes", "run_spec", "submission", "tail", "limit_changes"},
+    {"drafting", "following", "gatewatch", "run_changes", "run_spec", "submission", "tail", "limit_changes", "waiting"},
     {"events"},
     {"store"},
     {"site"},
