@@ -4,7 +4,7 @@ The templates lie in ``executors/templates``; a file of the same name in a folde
 
 ================  =====================================================================================
 ``title``         a line for people: job, run and attempt
-``directives``    lines for the scheduler, without their prefix
+``directives``    lines for the scheduler, without their prefix: ``#SBATCH --``, ``#BSUB``, ``#PBS``
 ``folder``        folder of the run; ``news``: the file to make when something was written into it
 ``program``       what to run; ``root``: the folder it is in
 ``arguments``     for the filters ``sh_pieces`` and ``ps_pieces``: they put the script's own words for `MACHINES`,
