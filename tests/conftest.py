@@ -17,6 +17,7 @@ def pytest_configure() -> None:
         if (name.startswith(("EDBJOBS_", "ANSYS", "AWP_")) and name != "EDBJOBS_CI") or name.endswith("_proxy"):
             del os.environ[name]
     os.environ["PATH"] = SAFE_PATH
+    os.environ["EDBJOBS_SCHEDULER"] = "none"  # a cluster is there only for tests that bring one
 
 
 @pytest.hookimpl(hookwrapper=True)
