@@ -291,10 +291,39 @@ def test_the_heart_beats_until_the_script_is_killed(tmp_path: Path) -> None:
         until(lambda: not any(is_alive(pid) for pid in beating), "the heartbeat has ended")
         last = bench.read()
         assert last.start is not None
-        assert is_alive(last.start.pid), "the program lives on: only the scheduler can tell"
         assert last.exit is None
         time.sleep(2 * BEAT)  # nothing can be waited for: it must not come
         assert bench.read().beat == last.beat
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["the script", "its group"])
+def test_a_program_that_ignores_term_goes_with_its_script(tmp_path: Path, whole_group: bool) -> None:
+    """SLURM with proctrack/linuxproc kills the group of the script, and finds no children of it afterwards."""
+    bench = Bench(tmp_path, program='trap "" TERM; sleep 300 & echo ready; while :; do sleep 0.05; done')
+    with bench.started() as child:
+        ready(bench)
+        start = bench.wait_start()
+        if whole_group:
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+        child.wait(DEADLINE)
+        until(lambda: not _members(start.pid), "nothing is left of the program")
+
+
+def test_what_a_program_leaves_behind_goes_with_its_script(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, program="sleep 300 & exit 0")
+    with bench.started() as child:
+        assert child.wait(DEADLINE) == 0
+        start = bench.wait_start()
+        until(lambda: not _members(start.pid), "nothing is left of the program")
+
+
+def test_the_program_has_no_children_that_it_did_not_start(tmp_path: Path) -> None:
+    """One that waits for all its children must not wait for a helper of ours."""
+    program = 'exec python3 -c "import os\ntry: os.wait()\nexcept ChildProcessError: print(0, flush=True)"'
+    bench = Bench(tmp_path, program=program)
+    assert shown(bench) == ["0"]
 
 
 def _members(group: int) -> list[int]:
@@ -304,7 +333,7 @@ def _members(group: int) -> list[int]:
             fields = path.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(fields[2]) == group:
+        if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
 
