@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from edbjobs.config import SchedulerOptions
@@ -21,6 +22,23 @@ _MAIL = r"[A-Za-z0-9][A-Za-z0-9._%+-]*@[A-Za-z0-9][A-Za-z0-9.-]*"
 _TIME = re.compile(r"(?:(?P<days>\d{1,5})-)?(?P<rest>\d{1,9}(?::\d{1,9}){0,2})", re.ASCII)
 _OPTIONS = "config.scheduler_options"
 _LINE = re.compile(r"-[\x20-\x7e]+")
+
+
+class _WrongField(ValueError):
+    """What is wrong, with the field it is in."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self.field = field
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Say which field a ValueError is about, where a directive is made of several."""
+    try:
+        yield
+    except ValueError as error:
+        raise _WrongField(field, str(error)) from error
 
 
 def directives(
@@ -52,6 +70,8 @@ def directives(
         assert name in SchedulerOptions.model_fields, "fields are named as they are"
         try:
             lines += [] if name in wrong else take(allocation)
+        except _WrongField as error:
+            wrong[error.field] = str(error)
         except ValueError as error:
             wrong[name] = str(error)
     if wrong:
