@@ -128,6 +128,12 @@ class Bench:
             _, err = child.communicate(timeout=DEADLINE)
             return child.returncode, err
 
+    def shown(self) -> list[str]:
+        """Run the script to its end, which must be a success; gives the lines that the program printed."""
+        code, err = self.run()
+        assert code == 0, err
+        return (self.folder / "stdout").read_text().splitlines()
+
     def read(self) -> record.Record:
         return record.read(self.folder)
 
@@ -155,3 +161,16 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def members(group: int) -> list[int]:
+    """Give the processes of a group that are no zombies."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
