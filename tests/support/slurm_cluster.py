@@ -150,8 +150,13 @@ class SlurmCluster:
         self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
 
     def up_node(self, name: str) -> None:
-        """Take a node into service again."""
-        self.run("scontrol", "update", f"nodename={name}", "state=resume")
+        """Take a node into service again, if its daemon has not done so itself (``ReturnToService=2``)."""
+        self.run("scontrol", "update", f"nodename={name}", "state=resume", check=False)
+        self._until(20, f"{name} is back", lambda: self._node(name) in ("idle", "mixed", "allocated"))
+
+    def drain_node(self, name: str) -> None:
+        """Let a node take no more jobs; `up_node` ends it."""
+        self.run("scontrol", "update", f"nodename={name}", "state=drain", "reason=test")
 
     def kill_slurmd(self, name: str) -> None:
         """Kill a node's daemon; its jobs go on unseen."""
@@ -168,6 +173,9 @@ class SlurmCluster:
     def _idle(self) -> bool:
         states = self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%T", check=False).split()
         return states == ["idle"] * len(self.nodes) and not self.run("squeue", "-h", check=False)
+
+    def _node(self, name: str) -> str:
+        return self.run("sinfo", "-h", "-n", name, "-p", "normal", "-o", "%T", check=False)
 
     def _start(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -217,16 +225,13 @@ class SlurmCluster:
             "--innodb-lock-wait-timeout=900",
         )
         client = ("--no-defaults", "-uroot", "-S", sql_socket)
-        self._until(
-            30, "the database answers", lambda: "alive" in self.run("mariadb-admin", *client, "ping", check=False)
-        )
+        self._until(30, "the database answers", lambda: self._succeeds("mariadb-admin", *client, "ping"))
         users = "'slurm'@'localhost', 'slurm'@'127.0.0.1'"
         made = users.replace(",", " identified by 'slurm',") + " identified by 'slurm'"
         self.run("mariadb", *client, "-e", f"create user {made}; grant all on *.* to {users};")
         self._write("slurmdbd.conf", self._slurmdbd_conf(sql_port, port), 0o600)
         self._spawn("slurmdbd", "slurmdbd", "-D")
-        cluster = ("sacctmgr", "-n", "show", "cluster")
-        self._until(30, "slurmdbd answers", lambda: self._succeeds(*cluster))
+        self._until(30, "slurmdbd answers", lambda: self._succeeds("sacctmgr", "-n", "show", "cluster"))
         self.run("sacctmgr", "-i", "add", "cluster", "dev", check=False)
         self.run("sacctmgr", "-i", "add", "account", "proj1", "Cluster=dev")
         self.run("sacctmgr", "-i", "add", "user", "root", "Account=proj1", check=False)
@@ -334,8 +339,7 @@ CommitDelay=1
         child.wait(30)
 
     def _succeeds(self, *argv: str) -> bool:
-        done = subprocess.run(argv, env=self.env, capture_output=True, timeout=30, check=False)
-        return done.returncode == 0
+        return subprocess.run(argv, env=self.env, capture_output=True, timeout=30, check=False).returncode == 0
 
     def _until(self, timeout: float, what: str, check: Callable[[], bool]) -> None:
         deadline = time.monotonic() + timeout

@@ -88,8 +88,10 @@ class Slurm:
     async def submit(self, submission: Submission) -> str:
         """Hand a run over; gives the job's id."""
         argv = list(self.submit_command(submission))
-        # The job's own PATH need not lead to SLURM.
-        argv[0] = shutil.which(argv[0], path=self._env.get("PATH", os.defpath)) or argv[0]
+        program = shutil.which(argv[0], path=self._env.get("PATH", os.defpath))
+        if program is None:  # the job's own PATH need not lead to SLURM, or leads to another one
+            raise Unreachable("sbatch cannot be run: it is not installed")
+        argv[0] = program
         env = {name: value for name, value in submission.env.items() if name != "SLURM_TIME_FORMAT"}
         if "SLURM_CONF" in self._env:
             env["SLURM_CONF"] = self._env["SLURM_CONF"]
@@ -165,7 +167,8 @@ class Slurm:
     async def cancel(self, ids: Sequence[str], *, kill: bool = False) -> None:
         """End jobs. SLURM itself sends TERM, and KILL after its ``KillWait``.
 
-        ``scancel`` says nothing of jobs that it does not know or that have ended.
+        ``scancel`` says nothing of jobs that it does not know or that have ended. Its KILL reaches all steps, but
+        on 22.05.8 it is not sent before ``KillWait`` either.
         """
         for chunk in _chunks(_numbers(ids), _ON_A_LINE):
             if kill:

@@ -36,17 +36,17 @@ class Read:
 
 def queue(text: str) -> Read:
     """Read ``squeue -o QUEUE``."""
-    return _read(_queue_line(line) for line in text.splitlines() if line)
+    return _read(_queue_line(line) for line in text.split("\n") if line)
 
 
 def controller(text: str) -> Read:
     """Read ``scontrol -o show job``."""
-    return _read(_controller_line(line) for line in text.splitlines() if line)
+    return _read(_controller_line(line) for line in text.split("\n") if line)
 
 
 def accounting(text: str) -> Read:
     """Read ``sacct -n -P -X -o ACCOUNTING``."""
-    return _read(_accounting_line(line) for line in text.splitlines() if line)
+    return _read(_accounting_line(line) for line in text.split("\n") if line)
 
 
 def _read(sightings: Iterable[Sighting | None]) -> Read:
@@ -206,7 +206,7 @@ def _numbers(text: str, room: int) -> list[str] | None:
 def partitions(partition_lines: str, node_lines: str) -> list[Partition]:
     """Sum up ``scontrol -o show node`` for each line of ``scontrol -o show partition``."""
     rows: dict[str, Partition] = {}
-    for line in partition_lines.splitlines():
+    for line in partition_lines.split("\n"):
         fields = pairs(line)
         name = fields.get("PartitionName", "")
         if not name or "State" not in fields:
@@ -218,7 +218,7 @@ def partitions(partition_lines: str, node_lines: str) -> list[Partition]:
             default=fields.get("Default") == "YES",
             time_limit_seconds=0 if limit in (None, UNLIMITED) else limit or 0,
         )
-    for line in node_lines.splitlines():
+    for line in node_lines.split("\n"):
         fields = pairs(line)
         for name in fields.get("Partitions", "").split(","):
             if name in rows and "NodeName" in fields:
@@ -261,7 +261,7 @@ def _number(fields: Mapping[str, str], name: str) -> int:
 def jobs(text: str) -> list[ClusterJob]:
     """Read ``squeue -o JOBS``; jobs that have ended and garbled lines are left out."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _JOB_LINE.fullmatch(line)
         if match is None or words.PHASES.get(match[4]) is Phase.ENDED:
             continue
