@@ -58,7 +58,9 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
         )
     return RunSpec(
         key=key,
-        argv=command_line(config, release, solver_job_name(job, key.attempt), cores, cluster=cluster),
+        argv=command_line(
+            config, release, solver_job_name(job, key.attempt), cores, cluster=cluster, scratch=rules.policy.scratch
+        ),
         cwd=str(Path(job.spec.project_path).parent),
         env={**inherited, **config.environment},
         wall_clock_limit=job.spec.wall_clock_limit,

@@ -144,6 +144,7 @@ class Site(BaseModel):
             default_account=self.default_account,
             extra_options=self.extra_options,
             shared_dir=self.shared_dir_of(settings),
+            scratch=bool(self.scratch),
             shared_roots=tuple(Path(os.path.realpath(root)) for root in self.shared_roots_of(settings)),
         )
 

@@ -41,6 +41,8 @@ class ClusterPolicy:
         Folder for runs on the cluster; None: jobs are refused.
     shared_roots : tuple of Path
         Real paths of the folders that projects must lie in; empty: anywhere.
+    scratch : bool
+        Runs get a folder for temporary files on their nodes.
     """
 
     partitions: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class ClusterPolicy:
     extra_options: tuple[str, ...] = ()
     shared_dir: Path | None = None
     shared_roots: tuple[Path, ...] = ()
+    scratch: bool = False
 
 
 def allocation_of(
