@@ -24,7 +24,7 @@ from edbjobs_server.executors.cluster.base import (
 from edbjobs_server.executors.slurm import Slurm
 from support.slurm_cluster import PATH, SlurmCluster
 
-DEADLINE = 30.0
+DEADLINE = 60.0  # the controller looks at time limits every 30 s
 _count = itertools.count(1)
 
 
