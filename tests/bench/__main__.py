@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench import command, loop, records, runs, submits, watchers
+from bench import cluster, command, loop, records, runs, submits, watchers
 from bench.table import Row, markdown
 
 MEASURES: dict[str, Callable[[Path], Iterable[Row]]] = {
@@ -27,6 +27,8 @@ MEASURES: dict[str, Callable[[Path], Iterable[Row]]] = {
     "stall": loop.stall,
     "idle": loop.idle,
     "command": command.command,
+    "cluster-cost": cluster.cost,
+    "cluster-delays": cluster.delays,
 }
 
 

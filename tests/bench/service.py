@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def service(
     *,
     script: str = "",
     prelude: str = "",
+    environment: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[ServiceProcess]:
     """Run the service on a state folder; `script` is what its solver does, else it does nothing."""
@@ -42,6 +43,7 @@ def service(
     values = {"demo_solver": False, "solvers": [str(solver(folder, script))], "min_disk_gb": 0.0, **settings}
     running = ServiceProcess(folder, **values)
     running.prelude = prelude
+    running.environment.update(environment or {})
     running.environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), *sys.path])
     with running:
         yield running
