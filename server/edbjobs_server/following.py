@@ -12,7 +12,7 @@ from pathlib import Path
 from edbjobs.v1 import job_pb2
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import Job
+from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import State
 from edbjobs_server.paths import UserPaths
@@ -22,6 +22,7 @@ from edbjobs_server.solver.progress import LogFollower, Progress, progress
 from edbjobs_server.solver.setups import Setup, read_setups, select
 
 POLL_SECONDS = 1.0
+CLUSTER_POLL_SECONDS = 15.0  # there may be thousands, and their logs lie on a file server
 _FIELDS = [item.name for item in fields(Progress)]
 
 
@@ -36,10 +37,11 @@ class _Followed:
     license_limit: float | None
     progress: Progress = field(default_factory=Progress)
     begun: bool = False
+    due: float = 0.0  # not looked at before, monotonic
 
 
 class Following:
-    """Reads what is new in the log of each running solve, once a second.
+    """Reads what is new in the log of each running solve: once a second, of those on a cluster less often.
 
     Parameters
     ----------
@@ -65,7 +67,9 @@ class Following:
                 del self._followed[uid]
             # One after the other: a file system that hangs delays progress, and nothing else.
             for job in running.values():
-                await self._look(job)
+                followed = self._followed.get(job.uid)
+                if followed is None or followed.due <= time.monotonic():
+                    await self._look(job)
             await asyncio.sleep(POLL_SECONDS)
 
     def progress_of(self, uid: str) -> job_pb2.JobProgress | None:
@@ -99,6 +103,8 @@ class Following:
             path = find_log(job.spec.project_path, solver_job_name(job, job.attempt))
             if path != followed.path:
                 followed.path, followed.log = path, LogFollower(path)
+        if job.spec.executor != LOCAL:
+            followed.due = time.monotonic() + CLUSTER_POLL_SECONDS
         segment = followed.log.poll()
         followed.begun = bool(segment.setups)
         followed.progress = progress(segment, followed.setups)
