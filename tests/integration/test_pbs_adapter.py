@@ -1,0 +1,342 @@
+"""The adapter of PBS against a fake that answers as OpenPBS 23.06 did when it was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from edbjobs.config import SchedulerOptions
+from edbjobs_server.executors.base import Allocation, Ending
+from edbjobs_server.executors.cluster.base import Phase, Sighting, Submission, SubmitRefused, Unreachable
+from edbjobs_server.executors.cluster.command import run
+from edbjobs_server.executors.pbs import MAX_LOOKS, Pbs
+from support.fake_pbs import FakePbs
+
+E = Ending
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakePbs]:
+    found = FakePbs(tmp_path / "pbs")
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def pbs(fake: FakePbs) -> Pbs:
+    return Pbs(fake.env, deadline=20.0)
+
+
+NAME = "edb-board-0123456789abcdef-1"
+
+
+def prepare(
+    pbs: Pbs, fake: FakePbs, body: str, name: str = NAME, options: SchedulerOptions | None = None, **fields: object
+) -> Submission:
+    allocation = Allocation(name, "edbjobs:u:me", options=options or SchedulerOptions(), **fields)  # type: ignore[arg-type]
+    folder = fake.root / "runs of me, ü" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "script"
+    head = "".join(f"#PBS {line}\n" for line in pbs.directives(allocation))
+    script.write_text(f"#!/bin/bash\n{head}\n{body}\n")
+    return Submission(allocation, script, folder / "scheduler.out", folder, fake.env)
+
+
+async def until(what: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not await what():
+        assert time.monotonic() < end, "it did not come about"
+        await asyncio.sleep(0.05)
+
+
+async def reach(pbs: Pbs, ident: str, *phases: Phase) -> Sighting:
+    seen: list[Sighting] = []
+
+    async def there() -> bool:
+        sighting = (await pbs.look([ident]))[ident]
+        assert sighting is not None
+        seen.append(sighting)
+        return sighting.phase in phases
+
+    await until(there)
+    return seen[-1]
+
+
+async def test_success(pbs: Pbs, fake: FakePbs) -> None:
+    body = 'echo "$PBS_JOBNAME on $(cat "$PBS_NODEFILE") of $PBS_O_WORKDIR"; pwd'
+    submission = prepare(pbs, fake, body, tasks_per_node=2, cores_per_node=2)
+    assert await pbs.probe() == "23.06.06"
+    ident = await pbs.submit(submission)
+    seen = await reach(pbs, ident, Phase.ENDED)
+    assert (seen.name, seen.ending, seen.exit_code) == (NAME, E.EXITED, 0)
+    assert len(seen.nodes) == 1
+    assert seen.start_time is not None
+    assert abs(seen.start_time - time.time()) < 60
+    node = seen.nodes[0]
+    assert submission.output.read_text() == f"{NAME} on {node}\n{node} of {submission.cwd}\n{fake.root / 'home'}\n"
+    assert await pbs.poll() == {}
+    assert [item.id for item in await pbs.find(NAME)] == [ident]
+    assert await pbs.find("edb-other-1") == []
+
+
+@pytest.mark.parametrize(("body", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("exit 254", 254)])
+async def test_failure(pbs: Pbs, fake: FakePbs, body: str, code: int) -> None:
+    seen = await reach(pbs, await pbs.submit(prepare(pbs, fake, body)), Phase.ENDED)
+    assert (seen.ending, seen.exit_code) == (E.EXITED, code)
+
+
+async def test_cancel_of_a_job_that_runs(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "trap 'exit 7' TERM; sleep 60 & wait"))
+    await reach(pbs, ident, Phase.RUNNING)
+    assert (await pbs.poll())[ident].phase is Phase.RUNNING
+    await pbs.cancel([ident, "99.pbshost"])
+    seen = await reach(pbs, ident, Phase.ENDED)
+    assert (seen.ending, seen.signal) == (E.CANCELLED_EXTERNALLY, 15)
+    await pbs.cancel([ident])  # it has ended
+
+
+async def test_kill_of_a_job_that_resists(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "trap '' TERM; while :; do sleep 1; done"))
+    await reach(pbs, ident, Phase.RUNNING)
+    await pbs.cancel([ident])
+    await pbs.cancel([ident], kill=True)
+    assert (await reach(pbs, ident, Phase.ENDED)).ending is E.CANCELLED_EXTERNALLY
+
+
+async def test_cancel_of_a_job_that_waits(pbs: Pbs, fake: FakePbs) -> None:
+    fake.trouble("hold")
+    ident = await pbs.submit(prepare(pbs, fake, "true"))
+    seen = await reach(pbs, ident, Phase.PENDING)
+    assert (seen.state, seen.never) == ("H", True)
+    await pbs.cancel([ident])
+    seen = await reach(pbs, ident, Phase.ENDED)
+    assert (seen.ending, seen.start_time) == (E.CANCELLED_EXTERNALLY, None)
+
+
+async def test_a_hold_that_is_released(pbs: Pbs, fake: FakePbs) -> None:
+    fake.trouble("hold")
+    ident = await pbs.submit(prepare(pbs, fake, "true"))
+    await reach(pbs, ident, Phase.PENDING)
+    fake.trouble("hold", None)
+    assert (await reach(pbs, ident, Phase.ENDED)).exit_code == 0
+
+
+async def test_time_limit(pbs: Pbs, fake: FakePbs) -> None:
+    submission = prepare(pbs, fake, "sleep 60", time="1")
+    seen = await reach(pbs, await pbs.submit(submission), Phase.ENDED)
+    assert seen.ending is E.TIMEOUT
+    said = pbs.said(submission.output.read_text())
+    assert said is not None
+    assert said[0] is E.TIMEOUT
+
+
+@pytest.mark.parametrize(("trouble", "ending"), [("memory", E.OUT_OF_MEMORY), ("lost", E.NODE_FAIL)])
+async def test_ended_by_others(pbs: Pbs, fake: FakePbs, trouble: str, ending: Ending) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
+    await reach(pbs, ident, Phase.RUNNING)
+    fake.trouble(trouble)
+    assert (await reach(pbs, ident, Phase.ENDED)).ending is ending
+
+
+async def test_a_job_that_can_never_run(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "true", cores_per_node=512))
+
+    async def told() -> bool:
+        return (await pbs.poll())[ident].never
+
+    await until(told)
+    assert "Can Never Run" in (await pbs.poll())[ident].reason
+
+
+async def test_a_stopped_queue(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "true", queue="stopped"))
+
+    async def told() -> bool:
+        return (await pbs.poll())[ident].never
+
+    await until(told)
+    assert "administrator" in (await pbs.poll())[ident].message
+
+
+async def test_a_script_that_has_ended_and_a_job_that_has_not(pbs: Pbs, fake: FakePbs) -> None:
+    fake.trouble("ending", "60")
+    ident = await pbs.submit(prepare(pbs, fake, "true"))
+    seen = await reach(pbs, ident, Phase.ENDING)
+    assert seen.ending is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"queue": "nosuch"}, "Unknown queue"),
+        ({"queue": "disabled"}, "not enabled"),
+        ({"queue": "small", "cores_per_node": 3}, "resource limits"),
+        ({"queue": "small", "time": "1:00:00"}, "resource limits"),
+        ({"options": SchedulerOptions(licenses=("nosuch:1",))}, "Unknown resource: nosuch"),
+    ],
+)
+async def test_refused(pbs: Pbs, fake: FakePbs, fields: dict[str, object], words: str) -> None:
+    with pytest.raises(SubmitRefused, match=words):
+        await pbs.submit(prepare(pbs, fake, "true", **fields))  # type: ignore[arg-type]
+    assert fake.jobs() == {}
+
+
+async def test_refused_by_the_site(pbs: Pbs, fake: FakePbs) -> None:
+    fake.trouble("refuse", "every job needs a project")
+    with pytest.raises(SubmitRefused, match="every job needs a project"):
+        await pbs.submit(prepare(pbs, fake, "true"))
+
+
+async def test_a_server_that_is_down(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
+    fake.trouble("down")
+    submission = prepare(pbs, fake, "true", "edb-b-1")
+    questions: list[Callable[[], Awaitable[object]]] = [
+        pbs.probe, pbs.poll, pbs.partitions, pbs.jobs, lambda: pbs.look([ident]), lambda: pbs.find(NAME),
+        lambda: pbs.cancel([ident]), lambda: pbs.submit(submission),
+    ]  # fmt: skip
+    for ask in questions:
+        with pytest.raises(Unreachable, match=r"[Cc]onnect"):
+            await ask()
+    fake.trouble("down", None)
+    assert (await pbs.poll()).keys() == {ident}
+
+
+async def test_a_server_that_hangs(fake: FakePbs) -> None:
+    pbs = Pbs(fake.env, deadline=0.5)
+    fake.trouble("hang")
+    begun = time.monotonic()
+    with pytest.raises(Unreachable, match="did not answer"):
+        await pbs.poll()
+    assert time.monotonic() - begun < 5
+
+
+async def test_a_submit_that_is_not_answered_is_found(pbs: Pbs, fake: FakePbs) -> None:
+    fake.trouble("submit_hangs")
+    with pytest.raises(Unreachable, match="did not answer"):
+        await Pbs(fake.env, deadline=2.0).submit(prepare(pbs, fake, "true"))
+    (sighting,) = await pbs.find(NAME)
+    assert (sighting.id, sighting.name) == ("1.pbshost", NAME)
+
+
+async def test_documents_that_are_no_json(pbs: Pbs, fake: FakePbs) -> None:
+    fake.trouble("invalid_json")
+    ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
+    seen = await reach(pbs, ident, Phase.RUNNING)
+    assert (await pbs.poll())[ident] == seen
+    assert [job.id for job in await pbs.jobs()] == [ident]
+    await pbs.cancel([ident])
+    assert (await reach(pbs, ident, Phase.ENDED)).ending is E.CANCELLED_EXTERNALLY
+
+
+async def test_answers_that_stop_in_the_middle(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "true"))
+    await reach(pbs, ident, Phase.ENDED)
+    fake.trouble("half")
+    with pytest.raises(Unreachable):
+        await pbs.look([ident])
+    assert await pbs.poll() == {}  # it may lack jobs; `look` decides
+
+
+async def test_jobs_that_are_told_twice(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
+    await reach(pbs, ident, Phase.RUNNING)
+    fake.trouble("duplicate")
+    assert (await pbs.poll())[ident].phase is Phase.RUNNING
+    fake.trouble("duplicate", "different")
+    assert await pbs.poll() == {}
+    with pytest.raises(Unreachable):
+        await pbs.look([ident])
+
+
+async def test_no_history(pbs: Pbs, fake: FakePbs) -> None:
+    fake.trouble("history_off")
+    ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
+    await reach(pbs, ident, Phase.RUNNING)
+    assert [item.id for item in await pbs.find(NAME)] == [ident]
+    await pbs.cancel([ident])
+
+    async def gone() -> bool:
+        return (await pbs.look([ident]))[ident] is None
+
+    await until(gone)
+    await pbs.cancel([ident])
+    assert await pbs.find(NAME) == []
+
+
+async def test_forgotten_jobs(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "true"))
+    await reach(pbs, ident, Phase.ENDED)
+    fake.trouble("purge")
+
+    async def gone() -> bool:
+        return (await pbs.look([ident, "77.pbshost"])) == {ident: None, "77.pbshost": None}
+
+    await until(gone)
+
+
+async def test_few_are_looked_at_at_once(pbs: Pbs) -> None:
+    seen = await pbs.look([f"{number}.pbshost" for number in range(1000, 1000 + MAX_LOOKS + 5)])
+    assert len(seen) == MAX_LOOKS
+
+
+async def test_queues_and_everybodys_jobs(pbs: Pbs, fake: FakePbs) -> None:
+    ident = await pbs.submit(prepare(pbs, fake, "sleep 60", cores_per_node=3))
+    await reach(pbs, ident, Phase.RUNNING)
+    found = {item.name: item for item in await pbs.partitions()}
+    assert (found["workq"].default, found["workq"].cores_total, found["workq"].cores_free) == (True, 4, 1)
+    assert (found["stopped"].state, found["disabled"].state, found["small"].time_limit_seconds) == (
+        "down",
+        "drain",
+        600,
+    )
+    (job,) = await pbs.jobs()
+    assert (job.id, job.name, job.state, job.cores, job.nodes) == (ident, NAME, "R", 3, 1)
+
+
+CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures" / "openpbs-23.06.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "trouble"),
+    [
+        ("err-queue-unknown", ["qsub", "-q", "nosuch", "SCRIPT"], ""),
+        ("err-queue-disabled", ["qsub", "-q", "disabled", "SCRIPT"], ""),
+        ("err-queue-limit-ncpus", ["qsub", "-q", "small", "-l", "select=1:ncpus=3", "SCRIPT"], ""),
+        ("err-queue-limit-walltime", ["qsub", "-q", "small", "-l", "walltime=01:00:00", "SCRIPT"], ""),
+        ("err-resource-unknown", ["qsub", "-l", "select=1:ncpus=1:foo=2", "SCRIPT"], ""),
+        ("err-select-syntax", ["qsub", "-l", "select=1:ncpus", "SCRIPT"], ""),
+        ("err-walltime-syntax", ["qsub", "-l", "walltime=abc", "SCRIPT"], ""),
+        ("err-script-missing", ["qsub", "nosuch.sh"], ""),
+        ("qstat-unknown", ["qstat", "-f", "-F", "json", "999999.pbshost"], ""),
+        ("qstat-x-unknown", ["qstat", "-x", "-f", "-F", "json", "999999.pbshost"], ""),
+        ("qdel-unknown", ["qdel", "999999.pbshost"], ""),
+        ("server-down-qstat-all", ["qstat", "-f", "-F", "json"], "down"),
+        ("server-down-queues", ["qstat", "-Q", "-f", "-F", "json"], "down"),
+        ("server-down-pbsnodes", ["pbsnodes", "-a", "-F", "json"], "down"),
+        ("server-down-qdel", ["qdel", "1159.pbshost"], "down"),
+        ("server-down-qsub", ["qsub", "SCRIPT"], "down"),
+    ],
+)
+async def test_the_fake_answers_as_recorded(fake: FakePbs, name: str, argv: list[str], trouble: str) -> None:
+    if not CAPTURES.exists():
+        pytest.skip("openpbs-23.06.jsonl is not beside the checkout")
+    was = next(entry for entry in map(json.loads, CAPTURES.read_text().splitlines()) if entry["name"] == name)
+    script = fake.root / "script"
+    script.write_text("true\n")
+    if trouble:
+        fake.trouble(trouble)
+    answer = await run([str(script) if word == "SCRIPT" else word for word in argv], fake.env, 20.0)
+    assert (answer.code, answer.stderr) == (was["rc"], was["stderr"])
+    assert bool(answer.stdout) == bool(was["stdout"])
+    if was["stdout"]:
+        assert json.loads(answer.stdout).keys() == json.loads(was["stdout"]).keys()
+
+
+async def test_commands_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="cannot be run"):
+        await Pbs({"PATH": str(tmp_path)}).probe()
