@@ -33,6 +33,7 @@ QUEUES: dict[str, dict[str, Any]] = {
     "stopped": {"started": "False"},
     "disabled": {"enabled": "False"},
 }
+ABOUT = {SERVER: {"server_state": "Active", "server_host": SERVER, "default_queue": "workq"}}
 LETTERS = "a:A:c:C:e:fhIj:J:k:l:m:M:N:o:p:P:q:r:R:S:u:v:VW:XzZ"
 RESOURCES = {"select", "place", "walltime", "ncpus", "mem", "ngpus", "mpiprocs", "host", "hfss"}
 
@@ -227,8 +228,6 @@ def attributes(job: Job) -> dict[str, Any]:
         "server": SERVER,
         "ctime": time.ctime(job["submit"]),
         "Hold_Types": "u" if letter == "H" else "n",
-        "Join_Path": "oe",
-        "mtime": time.ctime(job.get("end", job.get("start", job["submit"]))),
         "Output_Path": f"{SERVER}:{job['output']}",
         "qtime": time.ctime(job["submit"]),
         "Rerunable": "False",
@@ -250,7 +249,7 @@ def attributes(job: Job) -> dict[str, Any]:
     if letter in "RE" and job.get("why") == "deleted":
         found["comment"] += f" and terminated by {user()}@{SERVER}"
     if letter == "F":
-        found.update(ended(job), obittime=time.ctime(job["end"]), history_timestamp=int(job["end"]))
+        found.update(ended(job), obittime=time.ctime(job["end"]))
     return {**found, "Submit_arguments": f"-N {job['name']}", "project": "_pbs_project_default", "Submit_Host": SERVER}
 
 
@@ -259,7 +258,7 @@ def qstat(store: Store, argv: Sequence[str]) -> int:
     names = {name for name, _ in flags}
     if names & {"-B", "-Q"}:
         down(store, 255, f"qstat: cannot connect to server {SERVER} (errno=15010)", document({}))
-        print(document({"Server": server(store)} if "-B" in names else {"Queue": queues(store)}))
+        print(document({"Server": ABOUT} if "-B" in names else {"Queue": queues(store)}))
         return 0
     as_json = ("-F", "json") in flags
     down(store, 255, f"qstat: cannot connect to server {SERVER} (errno=15010)", document({}) if as_json else "")
@@ -299,8 +298,8 @@ def select(
 
 
 def document(body: Mapping[str, Any]) -> str:
-    head = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
-    return json.dumps({**head, **body}, indent="\t", separators=(",", ":\t"))
+    whole = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER, **body}
+    return json.dumps(whole, indent="\t", separators=(",", ":\t"))
 
 
 def json_form(store: Store, told: Mapping[str, Any]) -> str:
@@ -351,7 +350,6 @@ def pbsnodes(store: Store, argv: Sequence[str]) -> int:
         busy = sum(count for name, count in used if name == host)
         found[host] = {
             "Mom": host,
-            "ntype": "PBS",
             "state": "job-busy" if busy >= cores else "free",
             "resources_available": {"arch": "linux", "host": host, "mem": "24684084kb", "ncpus": cores, "vnode": host},
             "resources_assigned": {"ncpus": busy} if busy else {},

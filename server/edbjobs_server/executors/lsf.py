@@ -13,6 +13,7 @@ from edbjobs_server.executors.cluster.base import (
     ClusterJob,
     Partition,
     Phase,
+    SamePaths,
     Sighting,
     Submission,
     SubmitRefused,
@@ -42,7 +43,7 @@ _AWAY = re.compile(
 _BAD_OPTION = re.compile(r"(?:invalid|illegal|unrecognized|bad) option|^Usage: bsub", re.IGNORECASE | re.MULTILINE)
 
 
-class Lsf:
+class Lsf(SamePaths):
     """LSF by its commands.
 
     Whether it has ``bjobs -o -json``, which came with 10.1.0.2, is found out with the first question; without it
@@ -126,7 +127,7 @@ class Lsf:
 
     async def poll(self) -> Mapping[str, Sighting]:
         """See all jobs of this account; those that ended within CLEAN_PERIOD are among them."""
-        return lsf_parse.sightings(await self._bjobs("-a"))
+        return await asyncio.to_thread(lsf_parse.sightings, await self._bjobs("-a"))
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, Sighting | None]:
         """See some jobs closely: ``bjobs``, then ``bhist`` for those it knows no longer or tells no end of.
@@ -191,7 +192,8 @@ class Lsf:
 
     async def jobs(self) -> Sequence[ClusterJob]:
         """List the jobs that have not ended, of all users."""
-        return [lsf_parse.cluster_job(job) for job in await self._bjobs("-u", "all")]
+        jobs = await self._bjobs("-u", "all")
+        return await asyncio.to_thread(lambda: [lsf_parse.cluster_job(job) for job in jobs])
 
     async def close(self) -> None:
         """Nothing is kept."""

@@ -11,6 +11,7 @@ from edbjobs_server.executors.base import Allocation, Ending
 from edbjobs_server.executors.cluster.base import (
     ClusterJob,
     Partition,
+    SamePaths,
     Sighting,
     Submission,
     SubmitRefused,
@@ -34,7 +35,7 @@ _GONE = re.compile(r"Unknown Job Id|Job has finished|Request invalid for (?:fini
 _NO_HISTORY = "not configured to maintain job history"
 
 
-class Pbs:
+class Pbs(SamePaths):
     """PBS by its commands.
 
     The run's comment cannot be given to it (see `pbs_ask`); a job is found by its name.
@@ -184,7 +185,7 @@ class Pbs:
     async def jobs(self) -> Sequence[ClusterJob]:
         """List the jobs that have not ended, of all users."""
         live = await self._live()
-        return [pbs_parse.cluster_job(name, record) for name, record in live.items()]
+        return await asyncio.to_thread(lambda: [pbs_parse.cluster_job(*item) for item in live.items()])
 
     async def close(self) -> None:
         """Nothing is kept."""
