@@ -28,7 +28,7 @@ from edbjobs_server.logs import Logging
 from edbjobs_server.manager import JobManager
 from edbjobs_server.retention import Retention
 from edbjobs_server.rpc.server import RpcServer
-from edbjobs_server.schedulers import make_clusters
+from edbjobs_server.schedulers import make_clusters, node_releases
 from edbjobs_server.settings import Settings, SettingsError, load_settings
 from edbjobs_server.site import load_site
 from edbjobs_server.solver.environment import inherited
@@ -145,13 +145,16 @@ class Service:
             project_paths=self._project_paths,
             on_sample=lambda sample: self.manager.take_load(sample.load()),
         )
+        releases = discover(os.environ, settings.solvers, settings.demo_solver)
+        schedulers = {name: executor.scheduler for name, executor in clusters.items()}
         rules = Rules(
-            releases=discover(os.environ, settings.solvers, settings.demo_solver),
+            releases=releases,
             executors=frozenset(executors),
             host=replace(capacity(), max_cluster_jobs=self._site.max_cluster_jobs),
             project_roots=settings.project_roots,
             environment_allow=settings.environment_allow,
-            clusters={name: executor.scheduler.directives for name, executor in clusters.items()},
+            clusters=schedulers,
+            node_releases=node_releases(settings, releases, schedulers),
             policy=self._site.cluster_policy(settings),
             no_local=self._no_local,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edbjobs.config import HFSSSimulationConfig
@@ -13,7 +13,6 @@ from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec
 from edbjobs_server.executors.cluster.allocation import allocation_of, job_name
 from edbjobs_server.solver.command import command_line
 from edbjobs_server.solver.environment import refuse_environment
-from edbjobs_server.solver.releases import choose
 from edbjobs_server.submission import Rules, info
 
 KEEP = ("ansyscl",)  # AEDT's licence client serves other runs as well (facts of AEDT: may outlive the solve)
@@ -41,27 +40,41 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
     inherited : mapping of str to str
         What every run gets of the service's environment.
 
+    Returns
+    -------
+    RunSpec
+        Of a cluster's run, program, project and folder are as its nodes see them.
+
     Raises
     ------
     Refused
-        The solver that was chosen is not there any more, or the job may no longer add what it adds.
+        The solver that was chosen is not there any more, the job may no longer add what it adds, or the nodes do not
+        see the project any more.
     """
     refuse_environment(config.environment, rules.environment_allow)
     key = RunKey(job.seq, job.uid, job.attempt + 1)
-    release = choose(rules.releases, job.solver_version, config.ansys_edt_path)
+    release = rules.solver(job.spec.executor, config, job.solver_version)
     cores = min(job.spec.cores, rules.host.cores)
     cluster = job.spec.executor != LOCAL
     allocation = None
+    seen: Callable[[str], str] = str
     if cluster:
+        seen = rules.clusters[job.spec.executor].seen
         allocation = allocation_of(
             config, uid=job.uid, job_id=job.id, attempt=key.attempt, user=job.user, site=rules.policy
         )
     return RunSpec(
         key=key,
         argv=command_line(
-            config, release, solver_job_name(job, key.attempt), cores, cluster=cluster, scratch=rules.policy.scratch
+            config,
+            release,
+            solver_job_name(job, key.attempt),
+            cores,
+            cluster=cluster,
+            scratch=rules.policy.scratch,
+            seen=seen,
         ),
-        cwd=str(Path(job.spec.project_path).parent),
+        cwd=seen(str(Path(job.spec.project_path).parent)),
         env={**inherited, **config.environment},
         wall_clock_limit=job.spec.wall_clock_limit,
         cancel_grace=job.spec.cancel_grace,

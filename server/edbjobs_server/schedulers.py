@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
+from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.cluster.base import Scheduler
 from edbjobs_server.executors.cluster.command import is_there
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
@@ -14,6 +17,7 @@ from edbjobs_server.executors.cluster.timing import Timing
 from edbjobs_server.settings import Settings, SettingsError
 from edbjobs_server.settings_types import credentials
 from edbjobs_server.site import Site
+from edbjobs_server.solver.releases import Release, on_windows_nodes
 
 _Maker = Callable[[], Scheduler]
 # What must be on PATH for a scheduler to be looked for; whether it answers is found out by asking it.
@@ -39,16 +43,56 @@ def make_clusters(
     Raises
     ------
     SettingsError
-        The scheduler that was named cannot be used.
+        The scheduler that was named cannot be used, or its nodes do not see the folder for runs.
     """
     shared = site.shared_dir_of(settings)
     folders = Folders((shared or settings.state_dir / "cluster") / store_id)
     scripts = Scripts(settings.templates_dir, SiteLines(site.setup, site.scratch))
     timing = {"interval": site.poll_seconds(settings.cluster_poll_seconds), "floor": max(1.0, site.min_poll_seconds)}
+    schedulers = {name: make() for name, make in _makers(settings, site, environ).items()}
+    if shared is not None:
+        _refuse_unseen(schedulers, shared)
     return {
-        name: ClusterExecutor(make(), scripts, folders, Timing(**timing))
-        for name, make in _makers(settings, site, environ).items()
+        name: ClusterExecutor(scheduler, scripts, folders, Timing(**timing)) for name, scheduler in schedulers.items()
     }
+
+
+def node_releases(
+    settings: Settings, releases: Sequence[Release], schedulers: Mapping[str, Scheduler]
+) -> dict[str, tuple[Release, ...]]:
+    """Tell the solvers of clusters that cannot run those of this host, by scheduler.
+
+    Parameters
+    ----------
+    settings : Settings
+        `hpc_solvers` names those on Windows nodes.
+    releases : sequence of Release
+        Solvers of this host; without `hpc_solvers` the nodes run those of them that they see.
+    schedulers : mapping of str to Scheduler
+        Those the service has.
+    """
+    windows = schedulers.get("windows_hpc")
+    if windows is None:
+        return {}
+    found = on_windows_nodes(settings.hpc_solvers)
+    return {windows.name: found or tuple(item for item in releases if _sees(windows, str(item.path)))}
+
+
+def _sees(scheduler: Scheduler, path: str) -> bool:
+    try:
+        scheduler.seen(path)
+    except Refused:
+        return False
+    return True
+
+
+def _refuse_unseen(schedulers: Mapping[str, Scheduler], shared: Path) -> None:
+    for name, scheduler in schedulers.items():
+        try:
+            scheduler.seen(str(shared))
+        except Refused as refused:
+            text = f"shared_dir: {refused.message}, with path_map in the site's policy"
+            raise SettingsError(f"{text}; or leave {name} out: hpc_url names it") from refused
 
 
 def _makers(settings: Settings, site: Site, environ: Mapping[str, str]) -> dict[str, _Maker]:
@@ -99,5 +143,10 @@ def _windows_hpc(settings: Settings, site: Site) -> Scheduler:
 
     file = settings.hpc_credentials
     assert file is not None, "the settings want it together with hpc_url"
-    # Read anew for each use, so that the password can be changed.
-    return WindowsHpc(settings.hpc_url, partial(credentials, file), settings.hpc_ca, site.path_map)
+    # Projects go by their real paths, run folders by the path that was set up.
+    paths = {name: share for path, share in site.path_map.items() for name in (os.path.realpath(path), path)}
+    try:
+        # User and password are read anew for each use, so that they can be changed.
+        return WindowsHpc(settings.hpc_url, partial(credentials, file), settings.hpc_ca, paths)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error

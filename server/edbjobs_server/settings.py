@@ -140,6 +140,8 @@ class Settings(BaseSettings):
         File with user and password for it, on two lines, which nobody else can read.
     hpc_ca : Path or None
         File with the certificates it is checked against; default: the system's.
+    hpc_solvers : list of PureWindowsPath
+        Programs on its nodes, as these see them; empty: those of this host that the nodes see as well.
     max_concurrent_jobs, ..., users
         Limits. One given here is put in force at the start; of the others the stored value stays.
     project_roots : list of Path
@@ -189,6 +191,7 @@ class Settings(BaseSettings):
     hpc_url: t.RestUrl = ""
     hpc_credentials: t.Credentials | None = None
     hpc_ca: t.File | None = None
+    hpc_solvers: Annotated[list[t.WindowsProgram], NoDecode, t.SplitWindowsPaths] = []
 
     max_concurrent_jobs: t.Count = 1
     max_cores: t.Count = 0

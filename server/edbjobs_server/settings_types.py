@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -40,6 +41,12 @@ def _program(value: Path) -> Path:
         raise ValueError(f"there is no program {value}")
     if not os.access(value, os.X_OK):
         raise ValueError(f"{value} may not be executed by this account")
+    return value
+
+
+def _windows_program(value: PureWindowsPath) -> PureWindowsPath:
+    if not value.is_absolute() or value.suffix.lower() != ".exe" or re.search(r'[<>"|?*%\x00-\x1f\x7f]', str(value)):
+        raise ValueError(r"a program's full path on Windows is wanted, such as C:\AnsysEM\ansysedt.exe")
     return value
 
 
@@ -110,6 +117,10 @@ def _split_paths(value: object) -> object:
     return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
 
+def _split_windows_paths(value: object) -> object:
+    return [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value
+
+
 def _split_words(value: object) -> object:
     return [part for part in value.replace(",", " ").split() if part] if isinstance(value, str) else value
 
@@ -120,6 +131,7 @@ def none_of(value: object) -> object:
 
 
 SplitPaths = BeforeValidator(_split_paths)
+SplitWindowsPaths = BeforeValidator(_split_windows_paths)
 SplitWords = BeforeValidator(_split_words)
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**31 - 1)]
 Memory = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**53)]
@@ -128,6 +140,7 @@ Seconds = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=30 * 86400,
 AbsolutePath = Annotated[Path, AfterValidator(_path)]
 OptionalPath = Annotated[AbsolutePath | None, BeforeValidator(none_of)]
 Program = Annotated[AbsolutePath, AfterValidator(_program)]
+WindowsProgram = Annotated[PureWindowsPath, AfterValidator(_windows_program)]
 Folder = Annotated[AbsolutePath, AfterValidator(_folder)]
 File = Annotated[AbsolutePath, AfterValidator(_file)]
 Credentials = Annotated[AbsolutePath, AfterValidator(_credentials)]

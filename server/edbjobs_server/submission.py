@@ -21,9 +21,9 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job, Spec
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.states import EventType
-from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.cluster.allocation import ClusterPolicy, allocation_of
 from edbjobs_server.executors.cluster.allocation import refuse as refuse_by_policy
+from edbjobs_server.executors.cluster.base import Scheduler
 from edbjobs_server.solver import project
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import Release, choose
@@ -59,8 +59,10 @@ class Rules:
         Folders that projects must lie in; empty: anywhere.
     environment_allow : sequence of str
         Further patterns of variable names that a job may add.
-    clusters : mapping of str to callable
-        What each cluster's scheduler is asked for a run, as its directives; raises `Refused`.
+    clusters : mapping of str to Scheduler
+        Schedulers of the clusters, by executor: what they can be asked for, and what their nodes see.
+    node_releases : mapping of str to sequence of Release
+        Solvers of clusters that cannot run those of this host, by executor.
     policy : ClusterPolicy
         What the site lets cluster jobs ask for.
     no_local : callable
@@ -72,9 +74,27 @@ class Rules:
     host: Host
     project_roots: Sequence[Path] = ()
     environment_allow: Sequence[str] = ()
-    clusters: Mapping[str, Callable[[Allocation], Sequence[str]]] = field(default_factory=dict)
+    clusters: Mapping[str, Scheduler] = field(default_factory=dict)
+    node_releases: Mapping[str, Sequence[Release]] = field(default_factory=dict)
     policy: ClusterPolicy = field(default_factory=ClusterPolicy)
     no_local: Callable[[], str] = str
+
+    def solver(self, executor: str, config: HFSSSimulationConfig, version: str) -> Release:
+        """Choose the solver of a job.
+
+        Raises
+        ------
+        Refused
+            SOLVER_NOT_ALLOWED or SOLVER_NOT_FOUND, as `edbjobs_server.solver.releases.choose`.
+        """
+        releases = self.node_releases.get(executor, self.releases)
+        if not releases and executor in self.node_releases:
+            text = (
+                f"no solver on the nodes of {executor} is known to this service: name the program as the nodes see it, "
+                r"such as C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe, in the setting hpc_solvers"
+            )
+            raise Refused("SOLVER_NOT_FOUND", text)
+        return choose(releases, version, config.ansys_edt_path or "")
 
 
 def draft(
@@ -113,7 +133,7 @@ def draft(
     """
     config = _validated(request)
     executor = _executor(request.config, rules)
-    release = choose(rules.releases, config.aedt_version or "", config.ansys_edt_path or "")
+    release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
     found = project.inspect(config.project_path, folders)
     _refuse_outside(found.path, rules.project_roots)
@@ -262,7 +282,9 @@ def _for_cluster(config: HFSSSimulationConfig, spec: Spec, rules: Rules, uid: st
     """Check what a cluster's scheduler will be asked for; the job's cores are those of the whole allocation."""
     refuse_by_policy(config, Path(spec.project_path), rules.policy)
     wanted = allocation_of(config, uid=uid, job_id=job_id, attempt=1, user=user, site=rules.policy)
-    rules.clusters[spec.executor](wanted)
+    scheduler = rules.clusters[spec.executor]
+    scheduler.directives(wanted)
+    scheduler.seen(spec.project_path)
     return replace(spec, cores=wanted.nodes * wanted.cores_per_node)
 
 

@@ -112,6 +112,7 @@ FILE_ONLY = {
     "hpc_url",
     "hpc_credentials",
     "hpc_ca",
+    "hpc_solvers",
 }
 
 

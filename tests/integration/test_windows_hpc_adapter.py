@@ -43,7 +43,7 @@ def adapter_of(fake: FakeHpcPack, **more: Any) -> WindowsHpc:
 def submission(name: str = NAME, folder: str = "/shared/000000/1.1", **more: Any) -> Submission:
     allocation = Allocation(name, "edbjobs:u1:ann", cores_per_node=4, **more)
     run = Path(folder)
-    return Submission(allocation, run / "script", run / "output", run, {"HOME": "/root"})
+    return Submission(allocation, run / "script.ps1", run / "output", run, {"HOME": "/root"})
 
 
 def answering(status: int, body: Any = None) -> Callable[[], web.Response]:
@@ -78,7 +78,8 @@ async def test_a_job_is_made_given_its_task_and_submitted(fake: FakeHpcPack, hpc
     (task,) = job.tasks
     assert task["WorkDirectory"] == "\\\\fs\\runs\\000000\\1.1"
     assert task["StdOutFilePath"] == "\\\\fs\\runs\\000000\\1.1\\output"
-    assert "'\\\\fs\\runs\\000000\\1.1\\script'" in task["CommandLine"]
+    assert task["StdErrFilePath"] == "\\\\fs\\runs\\000000\\1.1\\output.err"
+    assert task["CommandLine"].endswith(' -File "\\\\fs\\runs\\000000\\1.1\\script.ps1"')
     assert (task["IsRerunnable"], task["MaxCores"]) == ("false", "4")
     assert job.job["State"] == "Queued"
 

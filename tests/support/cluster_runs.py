@@ -15,6 +15,7 @@ from edbjobs_server.executors.cluster.base import (
     ClusterJob,
     Partition,
     Phase,
+    SamePaths,
     Sighting,
     Submission,
     SubmitRefused,
@@ -30,7 +31,7 @@ KEY = RunKey(7, "0123456789ab0123456789abcdef01234567", 1)
 _T = TypeVar("_T")
 
 
-class MemoryScheduler:
+class MemoryScheduler(SamePaths):
     """Implements `Scheduler`; its jobs are what the test says.
 
     Attributes

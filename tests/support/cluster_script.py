@@ -84,7 +84,7 @@ class Bench:
 
     def text(self, directives: Sequence[str] = ("--nodes=1",)) -> str:
         scripts = Scripts(self.templates, self.site, beat=BEAT)
-        return scripts.render(f"{self.scheduler}.sh.j2", self.spec(), directives, self.folder, self.news)
+        return scripts.render(f"{self.scheduler}.sh.j2", self.spec(), directives, str(self.folder), str(self.news))
 
     def environment(self, job: str = "41", restart: int = 0) -> dict[str, str]:
         """Give what the scheduler sets; LC_ALL=C is what the submitting command leaves."""

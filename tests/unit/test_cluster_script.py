@@ -30,7 +30,9 @@ CONTROL = st.sampled_from([chr(code) for code in (*range(32), 127)])
 
 
 def windows(bench: Bench) -> str:
-    return Scripts(None, bench.site).render("windows_hpc.ps1.j2", bench.spec(), ["x"], bench.folder, bench.news)
+    return Scripts(None, bench.site).render(
+        "windows_hpc.ps1.j2", bench.spec(), ["x"], str(bench.folder), str(bench.news)
+    )
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

@@ -189,11 +189,46 @@ def test_no_text_makes_a_line_of_its_own(texts: dict[str, str], extra: dict[str,
 
 def test_the_longest_mapped_folder_counts() -> None:
     hpc = adapter(path_map={"/shared": "\\\\fs\\all", "/shared/big/": "\\\\big\\runs\\", "/z": "Z:\\"})
-    assert hpc.translate("/shared/a b/c.aedt") == "\\\\fs\\all\\a b\\c.aedt"
-    assert hpc.translate(Path("/shared/big/x")) == "\\\\big\\runs\\x"
-    assert hpc.translate("/shared/bigger") == "\\\\fs\\all\\bigger"
-    assert hpc.translate("/shared") == "\\\\fs\\all"
-    assert hpc.translate("/z/run") == "Z:\\run"
+    assert hpc.seen("/shared/a b/c.aedt") == "\\\\fs\\all\\a b\\c.aedt"
+    assert hpc.seen("/shared/big/x") == "\\\\big\\runs\\x"
+    assert hpc.seen("/shared/bigger") == "\\\\fs\\all\\bigger"
+    assert hpc.seen("/shared") == "\\\\fs\\all"
+    assert hpc.seen("/z/run") == "Z:\\run"
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("C:\\Program Files\\x\\a.exe", "C:\\Program Files\\x\\a.exe"),
+        ("C:/x/../y", "C:\\y"),
+        ("\\\\fs\\runs\\a b\\c", "\\\\fs\\runs\\a b\\c"),
+        ("\\\\fs\\runs", "\\\\fs\\runs"),
+    ],
+)
+def test_windows_own_paths_mean_the_same_on_the_nodes(path: str, seen: str) -> None:
+    assert adapter().seen(path) == seen
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "C:x",
+        "C:\\a%b",
+        "C:\\a\nb",
+        "C:\\a.",
+        "\\\\fs",
+        "\\\\?\\C:\\x",
+        "\\\\f%s\\x\\y",
+        "//fs/x/y",
+        "C:\\" + "x" * 260,
+        'C:\\a"b',
+    ],
+)
+def test_windows_paths_that_are_none_are_refused(path: str) -> None:
+    with pytest.raises(Refused) as refused:
+        adapter().seen(path)
+    assert refused.value.reason == "PROJECT_NOT_SHARED"
+    assert list(refused.value.fields) == ["config.project_path"]
 
 
 @pytest.mark.parametrize(
@@ -203,13 +238,13 @@ def test_the_longest_mapped_folder_counts() -> None:
 )  # fmt: skip
 def test_other_paths_are_refused(path: str) -> None:
     with pytest.raises(Refused) as refused:
-        adapter(path_map={"/shared": "\\\\fs\\all"}).translate(path)
+        adapter(path_map={"/shared": "\\\\fs\\all"}).seen(path)
     assert refused.value.reason == "PROJECT_NOT_SHARED"
 
 
 def test_where_nothing_is_mapped_it_says_so() -> None:
     with pytest.raises(Refused, match=r"\(none\)"):
-        adapter().translate("/shared/x")
+        adapter().seen("/shared/x")
 
 
 @pytest.mark.parametrize("pair", [("shared", "\\\\fs\\x"), ("/shared", "/mnt"), ("/shared", "fs"), ("/s", "\\\\f%\\x")])
@@ -228,8 +263,7 @@ def test_no_path_leaves_its_place_in_the_command(text: str) -> None:
     assert path.startswith("\\\\fs\\x")
     assert line.count('"') == 2
     assert "%" not in line
-    literal = line[line.index("ReadAllText('") + 13 : line.rindex("')))")]
-    assert not re.search("(?<!['\u2018-\u201b])['\u2018-\u201b](['\u2018-\u201b]{2})*(?!['\u2018-\u201b])", literal)
+    assert line.endswith(f' -File "{path}"')
 
 
 # Words -------------------------------------------------------------------------------------------------------

@@ -74,9 +74,9 @@ class RunSpec:
     key : RunKey
         Which run.
     argv : sequence of str
-        Program and arguments; no shell is involved.
+        Program and arguments; no shell is involved. Of a cluster's run, paths are as its nodes see them.
     cwd : str
-        Working directory.
+        Working directory; the same holds for it.
     env : mapping of str to str
         The whole environment; the executor adds only its mark.
     wall_clock_limit : float or None

@@ -19,6 +19,7 @@ from edbjobs_server.executors.cluster.base import (
     ClusterJob,
     Partition,
     Phase,
+    SamePaths,
     Sighting,
     Submission,
     SubmitRefused,
@@ -35,7 +36,7 @@ _ASK_AGAIN = 600.0  # seconds until accounting, once disabled, is asked for agai
 _ACCOUNTING_BEGINS = "now-30days"  # for a search by name, which reads all jobs since then
 
 
-class Slurm:
+class Slurm(SamePaths):
     """SLURM's commands.
 
     Parameters

@@ -107,14 +107,8 @@ class WindowsHpc:
         self._clock: Clock | None = None
         self._submitting: set[str] = set()
 
-    def translate(self, path: str | Path) -> str:
-        """Give a path of this host as the nodes see it; longest mapped folder first.
-
-        Raises
-        ------
-        Refused
-            PROJECT_NOT_SHARED: it is below no mapped folder, or Windows cannot have such a path.
-        """
+    def seen(self, path: str) -> str:
+        """See `Scheduler.seen`: by the path map; Windows' own paths mean the same on the nodes."""
         return self._paths.translate(path)
 
     async def probe(self) -> str:

@@ -8,10 +8,10 @@ properties). What that list does not have is refused, because nobody could say w
 from __future__ import annotations
 
 import math
+import ntpath
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from edbjobs.config import SchedulerOptions
 
@@ -51,6 +51,8 @@ _TIME = re.compile(
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
 # No file of Windows can bear these; "%" would be taken for a variable on the way to the program.
 _NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\\%\x00-\x1f\x7f]')
+_TARGET = re.compile(r'(\\\\[^\\<>:"|?*/%]+\\|[A-Za-z]:)[^<>:"|?*/%]*')  # a share, or a drive of the nodes
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _MAX_PATH = 259  # characters, without \\?\ (Windows: MAX_PATH with its final NUL)
 
 
@@ -218,38 +220,49 @@ class PathMap:
     def __init__(self, prefixes: Mapping[str, str]) -> None:
         self._prefixes = sorted(_checked(prefixes), key=lambda pair: len(pair[0]), reverse=True)
 
-    def translate(self, path: str | Path) -> str:
-        """Give the path as the nodes see it.
+    def translate(self, path: str) -> str:
+        """Give the path as the nodes see it; longest mapped folder first.
+
+        A path with a drive or a share is Windows' own, as those of a service on Windows and of `hpc_solvers` are,
+        and means the same on the nodes.
 
         Raises
         ------
         Refused
             PROJECT_NOT_SHARED: it is below no mapped folder, or Windows cannot have such a path.
         """
-        text = posixpath.normpath(str(path))
+        if _WINDOWS.match(path):
+            place, rest = ntpath.splitdrive(ntpath.normpath(path))
+            return _joined(path, place, rest.split("\\"))
+        text = posixpath.normpath(path)
         for prefix, target in self._prefixes:
             if text == prefix or text.startswith(prefix.rstrip("/") + "/"):
-                rest = [part for part in text[len(prefix) :].split("/") if part]
-                bad = [part for part in rest if _NOT_IN_WINDOWS.search(part) or part[-1] in ". "]
-                if bad:
-                    raise _not_there(text, f"Windows can have no file named {bad[0]!r}; rename it")
-                found = "\\".join([target, *rest])
-                if len(found) > _MAX_PATH:
-                    raise _not_there(text, f"{found} is longer than the {_MAX_PATH} characters Windows allows")
-                return found
+                return _joined(text, target, text[len(prefix) :].split("/"))
         known = ", ".join(prefix for prefix, _ in self._prefixes) or "none"
         raise _not_there(
             text, f"it is below no folder that the nodes see as well ({known}); move it, or map its folder"
         )
 
 
+def _joined(path: str, place: str, parts: Sequence[str]) -> str:
+    names = [part for part in parts if part]
+    bad = [name for name in names if _NOT_IN_WINDOWS.search(name) or name[-1] in ". "]
+    if bad or not _TARGET.fullmatch(place):
+        raise _not_there(path, f"Windows can have no file named {(bad or [place])[0]!r}; rename it")
+    found = "\\".join([place, *names])
+    if len(found) > _MAX_PATH:
+        raise _not_there(path, f"{found} is longer than the {_MAX_PATH} characters Windows allows")
+    return found
+
+
 def _not_there(path: str, why: str) -> Refused:
-    return Refused("PROJECT_NOT_SHARED", f"{path} cannot be used on the Windows nodes: {why}")
+    text = f"{path} cannot be used on the Windows nodes: {why}"
+    return Refused("PROJECT_NOT_SHARED", text, fields={"config.project_path": text})
 
 
 def _checked(prefixes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for prefix, target in prefixes.items():
-        if not prefix.startswith("/") or not re.fullmatch(r'(\\\\[^\\<>:"|?*/%]+\\|[A-Za-z]:)[^<>:"|?*/%]*', target):
+        if not prefix.startswith("/") or not _TARGET.fullmatch(target):
             raise ValueError(
                 f"windows_hpc: {prefix!r} = {target!r} must map an absolute folder of this host to a share or a "
                 r"folder of the nodes, for example /shared = \\server\share"
@@ -266,11 +279,11 @@ def task_properties(submission: Submission, paths: PathMap) -> dict[str, str]:
         PROJECT_NOT_SHARED, as `PathMap.translate`.
     """
     size = _size(submission.allocation)
-    output = paths.translate(submission.output)
+    output = paths.translate(str(submission.output))
     return {
         "Name": submission.allocation.comment[:_MAX_TEXT],
-        "CommandLine": command_line(paths.translate(submission.script)),
-        "WorkDirectory": paths.translate(submission.cwd),
+        "CommandLine": command_line(paths.translate(str(submission.script))),
+        "WorkDirectory": paths.translate(str(submission.cwd)),
         # One file for both would be opened twice.
         "StdOutFilePath": output,
         "StdErrFilePath": f"{output}.err",
@@ -283,12 +296,9 @@ def task_properties(submission: Submission, paths: PathMap) -> dict[str, str]:
 def command_line(script: str) -> str:
     """Tell the command that runs a script; `script` is a translated path, so it holds no double quotes.
 
-    ``-File`` takes only names that end in ``.ps1``, which the run's script does not. The script's own ``exit`` is
-    the task's exit code; ``$PSScriptRoot`` is empty in it.
+    The script's own ``exit`` is the task's exit code.
     """
-    quoted = re.sub("['\u2018-\u201b]", lambda quote: quote[0] * 2, script)  # all of them end a literal of PowerShell
-    run = f"& ([scriptblock]::Create([IO.File]::ReadAllText('{quoted}')))"
-    return f'powershell.exe -NoLogo -NoProfile -NonInteractive -ExecutionPolicy Bypass -Command "{run}"'
+    return f'powershell.exe -NoLogo -NoProfile -NonInteractive -ExecutionPolicy Bypass -File "{script}"'
 
 
 def rest_properties(values: Mapping[str, str]) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from edbjobs.config import HFSSSimulationConfig
@@ -45,6 +46,7 @@ def command_line(
     *,
     cluster: bool = False,
     scratch: bool = False,
+    seen: Callable[[str], str] = str,
 ) -> list[str]:
     """Make the command line of a run; it is executed without a shell.
 
@@ -67,6 +69,8 @@ def command_line(
         out by itself (``-distributed -auto``) unless `config` says otherwise. Hosts and cores are not used.
     scratch : bool
         For a batch script: AEDT's temporary folder is `SCRATCH` unless `config` names one.
+    seen : callable
+        Tells where a cluster's nodes see a path of this host.
 
     Returns
     -------
@@ -76,9 +80,9 @@ def command_line(
     Raises
     ------
     Refused
-        INVALID_JOB: a text that could be taken for something else, or a setup without its design.
+        INVALID_JOB: a text that could be taken for something else, or a setup without its design; or as `seen`.
     """
-    command = [str(release.path), "-jobid", _checked(_JOB_ID, "job_id", job_id)]
+    command = [seen(str(release.path)), "-jobid", _checked(_JOB_ID, "job_id", job_id)]
     if _distributed(config, cluster):
         command.append("-distributed")
     command += ["-machinelist", MACHINES if cluster else "list=" + _machines(config, cores)]
@@ -96,7 +100,7 @@ def command_line(
     if options:
         inline = " ".join(f"'{key}'='{value}'" for key, value in options.items())
         command += ["-batchoptions", str(batch_options_file) if batch_options_file else inline]
-    return [*command, "-batchsolve", *_selector(config), _project(config.project_path, host_platform)]
+    return [*command, "-batchsolve", *_selector(config), seen(_project(config.project_path, host_platform))]
 
 
 def batch_options(config: HFSSSimulationConfig) -> dict[str, str]:

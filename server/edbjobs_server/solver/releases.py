@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 
 from edbjobs_server.core.errors import Refused
 
@@ -37,7 +37,8 @@ class Release:
     path : Path
         The program.
     source : str
-        Where it was found: the environment variable, ``settings``, ``registry`` or ``demo``.
+        Where it was found: the environment variable, ``settings``, ``registry`` or ``demo``; ``nodes``: named by the
+        settings, on the nodes of a cluster that this host does not see.
     demo, student : bool
         The stand-in, which solves nothing; the student version.
     """
@@ -76,6 +77,11 @@ def discover(environ: Mapping[str, str], extra: Sequence[Path] = (), demo: bool 
         for path in _demo_programs():
             found.setdefault(_real(path), Release(DEMO, DEMO, path, DEMO, demo=True))
     return tuple(sorted(found.values(), key=_rank))
+
+
+def on_windows_nodes(programs: Sequence[PureWindowsPath]) -> tuple[Release, ...]:
+    """Take the solvers of Windows nodes as the settings name them; newest first."""
+    return tuple(sorted((_release(path, Path(str(path)), "nodes") for path in programs), key=_rank))
 
 
 def choose(releases: Sequence[Release], version: str, path: str) -> Release:
@@ -180,11 +186,14 @@ def _in_folder(folder: Path, key: str, source: str, student: bool) -> Iterator[R
 
 def _of_settings(extra: Sequence[Path]) -> Iterator[Release]:
     for path in extra:
-        if not _runs(path):
-            continue
-        keys = [match[1] for part in path.parts if (match := _VERSION_PART.fullmatch(part))]
-        key = keys[-1] if keys else UNKNOWN
-        yield Release(_version(key), key, path, "settings", student=path.stem.lower() == "ansysedtsv")
+        if _runs(path):
+            yield _release(path, path, "settings")
+
+
+def _release(named: PurePath, path: Path, source: str) -> Release:
+    keys = [match[1] for part in named.parts if (match := _VERSION_PART.fullmatch(part))]
+    key = keys[-1] if keys else UNKNOWN
+    return Release(_version(key), key, path, source, student=named.stem.lower() == "ansysedtsv")
 
 
 def _of_registry() -> Iterator[Release]:

@@ -57,17 +57,23 @@ class Asking:
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:
-            try:
-                await self._hear()
-                await self._ask()
-            except Unreachable as error:
-                self._book.set_reach(False, error=str(error))
-                self._timing.failed(time.monotonic())
-            except OSError as error:
-                _log.warning(
-                    "the folder for runs of %s cannot be read, will try again: %s", self._scheduler.name, error
-                )
+            await self.turn()
             await asyncio.sleep(self._timing.tick)
+
+    async def turn(self) -> None:
+        """Hear what runs have to tell, and ask if it is time; nothing that goes wrong ends the asking."""
+        try:
+            await self._hear()
+            await self._ask()
+        except Unreachable as error:
+            self._book.set_reach(False, error=str(error))
+            self._timing.failed(time.monotonic())
+        except OSError as error:
+            _log.warning("run folders of %s cannot be read, will try again: %s", self._scheduler.name, error)
+        except Exception:
+            # A fault of ours in reading one answer must not leave all runs unfollowed for ever.
+            _log.exception("what %s answered could not be dealt with, it is asked again", self._scheduler.name)
+            self._timing.failed(time.monotonic())
 
     async def _ask(self) -> None:
         now = time.monotonic()
@@ -155,11 +161,10 @@ class Asking:
             run.requeued = True
             await self._scheduler.cancel([run.id])
             self.hurry()
-        if sighting.never and not run.noted:
-            run.noted = True
-            self._book.emit(
-                RunNote(run.key, f"{self._scheduler.name} will never start it as it is: {waiting_text(sighting)}")
-            )
+        why = waiting_text(sighting)
+        if sighting.never and why not in run.noted:
+            run.noted.add(why)
+            self._book.emit(RunNote(run.key, f"{self._scheduler.name} will never start it as it is: {why}"))
 
     # Conclusions -----------------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ class ClusterJob:
 class Scheduler(Protocol):
     """One kind of scheduler. Methods may be called at the same time; each has a deadline of its own.
 
-    Every method but `directives` and `said` raises `Unreachable` where no usable answer came.
+    Every method but `seen`, `directives` and `said` raises `Unreachable` where no usable answer came.
 
     Attributes
     ----------
@@ -146,6 +146,15 @@ class Scheduler(Protocol):
 
     name: str
     template: str
+
+    def seen(self, path: str) -> str:
+        """Give a path of this host as the nodes see it.
+
+        Raises
+        ------
+        Refused
+            PROJECT_NOT_SHARED: they do not see it.
+        """
 
     async def probe(self) -> str:
         """Ask whether the scheduler answers, as cheaply as it can be asked; gives its version."""
@@ -200,3 +209,11 @@ class Scheduler(Protocol):
 
     async def close(self) -> None:
         """Let go of everything."""
+
+
+class SamePaths:
+    """What schedulers have in common whose nodes have the shared file systems in the same places as this host."""
+
+    def seen(self, path: str) -> str:
+        """See `Scheduler.seen`."""
+        return path

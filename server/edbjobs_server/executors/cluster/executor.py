@@ -121,12 +121,13 @@ class ClusterExecutor:
         Raises
         ------
         ScriptError, Refused
-            A template of the site is wrong; the scheduler cannot be asked so.
+            A template of the site is wrong; the scheduler cannot be asked so, or the nodes do not see the folder.
         """
         assert run.allocation is not None, "a run on a cluster asks for something"
         directives = self.scheduler.directives(run.allocation)
-        folder = self._folder.of(run.key)
-        return self._scripts.render(self.scheduler.template, run, directives, folder, self._folder.bell(run.key))
+        folder = self.scheduler.seen(str(self._folder.of(run.key)))
+        news = self.scheduler.seen(str(self._folder.bell(run.key)))
+        return self._scripts.render(self.scheduler.template, run, directives, folder, news)
 
     def submission(self, run: RunSpec) -> Submission:
         """Tell how a run would be handed over."""

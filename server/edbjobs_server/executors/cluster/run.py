@@ -22,8 +22,10 @@ class Run:
         Its start has been told.
     urgent : bool
         Its record says that it has ended, so the scheduler is asked for its word.
-    requeued, noted : bool
-        The scheduler put it back into its queue; it was told that it will never start.
+    requeued : bool
+        The scheduler put it back into its queue.
+    noted : set of str
+        Why it will never start, as far as that was told: a scheduler may find one reason after another.
     grace : float or None
         Its end is wanted.
     asked : float or None
@@ -40,7 +42,7 @@ class Run:
         self.started = False
         self.urgent = False
         self.requeued = False
-        self.noted = False
+        self.noted: set[str] = set()
         self.ending = False
         self.grace: float | None = None
         self.asked: float | None = None

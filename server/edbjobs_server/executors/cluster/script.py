@@ -102,7 +102,7 @@ class Scripts:
             sh=shlex.quote, sh_pieces=_sh_pieces, ps=_ps, ps_pieces=_ps_pieces, comment_safe=_comment_safe
         )
 
-    def render(self, template: str, spec: RunSpec, directives: Sequence[str], folder: Path, news: Path) -> str:
+    def render(self, template: str, spec: RunSpec, directives: Sequence[str], folder: str, news: str) -> str:
         """Make the script of a run.
 
         Parameters
@@ -110,11 +110,11 @@ class Scripts:
         template : str
             File name such as ``slurm.sh.j2``.
         spec : RunSpec
-            With its allocation.
+            With its allocation; its program, arguments and folder are as the nodes see them.
         directives : sequence of str
             Lines for the scheduler, without their prefix.
-        folder, news : Path
-            Folder of the run, and the file to make when something was written into it.
+        folder, news : str
+            Folder of the run, and the file to make when something was written into it, as the nodes see them.
 
         Returns
         -------
@@ -129,8 +129,11 @@ class Scripts:
             The template is missing or wrong.
         """
         _check(spec, directives, folder, news)
-        values = self._values(spec, directives, folder, news)
         windows = template.endswith(POWERSHELL)
+        # What language this host speaks means nothing to Windows.
+        language = {} if windows else {name: spec.env[name] for name in _LOCALE if name in spec.env}
+        values = self._values(spec) | {"directives": list(directives), "folder": folder, "news": news}
+        values["env"] = language | dict(spec.additions)
         program = str(spec.argv[0])
         root = str((PureWindowsPath if windows else PurePosixPath)(program).parent)
         try:
@@ -148,19 +151,15 @@ class Scripts:
         # Without the mark Windows PowerShell would read it in the node's own code page.
         return _BOM + text.replace("\n", "\r\n") if windows else text
 
-    def _values(self, spec: RunSpec, directives: Sequence[str], folder: Path, news: Path) -> dict[str, object]:
+    def _values(self, spec: RunSpec) -> dict[str, object]:
         allocation = spec.allocation
         assert allocation is not None, "a run on a cluster asks for something"
         automatic = "-auto" in spec.argv
         key = spec.key
         return {
             "title": f"edbjobs: {allocation.name}, run {key.seq}.{key.attempt} of job {key.uid}",
-            "directives": list(directives),
-            "folder": str(folder),
-            "news": str(news),
             "arguments": _arguments(spec.argv),
             "cwd": spec.cwd,
-            "env": {**{name: spec.env[name] for name in _LOCALE if name in spec.env}, **spec.additions},
             "allocation": allocation,
             "nodes": allocation.nodes,
             "cores": allocation.cores_per_node,
@@ -205,7 +204,7 @@ def _comment_safe(text: str) -> str:
     return " ".join(_CONTROL.sub(" ", text).split())
 
 
-def _check(spec: RunSpec, directives: Sequence[str], folder: Path, news: Path) -> None:
+def _check(spec: RunSpec, directives: Sequence[str], folder: str, news: str) -> None:
     additions: Mapping[str, str] = spec.additions
     texts = {
         **{f"argument {number}": argument for number, argument in enumerate(spec.argv)},
@@ -213,8 +212,8 @@ def _check(spec: RunSpec, directives: Sequence[str], folder: Path, news: Path) -
         **{name: spec.env[name] for name in _LOCALE if name in spec.env},
         **{f"directive {number}": line for number, line in enumerate(directives, 1)},
         "project_path": spec.cwd,
-        "folder of the run": str(folder),
-        "folder of news": str(news),
+        "folder of the run": folder,
+        "folder of news": news,
         "allocation": spec.allocation.name if spec.allocation is not None else "",
     }
     wrong = {name: "has a line break or another control character" for name, x in texts.items() if _CONTROL.search(x)}
