@@ -1,0 +1,258 @@
+"""The real service on a real SLURM cluster of a test's own, with the stand-in as the solver."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from edbjobs.v1 import (
+    cluster_pb2,
+    cluster_service_pb2,
+    event_pb2,
+    job_config_pb2,
+    job_pb2,
+    job_state_pb2,
+    jobs_messages_pb2,
+)
+from edbjobs_server.solver.demo import example_project
+from google.protobuf.duration_pb2 import Duration
+
+from support.service import ServiceProcess
+from support.slurm_cluster import SlurmCluster
+
+LONG = "seconds=600"  # ends only because somebody ends it
+PATIENCE = 60.0  # until something is taken not to come
+
+_REQUEST = frozenset({"job_id", "request_id", "priority", "hold", "user"})
+_OPTIONS = frozenset(job_config_pb2.SchedulerOptions.DESCRIPTOR.fields_by_name)
+_count = itertools.count(1)
+
+
+class SlurmService(ServiceProcess):
+    """A service that hands jobs to a cluster of the tests.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there; gets state, run folders, projects and the solvers' witness.
+    cluster : SlurmCluster
+        Where jobs go to.
+    confirm : float, optional
+        How long the cluster must have denied a run before its own record decides; default: as in real life, a minute.
+    stale : float, optional
+        How long such a record must have shown no life; with it the scripts beat every second.
+    settings : object
+        As of `ServiceProcess`; jobs are looked at every second if not told otherwise.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cluster: SlurmCluster,
+        confirm: float | None = None,
+        stale: float | None = None,
+        **settings: Any,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        shared = str(folder / "shared")
+        super().__init__(folder, **{"shared_dir": shared, "cluster_poll_seconds": 1, **settings})
+        self.slurm = cluster
+        self.witness = folder / "witness"
+        self.witness.mkdir(exist_ok=True)
+        self.environment.update(cluster.env)
+        self._demo = ""
+        self.prelude = _shorter(confirm, stale)
+
+    def __enter__(self) -> SlurmService:
+        """Start, and wait until the service knows that SLURM answers."""
+        self.start()
+        self.answering(True)
+        return self
+
+    def answering(self, wanted: bool) -> cluster_pb2.SchedulerStatus:
+        """Wait until the service says that SLURM answers, or does not."""
+        found: cluster_pb2.SchedulerStatus = eventually(
+            f"SLURM answers: {wanted}", self._status, lambda status: status.answering is wanted
+        )
+        return found
+
+    def _status(self) -> cluster_pb2.SchedulerStatus:
+        status = self.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=10)
+        return next(scheduler for scheduler in status.schedulers if scheduler.name == "slurm")
+
+    # Jobs ------------------------------------------------------------------------------------------------
+
+    def request(self, demo: str = "seconds=0.2", **values: Any) -> jobs_messages_pb2.SubmitJobRequest:
+        """Make a request; `values` are those of the request, the scheduler's options, or else the configuration."""
+        outer = {name: values.pop(name) for name in _REQUEST & values.keys()}
+        asked = {name: values.pop(name) for name in _OPTIONS & values.keys()}
+        inner = values
+        inner.setdefault("scheduler_type", job_config_pb2.SCHEDULER_TYPE_SLURM)
+        inner.setdefault("project_path", str(self.project()))
+        inner.setdefault("ansys_edt_path", self._stand_in())
+        environment = {"ANS_EDBJOBS_DEMO": demo, "ANS_EDBJOBS_DEMO_WITNESS": str(self.witness)}
+        options = job_config_pb2.SchedulerOptions(**asked)
+        config = job_config_pb2.JobConfig(environment=environment, scheduler_options=options, **inner)
+        return jobs_messages_pb2.SubmitJobRequest(config=config, **outer)
+
+    def _stand_in(self) -> str:
+        if not self._demo:
+            solvers = self.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest(), timeout=10).solvers
+            self._demo = next(solver.path for solver in solvers if solver.demo)
+        return self._demo
+
+    def project(self) -> Path:
+        """Make a project."""
+        return example_project(self.folder / "projects" / str(next(_count)))
+
+    def submit(self, demo: str = "seconds=0.2", **values: Any) -> job_pb2.Job:
+        """Submit a job; see `request`."""
+        return self.jobs.SubmitJob(self.request(demo, **values), timeout=10).job
+
+    def job(self, job: job_pb2.Job) -> job_pb2.Job:
+        """Tell how a job stands."""
+        return self.jobs.GetJob(jobs_messages_pb2.GetJobRequest(name=job.uid), timeout=10).job
+
+    def until(
+        self, job: job_pb2.Job, what: str, wanted: Callable[[job_pb2.Job], bool], patience: float = PATIENCE
+    ) -> job_pb2.Job:
+        """Wait until something holds of a job, its waiting reason for example."""
+        found: job_pb2.Job = eventually(what, lambda: self.job(job), wanted, patience)
+        return found
+
+    def scheduled(self, job: job_pb2.Job) -> job_pb2.Job:
+        """Wait until SLURM has a job."""
+        return self.until(job, "SLURM has it", lambda now: bool(now.scheduler_job_id))
+
+    def running(self, job: job_pb2.Job) -> job_pb2.Job:
+        """Wait until a job's solver works."""
+        self.until(job, "it runs", lambda now: state(now) == "RUNNING")
+        eventually("its solver works", lambda: self.seen("start", job), bool)
+        return self.job(job)
+
+    def waits(self, job: job_pb2.Job, reason: str, *words: str) -> None:
+        """Wait until a job waits for a reason, in words that hold these."""
+        wanted = job_state_pb2.WaitingReason.Value(f"WAITING_REASON_{reason}")
+
+        def does(now: job_pb2.Job) -> bool:
+            return now.waiting_reason == wanted and all(word in now.waiting_detail for word in words)
+
+        self.until(job, f"{reason} {words}", does)
+
+    def ended(self, job: job_pb2.Job, patience: float = PATIENCE) -> job_pb2.Job:
+        """Wait for the end of a job."""
+        request = jobs_messages_pb2.WaitJobRequest(name=job.uid, timeout=Duration(seconds=int(patience)))
+        answer = self.jobs.WaitJob(request, timeout=patience + 5)
+        assert answer.ended, f"not ended within {patience:g} s: {answer.job}\n{self.output()[-3000:]}"
+        return answer.job
+
+    def cancel(self, job: job_pb2.Job, grace: float | None = None) -> None:
+        """Cancel a job."""
+        request = jobs_messages_pb2.CancelJobRequest(name=job.uid)
+        if grace is not None:
+            request.grace.FromMilliseconds(int(grace * 1000))
+        self.jobs.CancelJob(request, timeout=10)
+
+    def history(self, job: job_pb2.Job) -> list[event_pb2.Event]:
+        """Read all events of a job that has ended."""
+        request = jobs_messages_pb2.WatchJobsRequest(
+            after_revision=0, filter=jobs_messages_pb2.JobFilter(names=[job.uid])
+        )
+        found: list[event_pb2.Event] = []
+        for message in self.jobs.WatchJobs(request, timeout=30):
+            found.extend(message.events)
+            if message.caught_up:
+                break
+        return found
+
+    def story(self, job: job_pb2.Job) -> list[str]:
+        """Tell what happened to a job, without progress."""
+        names = [event_pb2.EventType.Name(event.type) for event in self.history(job)]
+        return [name.removeprefix("EVENT_TYPE_JOB_") for name in names if not name.endswith("PROGRESS")]
+
+    # What really happened --------------------------------------------------------------------------------
+
+    def seen(self, what: str, job: job_pb2.Job) -> int:
+        """Count what the solvers of a job tell of themselves: ``start``, ``end`` or ``sigterm``."""
+        return sum(
+            line.split()[0] == what
+            for file in self.witness.glob(f"{job.id}-*")
+            for line in file.read_text().splitlines()
+        )
+
+    def run_folder(self, job: job_pb2.Job) -> Path:
+        """Folder of the last run of a job."""
+        return Path(self.job(job).run_directory)
+
+    def script_pid(self, job: job_pb2.Job) -> int:
+        """Process of the batch script of a job that runs."""
+        words = dict(word.split("=", 1) for word in (self.run_folder(job) / "claim").read_text().split())
+        return int(words["pid"])
+
+    def slurm_jobs(self, job: job_pb2.Job) -> list[str]:
+        """Tell id and state of all of SLURM's jobs that are runs of a job, ended ones included."""
+        mark = f"edb-{job.id}-{job.uid[-16:]}-"
+        lines = self.slurm.run("squeue", "-h", "-t", "all", "-o", "%i %T %j").splitlines()
+        return [line.rpartition(" ")[0] for line in lines if line.split()[-1].startswith(mark)]
+
+
+def _shorter(confirm: float | None, stale: float | None) -> str:
+    lines = ["from functools import partial", "from edbjobs_server import schedulers"]
+    times = {name: value for name, value in (("confirm", confirm), ("stale", stale)) if value is not None}
+    if times:
+        lines.append(f"schedulers.Timing = partial(schedulers.Timing, **{times})")
+    if stale is not None:
+        lines.append("schedulers.Scripts = partial(schedulers.Scripts, beat=1)")
+    return "\n".join(lines) if times else ""
+
+
+def eventually(what: str, ask: Callable[[], Any], wanted: Callable[[Any], bool], patience: float = PATIENCE) -> Any:
+    """Ask until the answer is as wanted; gives it."""
+    deadline = time.monotonic() + patience
+    while True:
+        found = ask()
+        if wanted(found):
+            return found
+        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}; last: {found}"
+        time.sleep(0.02)
+
+
+def state(job: job_pb2.Job) -> str:
+    """Name of a job's state."""
+    return job_state_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_")
+
+
+def end(job: job_pb2.Job) -> tuple[str, str, str]:
+    """State, reason and evidence of an ended job."""
+    reason = job_state_pb2.EndReason.Name(job.reason).removeprefix("END_REASON_")
+    return state(job), reason, job_state_pb2.Evidence.Name(job.evidence).removeprefix("EVIDENCE_")
+
+
+def program(folder: Path, *lines: str) -> Path:
+    """Make a solver that is a script of the shell."""
+    path = folder / "ansysedt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(("#!/bin/bash", *lines, "")))
+    path.chmod(0o755)
+    return path
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Tell which processes live."""
+    return [pid for pid in pids if _lives(pid)]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def kill(pid: int, number: int) -> None:
+    """Send a signal to a process."""
+    os.kill(pid, number)
