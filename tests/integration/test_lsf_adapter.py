@@ -187,12 +187,19 @@ async def test_refused(lsf: Lsf, fake: FakeLsf, fields: dict[str, object], words
     assert fake.jobs() == {}
 
 
+async def test_a_submit_before_the_first_question(lsf: Lsf, fake: FakeLsf) -> None:
+    submission = await prepare(lsf, fake, "true")
+    ident = await Lsf(fake.env).submit(submission)  # which does not know yet which LSF it is
+    assert (await reach(lsf, ident, Phase.ENDED)).exit_code == 0
+    assert fake.jobs()[ident]["chosen"].get("Jd") == (None if fake_is_old(fake) else "edbjobs:u:me")
+
+
 async def test_options_that_an_old_lsf_lacks_are_refused(fake: FakeLsf) -> None:
     lsf = Lsf(fake.env)
-    submission = await prepare(lsf, fake, "true")
+    submission = await prepare(lsf, fake, "true", options=SchedulerOptions(gpus=1))
     fake.trouble("old")
-    with pytest.raises(SubmitRefused, match=r"illegal option -- rn$"):
-        await lsf.submit(submission)
+    with pytest.raises(SubmitRefused, match=r"illegal option -- gpu$"):
+        await Lsf(fake.env).submit(submission)
 
 
 async def test_refused_by_the_site(lsf: Lsf, fake: FakeLsf) -> None:

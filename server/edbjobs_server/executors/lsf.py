@@ -90,7 +90,8 @@ class Lsf(SamePaths):
         It is run in the folder of the output, which it names without that folder: in the value of ``-o``, ``%J`` and
         the like are replaced.
         """
-        return ["bsub", "-o", submission.output.name]
+        more = lsf_ask.command_options(submission.allocation, old=bool(self._old))
+        return ["bsub", "-o", submission.output.name, *more]
 
     async def submit(self, submission: Submission) -> str:
         """Hand a run over.
@@ -102,6 +103,8 @@ class Lsf(SamePaths):
         Unreachable
             It is not known whether it did.
         """
+        if self._old is None:
+            await self._bjobs()
         argv = self.submit_command(submission)
         try:
             script = await asyncio.to_thread(submission.script.read_bytes)

@@ -60,14 +60,20 @@ def ask(allocation: Allocation, *, old: bool) -> list[str]:
     Refused
         INVALID_JOB, by field: LSF cannot be asked so.
     """
-    fixed = [f"-J {allocation.name}"]
-    if not old:  # the others run a job again only where a queue says so, and have no descriptions
-        # A description is words for people: what could end it becomes "_".
-        fixed += ["-rn", f'-Jd "{_NOT_PLAIN.sub("_", allocation.comment)}"']
     takers: Mapping[str, Taker] = {**_TAKERS, "constraints": partial(_resources, old=old)}
     if allocation.memory_mib:
         takers = {**takers, "memory": partial(_memory_limit, old=old)}
-    return fixed + directives("LSF", allocation, takers, {**_NO_WORD, **(_NOT_IN_OLD if old else {})})
+    no_word = {**_NO_WORD, **_NOT_IN_OLD} if old else _NO_WORD
+    return [f"-J {allocation.name}", *directives("LSF", allocation, takers, no_word)]
+
+
+def command_options(allocation: Allocation, *, old: bool) -> list[str]:
+    """Tell what the command itself is to be given: options that LSF may lack, which is known for certain only then.
+
+    A job is never to be run again; old releases do so only where a queue says it. The comment is words for people:
+    what could mean something to a shell becomes "_".
+    """
+    return [] if old else ["-rn", "-Jd", _NOT_PLAIN.sub("_", allocation.comment)]
 
 
 def _account(allocation: Allocation) -> Iterable[str]:
