@@ -16,10 +16,10 @@ from edbjobs_server.paths import UserPaths
 from edbjobs_server.solver.log import find_log
 
 _FILES = {
-    jobs_messages_pb2.LOG_STREAM_UNSPECIFIED: "stdout",
-    jobs_messages_pb2.LOG_STREAM_STDOUT: "stdout",
-    jobs_messages_pb2.LOG_STREAM_STDERR: "stderr",
-    jobs_messages_pb2.LOG_STREAM_SCRIPT: "script",
+    jobs_messages_pb2.LOG_STREAM_UNSPECIFIED: ("stdout",),
+    jobs_messages_pb2.LOG_STREAM_STDOUT: ("stdout",),
+    jobs_messages_pb2.LOG_STREAM_STDERR: ("stderr",),
+    jobs_messages_pb2.LOG_STREAM_SCRIPT: ("script", "script.ps1"),
 }
 CHUNK = 65_536
 POLL_SECONDS = 0.25
@@ -90,10 +90,11 @@ def _output(job: job_pb2.Job, request: jobs_messages_pb2.TailLogRequest) -> Outp
     folder = last.with_name(f"{seq}.{number}")
     if request.stream == jobs_messages_pb2.LOG_STREAM_SOLVER:
         return Output(find_log(Path(job.config.project_path), f"{job.id}-{seq}-{number}"), number, ended)
-    name = _FILES.get(request.stream)
-    if name is None:
+    names = _FILES.get(request.stream)
+    if names is None:
         raise Refused("LOG_NOT_FOUND", f"this release knows no output of the kind {request.stream}")
-    return Output(folder / name, number, ended)
+    files = [folder / name for name in names]
+    return Output(next((file for file in files if file.exists()), files[0]), number, ended)
 
 
 def _first_offset(found: Output, request: jobs_messages_pb2.TailLogRequest) -> int:

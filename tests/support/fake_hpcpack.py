@@ -21,7 +21,7 @@ from typing import Any
 
 import jsonschema
 import trustme
-import yaml  # type: ignore[import-untyped]
+import yaml
 from aiohttp import web
 
 SPECIFICATION = (

@@ -46,6 +46,13 @@ def test_a_whole_record(tmp_path: Path) -> None:
     )
 
 
+def test_windows_codes_are_signed(tmp_path: Path) -> None:
+    (tmp_path / "exit").write_bytes(b"code=-1073741819 signal=none time=1\n")
+    left = read(tmp_path).exit
+    assert left is not None
+    assert left.code == -1073741819
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert read(tmp_path) == Record()
     assert read(tmp_path / "nowhere") == Record()
@@ -69,6 +76,8 @@ def test_what_is_not_whole_is_absent(tmp_path: Path, name: str) -> None:
         ("claim", b"kind=run job=1 restart=-1 host=n pid=1 time=1\n"),
         ("start", b"time=soon pid=1 host=n nodes=n\n"),
         ("exit", b"code=1e3 signal=none time=1\n"),
+        ("exit", b"code=--1 signal=none time=1\n"),
+        ("exit", b"code=3221225477 signal=none time=1\n"),  # no code of 32 bits with a sign
         ("exit", "code=\u0661 signal=none time=1\n".encode()),
         ("exit", b"code=" + b"9" * 400 + b" signal=none time=1\n"),
         ("dup.1.0", b"job=1 restart= host=n time=1\n"),

@@ -234,7 +234,7 @@ def test_windows_paths_that_are_none_are_refused(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/home/x", "/sharedish/x", "/shared/../etc", "/shared/a:b", "/shared/a%b", '/shared/a"b', "/shared/a\\b",
-     "/shared/a.", "/shared/a ", "/shared/a\nb", "shared/x", "", "/shared/" + "x" * 260],
+     "/shared/a.", "/shared/a ", "/shared/a\nb", "/shared/\udcff", "shared/x", "", "/shared/" + "x" * 260],
 )  # fmt: skip
 def test_other_paths_are_refused(path: str) -> None:
     with pytest.raises(Refused) as refused:
@@ -415,9 +415,9 @@ async def test_users_that_basic_cannot_carry() -> None:
             await WindowsHpc("https://head", lambda user=user: (user, "p")).probe()  # type: ignore[misc]
 
     def gone() -> tuple[str, str]:
-        raise FileNotFoundError(2, "No such file")
+        raise ValueError("/etc/hpc is open to others (mode 0644): chmod 600, and change the password")
 
-    with pytest.raises(Unreachable, match="cannot be read: No such file"):
+    with pytest.raises(Unreachable, match=r"cannot be used: /etc/hpc is open to others .*: chmod 600"):
         await WindowsHpc("https://head", gone).probe()
 
 
@@ -435,3 +435,32 @@ def test_people_can_read_how_it_is_submitted() -> None:
     words = adapter().submit_command(Submission(Allocation(NAME, "c"), run / "script", run / "output", run, {}))
     assert words[:2] == ["POST", "https://head/hpc/jobs"]
     assert adapter().said("anything") is None
+
+
+# What PowerShell writes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("edbjobs: \\\\fs\\7.1 cannot be written on CN001\r\n", "\\\\fs\\7.1 cannot be written on CN001"),
+        (
+            "Datei x.ps1 kann nicht geladen werden.\r\n  + FullyQualifiedErrorId : UnauthorizedAccess\r\n",
+            "PowerShell did not run it: Datei x.ps1 kann nicht geladen werden. + FullyQualifiedErrorId : "
+            "UnauthorizedAccess",
+        ),
+        (
+            "L'argument \u00ab x.ps1 \u00bb du param\u00e8tre -File n'existe pas.\r\n",
+            "PowerShell did not run it: L'argument \u00ab x.ps1 \u00bb du param\u00e8tre -File n'existe pas.",
+        ),
+    ],
+)
+def test_why_powershell_did_not_run_the_script(output: str, told: str) -> None:
+    assert adapter().said(output) == (Ending.START_FAILED, told)
+
+
+@pytest.mark.parametrize(
+    "output", ["", "\r\n", "its output is not whole: disk full", "x-File", "MyUnauthorizedAccessLog"]
+)
+def test_other_output_says_nothing(output: str) -> None:
+    assert adapter().said(output) is None

@@ -51,6 +51,7 @@ from edbjobs_server.executors.windows_hpc_words import (
     End,
     ending_of,
     nodes_of,
+    said,
 )
 
 _log = logging.getLogger(__name__)
@@ -131,8 +132,8 @@ class WindowsHpc:
         return ["POST", jobs, "POST", f"{jobs}/ID/tasks", "POST", f"{jobs}/ID/submit"]
 
     def said(self, output: str) -> tuple[Ending, str] | None:
-        """See `Scheduler.said`. HPC Pack writes nothing of its own into a task's output files (inferred)."""
-        return None
+        """See `Scheduler.said`. HPC Pack itself writes nothing there (inferred), but PowerShell does."""
+        return said(output)
 
     async def close(self) -> None:
         """See `Scheduler.close`."""

@@ -18,6 +18,7 @@ from edbjobs.config import SchedulerOptions
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.cluster.base import Submission
+from edbjobs_server.executors.cluster.folders import ERRORS
 
 _OPTIONS = "config.scheduler_options"
 _MAX_INT = 2**31 - 1
@@ -49,8 +50,9 @@ _TIME = re.compile(
     r"(?:(?P<days>\d{1,5})-)?(?P<hours>\d{1,7})(?::(?P<minutes>\d{1,7}))?(?::(?P<seconds>\d{1,7}))?", re.ASCII
 )
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
-# No file of Windows can bear these; "%" would be taken for a variable on the way to the program.
-_NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\\%\x00-\x1f\x7f]')
+# No file of Windows can bear these; "%" would be taken for a variable on the way to the program, and what is no text
+# here (surrogates stand for it) has no name there.
+_NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\\%\x00-\x1f\x7f\ud800-\udfff]')
 _TARGET = re.compile(r'(\\\\[^\\<>:"|?*/%]+\\|[A-Za-z]:)[^<>:"|?*/%]*')  # a share, or a drive of the nodes
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _MAX_PATH = 259  # characters, without \\?\ (Windows: MAX_PATH with its final NUL)
@@ -286,7 +288,7 @@ def task_properties(submission: Submission, paths: PathMap) -> dict[str, str]:
         "WorkDirectory": paths.translate(str(submission.cwd)),
         # One file for both would be opened twice.
         "StdOutFilePath": output,
-        "StdErrFilePath": f"{output}.err",
+        "StdErrFilePath": output + ERRORS,
         **{name: size[name] for name in ("MinCores", "MaxCores", "MinNodes", "MaxNodes") if name in size},
         "IsRerunnable": "false",
         "FailJobOnFailure": "true",

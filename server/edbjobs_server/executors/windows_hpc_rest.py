@@ -117,8 +117,8 @@ class Rest:
         """
         try:
             user, password = self._credentials()
-        except OSError as error:
-            raise Unreachable(f"user and password for {self.base} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"user and password for {self.base} cannot be used: {error}") from error
         if not user or ":" in user:
             raise Unreachable(f"the user for {self.base} must be given as DOMAIN\\user, without a colon")
         return user, password

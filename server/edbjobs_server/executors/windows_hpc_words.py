@@ -63,6 +63,14 @@ _BY_WORDS = (
 )
 
 
+# What PowerShell writes where it does not run the script at all, in any language, and what the script itself says.
+_NOT_RUN = re.compile(
+    r"\b(PSSecurityException|UnauthorizedAccess)\b"  # FullyQualifiedErrorId: an execution policy
+    r"|(?<![\w-])-File\b"  # "The argument '…' to the -File parameter does not exist"
+    r"|^edbjobs: "
+)
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a job ended; `exit_code` is its task's."""
@@ -162,6 +170,18 @@ def ending_of(job: Mapping[str, str], task: Mapping[str, str], clock: Clock) -> 
     if code is not None and code != 0:
         return End(Ending.EXITED, code)
     return End(Ending.LOST, message=said or "it is Failed, and its task has no exit code")
+
+
+def said(output: str) -> tuple[Ending, str] | None:
+    """Tell from the task's own output why the script was not run; None: it does not say so.
+
+    The output is PowerShell's and the script's: the solver's goes elsewhere.
+    """
+    lines = [" ".join(line.split()) for line in output.splitlines() if line.strip()]
+    if not any(_NOT_RUN.search(line) for line in lines):
+        return None
+    own = next((line for line in lines if line.startswith("edbjobs: ")), "")
+    return Ending.START_FAILED, own.removeprefix("edbjobs: ") or f"PowerShell did not run it: {' '.join(lines)[:500]}"
 
 
 def _finished(task: Mapping[str, str], code: int | None) -> End:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import (
     Ending,
     Listener,
@@ -146,16 +147,18 @@ class ClusterExecutor:
         try:
             text = self.script(spec)
             await self._folder.prepare(run, text)
-        except (OSError, ScriptError) as error:
+        except (OSError, ScriptError, Refused) as error:
             message = f"its batch script could not be written: {error}"
             self._book.finish(run, RunEnded(run.key, Ending.START_FAILED, time.time(), message=message))
             return
         faults.point("cluster.before_submit")
-        async with self._submits:
-            if run.grace is None:
-                run.handed = True
-                await self._hand_over(run, self.submission(spec))
-        run.submitting = False
+        try:
+            async with self._submits:
+                if run.grace is None:
+                    run.handed = True
+                    await self._hand_over(run, self.submission(spec))
+        finally:
+            run.submitting = False  # whatever went wrong: from now on it is looked for by its name
         if run.grace is not None:
             await self._end(run)
         self._asking.hurry()
@@ -229,4 +232,4 @@ class ClusterExecutor:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("runs of %s are no longer followed", self.name, exc_info=task.exception())
+            _log.error("a fault of ours; the runs of %s are asked about again", self.name, exc_info=task.exception())

@@ -13,6 +13,7 @@ from pathlib import Path
 from edbjobs_server.executors.base import RunKey
 
 OUTPUT = "scheduler.out"  # what the scheduler itself writes; the solver's output goes to stdout and stderr
+ERRORS = ".err"  # added to its name: the errors, where the scheduler cannot write both into one file
 _TAIL_BYTES = 65_536
 _BELL = re.compile(r"(\d{1,18})\.(\d{1,9})")
 
@@ -66,8 +67,12 @@ class Folders:
 
 def output_tail(folder: Path) -> str:
     """Read the end of what the scheduler itself has written about a run; empty: nothing is there."""
+    return _tail(folder / OUTPUT) + _tail(folder / (OUTPUT + ERRORS))
+
+
+def _tail(path: Path) -> str:
     try:
-        with (folder / OUTPUT).open("rb") as file:
+        with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _TAIL_BYTES))
             return file.read().decode(errors="replace")

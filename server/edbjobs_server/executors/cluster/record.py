@@ -15,6 +15,7 @@ there whole or not at all. Times are seconds since the epoch by the clock of the
     The script got a signal and has passed it on. The last one.
 ``exit``: ``code= signal=none|TERM time=``
     The program has ended: its exit code as bash tells it (128 + n for signal n), and the last signal the script got.
+    Windows' codes have 32 bits and are signed, as HPC Pack tells them: 0xC0000005 is -1073741819.
 ``dup.<job>.<restart>``: ``job= restart= host= time=``
     A job that found the run claimed or void; it has run nothing and left with `DUPLICATE_CODE`.
 ``refusal``: ``text=`` and the rest of the line
@@ -39,6 +40,7 @@ SCRIPT = "script"
 
 _MAX_BYTES = 1 << 20  # a start with the names of thousands of nodes is well below
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_CODE = re.compile(r"-?[0-9]{1,10}")
 _T = TypeVar("_T")
 
 
@@ -302,7 +304,9 @@ def _start(words: Mapping[str, str]) -> Start:
 
 
 def _exit(words: Mapping[str, str]) -> Exit:
-    return Exit(_number(words["code"]), words["signal"], float(_number(words["time"])))
+    if not _CODE.fullmatch(words["code"]) or not -(2**31) <= int(words["code"]) < 2**31:
+        raise ValueError(words["code"])
+    return Exit(int(words["code"]), words["signal"], float(_number(words["time"])))
 
 
 def _dup(words: Mapping[str, str]) -> Dup:

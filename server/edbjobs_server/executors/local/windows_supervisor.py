@@ -6,6 +6,7 @@ Linux, on standard input.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import msvcrt
 import os
@@ -178,7 +179,8 @@ class Supervisor:
             self._cause = "timeout" if got == win32con.WAIT_TIMEOUT else "cancelled"
             win32job.TerminateJobObject(self._job, 1)
             return
-        self._code = win32process.GetExitCodeProcess(solver) & 0xFFFFFFFF
+        # Signed, as Windows' own tools and HPC Pack tell it: 0xC0000005 is -1073741819, and the contract has 32 bits.
+        self._code = ctypes.c_int32(win32process.GetExitCodeProcess(solver)).value
 
     def _clear(self) -> None:
         """Wait until nothing is left but the keep-list, which is spared if the solver ended by itself."""
