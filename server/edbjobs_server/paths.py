@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.within import within
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class UserPaths:
         """
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
-            return await asyncio.wait_for(future, deadline)
+            return await within(future, deadline)
         except (asyncio.TimeoutError, TimeoutError):
             raise Refused(
                 "PATH_UNREACHABLE",

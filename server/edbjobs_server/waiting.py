@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from edbjobs_server.within import within
+
 
 class Waiters:
     """Wakes those who wait for a job, by its uid."""
@@ -17,7 +19,7 @@ class Waiters:
         events = self._events.setdefault(uid, set())
         events.add(told)
         try:
-            await asyncio.wait_for(told.wait(), timeout)
+            await within(told.wait(), timeout)
         except (asyncio.TimeoutError, TimeoutError):
             return
         finally:

@@ -142,7 +142,7 @@ class Scene:
 
     def _make(self) -> ClusterExecutor:
         scripts = Scripts(None, SiteLines())
-        return ClusterExecutor(self.scheduler, scripts, Folders(self.root), Timing(**self.timing))  # type: ignore[arg-type]
+        return ClusterExecutor(self.scheduler, scripts, Folders(self.root), Timing(**self.timing))
 
     async def __aenter__(self) -> Scene:
         await self.executor.open(self._listen)
@@ -204,8 +204,17 @@ class Scene:
     def claims(self, job: str, restart: int = 0) -> None:
         self._write("claim", f"kind=run job={job} restart={restart} host=n1 pid=9 time={int(time.time())}")
 
+    def claim_exclusively(self, job: str) -> None:
+        """Claim as the script does: FileExistsError where a claim stands."""
+        temporary = self.folder / f".claim.{job}"
+        temporary.write_text(f"kind=run job={job} restart=0 host=n1 pid=9 time={int(time.time())}\n")
+        os.link(temporary, self.folder / "claim")
+
     def begins(self, job: str) -> None:
         self.claims(job)
+        self.starts()
+
+    def starts(self) -> None:
         self._write("start", f"time={int(time.time())} pid=4711 host=n1 nodes=n1,n2")
         self.rings()
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"events"},
     {"store"},
     {"site"},
-    {"access", "addresses", "codec", "executors", "logs", "paths", "sockets", "solver", "telemetry"}
+    {"access", "addresses", "codec", "executors", "logs", "paths", "sockets", "solver", "telemetry", "within"}
     | {"settings", "settings_types"},
     {"core"},
 ]

@@ -25,6 +25,7 @@ from edbjobs_server.gateway.answers import error
 from edbjobs_server.gateway.security import HEADERS, Guard
 from edbjobs_server.rpc.errors import entry, trailer
 from edbjobs_server.rpc.interceptors import CallInterceptor
+from edbjobs_server.within import within
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Methods = Mapping[str, Any]  # by path; grpc.RpcMethodHandler, whose attributes are not in the published types
@@ -119,7 +120,7 @@ class GrpcWeb:
         context = WebContext(caller, metadata, handler.response_serializer, answer, timeout)
         try:
             running = (handler.unary_stream if handler.response_streaming else handler.unary_unary)(message, context)
-            found = await (running if timeout is None else asyncio.wait_for(running, timeout))
+            found = await (running if timeout is None else within(running, timeout))
         except grpc.aio.AbortError:
             found = None
         except asyncio.TimeoutError:  # the servicer's own errors have become aborts

@@ -10,6 +10,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.events import Frame, Shaper
 from edbjobs_server.gateway.pump import BOUND, DRAIN_SECONDS, Pump, TooSlow, watch_request
 from edbjobs_server.manager import JobManager
+from edbjobs_server.within import within
 
 PING_SECONDS = 25.0
 _MAX_MESSAGE_BYTES = 4096  # of what a client sends, which is not read
@@ -32,7 +33,7 @@ class _Client:
         """Send what is queued; ends with TimeoutError where nothing is taken."""
         while True:
             frame = await self._queue.get()
-            await asyncio.wait_for(self._socket.send_str(frame.text), DRAIN_SECONDS)
+            await within(self._socket.send_str(frame.text), DRAIN_SECONDS)
 
 
 class WebSockets:

@@ -20,6 +20,7 @@ from edbjobs_server.core.limits import Host
 from edbjobs_server.telemetry.processors import usable_processors
 from edbjobs_server.telemetry.runs import RunTimes
 from edbjobs_server.telemetry.volumes import Disk, Volumes
+from edbjobs_server.within import within
 
 _WINDOW_SECONDS = 60.0
 _FIRST_SECONDS = 0.25  # a share of processor time needs two readings
@@ -148,7 +149,7 @@ class HostSampler:
         """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
-        return await asyncio.wait_for(asyncio.shield(self._next), timeout)
+        return await within(asyncio.shield(self._next), timeout)
 
     def _tell(self, sample: Sample) -> None:
         self.latest = sample

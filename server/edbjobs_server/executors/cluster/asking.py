@@ -179,6 +179,9 @@ class Asking:
             self._book.know(run, claim.job)
             self.hurry()
             return
+        if evidence.is_of_twin(sighting, found.record):
+            self._presume(run, found)
+            return
         self._book.finish(run, evidence.conclude(run.key, sighting, found, time.time()))
 
     async def _on_denial(self, run: Run) -> None:
@@ -192,6 +195,10 @@ class Asking:
             if not run.id:
                 self._book.finish(run, evidence.never_ran(run.key, time.time()))
                 return
+        self._presume(run, found)
+
+    def _presume(self, run: Run, found: evidence.Found) -> None:
+        """Let a run's own record decide, once it is clear."""
         stale = run.is_stale(found.record, time.monotonic(), self._timing.stale)
         ended = evidence.presume(run.key, found, stale=stale, now=time.time())
         if ended is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edbjobs_server.executors.cluster.base import Unreachable
+from edbjobs_server.within import within
 
 MAX_OUTPUT = 64 << 20  # bytes; 5,000 jobs of `scontrol -o show job` are 4.9 MB (facts measured on SLURM 22.05)
 MAX_WORDS = 2000  # of a command's stderr in a message
@@ -87,7 +88,7 @@ async def run(
     except OSError as error:
         raise Unreachable(f"{argv[0]} cannot be run: {error.strerror}") from error
     try:
-        out, err = await asyncio.wait_for(_talk(child, stdin), deadline)
+        out, err = await within(_talk(child, stdin), deadline)
     except (asyncio.TimeoutError, TimeoutError):
         raise Unreachable(f"`{line}` did not answer within {deadline:g} s") from None
     except _TooMuch:
@@ -148,6 +149,6 @@ async def _kill(child: asyncio.subprocess.Process) -> None:
     except ProcessLookupError:
         return
     try:
-        await asyncio.wait_for(child.wait(), _GRACE)
+        await within(child.wait(), _GRACE)
     except (asyncio.TimeoutError, TimeoutError):
         return  # the loop's child watcher takes its end

@@ -15,6 +15,7 @@ from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.evidence import Found
 from edbjobs_server.executors.cluster.folders import Folders, output_tail
 from edbjobs_server.executors.cluster.run import Run
+from edbjobs_server.within import within
 
 _T = TypeVar("_T")
 
@@ -100,6 +101,6 @@ class SharedFolder:
     async def _off_loop(self, work: Callable[[], _T]) -> _T:
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
-            return await asyncio.wait_for(future, DEADLINE_SECONDS)
+            return await within(future, DEADLINE_SECONDS)
         except (asyncio.TimeoutError, TimeoutError):
             raise SilentFolder(f"{self._folders.root} did not answer within {DEADLINE_SECONDS:g} s") from None

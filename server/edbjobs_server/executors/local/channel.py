@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs_server.executors.local import processes
+from edbjobs_server.within import within
 
 assert sys.platform != "win32"
 
@@ -69,7 +70,7 @@ class Channel:
             raise
         channel = cls(ours)
         try:
-            channel.pid = await asyncio.wait_for(channel._ready, _START_SECONDS)
+            channel.pid = await within(channel._ready, _START_SECONDS)
         except (LauncherGone, asyncio.TimeoutError) as error:
             channel.close()
             raise OSError(f"the launcher of local runs could not be started; {log} tells why") from error
