@@ -25,6 +25,7 @@ from edbjobs_server.solver.command import shell_line
 T = TypeVar("T")
 
 NO_CLUSTER = "none"
+_FIRST_ANSWER_SECONDS = 15.0  # a scheduler that hangs is given up after 10
 FRESH_SECONDS = 5.0  # an answer serves all who ask within that time
 
 
@@ -45,6 +46,7 @@ class Clusters:
         self._executors = executors
         self._core = core
         self._chosen = chosen
+        self._first = {name: executor.reach for name, executor in executors.items()}
         self._answers: dict[tuple[str, str], tuple[float, asyncio.Task[Any]]] = {}
 
     @property
@@ -58,6 +60,17 @@ class Clusters:
             if self._chosen or executor.reach.version or executor.reach.answering:
                 return name
         return NO_CLUSTER
+
+    async def detect(self) -> str:
+        """Tell the same once every scheduler has been asked: a service that has just begun has no answers yet."""
+        end = time.monotonic() + _FIRST_ANSWER_SECONDS
+        while True:
+            if time.monotonic() > end or self._chosen:
+                self._first.clear()
+            self._first = {name: first for name, first in self._first.items() if self._executors[name].reach is first}
+            if not self._first:
+                return self.detected
+            await asyncio.sleep(0.02)
 
     def statuses(self) -> list[cluster_pb2.SchedulerStatus]:
         """Tell whether each cluster's scheduler answers, and since when."""
@@ -174,11 +187,18 @@ class Clusters:
         fresh = 0 <= now - at < FRESH_SECONDS
         if task is None or not (fresh or not task.done()):
             at, task = now, asyncio.ensure_future(ask())
+            task.add_done_callback(_heard)
             self._answers[key] = (at, task)
         try:
             return at, await asyncio.shield(task)
         except Unreachable as error:
             raise Refused("SCHEDULER_UNREACHABLE", f"{executor.name} does not answer: {error}") from error
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Take note of a failure: those who asked may have gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _status(reach: Reach) -> cluster_pb2.SchedulerStatus:

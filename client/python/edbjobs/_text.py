@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edbjobs._models import Event, Job, JobProgress
 
-__all__ = ["age", "event_text", "note_text", "progress_text", "state_text"]
+__all__ = ["age", "event_text", "limit_text", "note_text", "progress_text", "state_text"]
 
 
 def state_text(job: Job) -> str:
@@ -71,3 +71,12 @@ def age(start: datetime | None, end: datetime | None = None) -> str:
     if seconds < 100 * 3600:
         return f"{seconds // 3600}h{seconds // 60 % 60:02d}m"
     return f"{seconds // 86400}d"
+
+
+def limit_text(seconds: int) -> str:
+    """Write a time limit as schedulers write it, for example ``1-12:00:00``; 0 is no limit."""
+    if not seconds:
+        return "no limit"
+    days, rest = divmod(seconds, 86_400)
+    text = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return f"{days}-{text}" if days else text

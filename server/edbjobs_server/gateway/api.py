@@ -43,6 +43,7 @@ class Operation:
 
 _LIST_QUERY = ("limit", "page_token", "status", "user", "batch")
 _SUBMIT_ERRORS = (409,)
+_CLUSTER = ("scheduler",)
 
 OPERATIONS: Sequence[Operation] = (
     Operation("POST", "/jobs/submit", "submit", "Queue a job", "Submitted", "Submit", errors=_SUBMIT_ERRORS),
@@ -80,7 +81,9 @@ OPERATIONS: Sequence[Operation] = (
     Operation("GET", "/queue", "queue", "Tell how the queue is", "Queue"),
     Operation("GET", "/pool/limits", "limits", "Tell the limits", "Limits"),
     Operation("PUT", "/pool/limits", "update_limits", "Change limits: all named or none", "NewLimits", "LimitChanges"),
-    Operation("GET", "/scheduler/partitions", "partitions", "List the cluster's partitions", "Partitions"),
+    Operation(
+        "GET", "/scheduler/partitions", "partitions", "List the cluster's partitions", "Partitions", query=_CLUSTER
+    ),
     Operation("GET", "/system/status", "system_status", "Tell scheduler, host, queue and limits", "Status"),
     Operation("POST", "/system/start_monitoring", "start_monitoring", "Say that the host is watched", "Done", "Empty"),
     Operation("POST", "/api/submit", "api_submit", "Queue a job", "Submitted", "ApiSubmit", errors=_SUBMIT_ERRORS),
@@ -89,7 +92,15 @@ OPERATIONS: Sequence[Operation] = (
     Operation("POST", "/api/cancel/{job_id}", "api_cancel", "End a job", "Changed", "Empty", errors=(404, 409)),
     Operation("GET", "/api/resources", "resources", "Tell how the host is", "Resources"),
     Operation("GET", "/api/queue", "queue", "Tell how the queue is", "Queue"),
-    Operation("GET", "/api/cluster_partitions", "api_partitions", "List the cluster's partitions", "Partitions"),
+    Operation(
+        "GET",
+        "/api/cluster_partitions",
+        "api_partitions",
+        "List a cluster's partitions; none where there is no cluster",
+        "Partitions",
+        query=_CLUSTER,
+        errors=(409,),
+    ),
     Operation("GET", "/api/scheduler_type", "scheduler_type", "Tell the detected scheduler", "SchedulerType"),
     Operation("GET", "/api/me", "me", "Tell who the caller is", "Me"),
     Operation("GET", "/healthz", "health", "Say that the process answers", "Health", open=True),

@@ -122,7 +122,8 @@ class Shaper:
         if kind is EventType.JOB_QUEUED:
             payload["queue_position"] = self._position(job.uid)
         elif kind is EventType.JOB_STARTED:
-            payload |= shapes.times(start_time=job.start_time) | {"resources": self._resources()}
+            nodes = list(job.attempts[-1].nodes) if job.attempts else []
+            payload |= shapes.times(start_time=job.start_time) | {"resources": self._resources(), "nodes": nodes}
         elif kind in _ENDED:
             payload |= shapes.times(end_time=job.end_time)
             payload |= {

@@ -101,6 +101,7 @@ class Metrics:
         for state in State:
             jobs.add_metric([state.name.lower()], self._counts.get(state, 0))
         yield jobs
+        yield from self._clusters()
         yield GaugeMetricFamily(
             "edbjobs_loop_stall_seconds", "Longest stall of the event loop since the last scrape.", value=self._stall
         )
@@ -108,3 +109,13 @@ class Metrics:
             "edbjobs_store_writable", "1: changes can be committed.", value=self._manager.store.writable
         )
         yield GaugeMetricFamily("edbjobs_revision", "Newest revision.", value=self._manager.events.revision)
+
+    def _clusters(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("edbjobs_scheduler_up", "1: the cluster's scheduler answers.", labels=["scheduler"])
+        held = GaugeMetricFamily("edbjobs_cluster_jobs", "Jobs that are with a cluster.", labels=["scheduler"])
+        live = [job.spec.executor for job in self._manager.core.jobs.values() if job.open_attempt is not None]
+        for status in self._manager.clusters.statuses():
+            up.add_metric([status.name], status.answering)
+            held.add_metric([status.name], live.count(status.name))
+        yield up
+        yield held

@@ -25,6 +25,11 @@ _QUERY_PARAMETERS: dict[str, Json] = {
     "status": {"type": "string", "description": "one or more of the documented words, separated by commas"},
     "user": {"type": "string", "maxLength": 255},
     "batch": {"type": "string", "maxLength": 255},
+    "scheduler": {
+        "type": "string",
+        "maxLength": 255,
+        "description": "a cluster's; else the detected one",
+    },
     "after_revision": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "attempt": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
 }

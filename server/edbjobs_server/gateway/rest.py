@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 from edbjobs.v1 import job_pb2
 
+from edbjobs_server.clusters import NO_CLUSTER
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway import listing, requests, shapes
 from edbjobs_server.gateway.answers import answer, error
@@ -16,12 +17,6 @@ from edbjobs_server.manager import Accepted, JobManager
 from edbjobs_server.solver.releases import is_known
 
 FIRST_SAMPLE_SECONDS = 5.0
-NO_SCHEDULER = "none"
-
-
-def detected_scheduler(manager: JobManager) -> str:
-    """Tell the cluster that jobs go to which name no scheduler; ``none``: they run on this host."""
-    return NO_SCHEDULER
 
 
 class Rest:
@@ -52,7 +47,7 @@ class Rest:
         body = await requests.body_of(request)
         known = await self._is_known(requests.program_of(body))
         key = request.headers.get("Idempotency-Key", "")
-        message, warnings = requests.submit_request(body, key, detected_scheduler(self._manager), known)
+        message, warnings = requests.submit_request(body, key, await self._detect(), known)
         who = request[CALLER]
         try:
             accepted = await self._manager.submit(message, who.label, who.name)
@@ -148,18 +143,33 @@ class Rest:
     # Clusters and the service itself ---------------------------------------------------------------------
 
     async def partitions(self, request: web.Request) -> web.Response:
-        """List the partitions of the detected cluster."""
-        refused = Refused("NO_SCHEDULER", "Scheduler not supported: this service hands no jobs to a cluster")
-        return error(refused, http=400)  # as documented
+        """List the partitions of the detected cluster, or of the one that is named."""
+        try:
+            return answer(await self._partitions(request))
+        except Refused as refused:
+            if refused.reason != "NO_SCHEDULER":
+                raise
+            return error(refused, http=400)  # as documented
 
     async def api_partitions(self, request: web.Request) -> web.Response:
-        """List the partitions of the detected cluster; none where there is none."""
-        return answer([])
+        """List the same; none where there is no cluster."""
+        if not request.query.get("scheduler") and await self._detect() == NO_CLUSTER:
+            return answer([])
+        return answer(await self._partitions(request))
+
+    async def _detect(self) -> str:
+        return await self._manager.clusters.detect()
+
+    async def _partitions(self, request: web.Request) -> list[shapes.Json]:
+        scheduler = requests.text_of(request.query.get("scheduler", ""), "scheduler")
+        await self._detect()
+        found = await self._manager.clusters.partitions(scheduler)
+        return [shapes.partition_json(partition) for partition in found.partitions]
 
     async def system_status(self, request: web.Request) -> web.Response:
         """Tell scheduler, host, queue and limits in one."""
         status = self._manager.control.status()
-        return answer(shapes.status_json(status, detected_scheduler(self._manager)))
+        return answer(shapes.status_json(status, self._manager.clusters.detected))
 
     async def start_monitoring(self, request: web.Request) -> web.Response:
         """Say that the host is watched, as it always is."""
@@ -168,7 +178,7 @@ class Rest:
 
     async def scheduler_type(self, request: web.Request) -> web.Response:
         """Tell the detected scheduler."""
-        return answer({"scheduler_type": detected_scheduler(self._manager)})
+        return answer({"scheduler_type": await self._detect()})
 
     async def me(self, request: web.Request) -> web.Response:
         """Tell who the caller is."""

@@ -11,10 +11,11 @@ from typing import Any
 
 from edbjobs._enums import EndReason, Evidence, JobStatus, WaitingReason, from_number, optional_from_number
 from edbjobs.config import HFSSSimulationConfig
-from edbjobs.v1 import cluster_service_pb2, job_pb2, resource_pb2
+from edbjobs.v1 import cluster_pb2, cluster_service_pb2, job_pb2, resource_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from edbjobs_server.clusters import NO_CLUSTER
 from edbjobs_server.codec import seconds
 
 Json = dict[str, Any]
@@ -218,15 +219,47 @@ def resources_json(host: resource_pb2.ResourceSnapshot) -> Json:
     }
 
 
+def partition_json(partition: cluster_pb2.Partition) -> Json:
+    """Write a partition: the documented keys, which are the same for every scheduler, then the others."""
+    return {
+        "name": partition.name,
+        "nodes_total": partition.nodes_total,
+        "nodes_used": partition.nodes_used,
+        "cores_total": partition.cores_total,
+        "cores_used": partition.cores_used,
+        "memory_total_gb": round(partition.memory_total_bytes / GIB, 2),
+        "memory_used_gb": round(partition.memory_used_bytes / GIB, 2),
+        "nodes_free": partition.nodes_free,
+        "cores_free": partition.cores_free,
+        "state": partition.state,
+        "default": partition.default,
+        "time_limit_seconds": partition.time_limit_seconds or None,
+        "scheduler": partition.scheduler,
+    }
+
+
+def scheduler_json(status: cluster_pb2.SchedulerStatus) -> Json:
+    """Write whether a scheduler answers, and since when that is so."""
+    return {
+        "name": status.name,
+        "answering": status.answering,
+        **times(since=_stamp(status, "since")),
+        "version": status.version,
+        "error": status.error,
+    }
+
+
 def status_json(status: cluster_service_pb2.GetSystemStatusResponse, scheduler: str) -> Json:
     """Write the combined status; `scheduler`: the detected one, ``none`` where there is none."""
+    answering = {found.name for found in status.schedulers if found.answering}
     host = resources_json(status.resources) if status.HasField("resources") else {}
     return {
         "scheduler_detection": {
             "active_scheduler": scheduler.upper(),
             "detected_by": "edbjobs",
-            "backend_available": not status.draining,
+            "backend_available": (scheduler in answering) if scheduler != NO_CLUSTER else not status.draining,
         },
+        "schedulers": [scheduler_json(found) for found in status.schedulers],
         "resource_monitoring": {"active": True, "last_update": host.get("timestamp", "Never"), **host},
         "mode": scheduler,
         "local_pool": {
