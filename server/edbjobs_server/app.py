@@ -75,7 +75,7 @@ async def serve(settings: Settings) -> None:
     SettingsError, StoreError
         It could not begin.
     """
-    os.umask(0o077)
+    umask = os.umask(0o077)  # what the service writes is for its account alone; what solvers write is not
     # The loop shares the interpreter with the store's writer and the threads for paths: at the default of 5 ms
     # each hand-over under load would cost more than the work itself.
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -83,7 +83,7 @@ async def serve(settings: Settings) -> None:
     stop.on_signals()
     store = await asyncio.to_thread(Store.open, settings.state_dir)
     with Logging(settings.state_dir, settings.log_level):
-        service = Service(settings, store)
+        service = Service(settings, store, umask)
         try:
             try:
                 await service.begin()
@@ -129,9 +129,11 @@ class Service:
         Everything that can be chosen.
     store : Store
         Opened; closed with the service.
+    umask : int, optional
+        File mode creation mask of solvers; None: that of this process.
     """
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, umask: int | None = None) -> None:
         self.settings = settings
         self._site = load_site()
         local = _local_executor(settings)
@@ -157,6 +159,7 @@ class Service:
             node_releases=node_releases(settings, releases, schedulers),
             policy=self._site.cluster_policy(settings),
             no_local=self._no_local,
+            umask=umask,
         )
         self.manager = JobManager(
             store,

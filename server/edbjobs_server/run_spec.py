@@ -81,6 +81,7 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
         keep=KEEP,
         info=info(job),
         additions=config.environment,
+        umask=rules.umask,
         allocation=allocation,
     )
 

@@ -67,6 +67,8 @@ class Rules:
         What the site lets cluster jobs ask for.
     no_local : callable
         Tells why the site allows no runs on this host; empty: it does.
+    umask : int or None
+        File mode creation mask of solvers; None: that of the service's process.
     """
 
     releases: Sequence[Release]
@@ -78,6 +80,7 @@ class Rules:
     node_releases: Mapping[str, Sequence[Release]] = field(default_factory=dict)
     policy: ClusterPolicy = field(default_factory=ClusterPolicy)
     no_local: Callable[[], str] = str
+    umask: int | None = None
 
     def solver(self, executor: str, config: HFSSSimulationConfig, version: str) -> Release:
         """Choose the solver of a job.

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2, resource_pb2, resources_service_pb2
+from edbjobs_server.solver.demo.examples import example_project
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
@@ -583,3 +584,23 @@ def test_real_board(service: ServiceProcess, tmp_path: Path) -> None:
     ended = wait(service, submit(service, board))
     assert ended.state == S.JOB_STATE_COMPLETED, ended.message
     assert "HFSS_Solution" in ended.message
+
+
+def test_results_have_the_usual_mode_and_the_services_own_files_are_private(tmp_path: Path) -> None:
+    project = example_project(tmp_path / "p")
+    before = os.umask(0o027)
+    try:
+        running = ServiceProcess(tmp_path)
+        running.start()
+    finally:
+        os.umask(before)
+    try:
+        config = job_config_pb2.JobConfig(project_path=str(project))
+        job = running.jobs.SubmitJob(jobs_messages_pb2.SubmitJobRequest(config=config)).job
+        ended = running.jobs.WaitJob(jobs_messages_pb2.WaitJobRequest(name=job.uid)).job
+    finally:
+        running.stop()
+    results = [path for path in project.parent.rglob("*") if path.is_file() and path != project]
+    assert results
+    assert {oct(path.stat().st_mode & 0o777) for path in results} <= {"0o640", "0o750"}
+    assert (Path(ended.run_directory) / "stdout").stat().st_mode & 0o077 == 0

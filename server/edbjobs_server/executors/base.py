@@ -89,6 +89,8 @@ class RunSpec:
         Copied into the run's record, so that a lost store can be rebuilt from the records.
     additions : mapping of str to str
         What of `env` the job itself adds.
+    umask : int or None
+        File mode creation mask of the solver; None: that of the service's process.
     allocation : Allocation or None
         What a run on a cluster asks for; None: it runs here.
     """
@@ -102,6 +104,7 @@ class RunSpec:
     keep: Sequence[str] = ()
     info: Mapping[str, str] = field(default_factory=dict)
     additions: Mapping[str, str] = field(default_factory=dict)
+    umask: int | None = None
     allocation: Allocation | None = None
 
 

@@ -44,6 +44,7 @@ _VARIABLES = {MACHINES: "edbjobs_machines", SPAWN: "edbjobs_spawn", SCRATCH: "ed
 _PLACEHOLDER = re.compile("(" + "|".join(map(re.escape, _VARIABLES)) + ")")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USUAL_UMASK = 0o022
 _LOCALE = ("LANG", "LC_ALL")
 _BOM = "\ufeff"
 # PowerShell takes typographic quotes for plain ones.
@@ -133,6 +134,7 @@ class Scripts:
         # What language this host speaks means nothing to Windows.
         language = {} if windows else {name: spec.env[name] for name in _LOCALE if name in spec.env}
         values = self._values(spec) | {"directives": list(directives), "folder": folder, "news": news}
+        values["umask"] = f"{_USUAL_UMASK if spec.umask is None else spec.umask:03o}"
         values["env"] = language | dict(spec.additions)
         program = str(spec.argv[0])
         root = str((PureWindowsPath if windows else PurePosixPath)(program).parent)

@@ -207,6 +207,7 @@ class LocalExecutor:
             "keep": list(spec.keep),
             "info": dict(spec.info),
             "limit": spec.wall_clock_limit,
+            "umask": spec.umask,
             "grace": spec.cancel_grace,
             "linger": self._linger,
             "unkillable": self._unkillable_after,

@@ -308,6 +308,8 @@ def _become_solver(request: dict[str, Any], held: int, error_pipe: int, stdout: 
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if os.read(held, 1) != b"1":
             os._exit(_UNSTARTED)
+        if request.get("umask") is not None:  # the record is for this account alone, results have the usual mode
+            os.umask(request["umask"])
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         doing = f"enter its working directory {request['cwd']}"
