@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from edbjobs_server.doctor.check import Check
 from edbjobs_server.settings import Settings
-from edbjobs_server.solver.releases import discover
+from edbjobs_server.solver.releases import discover, on_windows_nodes
 
 LICENCE_VARIABLE = "ANSYSLMD_LICENSE_FILE"
 _DEFAULT_PORT = 1055  # of Ansys licence servers
@@ -18,7 +18,10 @@ _CONNECT_SECONDS = 2.0
 def releases(settings: Settings) -> Iterator[Check]:
     """Tell which solvers would be offered."""
     found = discover(os.environ, settings.solvers, settings.demo_solver)
-    if not found:
+    for release in on_windows_nodes(settings.hpc_solvers):
+        text = f"AEDT {release.version} at {release.path} on the nodes of Windows HPC, as the settings say"
+        yield Check("solver", "ok", text)
+    if not found and not settings.hpc_solvers:
         yield Check(
             "solver",
             "fail",
