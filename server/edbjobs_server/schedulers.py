@@ -49,7 +49,7 @@ def make_clusters(
     folders = Folders((shared or settings.state_dir / "cluster") / store_id)
     scripts = Scripts(settings.templates_dir, SiteLines(site.setup, site.scratch))
     timing = {"interval": site.poll_seconds(settings.cluster_poll_seconds), "floor": max(1.0, site.min_poll_seconds)}
-    schedulers = {name: make() for name, make in _makers(settings, site, environ).items()}
+    schedulers = {name: make_scheduler(name, settings, site, environ) for name in installed(settings, environ)}
     if shared is not None:
         _refuse_unseen(schedulers, shared)
     return {
@@ -95,22 +95,40 @@ def _refuse_unseen(schedulers: Mapping[str, Scheduler], shared: Path) -> None:
             raise SettingsError(f"{text}; or leave {name} out: hpc_url names it") from refused
 
 
-def _makers(settings: Settings, site: Site, environ: Mapping[str, str]) -> dict[str, _Maker]:
-    known: dict[str, _Maker] = {
-        "slurm": partial(_slurm, environ),
-        "lsf": partial(_lsf, environ),
-        "pbs": partial(_pbs, environ),
-    }
-    if settings.hpc_url:
-        known["windows_hpc"] = partial(_windows_hpc, settings, site)
+def installed(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """Tell the schedulers that jobs can be handed to from this host, the preferred one first.
+
+    Raises
+    ------
+    SettingsError
+        The one that the settings name is not there.
+    """
+    known = [*_COMMANDS, *(["windows_hpc"] if settings.hpc_url else [])]
     if settings.scheduler == "none":
-        return {}
+        return []
     if settings.scheduler == "auto":
-        return {name: make for name, make in known.items() if not _missing(name, environ)}
+        return [name for name in known if not _missing(name, environ)]
     missing = _missing(settings.scheduler, environ)
     if missing:
         raise SettingsError(f"scheduler: {settings.scheduler} wants {missing} on PATH; is this a host of the cluster?")
-    return {settings.scheduler: known[settings.scheduler]}
+    return [settings.scheduler]
+
+
+def make_scheduler(name: str, settings: Settings, site: Site, environ: Mapping[str, str]) -> Scheduler:
+    """Make what speaks a scheduler's language; whether the scheduler is there shows when it is asked.
+
+    Raises
+    ------
+    SettingsError
+        ``windows_hpc`` without its address.
+    """
+    makers: dict[str, _Maker] = {
+        "slurm": partial(_slurm, environ),
+        "lsf": partial(_lsf, environ),
+        "pbs": partial(_pbs, environ),
+        "windows_hpc": partial(_windows_hpc, settings, site),
+    }
+    return makers[name]()
 
 
 def _missing(name: str, environ: Mapping[str, str]) -> str:
@@ -142,7 +160,8 @@ def _windows_hpc(settings: Settings, site: Site) -> Scheduler:
     from edbjobs_server.executors.windows_hpc import WindowsHpc
 
     file = settings.hpc_credentials
-    assert file is not None, "the settings want it together with hpc_url"
+    if not settings.hpc_url or file is None:
+        raise SettingsError("windows_hpc wants hpc_url, the address of the head node, and hpc_credentials")
     # Projects go by their real paths, run folders by the path that was set up.
     paths = {name: share for path, share in site.path_map.items() for name in (os.path.realpath(path), path)}
     try:

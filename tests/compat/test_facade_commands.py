@@ -173,7 +173,7 @@ def test_submit_job_on_scheduler_is_honest(command: Command, handler: JobManager
     done = command(submit_job_on_scheduler, "--project-path", project, "--run-limit", "unlimited", "--nodes", "2")
     assert done.code == 1
     assert "has no cluster" in done.err
-    assert "clusters come with a later one" in done.err
+    assert "no scheduler answers there" in done.err
     assert list(handler.manager.jobs) == []
     assert command(submit_job_on_scheduler, "--project-path", project, "--run-limit", "soon").code == 2
 

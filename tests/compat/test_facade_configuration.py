@@ -112,20 +112,6 @@ def test_the_texts_of_a_command_line() -> None:
     assert options.to_batch_options_string() == "'HFSS 3D Layout Design/SolveAdaptiveOnly'='1'"
 
 
-def test_a_script_for_a_cluster_is_refused_not_guessed() -> None:
-    config = made(scheduler_type="slurm")
-    for make in (
-        config.generate_slurm_script,
-        config.generate_lsf_script,
-        config.generate_scheduler_script,
-        config.submit_to_scheduler,
-        config.run_simulation,
-    ):
-        with pytest.raises(JobManagerError, match="clusters come with a later one") as error:
-            make()
-        assert error.value.reason == "NO_SCHEDULER"
-
-
 def test_run_simulation_solves_here(state: Path, tmp_path: Path) -> None:
     project = example_project(tmp_path)
     config = create_hfss_config(project, environment={"ANS_EDBJOBS_DEMO": "seconds=0.1"})

@@ -227,7 +227,8 @@ def test_without_an_aedt(
 def test_a_cluster_is_refused_by_name(open_handler: Callable[..., JobManagerHandler], tmp_path: Path) -> None:
     handler = open_handler()
     cfg = handler.create_simulation_config(config(tmp_path).project_path, scheduler_type="slurm", cpu_cores=16)
-    with pytest.raises(JobManagerError, match="clusters come with a later one") as error:
+    assert handler.scheduler_type == "none"
+    with pytest.raises(JobManagerError, match="cannot hand jobs to slurm") as error:
         handler.submit_job(cfg)
     assert error.value.reason == "NO_SCHEDULER"
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from edbjobs import config as frozen
 from edbjobs._config_dict import read_dict
 from edbjobs.config import SchedulerType, absolute_project_path, field_errors, make_job_id
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edbjobs_server.facade import local
-from edbjobs_server.facade.errors import no_cluster, told
+from edbjobs_server.facade import cluster, local
+from edbjobs_server.facade.errors import told
 
 __all__ = [
     "HFSS3DLayoutBatchOptions",
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _OWN_DEFAULTS = frozenset({"auto", "distributed"})
+T = TypeVar("T")
 _Model = TypeVar("_Model", bound=BaseModel)
 _ABSENT = {"user": "unknown", "jobid": None, "ansys_edt_path": None}
 
@@ -255,10 +256,13 @@ class HFSSSimulationConfig(_Changeable):
     def run_simulation(self, **subprocess_kwargs: Any) -> subprocess.CompletedProcess[Any]:
         """Solve here and now, in this process' account and without a service; waits for the end.
 
+        With a cluster as `scheduler_type` it is handed to that, as `submit_to_scheduler` does, and not waited for.
+
         Parameters
         ----------
         **subprocess_kwargs
-            For `subprocess.run`; by default it runs in the project's folder without standard input.
+            For `subprocess.run`, of a solve on this host; by default it runs in the project's folder without standard
+            input.
 
         Returns
         -------
@@ -268,31 +272,71 @@ class HFSSSimulationConfig(_Changeable):
         Raises
         ------
         JobManagerError
-            NO_SCHEDULER for a cluster, SOLVER_NOT_FOUND, or PROJECT_NOT_FOUND.
+            SOLVER_NOT_FOUND or PROJECT_NOT_FOUND, and what `submit_to_scheduler` raises.
         """
         if self.scheduler_type not in (SchedulerType.NONE, SchedulerType.LOCAL):
-            self.submit_to_scheduler()
+            return self.submit_to_scheduler()
         config = self.native()
         with told():
             return local.run(config, **subprocess_kwargs)
 
     # What a cluster would run ----------------------------------------------------------------------------
 
-    def submit_to_scheduler(self, script_path: str | None = None) -> NoReturn:
-        """Raise NO_SCHEDULER: clusters come with a later release."""
-        raise no_cluster("this job cannot be handed to a scheduler")
+    def submit_to_scheduler(self, script_path: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Write the batch script and hand it to the cluster; no service follows it, and none knows of it.
 
-    def generate_scheduler_script(self) -> NoReturn:
-        """Raise NO_SCHEDULER: clusters come with a later release."""
-        raise no_cluster("no script for a scheduler is made")
+        The run keeps its output and its record in a folder beside the project, ``<jobid>_<scheduler>``.
 
-    def generate_slurm_script(self) -> NoReturn:
-        """Raise NO_SCHEDULER: clusters come with a later release."""
-        raise no_cluster("no script for SLURM is made")
+        Parameters
+        ----------
+        script_path : str, optional
+            Where the script is written; a relative path is taken from the project's folder; default:
+            ``<jobid>_<scheduler>.sh`` there.
 
-    def generate_lsf_script(self) -> NoReturn:
-        """Raise NO_SCHEDULER: clusters come with a later release."""
-        raise no_cluster("no script for LSF is made")
+        Returns
+        -------
+        subprocess.CompletedProcess
+            With the scheduler's id in the words of its command, for example ``Submitted batch job 4711``. A refusal
+            is return code 1 with the scheduler's words in `stderr`.
+
+        Raises
+        ------
+        JobManagerError
+            NO_SCHEDULER; SCHEDULER_UNREACHABLE: nobody knows whether the job was taken; FOLDER_EXISTS: this id was
+            handed over before; or what the job asks for is not allowed.
+        """
+        return self._with_cluster(lambda config: cluster.submit(config, self._cluster(), script_path))
+
+    def generate_scheduler_script(self) -> str:
+        """Give the batch script for the scheduler that is named, as `submit_to_scheduler` writes it.
+
+        It is made from the template that the service uses, with this host's settings and site policy. It names
+        `ansys_edt_path`, else the AEDT that is installed here, and the folder that `submit_to_scheduler` makes beside
+        the project; a program that hands it over itself makes that folder before.
+
+        Raises
+        ------
+        JobManagerError
+            NO_SCHEDULER where none is named, SOLVER_NOT_FOUND, or what is asked for is not allowed.
+        """
+        return self._with_cluster(lambda config: cluster.script(config, self._cluster()))
+
+    def generate_slurm_script(self) -> str:
+        """Give the batch script for SLURM, whatever scheduler is named; see `generate_scheduler_script`."""
+        return self._with_cluster(lambda config: cluster.script(config, SchedulerType.SLURM))
+
+    def generate_lsf_script(self) -> str:
+        """Give the batch script for LSF, whatever scheduler is named; see `generate_scheduler_script`."""
+        return self._with_cluster(lambda config: cluster.script(config, SchedulerType.LSF))
+
+    def _cluster(self) -> SchedulerType:
+        return SchedulerType(self.scheduler_type)
+
+    def _with_cluster(self, do: Callable[[frozen.HFSSSimulationConfig], T]) -> T:
+        # Script and folder bear the id: it must be the same one at the next call.
+        self.jobid = self.jobid or make_job_id()
+        with told():
+            return do(self.native())
 
 
 def create_hfss_config(

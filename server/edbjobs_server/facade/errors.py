@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from edbjobs_server.core.errors import Refused
 
-CLUSTERS_LATER = "this release runs jobs on the service's own host; clusters come with a later one"
-
 
 class JobManagerError(RuntimeError):
     """Something the job manager does not do, or cannot do now.
@@ -31,10 +29,7 @@ class JobManagerError(RuntimeError):
 
 def raised(refused: Refused) -> JobManagerError:
     """Make the façade's error of the service's answer."""
-    message = refused.message
-    if refused.reason == "NO_SCHEDULER":
-        message = f"{message}; {CLUSTERS_LATER}"
-    return JobManagerError(message, refused.reason, refused.fields)
+    return JobManagerError(refused.message, refused.reason, refused.fields)
 
 
 @contextmanager
@@ -48,7 +43,7 @@ def told() -> Iterator[None]:
 
 def no_cluster(what: str) -> JobManagerError:
     """Make the answer to what only a cluster could do."""
-    return JobManagerError(f"{what}: {CLUSTERS_LATER}", "NO_SCHEDULER")
+    return JobManagerError(what, "NO_SCHEDULER")
 
 
 def not_running() -> JobManagerError:

@@ -18,7 +18,7 @@ from edbjobs_server.facade.configuration import HFSSSimulationConfig, MachineNod
 from edbjobs_server.facade.errors import JobManagerError
 from edbjobs_server.facade.jobs import JobId, JobStatus
 from edbjobs_server.facade.limits import ResourceLimits
-from edbjobs_server.facade.service import WAIT_SECONDS, JobManager, all_done
+from edbjobs_server.facade.service import WAIT_SECONDS, JobManager, all_done, detected
 from edbjobs_server.manager import JobManager as Core
 
 __all__ = ["JobManagerHandler"]
@@ -57,7 +57,6 @@ class JobManagerHandler:
     ) -> None:
         self.host = host
         self.port = port
-        self.scheduler_type = SchedulerType.NONE
         self._version = version or _version_of(edb)
         self.manager: JobManager = _HostedManager(host, port, settings)
 
@@ -75,6 +74,11 @@ class JobManagerHandler:
     def ansys_path(self) -> str | None:
         """Program that solves where a job names none; None: no AEDT is installed."""
         return self.manager.ansys_path
+
+    @property
+    def scheduler_type(self) -> SchedulerType:
+        """Cluster that jobs go to which name no scheduler; ``none``: they run on this host, or it is not started."""
+        return self.manager.call(detected) if self.started else SchedulerType.NONE
 
     @property
     def resource_limits(self) -> ResourceLimits:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edbjobs import config as frozen
+from edbjobs._enums import to_number
 from edbjobs.config import SchedulerType
 from edbjobs.v1 import jobs_messages_pb2
 
@@ -57,7 +58,8 @@ class JobManager:
     resource_limits : ResourceLimits, optional
         Limits to begin with.
     scheduler_type : SchedulerType
-        Where jobs go that name no scheduler.
+        Where jobs go that name no scheduler; ``none``: to the cluster whose scheduler answers here, as the setting
+        `scheduler` lets it be detected, else to this host.
     state_dir : path, optional
         State folder, on a local disk; by default one of this process only, which is removed at the end unless
         something of it still runs or waits.
@@ -252,6 +254,7 @@ class JobManager:
     ) -> Work[tuple[str, list[str]]]:
         """Make the work of submitting a copy of a configuration; it gives the id and what the user should know."""
         copied = config.native() if isinstance(config, HFSSSimulationConfig) else config
+        # What names no scheduler goes where this manager was told to send it, else to the detected one.
         if copied.scheduler_type is SchedulerType.NONE:
             copied = copied.model_copy(update={"scheduler_type": self.scheduler_type})
         request = jobs_messages_pb2.SubmitJobRequest(
@@ -263,6 +266,8 @@ class JobManager:
         )
 
         async def submit(core: Core) -> tuple[str, list[str]]:
+            if not request.config.scheduler_type:
+                request.config.scheduler_type = to_number(await detected(core))  # type: ignore[assignment]
             return await _submit(core, request)
 
         return submit
@@ -316,6 +321,11 @@ async def all_done(core: Core) -> None:
     """Wait until no job is left but those that are held."""
     while live := next((job.uid for job in core.core.jobs.values() if not job.held), None):
         await core.wait(live, WAIT_SECONDS)
+
+
+async def detected(core: Core) -> SchedulerType:
+    """Tell the cluster that jobs go to which name no scheduler; ``none``: they run on this host."""
+    return SchedulerType(await core.clusters.detect())
 
 
 async def _default_solver(core: Core) -> str | None:

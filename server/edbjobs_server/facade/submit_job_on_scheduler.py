@@ -98,7 +98,10 @@ async def submit_slurm_job(
         found = await http.ask(session, "GET", "/api/scheduler_type")
         scheduler = SchedulerType(str(found.get("scheduler_type") or "none"))
         if scheduler in (SchedulerType.NONE, SchedulerType.LOCAL):
-            raise no_cluster(f"the job manager at {host}:{port} has no cluster")
+            raise no_cluster(
+                f"the job manager at {host}:{port} has no cluster: no scheduler answers there; its setting "
+                "`scheduler` says what it looks for, and submit_local_job runs the job on its own host"
+            )
         options = SchedulerOptions(queue=partition, nodes=nodes, cores_per_node=cores_per_node, time=time)
         config = create_hfss_config(project_path, scheduler_type=scheduler, scheduler_options=options)
         http.tell(await http.submit(session, config))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edbjobs.config import SchedulerType
+from edbjobs.v1 import cluster_pb2
 
 from edbjobs_server.control import resources_message
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.facade.errors import no_cluster
+from edbjobs_server.facade import cluster
 from edbjobs_server.facade.jobs import Caller
 from edbjobs_server.gateway import shapes
 from edbjobs_server.manager import JobManager
@@ -101,7 +103,7 @@ async def _queue(manager: JobManager) -> dict[str, Any]:
 
 
 class SchedulerManager:
-    """What is known of a cluster: nothing in this release.
+    """What is on a cluster, asked of its scheduler here and now.
 
     Parameters
     ----------
@@ -113,9 +115,39 @@ class SchedulerManager:
         self.scheduler_type = SchedulerType(scheduler_type)
 
     async def get_partitions(self) -> list[dict[str, Any]]:
-        """Raise NO_SCHEDULER: clusters come with a later release."""
-        raise no_cluster("no partitions are listed")
+        """List partitions or queues, with the documented keys and those of ``/scheduler/partitions``.
+
+        Raises
+        ------
+        JobManagerError
+            NO_SCHEDULER or SCHEDULER_UNREACHABLE.
+        """
+        found = await cluster.partitions(self.scheduler_type)
+        return [
+            shapes.partition_json(cluster_pb2.Partition(scheduler=self.scheduler_type.value, **asdict(partition)))
+            for partition in found
+        ]
 
     async def get_jobs(self) -> list[dict[str, Any]]:
-        """Raise NO_SCHEDULER: clusters come with a later release."""
-        raise no_cluster("no jobs of a cluster are listed")
+        """List the jobs that have not ended, of all users; ``memory_gb`` is None, since not every scheduler tells it.
+
+        Raises
+        ------
+        JobManagerError
+            NO_SCHEDULER or SCHEDULER_UNREACHABLE.
+        """
+        return [
+            {
+                "job_id": job.id,
+                "partition": job.partition,
+                "user": job.user,
+                "state": job.state,
+                "nodes": job.nodes,
+                "cpus": job.cores,
+                "memory_gb": None,
+                "name": job.name,
+                "reason": job.reason,
+                "nodelist": job.nodelist,
+            }
+            for job in await cluster.jobs(self.scheduler_type)
+        ]

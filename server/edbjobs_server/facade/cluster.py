@@ -1,0 +1,254 @@
+"""What a cluster would run, and handing it over: for programs that do so themselves, without a service."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edbjobs.config import HFSSSimulationConfig, SchedulerType
+
+from edbjobs_server.access import account_name
+from edbjobs_server.executors.base import RunKey, RunSpec
+from edbjobs_server.executors.cluster import record
+from edbjobs_server.executors.cluster.allocation import allocation_of, refuse
+from edbjobs_server.executors.cluster.base import (
+    ClusterJob,
+    Partition,
+    Scheduler,
+    Submission,
+    SubmitRefused,
+    Unreachable,
+)
+from edbjobs_server.executors.cluster.folders import OUTPUT
+from edbjobs_server.executors.cluster.script import POWERSHELL, ScriptError, Scripts, SiteLines
+from edbjobs_server.facade import local
+from edbjobs_server.facade.errors import JobManagerError, no_cluster
+from edbjobs_server.schedulers import installed, make_scheduler, node_releases
+from edbjobs_server.settings import Settings, SettingsError, load_settings
+from edbjobs_server.site import Site, load_site
+from edbjobs_server.solver import project
+from edbjobs_server.solver.command import command_line
+from edbjobs_server.solver.environment import environment, inherited
+from edbjobs_server.solver.releases import Release, choose, discover
+
+T = TypeVar("T")
+
+# What the scheduler's own command says of a job it has taken, which old programs read the id from.
+_TAKEN = {"slurm": "Submitted batch job {}\n", "lsf": "Job <{}> is submitted.\n"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A run as a scheduler gets it.
+
+    Attributes
+    ----------
+    script : str
+        Text of the batch script.
+    spec : RunSpec
+        What it runs.
+    folder : Path
+        Where the run keeps its record and its output, beside the project: the nodes see it as they see the project.
+    """
+
+    script: str
+    spec: RunSpec
+    folder: Path
+
+    def submission(self, path: Path) -> Submission:
+        """Tell how the script, written to `path`, is handed over."""
+        assert self.spec.allocation is not None, "a run on a cluster asks for something"
+        return Submission(self.spec.allocation, path, self.folder / OUTPUT, self.folder, self.spec.env)
+
+
+def script(config: HFSSSimulationConfig, kind: SchedulerType) -> str:
+    """Give the batch script of a solve.
+
+    Raises
+    ------
+    JobManagerError
+        NO_SCHEDULER where `kind` names no cluster, INVALID_TEMPLATE.
+    Refused
+        The scheduler or the site's policy does not allow what is asked for; SOLVER_NOT_FOUND.
+    """
+    settings, site = _set_up()
+    return _batch(config, _scheduler(kind, settings, site), settings, site).script
+
+
+def submit(
+    config: HFSSSimulationConfig, kind: SchedulerType, script_path: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Write the batch script of a solve and hand it over; nobody follows it.
+
+    Parameters
+    ----------
+    config : HFSSSimulationConfig
+        With its id.
+    kind : SchedulerType
+        ``none``: the first one installed here that answers.
+    script_path : str, optional
+        Where the script goes; a relative path is taken from the project's folder.
+
+    Raises
+    ------
+    JobManagerError
+        NO_SCHEDULER, SCHEDULER_UNREACHABLE, or FOLDER_EXISTS where this id was handed over before.
+    Refused
+        As `script`, and PROJECT_NOT_FOUND.
+    """
+    project.inspect(config.project_path)
+    settings, site = _set_up()
+    if kind is SchedulerType.NONE:
+        kind = _blocking(_first_answering(settings, site))
+
+    async def hand_over() -> subprocess.CompletedProcess[str]:
+        return await _asked(kind, lambda scheduler: _hand_over(config, scheduler, settings, site, script_path))
+
+    return _blocking(hand_over())
+
+
+async def partitions(kind: SchedulerType) -> list[Partition]:
+    """List the partitions of a cluster.
+
+    Raises
+    ------
+    JobManagerError
+        NO_SCHEDULER or SCHEDULER_UNREACHABLE.
+    """
+    return list(await _asked(kind, lambda scheduler: scheduler.partitions()))
+
+
+async def jobs(kind: SchedulerType) -> list[ClusterJob]:
+    """List the jobs of a cluster, of all users; raises as `partitions`."""
+    return list(await _asked(kind, lambda scheduler: scheduler.jobs()))
+
+
+# The batch ---------------------------------------------------------------------------------------------------
+
+
+def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: Site) -> Batch:
+    real = Path(os.path.realpath(config.project_path))
+    policy = site.cluster_policy(settings)
+    refuse(config, real, replace(policy, shared_dir=policy.shared_dir or real.parent))
+    folder = real.parent / f"{config.jobid}_{scheduler.name}"
+    uid = hashlib.sha256(f"{real}\n{config.jobid}".encode(errors="surrogateescape")).hexdigest()[:40]
+    allocation = allocation_of(
+        config, uid=uid, job_id=config.jobid, attempt=1, user=config.user or account_name(), site=policy
+    )
+    argv = command_line(
+        config,
+        _release(config, scheduler, settings),
+        config.jobid,
+        allocation.nodes * allocation.cores_per_node,
+        cluster=True,
+        scratch=policy.scratch,
+        seen=scheduler.seen,
+    )
+    spec = RunSpec(
+        key=RunKey(0, uid, 1),
+        argv=argv,
+        cwd=scheduler.seen(str(real.parent)),
+        env=environment(os.environ, config.environment),
+        additions=config.environment,
+        allocation=allocation,
+    )
+    scripts = Scripts(settings.templates_dir, SiteLines(site.setup, site.scratch))
+    places = (scheduler.seen(str(folder)), scheduler.seen(str(folder / "news")))
+    try:
+        text = scripts.render(scheduler.template, spec, scheduler.directives(allocation), *places)
+    except ScriptError as error:
+        raise JobManagerError(str(error), "INVALID_TEMPLATE") from error
+    return Batch(text, spec, folder)
+
+
+def _release(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings) -> Release:
+    if config.ansys_edt_path:
+        return local.release_of(config)
+    here = discover(os.environ, settings.solvers, settings.demo_solver)
+    there = node_releases(settings, here, {scheduler.name: scheduler})
+    return choose(there.get(scheduler.name, here), config.aedt_version, "")
+
+
+async def _hand_over(
+    config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: Site, script_path: str | None
+) -> subprocess.CompletedProcess[str]:
+    batch = _batch(config, scheduler, settings, site)
+    suffix = "ps1" if scheduler.template.endswith(POWERSHELL) else "sh"
+    path = batch.folder.parent / (script_path or f"{batch.folder.name}.{suffix}")
+    _make(batch.folder)
+    record.prepare(path.parent, batch.script, path.name)
+    submission = batch.submission(path)
+    argv = list(scheduler.submit_command(submission))
+    try:
+        run_id = await scheduler.submit(submission)
+    except SubmitRefused as refused:
+        shutil.rmtree(batch.folder)
+        return subprocess.CompletedProcess(argv, 1, "", f"{refused}\n")
+    return subprocess.CompletedProcess(argv, 0, _TAKEN.get(scheduler.name, "{}\n").format(run_id), "")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        text = f"{folder} is there: this id was handed over before; give the job another one, or remove the folder"
+        raise JobManagerError(text, "FOLDER_EXISTS") from None
+
+
+# Schedulers --------------------------------------------------------------------------------------------------
+
+
+def _set_up() -> tuple[Settings, Site]:
+    try:
+        return load_settings(), load_site()
+    except SettingsError as error:
+        raise JobManagerError(str(error), "CANNOT_START") from error
+
+
+def _scheduler(kind: SchedulerType, settings: Settings, site: Site) -> Scheduler:
+    if kind in (SchedulerType.NONE, SchedulerType.LOCAL):
+        raise no_cluster("no scheduler is named: scheduler_type must be slurm, lsf, pbs or windows_hpc")
+    try:
+        return make_scheduler(kind.value, settings, site, inherited(os.environ))
+    except SettingsError as error:
+        raise no_cluster(str(error)) from error
+
+
+async def _asked(kind: SchedulerType, ask: Callable[[Scheduler], Awaitable[T]]) -> T:
+    """Ask a scheduler something, and let go of it."""
+    scheduler = _scheduler(kind, *_set_up())
+    try:
+        return await ask(scheduler)
+    except Unreachable as error:
+        text = f"{scheduler.name} does not answer: {error}"
+        raise JobManagerError(text, "SCHEDULER_UNREACHABLE") from error
+    finally:
+        await scheduler.close()
+
+
+async def _first_answering(settings: Settings, site: Site) -> SchedulerType:
+    """Find the cluster of this host."""
+    said: list[str] = []
+    for name in installed(settings, inherited(os.environ)):
+        kind = SchedulerType(name)
+        try:
+            await _asked(kind, lambda scheduler: scheduler.probe())
+        except JobManagerError as error:
+            said.append(str(error))
+        else:
+            return kind
+    raise no_cluster("no scheduler answers on this host" + "".join(f"; {text}" for text in said))
+
+
+def _blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for something asynchronous, also in a thread that has an event loop of its own."""
+    with ThreadPoolExecutor(1, "edbjobs-cluster") as pool:
+        return pool.submit(asyncio.run, work).result()
