@@ -44,7 +44,7 @@ def test_while_it_runs(service: SlurmService) -> None:
     assert end(job) == CANCELLED
     assert service.story(job) == [*BEGUN, "CANCEL_REQUESTED", "CANCELLED"]
     assert service.seen("sigterm", job) == 1
-    assert not alive([job.attempts[0].pid])
+    assert not alive([service.solver_pid(job)])
 
 
 @pytest.mark.parametrize("grace", [None, 0.0])
@@ -56,7 +56,7 @@ def test_a_stubborn_solver_is_killed(service: SlurmService, grace: float | None)
     job = service.ended(job, 25)
     assert end(job) == CANCELLED
     assert service.story(job) == [*BEGUN, "CANCEL_REQUESTED", "CANCELLED"]
-    assert not alive([job.attempts[0].pid])
+    assert not alive([service.solver_pid(job)])
 
 
 def test_engines_that_resist_go_with_it(service: SlurmService) -> None:

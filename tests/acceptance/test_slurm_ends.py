@@ -40,7 +40,6 @@ def test_success_is_proven_by_the_log(service: SlurmService) -> None:
     assert service.story(job) == [*BEGUN, "COMPLETED"]
     started = service.history(job)[3].job.attempts[0]
     assert started.nodes == ["n1"]
-    assert started.pid
     assert (service.seen("start", job), service.seen("end", job)) == (1, 1)
     assert job.create_time.ToNanoseconds() // 10**9 <= job.start_time.seconds <= job.end_time.seconds
 
@@ -69,7 +68,7 @@ def test_what_the_log_says_counts_more_than_exit_code_0(service: SlurmService) -
 
 def test_a_solver_that_is_killed(service: SlurmService) -> None:
     job = service.running(service.submit(LONG))
-    kill(job.attempts[0].pid, signal.SIGKILL)
+    kill(service.solver_pid(job), signal.SIGKILL)
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
     assert job.exit_code == 137
@@ -79,7 +78,7 @@ def test_a_solver_that_is_killed(service: SlurmService) -> None:
 
 def test_a_batch_script_that_is_killed(service: SlurmService) -> None:
     job = service.running(service.submit(LONG))
-    solver = job.attempts[0].pid
+    solver = service.solver_pid(job)
     kill(service.script_pid(job), signal.SIGKILL)
     job = service.ended(job)
     assert end(job) == ("FAILED", "SIGNAL", "SCHEDULER")
@@ -119,7 +118,7 @@ def test_scancel_of_a_job_that_runs(service: SlurmService, demo: str) -> None:
     assert end(job) == ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
     assert not job.HasField("exit_code")
     assert service.story(job) == [*BEGUN, "CANCELLED"]
-    assert not alive([job.attempts[0].pid])
+    assert not alive([service.solver_pid(job)])
 
 
 def test_scancel_of_a_solver_that_ends_with_0_when_asked(service: SlurmService) -> None:

@@ -42,6 +42,8 @@ class MemoryScheduler(SamePaths):
         Set: it does not answer.
     refuses, swallows, loses : str
         Set: a submit is refused; is taken, but not answered; is not taken, and not answered.
+    vague, knows_nothing : bool
+        Set: its list does not tell how jobs ended; nothing can be told of a job that is asked for by id.
     cancelled : list
         Ids and force of every cancel.
     """
@@ -56,6 +58,7 @@ class MemoryScheduler(SamePaths):
         self.swallows = ""
         self.loses = ""
         self.vague = False
+        self.knows_nothing = False
         self.cancelled: list[tuple[str, bool]] = []
         self.asked: list[str] = []
         self.next_id = 1
@@ -105,6 +108,8 @@ class MemoryScheduler(SamePaths):
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, Sighting | None]:
         self._answer("look")
+        if self.knows_nothing:
+            return {}
         return {run_id: self.table.get(run_id) for run_id in ids}
 
     async def cancel(self, ids: Sequence[str], *, kill: bool = False) -> None:

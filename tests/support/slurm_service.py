@@ -190,8 +190,15 @@ class SlurmService(ServiceProcess):
 
     def script_pid(self, job: job_pb2.Job) -> int:
         """Process of the batch script of a job that runs."""
-        words = dict(word.split("=", 1) for word in (self.run_folder(job) / "claim").read_text().split())
-        return int(words["pid"])
+        return self._pid(job, "claim")
+
+    def solver_pid(self, job: job_pb2.Job) -> int:
+        """Process of the solver of a job that runs."""
+        return self._pid(job, "start")
+
+    def _pid(self, job: job_pb2.Job, record: str) -> int:
+        line = (self.run_folder(job) / record).read_text()
+        return int(dict(word.split("=", 1) for word in line.split())["pid"])
 
     def slurm_jobs(self, job: job_pb2.Job) -> list[str]:
         """Tell id and state of all of SLURM's jobs that are runs of a job, ended ones included."""
@@ -255,4 +262,5 @@ def _lives(pid: int) -> bool:
 
 def kill(pid: int, number: int) -> None:
     """Send a signal to a process."""
+    assert pid > 1, "not to a group, nor to all"
     os.kill(pid, number)

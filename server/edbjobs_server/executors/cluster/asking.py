@@ -199,6 +199,10 @@ class Asking:
 
     def _presume(self, run: Run, found: evidence.Found) -> None:
         """Let a run's own record decide, once it is clear."""
+        self._presume(run, found)
+
+    def _presume(self, run: Run, found: evidence.Found) -> None:
+        """Let a run's own record decide, once it is clear."""
         stale = run.is_stale(found.record, time.monotonic(), self._timing.stale)
         ended = evidence.presume(run.key, found, stale=stale, now=time.time())
         if ended is not None:
@@ -218,7 +222,7 @@ class Asking:
 
     async def _listen(self, run: Run) -> None:
         found = await self._folder.record(run)
-        if found.claim is not None and found.claim.kind == "run" and not run.id and not run.submitting:
+        if found.claim is not None and found.claim.kind == "run" and not run.id:
             self._book.know(run, found.claim.job)
         self._book.tell_start(run, found, None)
         run.urgent = found.exit is not None or bool(found.refusal or found.dups)

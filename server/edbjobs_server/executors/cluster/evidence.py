@@ -41,6 +41,17 @@ class Found:
     requeued: bool = False
 
 
+def is_of_twin(sighting: Sighting, record: Record) -> bool:
+    """Tell whether an end is that of a second run of the job, which left because the first one had the claim.
+
+    A controller that crashed before it saved what it knew begins jobs again under their ids (SLURM, measured).
+    """
+    claim = record.claim
+    if claim is None or claim.kind != "run" or not record.dups or sighting.exit_code != DUPLICATE_CODE:
+        return False
+    return all(dup.restart == claim.restart for dup in record.dups)  # else it was put back into the queue
+
+
 def conclude(key: RunKey, sighting: Sighting, found: Found, now: float) -> RunEnded:
     """Conclude from a scheduler's word that a job has ended; its `ending` must be known."""
     assert sighting.ending is not None, "an ending that is not known is asked for first"

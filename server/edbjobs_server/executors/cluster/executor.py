@@ -32,6 +32,7 @@ from edbjobs_server.executors.local import faults
 
 _log = logging.getLogger(__name__)
 _SUBMITS = 4  # commands at a time; SLURM takes 306 submits a second from one client and 510 from eight (measured)
+_ENDS = 4  # at a time: thousands of jobs may be cancelled at once
 
 
 class ClusterExecutor:
@@ -57,6 +58,7 @@ class ClusterExecutor:
         self._book = Book(self.name)
         self._asking = Asking(scheduler, self._folder, self._book, timing or Timing(), self._end)
         self._submits = asyncio.Semaphore(_SUBMITS)
+        self._ends = asyncio.Semaphore(_ENDS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -197,8 +199,8 @@ class ClusterExecutor:
         run.ending = True
         try:
             void = await self._folder.void(run)
-            ids = [run.id] if run.id else await self._twins(run)
-            await self._ask_end(run, ids)
+            async with self._ends:
+                await self._ask_end(run, await self._jobs_of(run))
             if void:
                 self._book.finish(run, evidence.never_ran(run.key, time.time()))
         except Unreachable as error:
@@ -208,11 +210,16 @@ class ClusterExecutor:
         finally:
             run.ending = False
 
-    async def _twins(self, run: Run) -> list[str]:
-        """Find jobs of a run whose submit was not answered."""
-        if not run.handed:
-            return []
-        return [item.id for item in await self.scheduler.find(run.name) if item.phase is not Phase.ENDED]
+    async def _jobs_of(self, run: Run) -> list[str]:
+        """Find the jobs of a run that have not ended, by name: a scheduler that crashed uses ids again."""
+        if not run.id:  # its submit was not answered
+            found = await self.scheduler.find(run.name) if run.handed else []
+            return [item.id for item in found if item.phase is not Phase.ENDED]
+        answers = await self.scheduler.look([run.id])
+        if run.id not in answers:
+            raise Unreachable(f"{self.name} cannot tell now what its job {run.id} is")
+        seen = answers[run.id]
+        return [run.id] if seen is not None and seen.name == run.name and seen.phase is not Phase.ENDED else []
 
     async def _ask_end(self, run: Run, ids: Sequence[str]) -> None:
         now = time.monotonic()
