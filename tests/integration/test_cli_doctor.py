@@ -55,3 +55,29 @@ def test_rebuild(tmp_path: Path, environment: dict[str, str]) -> None:
     again = doctor(environment, "--state-dir", str(tmp_path / "state"), "--rebuild")
     assert again.returncode != 0
     assert "is whole" in again.stderr
+
+
+def test_clusters(tmp_path: Path, environment: dict[str, str]) -> None:
+    """One that was named and is not there keeps the service from starting; one that is silent does not."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    here = environment | {"EDBJOBS_SCHEDULER": "lsf", "PATH": str(tools), "EDBJOBS_DEMO_SOLVER": "1"}
+    state = ("--state-dir", str(tmp_path / "state"))
+
+    def found(**more: str) -> dict[str, dict[str, str]]:
+        return {check["name"]: check for check in json.loads(doctor(here | more, *state, "--json").stdout)}
+
+    assert found()["clusters"]["status"] == "fail"
+    assert "bsub" in found()["clusters"]["text"]
+    for name in ("sbatch", "squeue", "scontrol"):
+        (tools / name).write_text("#!/bin/sh\necho slurm_load_ctl: Unable to contact slurm controller >&2; exit 1\n")
+        (tools / name).chmod(0o755)
+    silent = found(EDBJOBS_SCHEDULER="auto")
+    assert silent["slurm"]["status"] == "warn"
+    assert "Unable to contact slurm controller" in silent["slurm"]["text"]
+    assert "NO_SHARED_DIR" in silent["shared folder"]["text"]
+    (tools / "scontrol").write_text("#!/bin/sh\necho 'Slurmctld(primary) at c is UP'; echo 'slurm 23.11.4'\n")
+    answers = found(EDBJOBS_SCHEDULER="slurm", EDBJOBS_SHARED_DIR=str(tmp_path / "shared"))
+    assert (answers["slurm"]["status"], answers["slurm"]["text"]) == ("ok", "slurm 23.11.4 answers")
+    assert answers["shared folder"]["status"] == "ok"
+    assert found(EDBJOBS_SCHEDULER="none")["clusters"]["text"].startswith("off")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 from edbjobs import HFSSSimulationConfig
-from edbjobs.cli._app import PANELS
+from edbjobs.cli._app import PANELS, name_of
 from edbjobs.cli._batch import batch_name
 from edbjobs.cli._options import job_dict, pairs
 
@@ -37,6 +37,8 @@ COMMANDS = (
     "preview",
     "doctor",
     "demo",
+    "partitions",
+    "cluster-jobs",
 )
 NOTHING = {
     "cores": None,
@@ -56,7 +58,7 @@ def edbjobs(*arguments: str, program: tuple[str, ...] = ("-m", "edbjobs")) -> su
 
 
 def test_every_command_is_there_and_says_its_exit_codes() -> None:
-    found = {command.__name__.removesuffix("_jobs"): command for commands in PANELS.values() for command in commands}
+    found = {name_of(command): command for commands in PANELS.values() for command in commands}
     assert sorted(found) == sorted(COMMANDS)
     done = edbjobs("--help")
     assert done.returncode == 0

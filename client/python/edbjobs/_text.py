@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edbjobs._models import Event, Job, JobProgress
 
-__all__ = ["age", "event_text", "limit_text", "note_text", "progress_text", "state_text"]
+__all__ = ["age", "event_text", "limit_text", "note_text", "place_text", "progress_text", "state_text"]
 
 
 def state_text(job: Job) -> str:
@@ -20,7 +20,15 @@ def state_text(job: Job) -> str:
         words += f", {text}"
     if job.waiting_reason is not None:
         words += f": {job.waiting_detail or job.waiting_reason.value.replace('_', ' ')}"
+    elif job.scheduler_job_id and job.status in ("scheduled", "running") and words == str(job.status):
+        words += f": {place_text(job)}"
     return words
+
+
+def place_text(job: Job) -> str:
+    """Say where a job is, for example ``slurm 4711 on n1, n2``."""
+    nodes = ", ".join(job.attempts[-1].nodes) if job.scheduler_job_id and job.attempts else ""
+    return " ".join(filter(None, (job.executor, job.scheduler_job_id, nodes and f"on {nodes}")))
 
 
 def note_text(job: Job) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from edbjobs_server.doctor import host, service, solver
+from edbjobs_server.doctor import cluster, host, service, solver
 from edbjobs_server.doctor.check import Check
 from edbjobs_server.settings import Settings
 from edbjobs_server.store.database import FILE
@@ -26,6 +26,7 @@ _CHECKS: dict[str, Callable[[Settings], Iterator[Check]]] = {
     "disk": service.disk,
     "store": service.store,
     "projects": service.project_roots,
+    "clusters": cluster.clusters,
     "sessions": host.sessions,
     "unit": host.unit,
     "container": host.container,

@@ -146,7 +146,7 @@ def _short(time: object) -> str:
 
 def _place(job: job_pb2.Job) -> str:
     """Tell where a job runs: its executor, the scheduler's id, and the nodes."""
-    nodes = job.attempts[-1].nodes if job.executor != LOCAL and job.attempts else ()
+    nodes = job.attempts[-1].nodes if job.scheduler_job_id and job.attempts else ()
     return " ".join(filter(None, (job.executor, job.scheduler_job_id, ", ".join(nodes))))
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edbjobs.cli import _batch, _control, _jobs, _service, _status, _submit, _watch
+from edbjobs.cli import _batch, _cluster, _control, _jobs, _service, _status, _submit, _watch
 from edbjobs.cli._errors import readable_errors
 from edbjobs.cli._options import SHARED
 
-__all__ = ["make_app", "run"]
+__all__ = ["make_app", "name_of", "run"]
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the job or the solve failed, or the service refused; "
@@ -39,6 +40,7 @@ PANELS = {
         _control.delete,
     ),
     "Host and queue": (_status.status, _status.resources, _status.queue, _status.limits, _status.solvers),
+    "Cluster": (_cluster.partitions, _cluster.cluster_jobs),
 }
 # The rest of the line of `up` is for `serve`; a priority such as -5 looks like an option.
 CONTEXTS: dict[object, dict[str, bool]] = {
@@ -87,13 +89,18 @@ def make_app(*, overview: bool = False) -> typer.Typer:
     for panel, commands in PANELS.items():
         for command in commands:
             app.command(
-                command.__name__.removesuffix("_jobs"),
+                name_of(command),
                 help=command.__doc__,
                 epilog=EXIT_CODES,
                 rich_help_panel=panel,
                 context_settings=CONTEXTS.get(command),
             )(_nothing if overview else command)
     return app
+
+
+def name_of(command: Callable[..., None]) -> str:
+    """Tell what a command is called on the command line."""
+    return "list" if command is _jobs.list_jobs else command.__name__.replace("_", "-")
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edbjobs.cli import _options as o
+from edbjobs.cli._cluster_options import takes_cluster_options
 from edbjobs.cli._errors import FAILED, fail
 from edbjobs.cli._output import show_table, write_json
 from edbjobs.cli._projects import Pair, find_projects
@@ -28,6 +29,7 @@ class Form(str, Enum):
     aedt = "aedt"
 
 
+@takes_cluster_options
 def batch(
     folder: Annotated[Path, typer.Argument(help="Where the projects are.", exists=True, file_okay=False)],
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also in the folders below.")] = False,
@@ -44,6 +46,7 @@ def batch(
     time_limit: o.TimeLimit = None,
     fields: o.Fields = None,
     config: o.ConfigFile = None,
+    asked: o.Asked = None,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
@@ -58,6 +61,7 @@ def batch(
         time_limit=time_limit,
         fields=fields,
         config=config,
+        asked=asked,
         labels=label,
         batch=name,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from edbjobs._text import age, progress_text, state_text
+from edbjobs._text import age, place_text, progress_text, state_text
 from edbjobs.cli import _options as o
 from edbjobs.cli._output import COLORS, console, counted, job_table, line, local_time, show_pairs, write_json
 
@@ -90,7 +90,7 @@ def _facts(job: Job) -> dict[str, object]:
         "cancel asked": local_time(job.cancel_requested),
         "attempts": [_attempt(attempt) for attempt in job.attempts],
         "solver": job.solver_version,
-        "runs on": " ".join(filter(None, (job.executor, job.scheduler_job_id))),
+        "runs on": place_text(job),
         "reserves": counted(job.cores, "core") + (f", {job.memory_mib} MiB" if job.memory_mib else ""),
         "priority": job.priority or "",
         "batch": job.batch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHARED",
+    "Asked",
     "Batch",
     "ConfigFile",
     "Cores",
@@ -65,6 +66,7 @@ Batch = Annotated[str | None, typer.Option("--batch", help="Name of the batch.")
 States = Annotated[
     list[str] | None, typer.Option("--state", "-s", help="Only in this state, such as running; may be repeated.")
 ]
+Asked = Mapping[str, Any] | None  # of a cluster, by field of the configuration: see `_cluster_options`
 Cores = Annotated[int | None, typer.Option("--cores", "-c", help="Cores in all.", rich_help_panel=_SOLVE)]
 Design = Annotated[str | None, typer.Option(help="Design; else all.", rich_help_panel=_SOLVE)]
 Setup = Annotated[str | None, typer.Option(help="Setup; else all of the design.", rich_help_panel=_SOLVE)]
@@ -136,6 +138,7 @@ def job_dict(
     config: Path | None,
     labels: Sequence[str] | None = None,
     batch: str | None = None,
+    asked: Asked = None,
 ) -> dict[str, Any]:
     """Make the documented dictionary of a configuration, without its project, from options and file."""
     data = _read_config(config)
@@ -146,12 +149,14 @@ def job_dict(
         "aedt_version": release,
         "wall_clock_limit": float(time_limit) if time_limit and time_limit.isdigit() else time_limit,
         "batch": batch,
+        **(asked or {}),
     }
     for name, text in pairs(fields, "--set").items():
         given[name] = _value(text)
     for name, value in given.items():
         if value is not None:
             _put(data, name, value)
+    _refuse_without_cluster(data, asked or {})
     if labels:
         data["labels"] = {**data.get("labels", {}), **pairs(labels, "--label")}
     # What stands on the command line is meant, also where it equals a documented default.
@@ -169,6 +174,14 @@ def _read_config(file: Path | None) -> dict[str, Any]:
     if not isinstance(data, dict):
         fail(f"--config {file} holds no JSON object")
     return dict(data.get("config", data))
+
+
+def _refuse_without_cluster(data: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse what only a cluster could be asked for, when none is named: it would be passed over in silence."""
+    place = str(data.get("scheduler_type") or "none").lower()
+    names = [name.rpartition(".")[2] for name in asked if name.startswith("scheduler_options.")]
+    if names and place in ("none", "local"):
+        fail(f"{', '.join(names)}: this can be asked of a cluster only; name it with --scheduler")
 
 
 def _value(text: str) -> Any:

@@ -12,7 +12,7 @@ from edbjobs.cli._errors import fail
 from edbjobs.cli._output import counted, local_time, show_pairs, show_table, size, write_json
 
 if TYPE_CHECKING:
-    from edbjobs._models import Limits, QueueStatus, ResourceSnapshot
+    from edbjobs._models import Limits, QueueStatus, ResourceSnapshot, SchedulerStatus
 
 __all__ = ["limits", "queue", "resources", "solvers", "status"]
 
@@ -36,20 +36,26 @@ def status(target: o.Target = None, json: o.Json = False) -> None:
             "you": f"{identity.name} ({identity.role}, by {identity.door})" if identity else "",
             "store": found.state_directory + ("" if found.store_writable else " (cannot be written!)"),
             "revision": found.revision,
-            "schedulers": [
-                f"{item.name} {item.version} {'answers' if item.answering else f'does not answer: {item.error}'}"
-                for item in found.schedulers
-            ],
+            "schedulers": [_scheduler_line(item) for item in found.schedulers],
             "queue": _queue_line(found.queue),
             "warnings": found.warnings,
         }
     )
 
 
+def _scheduler_line(item: SchedulerStatus) -> str:
+    name = f"{item.name} {item.version}".rstrip()
+    since = f"since {local_time(item.since)}" if item.since is not None else ""
+    if item.answering:
+        return f"{name} answers {since}".rstrip()
+    return f"{name} does not answer {since}".rstrip() + (f": {item.error}" if item.error else "")
+
+
 def _queue_line(queue: QueueStatus | None) -> str:
     if queue is None:
         return ""
     words = f"{queue.running} of {queue.max_concurrent_jobs} running, {queue.queued} waiting"
+    words += f", {queue.scheduled} waiting in a cluster" if queue.scheduled else ""
     return words + (", paused" if queue.paused else "") + (f", {queue.gate}" if queue.gate else "")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edbjobs.cli import _options as o
+from edbjobs.cli._cluster_options import takes_cluster_options
 from edbjobs.cli._errors import FAILED
 from edbjobs.cli._output import show_pairs, write_json
 
@@ -21,6 +22,7 @@ ProjectArgument = Annotated[
 ]
 
 
+@takes_cluster_options
 def submit(
     project: ProjectArgument,
     name: Annotated[str | None, typer.Option("--id", help="Name of the job; else made by the service.")] = None,
@@ -37,6 +39,7 @@ def submit(
     time_limit: o.TimeLimit = None,
     fields: o.Fields = None,
     config: o.ConfigFile = None,
+    asked: o.Asked = None,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
@@ -49,6 +52,7 @@ def submit(
         time_limit=time_limit,
         fields=fields,
         config=config,
+        asked=asked,
         labels=label,
         batch=batch,
     )
@@ -75,6 +79,7 @@ def finish(client: Client, job: Job, json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
+@takes_cluster_options
 def preview(
     project: ProjectArgument,
     cores: o.Cores = None,
@@ -84,6 +89,7 @@ def preview(
     time_limit: o.TimeLimit = None,
     fields: o.Fields = None,
     config: o.ConfigFile = None,
+    asked: o.Asked = None,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
@@ -96,6 +102,7 @@ def preview(
         time_limit=time_limit,
         fields=fields,
         config=config,
+        asked=asked,
     )
     with o.connect(target) as client:
         found = client.preview(_with_project(data, project))

@@ -1,0 +1,117 @@
+"""What commands that make jobs ask a cluster for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from edbjobs.cli._errors import fail
+
+__all__ = ["Place", "takes_cluster_options"]
+
+_PANEL = "The cluster; other fields of scheduler_options with --set or --config"
+
+
+class Place(str, Enum):
+    """Where a job runs."""
+
+    local = "local"
+    slurm = "slurm"
+    lsf = "lsf"
+    pbs = "pbs"
+    windows_hpc = "windows_hpc"
+
+
+def _option(*names: str, help: str, metavar: str | None = None, min: int | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, min=min, rich_help_panel=_PANEL)
+
+
+# Parameter of the command: field of the configuration, and the option.
+_OPTIONS: dict[str, tuple[str, Any]] = {
+    "scheduler": (
+        "scheduler_type",
+        Annotated[
+            Place | None,
+            _option("--scheduler", metavar="NAME", help="slurm, lsf, pbs, windows_hpc or local; else local."),
+        ],
+    ),
+    "partition": (
+        "scheduler_options.queue",
+        Annotated[str | None, _option("--partition", "--queue", metavar="NAME", help="Partition or queue.")],
+    ),
+    "nodes": ("scheduler_options.nodes", Annotated[int | None, _option("--nodes", min=1, help="Nodes.")]),
+    "tasks_per_node": (
+        "scheduler_options.tasks_per_node",
+        Annotated[int | None, _option("--tasks-per-node", min=1, help="Tasks on each node, which share its cores.")],
+    ),
+    "cores_per_node": (
+        "scheduler_options.cores_per_node",
+        Annotated[int | None, _option("--cores-per-node", min=1, help="Cores on each node; else --cores by nodes.")],
+    ),
+    "memory": (
+        "scheduler_options.memory",
+        Annotated[str | None, _option("--memory", metavar="SIZE", help="Memory on each node, such as 64GB.")],
+    ),
+    "time": (
+        "scheduler_options.time",
+        Annotated[str | None, _option("--time", metavar="TIME", help="Time limit as the scheduler writes it.")],
+    ),
+    "account": (
+        "scheduler_options.account",
+        Annotated[str | None, _option("--account", metavar="NAME", help="Account or project that is charged.")],
+    ),
+    "qos": (
+        "scheduler_options.qos",
+        Annotated[str | None, _option("--qos", metavar="NAME", help="Quality of service.")],
+    ),
+    "constraint": (
+        "scheduler_options.constraints",
+        Annotated[str | None, _option("--constraint", metavar="TEXT", help="Features that nodes must have.")],
+    ),
+    "gpus": (
+        "scheduler_options.gpus",
+        Annotated[str | None, _option("--gpus", metavar="[TYPE:]N", help="GPUs on each node, such as a100:2.")],
+    ),
+    "exclusive": (
+        "scheduler_options.exclusive",
+        Annotated[bool | None, _option("--exclusive", help="No other job on the same nodes.")],
+    ),
+}
+
+
+def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of clusters: it gets what was given as `asked`, by field of the configuration."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        asked = {field: given.pop(name) for name, (field, _) in _OPTIONS.items()}
+        command(**given, asked=_fields({field: value for field, value in asked.items() if value is not None}))
+
+    signature = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, (_, kind) in _OPTIONS.items()]
+    parameters: list[inspect.Parameter] = []
+    for item in signature.parameters.values():
+        parameters += added if item.name == "asked" else [item.replace(kind=keyword)]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {item.name: item.annotation for item in parameters}
+    return run
+
+
+def _fields(asked: dict[str, Any]) -> Mapping[str, Any]:
+    if "scheduler_type" in asked:
+        asked["scheduler_type"] = asked["scheduler_type"].value
+    gpus = asked.pop("scheduler_options.gpus", None)
+    if gpus is not None:
+        kind, _, number = gpus.rpartition(":")
+        if not number.isdigit():
+            fail(f"--gpus {gpus!r}: a number is wanted, or a type and a number such as a100:2")
+        asked["scheduler_options.gpus"] = int(number)
+        if kind:
+            asked["scheduler_options.gpu_type"] = kind
+    return asked
