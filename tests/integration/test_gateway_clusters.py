@@ -150,6 +150,16 @@ async def test_local_stays_local(http: aiohttp.ClientSession, tmp_path: Path) ->
     assert (job["executor"], job["scheduler_job_id"]) == ("local", None)
 
 
+async def test_cluster_jobs_take_no_local_slot(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """Fault 10."""
+    for number in range(4):
+        await submit(http, tmp_path / str(number), jobid=f"c{number}")
+    for number in range(4):
+        await reached(http, f"c{number}", "scheduled")
+    queue = await get(http, "/queue")
+    assert (queue["scheduled_jobs"], queue["running_jobs"], queue["max_concurrent"]) == (4, 0, 2)
+
+
 async def test_what_the_scheduler_refuses_fails_with_its_words(
     service: ClusterService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
