@@ -110,6 +110,24 @@ def test_away_at_the_start_of_the_service(tmp_path: Path, cluster: SlurmCluster)
         assert service.story(job) == [*BEGUN, "COMPLETED"]
 
 
+@pytest.mark.parametrize("what", ["controller", "munge"])
+def test_a_slurm_that_hangs_keeps_up_nothing_else(tmp_path: Path, cluster: SlurmCluster, what: str) -> None:
+    with make(tmp_path, cluster) as service:
+        job = service.running(service.submit("seconds=1"))
+        getattr(cluster, f"pause_{what}")()
+        try:
+            began = time.monotonic()
+            local = service.submit(scheduler_type="SCHEDULER_TYPE_LOCAL")
+            assert end(service.ended(local)) == DONE
+            assert time.monotonic() - began < 5
+            service.answering(False)
+            assert state(service.job(job)) == "RUNNING"
+        finally:
+            getattr(cluster, f"resume_{what}")()
+        assert end(service.ended(job)) == DONE
+        assert service.story(job) == [*BEGUN, "COMPLETED"]
+
+
 def test_a_submit_that_timed_out_but_happened(tmp_path: Path, cluster: SlurmCluster) -> None:
     with make(tmp_path, cluster, cluster_poll_seconds=SELDOM) as service:
         cluster.pause_controller()
