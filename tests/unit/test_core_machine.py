@@ -243,7 +243,8 @@ class World(RuleBasedStateMachine):
             for job in self.waiting()
             if not job.held and max(job.not_before, self.deferred.get(job.uid, 0.0)) <= self.now
         ]
-        expected = [] if self.paused else Model(self.limits, self.taken(), silent=frozenset(self.core.silent)).plan(eligible)
+        model = Model(self.limits, self.taken(), silent=frozenset(self.core.silent))
+        expected = [] if self.paused else model.plan(eligible)
         chosen = self.core.plan(self.now)
         assert [job.id for job in chosen] == [job.id for job in expected]
         for job in chosen:
