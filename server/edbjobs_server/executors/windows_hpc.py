@@ -53,6 +53,7 @@ from edbjobs_server.executors.windows_hpc_words import (
     nodes_of,
     said,
 )
+from edbjobs_server.within import within
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -329,7 +330,7 @@ class WindowsHpc:
     async def _within(self, deadlines: int, work: Awaitable[_T]) -> _T:
         seconds = self._deadline * deadlines
         try:
-            return await asyncio.wait_for(work, seconds)
+            return await within(work, seconds)
         except (asyncio.TimeoutError, TimeoutError):
             raise Unreachable(f"{self._rest.base} did not give a whole list within {seconds:g} s") from None
 

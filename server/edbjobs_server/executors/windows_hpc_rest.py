@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edbjobs_server.executors.cluster.base import Unreachable
+from edbjobs_server.within import within
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -158,9 +159,7 @@ class Rest:
         try:
             session = self._open()
             headers = {"Authorization": _basic(user, password), "Accept": "application/json"}
-            return await asyncio.wait_for(
-                self._talk(session, method, path, body, query, headers, what, password), self.deadline
-            )
+            return await within(self._talk(session, method, path, body, query, headers, what, password), self.deadline)
         except (asyncio.TimeoutError, TimeoutError):
             raise Unreachable(f"{what} was not answered within {self.deadline:g} s") from None
         except (ClientError, OSError) as error:
