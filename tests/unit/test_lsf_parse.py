@@ -142,7 +142,7 @@ def test_public_json() -> None:
     assert [item.ending for item in many] == [None] * 3 + [E.EXITED] * 3
     (done,) = public("BatchEuphoria-queryExtendedJobStateByIdTest.json")
     assert (done.name, done.hosts, done.slots, done.code) == ("ls -l", ("exec-host",), 1, None)
-    assert done.finish == time.mktime((2025, 12, 28, 19, 56, 0, 0, 0, -1))  # "Dec 28 19:56 L", read in November
+    assert done.finish == time.mktime((2025, 12, 28, 19, 56, 59, 0, 0, -1))  # "Dec 28 19:56 L", read in November
     assert lsf_parse.sighting(done).exit_code == 0
     assert public("BatchEuphoria-queryExtendedJobStateByIdEmptyTest.json") == []
     assert public("bjobs-json-exit-owner.json") == []  # its example has no id
@@ -210,6 +210,11 @@ def test_states_that_were_not_recorded(state: str, phase: Phase) -> None:
 def test_waits_that_do_not_end_by_themselves() -> None:
     assert lsf_parse.sighting(record(STAT="PEND", PEND_REASON="Dependency condition invalid or never satisfied;")).never
     assert not lsf_parse.sighting(record(STAT="PEND", PEND_REASON="Job slot limit reached: 1 host;")).never
+
+
+def test_recorded_reasons_of_those_that_wait() -> None:
+    assert lsf_parse.reasons(capture("bjobs-p")) == {"108": "Job slot limit reached: 1 host;"}
+    assert lsf_parse.reasons("No pending job found\n  x\n") == {}
 
 
 def test_json_after_words_for_people() -> None:
@@ -298,6 +303,17 @@ def test_recorded_output_has_no_reason() -> None:
 )
 def test_times_without_a_year(text: str, when: tuple[int, ...]) -> None:
     assert lsf_parse.moment(text, NOW) == time.mktime((*when, 0, 0, -1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "latest"),
+    [("Nov 23 13:30 L", 0.0, NOW - 1741), ("Nov 23 14:00 L", 5.0, NOW + 5), ("Nov 23 14:00:02 2026", 5.0, NOW + 2)],
+)
+def test_a_minute_is_taken_for_its_end(text: str, after: float, latest: float) -> None:
+    """LSF may tell no seconds of starts and ends: an end must not come before its start, nor after now."""
+    found = {"JOBID": "7", "STAT": "EXIT", "START_TIME": text, "FINISH_TIME": text}
+    (job,) = lsf_parse.records([found], NOW + after)
+    assert (job.start, job.finish) == (latest, latest)
 
 
 def test_what_is_no_time() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edbjobs_server.executors import lsf_ask, lsf_history, lsf_parse, lsf_tables
 from edbjobs_server.executors.base import Allocation, Ending
@@ -130,7 +131,11 @@ class Lsf(SamePaths):
 
     async def poll(self) -> Mapping[str, Sighting]:
         """See all jobs of this account; those that ended within CLEAN_PERIOD are among them."""
-        return await asyncio.to_thread(lsf_parse.sightings, await self._bjobs("-a"))
+        jobs = await self._bjobs("-a")
+        if self._old and any(job.state == "PEND" for job in jobs):
+            reasons = lsf_parse.reasons((await self._run("bjobs", "-p")).stdout)  # which the table lacks
+            jobs = [replace(job, reason=reasons.get(job.id, "")) for job in jobs]
+        return await asyncio.to_thread(lsf_parse.sightings, jobs)
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, Sighting | None]:
         """See some jobs closely: ``bjobs``, then ``bhist`` for those it knows no longer or tells no end of.

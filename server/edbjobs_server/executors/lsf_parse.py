@@ -121,8 +121,8 @@ def _record(record: Mapping[str, Any], now: float) -> Job | None:
         slots=_whole(text("SLOTS")) or 0,
         hosts=exec_hosts(text("EXEC_HOST")),
         submit=moment(text("SUBMIT_TIME"), now),
-        start=moment(text("START_TIME"), now),
-        finish=moment(text("FINISH_TIME"), now),
+        start=_latest(text("START_TIME"), now),
+        finish=_latest(text("FINISH_TIME"), now),
         code=_whole(text("EXIT_CODE")),
         reason=text("PEND_REASON"),
         term=text("EXIT_REASON"),
@@ -134,6 +134,8 @@ _ROW = re.compile(
     r"(?P<name>\S(?:.*\S)?) +(?P<time>[A-Z][a-z]{2} +\d{1,2} \d\d:\d\d)",
     re.ASCII,
 )
+
+_PENDING_ROW = re.compile(r"(\d{1,18}) +\S", re.ASCII)
 
 
 def table(text: str, now: float) -> list[Job] | None:
@@ -158,6 +160,19 @@ def table(text: str, now: float) -> list[Job] | None:
                     submit=moment(match["time"], now),
                 )
             )
+    return found
+
+
+def reasons(text: str) -> dict[str, str]:
+    """Read from ``bjobs -p`` what jobs wait for, by id: lines that begin with a blank, after the job's own."""
+    found: dict[str, str] = {}
+    ident = ""
+    for line in text.splitlines():
+        match = _PENDING_ROW.match(line)
+        if match is not None:
+            ident = match[1]
+        elif ident and line.startswith(" ") and line.strip():
+            found[ident] = f"{found.get(ident, '')} {line.strip()}".lstrip()
     return found
 
 
@@ -316,6 +331,15 @@ def moment(text: str, now: float) -> float | None:
     except (OverflowError, ValueError):
         return None
     return found
+
+
+def _latest(text: str, now: float) -> float | None:
+    """Read a time of which only the minute may be told: the latest in it, so that nothing ends before it began."""
+    found = moment(text, now)
+    match = _DATE.fullmatch(text.strip())
+    if found is None or match is None or match["second"]:
+        return found
+    return max(found, min(found + 59.0, now))
 
 
 def _whole(text: str) -> int | None:

@@ -56,7 +56,10 @@ def conclude(key: RunKey, sighting: Sighting, found: Found, now: float) -> RunEn
     """Conclude from a scheduler's word that a job has ended; its `ending` must be known."""
     assert sighting.ending is not None, "an ending that is not known is asked for first"
     record = found.record
-    end_time = sighting.end_time or (record.exit.time if record.exit is not None else now)
+    start_time = _start_time(sighting, record)
+    # As the start, by the clock of the node: some schedulers tell the minute only.
+    end_time = record.exit.time if record.exit is not None else sighting.end_time or now
+    end_time = max(end_time, start_time or end_time)
     if record.refusal:
         return RunEnded(key, Ending.START_FAILED, end_time, message=record.refusal, by_scheduler=False)
     void = record.claim is not None and record.claim.kind == "void"
@@ -70,7 +73,7 @@ def conclude(key: RunKey, sighting: Sighting, found: Found, now: float) -> RunEn
         key,
         ending,
         end_time,
-        start_time=_start_time(sighting, record),
+        start_time=start_time,
         exit_code=code if ending is Ending.EXITED else None,
         signal=sighting.signal if ending is Ending.SIGNALLED else None,
         message=message,
