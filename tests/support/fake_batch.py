@@ -57,6 +57,12 @@ class Store:
         """Whether a trouble befalls a command: its value names it, or is ``all``."""
         return bool({command, "all"} & set(self.trouble(name).split()))
 
+    def note(self, command: str, argv: Sequence[str]) -> None:
+        """Take down that a command is run, how, and in what surroundings."""
+        line = {"time": time.time(), "argv": [command, *argv], "cwd": os.getcwd(), "env": dict(os.environ)}
+        with (self.state / "calls").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
     def add(self, job: Job, script: str) -> str:
         """Take a job; gives its number."""
         with self.jobs() as jobs:
@@ -179,15 +185,24 @@ class Server:
             elif self.store.trouble("lost"):
                 _end(job["pid"], signal.SIGKILL)
                 job["why"] = "lost"
+            elif job["number"] in self.store.trouble("requeue").split():
+                self.put_back(job)
             else:
                 self.limit(job, now)
         if job["state"] == "ending" and now - job["end"] >= float(self.store.trouble("ending") or 0):
             job["state"] = "ended"
             self.kind.finish(self.store, job)
 
+    def put_back(self, job: Job) -> None:
+        _end(job["pid"], signal.SIGKILL)
+        self.children.pop(job["number"]).wait()
+        for name in ("start", "hosts", "pid"):
+            del job[name]
+        job.update(state="queued", begin=time.time() + 600)  # so that it does not begin again at once
+
     def limit(self, job: Job, now: float) -> None:
         if "why" not in job:
-            if job.get("delete"):
+            if job.get("delete") == "force" or (job.get("delete") and not self.store.trouble("deaf")):
                 job["why"] = "deleted"
             elif job.get("limit") and now - job["start"] >= job["limit"]:
                 job["why"] = "limit"
@@ -265,6 +280,29 @@ class FakeBatch:
             new = path.with_name(f".{name}")
             new.write_text(value)
             new.replace(path)
+
+    @contextlib.contextmanager
+    def troubled(self, name: str, value: str = "all") -> Iterator[None]:
+        """Be in a trouble for a while."""
+        self.trouble(name, value)
+        try:
+            yield
+        finally:
+            self.trouble(name, None)
+
+    def calls(self, *words: str) -> list[dict[str, Any]]:
+        """Tell which commands were run that begin with these words: when, how, where, and with what environment."""
+        path = self.root / "state" / "calls"
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [call for call in found if call["argv"][: len(words)] == list(words)]
+
+    def command(self, *argv: str) -> str:
+        """Run one of its commands as a person would; gives what it prints."""
+        import subprocess
+
+        argv = (str(self.root / "bin" / argv[0]), *argv[1:])
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout
 
     def jobs(self) -> dict[str, Job]:
         """What it knows of its jobs, by number."""

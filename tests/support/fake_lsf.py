@@ -8,8 +8,9 @@ batch daemon does not respond: commands wait · ``hang`` commands never answer (
 ``duplicate`` each job is told twice (value ``different``: the second time as ended) · ``submit_hangs`` the job is
 taken, and bsub never says so · ``refuse`` bsub refuses (value: its words) · ``hold`` jobs are held while it lasts ·
 ``never`` jobs wait for what cannot be · ``stopped`` queues are inactive · ``memory`` running jobs are ended for their
-memory · ``lost`` running jobs vanish with their host · ``unknown`` hosts do not answer · ``ending`` (seconds) ·
-``clean`` bjobs forgets ended jobs, bhist does not · ``purge`` ended jobs are forgotten.
+memory · ``lost`` running jobs vanish with their host · ``requeue`` (number) a running job is put back into the queue ·
+``deaf`` only ``bkill -r`` ends running jobs · ``unknown`` hosts do not answer · ``ending`` (seconds) · ``clean`` bjobs
+forgets ended jobs, bhist does not · ``purge`` ended jobs are forgotten.
 """
 
 from __future__ import annotations
@@ -26,9 +27,18 @@ from typing import Any
 
 from support.fake_batch import FakeBatch, Job, Refusal, Server, Store, delay, user
 
-QUEUES: dict[str, dict[str, Any]] = {"small": {"minutes": 10, "slots": 2}, "normal": {}}
+QUEUES: dict[str, dict[str, Any]] = {
+    "small": {"minutes": 10, "slots": 2, "words": "small jobs"},
+    "normal": {"words": "For normal jobs.  This is the default queue."},
+}
 WITH_VALUE = {"J", "Jd", "n", "q", "o", "e", "W", "R", "M", "P", "U", "m", "sp", "u", "b", "gpu", "app"}
 ALONE = {"rn", "x", "N", "H"}
+ENDS = {
+    "deleted": (130, "TERM_OWNER: job killed by owner"),
+    "limit": (140, "TERM_RUNLIMIT: job killed after reaching LSF run time limit"),
+    "memory": (137, "TERM_MEMLIMIT: job killed after reaching LSF memory usage limit"),
+    "lost": (None, "TERM_REMOVE_HUNG_JOB: job removed from the LSF system"),
+}
 NOT_IN_OLD = {"Jd", "rn", "U", "gpu", "app"}
 
 
@@ -45,6 +55,7 @@ def main(command: str, folder: str, argv: Sequence[str]) -> int:
     if command == "serve":
         Server(store, sys.modules[__name__]).run()
         return 0
+    store.note(command, argv)
     if command not in ("lsid", "lshosts") and store.trouble("down"):
         print("batch system daemon not responding ... still trying", file=sys.stderr, flush=True)
         time.sleep(3600)
@@ -58,9 +69,6 @@ def main(command: str, folder: str, argv: Sequence[str]) -> int:
         return refusal.code
 
 
-# Submitting ----------------------------------------------------------------------------------------------
-
-
 def bsub(store: Store, argv: list[str]) -> int:
     script = sys.stdin.read()
     if not script.strip():
@@ -72,9 +80,8 @@ def bsub(store: Store, argv: list[str]) -> int:
     number = store.add(taken(store, chosen), script)
     if store.trouble("submit_hangs"):
         time.sleep(3600)
-    print(
-        f"Job <{number}> is submitted to {'queue' if 'q' in chosen else 'default queue'} <{chosen.get('q', 'normal')}>."
-    )
+    kind = "queue" if "q" in chosen else "default queue"
+    print(f"Job <{number}> is submitted to {kind} <{chosen.get('q', 'normal')}>.")
     return 0
 
 
@@ -160,17 +167,10 @@ def finish(store: Store, job: Job) -> None:
 
 def left(job: Job) -> tuple[int | None, str]:
     """Exit code and reason of a job that is over."""
-    why = job.get("why")
     if "start" not in job:
         return None, "TERM_OWNER: job killed by owner"
-    if why == "deleted":
-        return 130, "TERM_OWNER: job killed by owner"
-    if why == "limit":
-        return 140, "TERM_RUNLIMIT: job killed after reaching LSF run time limit"
-    if why == "memory":
-        return 137, "TERM_MEMLIMIT: job killed after reaching LSF memory usage limit"
-    if why == "lost":
-        return None, "TERM_REMOVE_HUNG_JOB: job removed from the LSF system"
+    if job.get("why") in ENDS:
+        return ENDS[job["why"]]
     return job["code"] if job["code"] >= 0 else 128 - job["code"], ""
 
 
@@ -226,7 +226,7 @@ def bjobs(store: Store, argv: list[str]) -> int:
         word = argv.pop(0)
         if word in ("-o", "-json") and old:
             raise Refusal(255, f"bjobs: invalid option -- '{word[1]}'\nUsage: bjobs [-h] [-V] [-w |-l] [-a] [-d] [-p]")
-        if word in ("-a", "-w", "-l", "-json"):
+        if word in ("-a", "-w", "-l", "-p", "-json"):
             flags[word] = ""
         elif word in ("-J", "-u", "-o"):
             flags[word] = argv.pop(0)
@@ -248,8 +248,10 @@ def chosen_jobs(store: Store, flags: Mapping[str, str], ids: Sequence[str]) -> t
     if ids:
         return [known[name] for name in ids if name in known], [name for name in ids if name not in known]
     name = flags.get("-J")
-    found = [job for job in known.values() if "-a" in flags or job["state"] != "ended"]
-    found = [job for job in found if name in (None, job["name"])]
+    found = [
+        job for job in known.values() if name in (None, job["name"]) and ("-a" in flags or job["state"] != "ended")
+    ]
+    found = [job for job in found if "-p" not in flags or stat(store, job) == "PEND"]
     return found, [] if found or name is None else [name]
 
 
@@ -269,6 +271,7 @@ def told(store: Store, flags: Mapping[str, str], found: Sequence[Job]) -> str:
     return "JOBID   USER    STAT  QUEUE      FROM_HOST   EXEC_HOST   JOB_NAME   SUBMIT_TIME\n" + "".join(
         f"{job['number']:<7} {job['owner']:<7} {stat(store, job):<5} {job['queue']:<10} {'host':<11} "
         f"{exec_host(job):<11} {job['name']:<10} {date(job['submit'])}\n"
+        + (f" {why_pending(job)}\n" if "-p" in flags else "")
         for job in found
     )
 
@@ -278,8 +281,7 @@ def exec_host(job: Job) -> str:
 
 
 def fold(line: str) -> str:
-    pieces = [line[:79], *(line[at : at + 58] for at in range(79, len(line), 58))]
-    return ("\n" + " " * 21).join(pieces)
+    return ("\n" + " " * 21).join([line[:79], *(line[at : at + 58] for at in range(79, len(line), 58))])
 
 
 def events(store: Store, job: Job, *, history: bool) -> list[str]:
@@ -360,10 +362,9 @@ def bkill(store: Store, argv: list[str]) -> int:
 def bqueues(store: Store, argv: list[str]) -> int:
     status = "Open:Inact" if store.trouble("stopped") else "Open:Active"
     for name, queue in QUEUES.items():
-        words = "small jobs" if name == "small" else "For normal jobs.  This is the default queue."
         limit = f"\n RUNLIMIT                \n {queue['minutes']}.0 min of host\n" if "minutes" in queue else ""
         print(
-            f"\nQUEUE: {name}\n  -- {words}\n\nPARAMETERS/STATISTICS\n"
+            f"\nQUEUE: {name}\n  -- {queue['words']}\n\nPARAMETERS/STATISTICS\n"
             "PRIO NICE STATUS          MAX JL/U JL/P JL/H NJOBS  PEND   RUN SSUSP USUSP  RSV \n"
             f" 30    0  {status:<15}   -    -    -    -     0     0     0     0     0    0\n{limit}\n"
             f"USERS:  all users\nHOSTS:  all hosts used by the LSF Batch system\n\n{'-' * 79}"

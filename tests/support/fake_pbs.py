@@ -8,6 +8,7 @@ Troubles, by name; a value is ``all`` unless said otherwise:
 ``submit_hangs`` the job is taken, and qsub never says so · ``refuse`` qsub refuses (value: its words) ·
 ``hold`` jobs are held while it lasts · ``never`` no job can run · ``stopped`` the queue is stopped ·
 ``memory`` running jobs are ended for their memory · ``lost`` running jobs vanish with their node ·
+``requeue`` (number) a running job is put back into the queue · ``deaf`` only ``qdel -W force`` ends running jobs ·
 ``ending`` (seconds) ended scripts stay in state E · ``purge`` ended jobs are forgotten.
 """
 
@@ -50,6 +51,7 @@ def main(command: str, folder: str, argv: Sequence[str]) -> int:
     if command == "serve":
         Server(store, sys.modules[__name__]).run()
         return 0
+    store.note(command, argv)
     delay(store, command)
     try:
         return int(COMMANDS[command](store, argv))
@@ -323,12 +325,6 @@ def plain(ident: str, item: Mapping[str, Any]) -> str:
         else:
             lines.append(f"    {name} = {value}")
     return "\n".join(lines) + "\n\n"
-
-
-def server(store: Store) -> dict[str, Any]:
-    return {
-        SERVER: {"server_state": "Active", "server_host": SERVER, "default_queue": "workq", "pbs_version": "23.06.06"}
-    }
 
 
 def queues(store: Store) -> dict[str, Any]:
