@@ -21,11 +21,13 @@ from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.cluster.script import ScriptError
 from edbjobs_server.run_spec import run_key
 from edbjobs_server.solver.command import shell_line
+from edbjobs_server.within import within
 
 T = TypeVar("T")
 
 NO_CLUSTER = "none"
 _FIRST_ANSWER_SECONDS = 15.0  # a scheduler that hangs is given up after 10
+ANSWER_SECONDS = 10.0  # clients wait not much longer
 FRESH_SECONDS = 5.0  # an answer serves all who ask within that time
 
 
@@ -117,7 +119,7 @@ class Clusters:
         Refused
             NO_SCHEDULER or SCHEDULER_UNREACHABLE.
         """
-        executor = self._executor(scheduler)
+        executor = await self._executor(scheduler)
         at, found = await self._ask(executor, "partitions", executor.scheduler.partitions)
         answer = cluster_service_pb2.ListPartitionsResponse(time=codec.timestamp(at))
         for item in found:
@@ -135,7 +137,7 @@ class Clusters:
         Refused
             NO_SCHEDULER or SCHEDULER_UNREACHABLE.
         """
-        executor = self._executor(request.scheduler)
+        executor = await self._executor(request.scheduler)
         at, found = await self._ask(executor, "jobs", executor.scheduler.jobs)
         ours = {
             job.attempts[-1].scheduler_job_id: job.uid
@@ -168,13 +170,17 @@ class Clusters:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _executor(self, scheduler: str) -> ClusterExecutor:
-        name = scheduler or self.detected
+    async def _executor(self, scheduler: str) -> ClusterExecutor:
+        """Choose the cluster to ask; one that does not answer is not asked again for everybody who wants to know."""
+        detected = await self.detect()
+        name = scheduler or (detected if detected != NO_CLUSTER else next(iter(self._executors), NO_CLUSTER))
         executor = self._executors.get(name)
         if executor is None:
             have = ", ".join(self._executors) or "none"
             what = f"{name} is no cluster of this service" if scheduler else "this service has no cluster"
             raise Refused("NO_SCHEDULER", f"{what}; clusters it has: {have}", fields={"scheduler": f"one of {have}"})
+        if not executor.reach.answering:
+            raise _unreachable(executor.name, executor.reach.error)
         return executor
 
     async def _ask(
@@ -190,9 +196,15 @@ class Clusters:
             task.add_done_callback(_heard)
             self._answers[key] = (at, task)
         try:
-            return at, await asyncio.shield(task)
+            return at, await within(asyncio.shield(task), ANSWER_SECONDS)
         except Unreachable as error:
-            raise Refused("SCHEDULER_UNREACHABLE", f"{executor.name} does not answer: {error}") from error
+            raise _unreachable(executor.name, str(error)) from error
+        except (asyncio.TimeoutError, TimeoutError):
+            raise _unreachable(executor.name, f"no answer within {ANSWER_SECONDS:g} s") from None
+
+
+def _unreachable(name: str, error: str) -> Refused:
+    return Refused("SCHEDULER_UNREACHABLE", f"{name} does not answer: {error}")
 
 
 def _heard(task: asyncio.Task[Any]) -> None:

@@ -37,18 +37,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Left:
-    """What a service leaves behind: solves that go on, and jobs that wait, held."""
+    """What a service leaves behind: solves that go on, jobs that a cluster has, and jobs that wait, held."""
 
     running: int = 0
     queued: int = 0
+    scheduled: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.running or self.queued)
+        return bool(self.running or self.queued or self.scheduled)
 
     def __str__(self) -> str:
         running = "1 solve goes on running" if self.running == 1 else f"{self.running} solves go on running"
         queued = "1 job stays queued and held" if self.queued == 1 else f"{self.queued} jobs stay queued and held"
-        return f"{running}, {queued}"
+        if not self.scheduled:
+            return f"{running}, {queued}"
+        jobs = "1 job stays" if self.scheduled == 1 else f"{self.scheduled} jobs stay"
+        return f"{running}, {jobs} with the cluster, {queued}"
 
 
 class Embedded:
@@ -223,8 +227,10 @@ async def _leave(manager: JobManager) -> Left:
         await _hold_waiting(manager)
     except Refused as refused:
         log.warning("queued jobs are not held on record; the next opening does it: %s", refused.message)
-    waiting = sum(1 for job in manager.core.jobs.values() if _waits(job))
-    return Left(len(manager.core.jobs) - waiting, waiting)
+    jobs = manager.core.jobs.values()
+    waiting = sum(1 for job in jobs if _waits(job))
+    scheduled = sum(1 for job in jobs if job.state is State.SCHEDULED)
+    return Left(len(jobs) - waiting - scheduled, waiting, scheduled)
 
 
 async def _release_held(manager: JobManager) -> int:
