@@ -199,10 +199,6 @@ class Asking:
 
     def _presume(self, run: Run, found: evidence.Found) -> None:
         """Let a run's own record decide, once it is clear."""
-        self._presume(run, found)
-
-    def _presume(self, run: Run, found: evidence.Found) -> None:
-        """Let a run's own record decide, once it is clear."""
         stale = run.is_stale(found.record, time.monotonic(), self._timing.stale)
         ended = evidence.presume(run.key, found, stale=stale, now=time.time())
         if ended is not None:
