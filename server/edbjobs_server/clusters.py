@@ -15,6 +15,7 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.core.scheduler import Core, Explanation
 from edbjobs_server.core.states import State, Waiting
 from edbjobs_server.executors.base import Reach, RunSpec
+from edbjobs_server.executors.cluster.allocation import job_name
 from edbjobs_server.executors.cluster.asking import waiting_text
 from edbjobs_server.executors.cluster.base import Phase, Unreachable
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
@@ -139,8 +140,8 @@ class Clusters:
         """
         executor = await self._executor(request.scheduler)
         at, found = await self._ask(executor, "jobs", executor.scheduler.jobs)
-        ours = {
-            job.attempts[-1].scheduler_job_id: job.uid
+        ours = {  # by id and name: a controller that crashed uses ids again
+            (job.attempts[-1].scheduler_job_id, job_name(job.uid, job.id, job.attempt)): job.uid
             for job in self._core.jobs.values()
             if job.spec.executor == executor.name and job.attempts
         }
@@ -158,7 +159,7 @@ class Clusters:
                 nodes=item.nodes,
                 cores=item.cores,
                 nodelist=item.nodelist,
-                job_uid=ours.get(item.id, ""),
+                job_uid=ours.get((item.id, item.name), ""),
                 start_time=codec.timestamp(item.start_time) if item.start_time is not None else None,
             )
         return answer
