@@ -59,7 +59,7 @@ MUTANTS = [
     Mutant("admission.py", "if usage.cores + need.cores > cores:", "if False:"),
     Mutant("admission.py", "if usage.memory_mib + need.memory_mib > memory:", "if False:"),
     Mutant("admission.py", "used + count > total:", "False:"),
-    Mutant("admission.py", "usage.cluster_jobs + 1 > limits.max_cluster_jobs:", "False:"),
+    Mutant("admission.py", "usage.cluster_jobs + 1 > most:", "False:"),
     Mutant("admission.py", "jobs + 1 > caps.max_running_jobs:", "jobs > caps.max_running_jobs:"),
     Mutant("admission.py", "if caps.max_cores and cores + need.cores > caps.max_cores:", "if False:"),
     Mutant("admission.py", "min(spec.cores, host.cores) if local", "spec.cores if local"),

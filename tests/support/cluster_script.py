@@ -113,6 +113,8 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # As nodes start scripts: what runs the tests in the background may ignore SIGINT, which no shell undoes.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             yield child

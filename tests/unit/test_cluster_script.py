@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from edbjobs_server.executors.cluster.script import TEMPLATES, ScriptError, Scri
 from edbjobs_server.solver.command import MACHINES, SCRATCH
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.cluster_script import DEADLINE, SCHEDULERS, Bench
+from support.cluster_script import SCHEDULERS, Bench
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="batch scripts run on Linux nodes")
 
@@ -180,10 +179,3 @@ def test_windows_text_is_quoted_for_powershell(tmp_path: Path) -> None:
     assert "    ('''T''=''' + $edbjobs_scratch + '''')" in text
     assert "    ('it''s \u2018\u2018so\u2019\u2019 $(x) `n')" in text
     assert f"exit {record.DUPLICATE_CODE}" in text
-
-
-@pytest.mark.skipif(shutil.which("pwsh") is None, reason="no PowerShell here")
-def test_windows_text_is_powershell(tmp_path: Path) -> None:
-    script = record.prepare(tmp_path / "run", windows(Bench(tmp_path)), "script.ps1")
-    check = f"[void][ScriptBlock]::Create([IO.File]::ReadAllText('{script}'))"
-    subprocess.run(["pwsh", "-NoProfile", "-Command", check], timeout=DEADLINE, check=True)

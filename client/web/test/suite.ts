@@ -166,8 +166,8 @@ export const CASES: Record<string, Case> = {
     const client = new EdbJobsClient(service.options);
     equal((await client.status()).service, "edbjobs");
     check((await client.solvers())[0]!.demo, "demo");
-    equal((await failing(client.partitions())).code, Code.Unimplemented);
-    equal((await failing(client.clusterJobs())).reason, "NOT_SERVED");
+    equal((await failing(client.partitions())).code, Code.FailedPrecondition);
+    equal((await failing(client.clusterJobs())).reason, "NO_SCHEDULER");
   },
 
   "a wrong token is refused": async (service) => {
