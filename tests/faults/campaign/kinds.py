@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edbjobs.v1 import job_pb2
+from edbjobs.v1 import job_pb2, jobs_messages_pb2
 from edbjobs_server.executors.local import faults, processes, record
 from faults.campaign.round import Round, comes
 
@@ -71,8 +71,9 @@ def kill_runs_at_point(at: Round) -> None:
         at.service.kill()
         del at.service.environment[faults.VARIABLE]
         at.up()
-    # Whoever has begun in between may have lost its supervisor.
-    at.evidence.killed.update(_begun(at))
+    # Whoever has begun in between may have lost its supervisor. The service is asked: the watcher may be behind.
+    jobs = at.service.jobs.ListJobs(jobs_messages_pb2.ListJobsRequest(page_size=1000)).jobs
+    at.evidence.killed.update(job.uid for job in jobs if job.attempts)
 
 
 def _begun(at: Round) -> set[str]:
