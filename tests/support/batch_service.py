@@ -142,6 +142,12 @@ class BatchService(SlurmService):
         """Have somebody end a job."""
         self.fake.command(*self.kind.cancel, self.job(job).scheduler_job_id)
 
+    def asked(self, times: int) -> None:
+        """Wait until the command by which jobs are looked at was run so many times more."""
+        name = self.kind.poll[0]
+        before = len(self.fake.calls(name))
+        eventually("it is asked", lambda: len(self.fake.calls(name)), lambda now: now >= before + times)
+
     def polled(self, times: int = 2) -> None:
         """Wait until all jobs have been looked at so many times more."""
         before = len(self.fake.calls(*self.kind.poll))

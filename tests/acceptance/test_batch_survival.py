@@ -1,0 +1,143 @@
+"""The service is killed at every stage of a job on PBS or LSF: the job runs once, and its end is told as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from support.batch_service import BEGUN, DONE, LSF, PBS, QUICK, BatchService, Kind
+from support.fake_batch import FakeBatch
+from support.slurm_service import LONG, PATIENCE, end, eventually, state
+
+KINDS = {"pbs": PBS, "lsf": LSF}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory, kind: Kind) -> Iterator[FakeBatch]:
+    made = kind.start(tmp_path_factory.mktemp("survival") / "fake", {"n1": 16})
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def service(tmp_path: Path, kind: Kind, fake: FakeBatch) -> Iterator[BatchService]:
+    with BatchService(tmp_path / "service", kind, fake, timing={**QUICK, "confirm": 1.0}) as running:
+        yield running
+
+
+def again(service: BatchService) -> None:
+    service.kill()
+    service.start()
+
+
+def test_killed_while_the_job_waits(service: BatchService) -> None:
+    with service.fake.troubled("hold"):
+        job = service.scheduled(service.submit())
+        again(service)
+        service.waits(job, "NEVER_RUNNABLE", "releases it")
+    job = service.ended(job)
+    assert end(job) == DONE
+    assert [word for word in service.story(job) if word != "NOTE"] == [*BEGUN, "COMPLETED"]
+    assert len(service.its_jobs(job)) == 1
+
+
+def test_killed_while_the_job_runs_and_ends(service: BatchService) -> None:
+    jobs = [service.running(service.submit(demo)) for demo in ("seconds=1", "seconds=3.5")]
+    service.kill()
+    eventually("a solver is done", lambda: service.seen("end", jobs[0]), bool)
+    service.start()
+    for job in jobs:
+        job = service.ended(job)
+        assert end(job) == DONE
+        assert service.story(job) == [*BEGUN, "COMPLETED"]
+        assert service.seen("start", job) == 1
+
+
+def test_killed_while_the_job_is_ending(service: BatchService) -> None:
+    with service.fake.troubled("ending", "600"):
+        job = service.running(service.submit("seconds=0.2"))
+        eventually("its script has ended", lambda: service.its_jobs(job)[0]["state"], lambda now: now == "ending")
+        again(service)
+        service.answering(True)
+        service.polled()
+        assert state(service.job(job)) == "RUNNING"
+    assert end(service.ended(job)) == DONE
+    assert service.story(job) == [*BEGUN, "COMPLETED"]
+
+
+@pytest.mark.parametrize("ending", ["exit", "by somebody", "by somebody while it waits"])
+def test_what_happened_while_the_service_was_away(service: BatchService, ending: str) -> None:
+    if ending.endswith("waits"):
+        service.fake.trouble("hold")
+        job = service.scheduled(service.submit())
+    else:
+        job = service.running(service.submit("seconds=1,fail=exit" if ending == "exit" else LONG))
+    number = service.job(job).scheduler_job_id
+    service.kill()
+    try:
+        if ending == "exit":
+            eventually("its solver is done", lambda: service.seen("end", job), bool)
+        else:
+            service.fake.command(*service.kind.cancel, number)
+            eventually("it is over", lambda: service.left(job), lambda left: not left)
+    finally:
+        service.fake.trouble("hold", None)
+    service.start()
+    job = service.ended(job)
+    cancelled = ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
+    assert end(job) == (("FAILED", "EXIT_CODE", "EXIT_CODE") if ending == "exit" else cancelled)
+
+
+@pytest.mark.parametrize(
+    ("point", "attempts"),
+    [
+        ("cluster.before_submit", 2),  # it may have been taken: it is called off when that was denied for a while
+        ("cluster.after_submit", 1),  # it was taken, which was not taken down: it is found by name
+        ("run.before_end", 1),
+    ],
+)
+def test_killed_at(service: BatchService, point: str, attempts: int) -> None:
+    service.kill()
+    service.environment["EDBJOBS_FAULT"] = point
+    service.start()
+    service.answering(True)
+    request = service.request("seconds=0.5", request_id="once")
+    with contextlib.suppress(grpc.RpcError):  # it may die before it has answered
+        service.jobs.SubmitJob(request, timeout=10)
+    assert service.process is not None
+    service.process.wait(PATIENCE)
+    del service.environment["EDBJOBS_FAULT"]
+    again(service)
+    job = service.ended(service.jobs.SubmitJob(request, timeout=10).job)
+    assert end(job) == DONE
+    assert job.attempt == attempts
+    assert service.seen("start", job) == 1
+    assert len(service.its_jobs(job)) == 1
+    started = [*(["STARTING", "RETRYING"] if attempts == 2 else []), "STARTING", "SCHEDULED", "STARTED"]
+    assert service.story(job) == ["QUEUED", *started, "COMPLETED"]
+
+
+def test_a_cancel_outlives_the_service(service: BatchService) -> None:
+    job = service.running(service.submit(f"{LONG},term=ignore"))
+    service.cancel(job)
+    again(service)
+    job = service.ended(job)
+    assert end(job) == ("CANCELLED", "CANCELLED", "SCHEDULER")
+
+
+def test_a_drain_lets_the_job_go_on(service: BatchService) -> None:
+    job = service.running(service.submit("seconds=2"))
+    assert service.stop() == 0
+    service.start()
+    job = service.ended(job)
+    assert end(job) == DONE
+    assert service.story(job) == [*BEGUN, "COMPLETED"]
