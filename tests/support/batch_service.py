@@ -105,7 +105,7 @@ class BatchService(SlurmService):
         self.kind = kind
         self.fake = fake
         self.environment.update(WITHHELD, **{OURS: "1"})
-        self.prelude = _prelude(kind.name, deadline, timing)
+        self.prelude = quick(kind.name, deadline, timing)
 
     def __enter__(self) -> BatchService:
         """Start, and wait until the service knows that the batch system answers."""
@@ -154,16 +154,17 @@ class BatchService(SlurmService):
         eventually("it is asked", lambda: len(self.fake.calls(*self.kind.poll)), lambda now: now >= before + times)
 
 
-def _prelude(name: str, deadline: float, timing: Mapping[str, float]) -> str:
-    module, scheduler = name, name.capitalize()
+def quick(name: str, deadline: float, timing: Mapping[str, float] = QUICK) -> str:
+    """Make Python that has a service ask a scheduler as `timing` says, each question with a deadline."""
+    scheduler = name.title().replace("_", "")
     return "\n".join(
         (
             "from functools import partial",
             "from edbjobs_server import schedulers",
-            f"from edbjobs_server.executors import {module}",
+            f"from edbjobs_server.executors import {name}",
             "real = schedulers.Timing",
             f"schedulers.Timing = lambda **given: real(**{{**given, **{dict(timing)!r}}})",
             "schedulers.Scripts = partial(schedulers.Scripts, beat=1)",
-            f"{module}.{scheduler} = partial({module}.{scheduler}, deadline={deadline!r})",
+            f"{name}.{scheduler} = partial({name}.{scheduler}, deadline={deadline!r})",
         )
     )

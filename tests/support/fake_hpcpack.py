@@ -146,6 +146,10 @@ class FakeHpcPack:
         """Let `act` be awaited before or after the next requests are carried out; it may answer or raise."""
         self._troubles.append(Trouble(method, path, when, act, times))
 
+    def calm(self) -> None:
+        """End all troubles."""
+        self._troubles.clear()
+
     def record(self, folder: Path, name: str, **words: object) -> None:
         """Write what the run's script would write; see `executors.cluster.record`."""
         (folder / name).write_text(" ".join(f"{key}={value}" for key, value in words.items()) + "\n")
@@ -182,7 +186,7 @@ class FakeHpcPack:
         return answer if late is None else late
 
     async def _troubled(self, request: web.Request, path: str, when: str) -> web.StreamResponse | None:
-        for trouble in self._troubles:
+        for trouble in list(self._troubles):
             fits = trouble.method == request.method and re.fullmatch(trouble.path, path) and trouble.when == when
             if fits and trouble.times > 0:
                 trouble.times -= 1
