@@ -13,7 +13,8 @@ from edbjobs.config import SchedulerOptions
 from edbjobs_server.executors.base import Allocation, Ending
 from edbjobs_server.executors.cluster.base import Phase, Sighting, Submission, SubmitRefused, Unreachable
 from edbjobs_server.executors.cluster.command import run
-from edbjobs_server.executors.pbs import MAX_LOOKS, Pbs
+from edbjobs_server.executors.pbs import Pbs
+from edbjobs_server.executors.pbs.scheduler import MAX_LOOKS
 from support.fake_pbs import FakePbs
 
 E = Ending

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Ending, Reach, RunEnded, RunScheduled, RunStarted
-from edbjobs_server.executors.windows_hpc_ask import PathMap
+from edbjobs_server.executors.windows_hpc.properties import PathMap
 from support.fake_hpcpack import PASSWORD, USER, FakeHpcPack
 from support.hpc_runs import DEADLINE, SHARE, SOLVER, HpcScene
 

@@ -155,16 +155,18 @@ class BatchService(SlurmService):
 
 
 def quick(name: str, deadline: float, timing: Mapping[str, float] = QUICK) -> str:
-    """Make Python that has a service ask a scheduler as `timing` says, each question with a deadline."""
-    scheduler = name.title().replace("_", "")
-    return "\n".join(
-        (
-            "from functools import partial",
-            "from edbjobs_server import schedulers",
-            f"from edbjobs_server.executors import {name}",
-            "real = schedulers.Timing",
-            f"schedulers.Timing = lambda **given: real(**{{**given, **{dict(timing)!r}}})",
-            "schedulers.Scripts = partial(schedulers.Scripts, beat=1)",
-            f"{name}.{scheduler} = partial({name}.{scheduler}, deadline={deadline!r})",
-        )
-    )
+    """Make Python that has a service ask a scheduler as `timing` says, and wait for its commands up to a deadline."""
+    return f"""
+from functools import partial
+from edbjobs_server import schedulers
+
+def of_tests(make, *given):
+    found = make(*given)
+    found._deadline = {deadline!r}
+    return found
+
+schedulers._{name} = partial(of_tests, schedulers._{name})
+timing = schedulers.Timing
+schedulers.Timing = lambda **given: timing(**{{**given, **{dict(timing)!r}}})
+schedulers.Scripts = partial(schedulers.Scripts, beat=1)
+"""

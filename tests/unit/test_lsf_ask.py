@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from edbjobs.config import SchedulerOptions
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.executors import lsf_ask
 from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.lsf import directives
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -20,7 +20,7 @@ NAME = "edb-board-0123456789abcdef-1"
 
 def asked(options: dict[str, Any] | None = None, old: bool = False, **fields: Any) -> list[str]:
     allocation = Allocation(NAME, "edbjobs:u:me", options=SchedulerOptions(**(options or {})), **fields)
-    return lsf_ask.ask(allocation, old=old)
+    return directives.ask(allocation, old=old)
 
 
 def refused(options: dict[str, Any], old: bool = False, **fields: Any) -> dict[str, str]:
@@ -97,8 +97,8 @@ def test_time(time: str, limit: float | None, line: str) -> None:
 def test_words_for_people_cannot_end_the_description() -> None:
     allocation = Allocation(NAME, 'edbjobs:u:me: über "$(id)" `x` \\ <b>\n#BSUB -q root')
     words = "edbjobs:u:me: _ber __(id)_ _x_ _ _b___BSUB -q root"
-    assert lsf_ask.command_options(allocation, old=False) == ["-rn", "-Jd", words]
-    assert lsf_ask.command_options(allocation, old=True) == []
+    assert directives.command_options(allocation, old=False) == ["-rn", "-Jd", words]
+    assert directives.command_options(allocation, old=True) == []
 
 
 def test_what_lsf_has_no_word_for() -> None:
@@ -169,7 +169,7 @@ def test_no_value_adds_a_directive(
         return
     allocation = Allocation(NAME, comment, queue=queue, account=account, time=time, options=chosen)
     try:
-        lines = lsf_ask.ask(allocation, old=old)
+        lines = directives.ask(allocation, old=old)
     except Refused:
         return
     for line in lines:

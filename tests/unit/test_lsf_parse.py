@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors import lsf_history, lsf_parse, lsf_tables
 from edbjobs_server.executors.base import Ending
 from edbjobs_server.executors.cluster.base import Phase, Sighting
-from edbjobs_server.executors.lsf_parse import Job
+from edbjobs_server.executors.lsf import history, parse, tables
+from edbjobs_server.executors.lsf.parse import Job
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,18 +40,18 @@ def public(name: str) -> list[Job]:
     path = CAPTURES / "lsf-10.1-public" / name
     if not path.exists():
         pytest.skip("lsf-10.1-public is not beside the checkout")
-    found = lsf_parse.document(path.read_text())
+    found = parse.document(path.read_text())
     assert found is not None
-    return lsf_parse.records(found, NOW)
+    return parse.records(found, NOW)
 
 
-def history(name: str) -> Job:
-    (job,) = lsf_history.jobs(capture(name), NOW).values()
+def past(name: str) -> Job:
+    (job,) = history.jobs(capture(name), NOW).values()
     return job
 
 
 def row(name: str) -> Job:
-    found = lsf_parse.table(capture(name), NOW)
+    found = parse.table(capture(name), NOW)
     assert found is not None
     assert len(found) == 1
     return found[0]
@@ -72,15 +72,15 @@ def row(name: str) -> Job:
     ],
 )
 def test_recorded_ends(case: str, name: str, state: str, ending: Ending, code: int | None) -> None:
-    long, past = history(f"{case}-bjobs-l"), history(f"{case}-bhist-l")
-    assert (long.name, long.state, past.name, past.state) == (name, state, name, state)
-    seen = lsf_parse.settled(lsf_parse.merged(long, past))
+    long, ended = past(f"{case}-bjobs-l"), past(f"{case}-bhist-l")
+    assert (long.name, long.state, ended.name, ended.state) == (name, state, name, state)
+    seen = parse.settled(parse.merged(long, ended))
     assert (seen.phase, seen.ending, seen.exit_code) == (Phase.ENDED, ending, code)
-    assert lsf_parse.settled(past).ending is ending
+    assert parse.settled(ended).ending is ending
     assert seen.end_time is not None
     assert seen.submit_time is not None
     assert seen.end_time >= (seen.start_time or seen.submit_time) >= seen.submit_time
-    short = lsf_parse.sighting(row(f"{case}-bjobs-aw"))
+    short = parse.sighting(row(f"{case}-bjobs-aw"))
     assert short.ending is (E.EXITED if state == "DONE" else None)
 
 
@@ -94,18 +94,18 @@ def test_recorded_ends(case: str, name: str, state: str, ending: Ending, code: i
     ],
 )
 def test_recorded_states(case: str, state: str, phase: Phase, never: bool) -> None:
-    for job in (history(f"{case}-bjobs-l"), row(f"{case}-bjobs-aw"), row(f"{case}-bjobs-w")):
-        seen = lsf_parse.sighting(job)
+    for job in (past(f"{case}-bjobs-l"), row(f"{case}-bjobs-aw"), row(f"{case}-bjobs-w")):
+        seen = parse.sighting(job)
         assert (seen.state, seen.phase, seen.never, seen.ending) == (state, phase, never, None)
-    assert lsf_history.jobs(capture(f"{case}-bhist-l"), NOW) == {}  # history alone tells no state
+    assert history.jobs(capture(f"{case}-bhist-l"), NOW) == {}  # history alone tells no state
 
 
 def test_what_is_told_of_a_job() -> None:
-    job = history("run-bjobs-l")
+    job = past("run-bjobs-l")
     assert (job.id, job.user, job.queue, job.hosts, job.limit) == ("101", "hpcuser", "normal", ("pbshost",), 300.0)
-    assert history("pend-bjobs-l").reason == "Job slot limit reached: 1 host;"
-    assert history("bkill-run-bhist-l").asked == "hpcuser"
-    late = history("runlimit-bjobs-l")
+    assert past("pend-bjobs-l").reason == "Job slot limit reached: 1 host;"
+    assert past("bkill-run-bhist-l").asked == "hpcuser"
+    late = past("runlimit-bjobs-l")
     assert late.start is not None
     assert late.finish is not None
     assert late.finish - late.start == 61
@@ -116,25 +116,25 @@ def test_what_is_told_of_a_job() -> None:
 
 
 def test_members_of_an_array_are_not_taken_for_one_job() -> None:
-    found = lsf_parse.table(capture("array-done"), NOW)
+    found = parse.table(capture("array-done"), NOW)
     assert found is not None
     assert [job.name for job in found] == ["arr[2]", "arr[3]", "arr[1]"]
-    assert lsf_parse.sightings(found) == {}
+    assert parse.sightings(found) == {}
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_every_recorded_answer_can_be_read(name: str) -> None:
     text = RECORDED[name]["stdout"]
-    assert lsf_parse.document(text) is None
-    for job in [*(lsf_parse.table(text, NOW) or []), *lsf_history.jobs(text, NOW).values()]:
+    assert parse.document(text) is None
+    for job in [*(parse.table(text, NOW) or []), *history.jobs(text, NOW).values()]:
         assert job.user == "hpcuser"
-        assert lsf_parse.settled(job).state == job.state
-    lsf_parse.said(text)
-    lsf_tables.rows(text)
+        assert parse.settled(job).state == job.state
+    parse.said(text)
+    tables.rows(text)
 
 
 def seen_public(name: str) -> list[Sighting]:
-    return list(lsf_parse.sightings(public(name)).values())
+    return list(parse.sightings(public(name)).values())
 
 
 def test_public_json() -> None:
@@ -143,13 +143,13 @@ def test_public_json() -> None:
     (done,) = public("BatchEuphoria-queryExtendedJobStateByIdTest.json")
     assert (done.name, done.hosts, done.slots, done.code) == ("ls -l", ("exec-host",), 1, None)
     assert done.finish == time.mktime((2025, 12, 28, 19, 56, 59, 0, 0, -1))  # "Dec 28 19:56 L", read in November
-    assert lsf_parse.sighting(done).exit_code == 0
+    assert parse.sighting(done).exit_code == 0
     assert public("BatchEuphoria-queryExtendedJobStateByIdEmptyTest.json") == []
     assert public("bjobs-json-exit-owner.json") == []  # its example has no id
 
 
 def record(**fields: str) -> Job:
-    (job,) = lsf_parse.records([{"JOBID": "7", "JOB_NAME": "edb-a-1", "STAT": "EXIT", "USER": "me", **fields}], NOW)
+    (job,) = parse.records([{"JOBID": "7", "JOB_NAME": "edb-a-1", "STAT": "EXIT", "USER": "me", **fields}], NOW)
     return job
 
 
@@ -157,12 +157,12 @@ def test_public_reasons() -> None:
     path = CAPTURES / "lsf-10.1-public" / "bjobs-json-exit-owner.json"
     if not path.exists():
         pytest.skip("lsf-10.1-public is not beside the checkout")
-    (found,) = lsf_parse.document(path.read_text()) or []
-    assert lsf_parse.sighting(record(**found)).ending is E.CANCELLED_EXTERNALLY
-    (found,) = lsf_parse.document(path.with_name("bjobs-json-pend.json").read_text()) or []
-    assert lsf_parse.sighting(record(**found)).reason == "New job is waiting for scheduling;"
-    (found,) = lsf_parse.document(path.with_name("bjobs-json-psusp.json").read_text()) or []
-    assert lsf_parse.sighting(record(**found)).never
+    (found,) = parse.document(path.read_text()) or []
+    assert parse.sighting(record(**found)).ending is E.CANCELLED_EXTERNALLY
+    (found,) = parse.document(path.with_name("bjobs-json-pend.json").read_text()) or []
+    assert parse.sighting(record(**found)).reason == "New job is waiting for scheduling;"
+    (found,) = parse.document(path.with_name("bjobs-json-psusp.json").read_text()) or []
+    assert parse.sighting(record(**found)).never
 
 
 @pytest.mark.parametrize(
@@ -187,16 +187,16 @@ def test_public_reasons() -> None:
 )
 def test_what_an_end_means(code: str, reason: str, ending: Ending | None) -> None:
     job = record(EXIT_CODE=code, EXIT_REASON=reason, EXEC_HOST="h1")
-    assert lsf_parse.sighting(job).ending is ending
-    settled = lsf_parse.settled(job)
+    assert parse.sighting(job).ending is ending
+    settled = parse.settled(job)
     assert settled.ending is not None
     assert (settled.ending, settled.exit_code) != (E.EXITED, 0)
 
 
 def test_code_140_alone_is_no_time_limit() -> None:
-    assert lsf_parse.settled(record(EXIT_CODE="140", EXEC_HOST="h")).ending is E.EXITED
-    assert lsf_parse.settled(record(EXIT_CODE="")).ending is E.CANCELLED_EXTERNALLY  # it never had a host
-    assert lsf_parse.settled(record(EXIT_CODE="", EXEC_HOST="h")).ending is E.LOST
+    assert parse.settled(record(EXIT_CODE="140", EXEC_HOST="h")).ending is E.EXITED
+    assert parse.settled(record(EXIT_CODE="")).ending is E.CANCELLED_EXTERNALLY  # it never had a host
+    assert parse.settled(record(EXIT_CODE="", EXEC_HOST="h")).ending is E.LOST
 
 
 @pytest.mark.parametrize(
@@ -204,32 +204,32 @@ def test_code_140_alone_is_no_time_limit() -> None:
     [("UNKWN", Phase.RUNNING), ("ZOMBI", Phase.ENDING), ("WAIT", Phase.PENDING), ("SSUSP", Phase.RUNNING)],
 )
 def test_states_that_were_not_recorded(state: str, phase: Phase) -> None:
-    assert lsf_parse.sighting(record(STAT=state)).phase is phase
+    assert parse.sighting(record(STAT=state)).phase is phase
 
 
 def test_waits_that_do_not_end_by_themselves() -> None:
-    assert lsf_parse.sighting(record(STAT="PEND", PEND_REASON="Dependency condition invalid or never satisfied;")).never
-    assert not lsf_parse.sighting(record(STAT="PEND", PEND_REASON="Job slot limit reached: 1 host;")).never
+    assert parse.sighting(record(STAT="PEND", PEND_REASON="Dependency condition invalid or never satisfied;")).never
+    assert not parse.sighting(record(STAT="PEND", PEND_REASON="Job slot limit reached: 1 host;")).never
 
 
 def test_recorded_reasons_of_those_that_wait() -> None:
-    assert lsf_parse.reasons(capture("bjobs-p")) == {"108": "Job slot limit reached: 1 host;"}
-    assert lsf_parse.reasons("No pending job found\n  x\n") == {}
+    assert parse.reasons(capture("bjobs-p")) == {"108": "Job slot limit reached: 1 host;"}
+    assert parse.reasons("No pending job found\n  x\n") == {}
 
 
 def test_json_after_words_for_people() -> None:
     text = 'Cannot connect to LSF. Please wait ...\n{"COMMAND":"bjobs","RECORDS":[{"JOBID":"1","STAT":"RUN"}]}\n'
-    assert lsf_parse.document(text) == [{"JOBID": "1", "STAT": "RUN"}]
-    assert lsf_parse.document("Cannot connect to LSF. Please wait ...\n") is None
-    assert lsf_parse.document('{"COMMAND":"bjobs","JOBS":0,"RECORDS":[]}') == []
-    found = lsf_parse.document('{"RECORDS":[{"JOBID":"999","ERROR":"Job <999> is not found"}]}')
-    assert lsf_parse.records(found or [], NOW) == []
+    assert parse.document(text) == [{"JOBID": "1", "STAT": "RUN"}]
+    assert parse.document("Cannot connect to LSF. Please wait ...\n") is None
+    assert parse.document('{"COMMAND":"bjobs","JOBS":0,"RECORDS":[]}') == []
+    found = parse.document('{"RECORDS":[{"JOBID":"999","ERROR":"Job <999> is not found"}]}')
+    assert parse.records(found or [], NOW) == []
 
 
 def test_a_job_told_twice_differently_is_not_told() -> None:
     both = [record(EXIT_CODE="3"), record(EXIT_CODE="4")]
-    assert lsf_parse.sightings(both) == {}
-    assert lsf_parse.sightings([both[0], both[0]]).keys() == {"7"}
+    assert parse.sightings(both) == {}
+    assert parse.sightings([both[0], both[0]]).keys() == {"7"}
 
 
 IBM_LONG = """
@@ -255,38 +255,38 @@ Mon Nov 23 10:17:33: Completed <exit>; TERM_RUNLIMIT: job killed after reaching 
 
 
 def test_long_form_of_ibm() -> None:
-    (job,) = lsf_history.jobs(IBM_LONG, NOW).values()
+    (job,) = history.jobs(IBM_LONG, NOW).values()
     assert (job.name, job.hosts, job.code, job.limit) == ("edb-a-1", ("n28", "n29"), 140, 60.0)
     assert job.term == "TERM_RUNLIMIT: job killed after reaching LSF run time limit"
-    assert lsf_parse.sighting(job).ending is E.TIMEOUT
+    assert parse.sighting(job).ending is E.TIMEOUT
 
 
 def test_a_run_that_was_put_back_has_not_ended() -> None:
     text = IBM_LONG.replace(" SCHEDULING", "Mon Nov 23 10:18:00: Pending: Job has been requeued;\n\n SCHEDULING")
-    (job,) = lsf_history.jobs(text.replace("Status <EXIT>", "Status <PEND>"), NOW).values()
+    (job,) = history.jobs(text.replace("Status <EXIT>", "Status <PEND>"), NOW).values()
     assert (job.state, job.start, job.finish, job.code, job.term) == ("PEND", None, None, None, "")
 
 
 def test_answers_cut_short_are_not_believed() -> None:
     cut = IBM_LONG.index(" SCHEDULING")
     for length in range(cut):
-        assert lsf_history.jobs(IBM_LONG[:length], NOW) == {}
+        assert history.jobs(IBM_LONG[:length], NOW) == {}
     text = capture("exit3-bjobs-aw")
     for length in range(len(text) - 1):
-        assert all(job.name == "e3" for job in lsf_parse.table(text[:length], NOW) or [])
+        assert all(job.name == "e3" for job in parse.table(text[:length], NOW) or [])
 
 
 def test_said() -> None:
     line = "TERM_MEMLIMIT: job killed after reaching LSF memory usage limit."
     report = f"# LSBATCH: User input\n\n{line}\nExited with exit code 137.\n"
-    assert lsf_parse.said(report) == (E.OUT_OF_MEMORY, line)
-    assert lsf_parse.said("Exited with exit code 140.\n") is None
-    assert lsf_parse.said("see TERM_OWNER: of the manual") is None
+    assert parse.said(report) == (E.OUT_OF_MEMORY, line)
+    assert parse.said("Exited with exit code 140.\n") is None
+    assert parse.said("see TERM_OWNER: of the manual") is None
 
 
 def test_recorded_output_has_no_reason() -> None:
-    assert lsf_parse.said(capture("runlimit-out")) is None
-    assert lsf_parse.said(capture("done-out")) is None
+    assert parse.said(capture("runlimit-out")) is None
+    assert parse.said(capture("done-out")) is None
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_recorded_output_has_no_reason() -> None:
     ],
 )
 def test_times_without_a_year(text: str, when: tuple[int, ...]) -> None:
-    assert lsf_parse.moment(text, NOW) == time.mktime((*when, 0, 0, -1))  # type: ignore[arg-type]
+    assert parse.moment(text, NOW) == time.mktime((*when, 0, 0, -1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -312,19 +312,19 @@ def test_times_without_a_year(text: str, when: tuple[int, ...]) -> None:
 def test_a_minute_is_taken_for_its_end(text: str, after: float, latest: float) -> None:
     """LSF may tell no seconds of starts and ends: an end must not come before its start, nor after now."""
     found = {"JOBID": "7", "STAT": "EXIT", "START_TIME": text, "FINISH_TIME": text}
-    (job,) = lsf_parse.records([found], NOW + after)
+    (job,) = parse.records([found], NOW + after)
     assert (job.start, job.finish) == (latest, latest)
 
 
 def test_what_is_no_time() -> None:
-    assert all(lsf_parse.moment(text, NOW) is None for text in ("", "-", "now", "Foo 23 13:29", "Nov 23"))
+    assert all(parse.moment(text, NOW) is None for text in ("", "-", "now", "Foo 23 13:29", "Nov 23"))
 
 
 def test_recorded_queues() -> None:
-    found = lsf_tables.partitions(
-        lsf_tables.queues(capture("bqueues-l")),
-        lsf_tables.rows(capture("bhosts")),
-        lsf_tables.rows(capture("lshosts")),
+    found = tables.partitions(
+        tables.queues(capture("bqueues-l")),
+        tables.rows(capture("bhosts")),
+        tables.rows(capture("lshosts")),
         {},
     )
     small, normal = found
@@ -372,9 +372,9 @@ n9                             X86_64      Intel 100.0     2     1T     -    Yes
 
 
 def test_queues_with_hosts_of_their_own() -> None:
-    known = lsf_tables.groups("GROUP_NAME    HOSTS\nfat          n1 n3\n")
-    big, shut = lsf_tables.partitions(
-        lsf_tables.queues(QUEUES), lsf_tables.rows(HOSTS), lsf_tables.rows(STATIC), known
+    known = tables.groups("GROUP_NAME    HOSTS\nfat          n1 n3\n")
+    big, shut = tables.partitions(
+        tables.queues(QUEUES), tables.rows(HOSTS), tables.rows(STATIC), known
     )  # fmt: skip
     assert (big.name, big.state, big.default, big.time_limit_seconds) == ("big", "down", True, 86400)
     assert (big.nodes_total, big.nodes_used, big.nodes_free) == (3, 1, 1)
@@ -389,7 +389,7 @@ def test_queues_with_hosts_of_their_own() -> None:
      ("522 MBytes", 522 << 20), ("1T", 1 << 40), ("2048", 2 << 20), ("-", 0), ("", 0)],
 )  # fmt: skip
 def test_sizes(text: str, size: int) -> None:
-    assert lsf_tables.size_bytes(text) == size
+    assert tables.size_bytes(text) == size
 
 
 TEXTS = st.text() | st.text("Job<>, NameStaus0123456789:\n -EXITDONE{}[]\"'")
@@ -403,26 +403,24 @@ RECORDS = st.dictionaries(
 
 @given(TEXTS)
 def test_garbage_is_no_end(text: str) -> None:
-    found = lsf_parse.document(text)
-    assert lsf_parse.records(found or [], NOW) == []
-    assert not lsf_history.jobs(text, NOW)
-    assert not lsf_parse.table(text, NOW)
-    lsf_parse.said(text)
-    lsf_tables.partitions(
-        lsf_tables.queues(text), lsf_tables.rows(text), lsf_tables.rows(text), lsf_tables.groups(text)
-    )
+    found = parse.document(text)
+    assert parse.records(found or [], NOW) == []
+    assert not history.jobs(text, NOW)
+    assert not parse.table(text, NOW)
+    parse.said(text)
+    tables.partitions(tables.queues(text), tables.rows(text), tables.rows(text), tables.groups(text))
 
 
 @given(RECORDS)
 def test_odd_records_are_read(fields: dict[str, Any]) -> None:
-    for job in lsf_parse.records([fields], NOW):
-        seen = lsf_parse.settled(job)
+    for job in parse.records([fields], NOW):
+        seen = parse.settled(job)
         success = seen.ending is Ending.EXITED and seen.exit_code == 0
         assert success == (fields["STAT"] == "DONE")
-        lsf_parse.cluster_job(job)
+        parse.cluster_job(job)
 
 
 @given(RECORDS, st.integers(min_value=0))
 def test_a_document_cut_short_is_not_read(fields: dict[str, Any], cut: int) -> None:
     text = json.dumps({"COMMAND": "bjobs", "JOBS": 1, "RECORDS": [fields]})
-    assert lsf_parse.document(text[: cut % len(text)]) is None
+    assert parse.document(text[: cut % len(text)]) is None

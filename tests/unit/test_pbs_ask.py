@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from edbjobs.config import SchedulerOptions
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.executors import pbs_ask
 from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.pbs import directives
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ NAME = "edb-board-0123456789abcdef-1"
 
 def asked(options: dict[str, Any] | None = None, **fields: Any) -> list[str]:
     allocation = Allocation(NAME, "edbjobs:u:me", options=SchedulerOptions(**(options or {})), **fields)
-    lines = pbs_ask.ask(allocation)
+    lines = directives.ask(allocation)
     assert lines[:2] == [f"-N {NAME}", "-r n"]
     return lines[2:]
 
@@ -155,7 +155,7 @@ def test_no_value_adds_a_directive(options: dict[str, Any], queue: str, account:
         return
     allocation = Allocation(NAME, "c", queue=queue, account=account, time=time, options=chosen)
     try:
-        lines = pbs_ask.ask(allocation)
+        lines = directives.ask(allocation)
     except Refused:
         return
     for line in lines:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors import pbs_parse, pbs_tables
 from edbjobs_server.executors.base import Ending
 from edbjobs_server.executors.cluster.base import Phase, Sighting
+from edbjobs_server.executors.pbs import parse, tables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,9 +34,9 @@ def capture(name: str) -> dict[str, Any]:
 
 
 def sighted(name: str) -> Sighting:
-    document = pbs_parse.document(capture(name)["stdout"])
+    document = parse.document(capture(name)["stdout"])
     assert document is not None
-    (sighting,) = pbs_parse.sightings(pbs_parse.entries(document, "Jobs")).values()
+    (sighting,) = parse.sightings(parse.entries(document, "Jobs")).values()
     return sighting
 
 
@@ -45,7 +45,7 @@ def job(**fields: object) -> dict[str, object]:
 
 
 def one(**fields: object) -> Sighting:
-    return pbs_parse.sightings({"1.host": job(**fields)})["1.host"]
+    return parse.sightings({"1.host": job(**fields)})["1.host"]
 
 
 ENDED = [
@@ -144,20 +144,20 @@ def test_nodes_and_times() -> None:
     assert seen.start_time is not None
     assert seen.end_time is not None
     assert seen.end_time - seen.start_time == 4
-    assert pbs_parse.nodes("n1/0*4+n2/1*4+n1/2") == ("n1", "n2")
-    assert pbs_parse.nodes("") == ()
+    assert parse.nodes("n1/0*4+n2/1*4+n1/2") == ("n1", "n2")
+    assert parse.nodes("") == ()
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_every_recorded_answer_can_be_read(name: str) -> None:
     text = RECORDED[name]["stdout"]
-    document = pbs_parse.document(text)
-    jobs = pbs_parse.plain(text) if document is None else pbs_parse.entries(document, "Jobs")
-    for sighting in pbs_parse.sightings(jobs).values():
+    document = parse.document(text)
+    jobs = parse.plain(text) if document is None else parse.entries(document, "Jobs")
+    for sighting in parse.sightings(jobs).values():
         assert sighting.name
         assert (sighting.ending is not None) == (sighting.phase is Phase.ENDED)
     for ident, record in jobs.items():
-        assert pbs_parse.cluster_job(ident, record).user == "hpcuser"
+        assert parse.cluster_job(ident, record).user == "hpcuser"
 
 
 @pytest.mark.parametrize("name", [name for name in RECORDED if name.startswith("haz-") and "submit" not in name])
@@ -166,11 +166,11 @@ def test_recorded_environments_do_no_harm(name: str) -> None:
 
 
 def test_the_release_prints_documents_that_are_no_json() -> None:
-    assert pbs_parse.document(capture("qstat-v23.06.06/env-hazards")["stdout"]) is None
+    assert parse.document(capture("qstat-v23.06.06/env-hazards")["stdout"]) is None
 
 
 def test_plain_form_says_the_same() -> None:
-    seen = pbs_parse.sightings(pbs_parse.plain(capture("two-ids-plain")["stdout"]))
+    seen = parse.sightings(parse.plain(capture("two-ids-plain")["stdout"]))
     assert [(item.id, item.name, item.phase) for item in seen.values()] == [
         ("1055.pbshost", "two", Phase.PENDING),
         ("1056.pbshost", "two", Phase.PENDING),
@@ -192,28 +192,28 @@ PLAIN = """Job Id: 5.host
 
 
 def test_plain_form_cannot_be_forged_by_an_environment() -> None:
-    assert pbs_parse.sightings(pbs_parse.plain(PLAIN))["5.host"].phase is Phase.RUNNING
-    assert pbs_parse.plain(PLAIN + PLAIN).keys() == {"5.host"}
+    assert parse.sightings(parse.plain(PLAIN))["5.host"].phase is Phase.RUNNING
+    assert parse.plain(PLAIN + PLAIN).keys() == {"5.host"}
     # Line breaks in somebody's environment make it look as if jobs were told there.
     lie = PLAIN.replace("job_state = R", "job_state = F").replace("= 42", "= 92\n    Exit_status = 0")
     other = PLAIN.replace("5.host", "6.host")
     forged = other.replace("A=1\n", f"A=1\n{lie}")
-    assert "5.host" not in pbs_parse.plain(PLAIN + forged)
-    assert "5.host" not in pbs_parse.plain(forged + PLAIN)
+    assert "5.host" not in parse.plain(PLAIN + forged)
+    assert "5.host" not in parse.plain(forged + PLAIN)
     inside = PLAIN.replace("A=1\n", "A=1\n    job_state = F\n    substate = 92\n    Exit_status = 0\n")
-    assert pbs_parse.sightings(pbs_parse.plain(inside))["5.host"].phase is Phase.RUNNING
+    assert parse.sightings(parse.plain(inside))["5.host"].phase is Phase.RUNNING
 
 
 def test_plain_form_cut_short_is_not_believed() -> None:
     for length in range(len(PLAIN) - 1):
-        assert pbs_parse.plain(PLAIN[:length]) == {}, PLAIN[:length]
+        assert parse.plain(PLAIN[:length]) == {}, PLAIN[:length]
 
 
 def test_a_job_told_twice_differently_is_not_told() -> None:
     text = '{"Jobs": {"1.h": {"job_state": "F", "substate": 92, "Exit_status": 0}, "1.h": {"job_state": "R"}}}'
-    document = pbs_parse.document(text)
+    document = parse.document(text)
     assert document is not None
-    assert pbs_parse.entries(document, "Jobs") == {}
+    assert parse.entries(document, "Jobs") == {}
 
 
 @pytest.mark.parametrize(
@@ -246,29 +246,27 @@ def test_what_an_end_means(fields: dict[str, object], ending: Ending) -> None:
 
 
 def test_said() -> None:
-    assert pbs_parse.said("start\n=>> PBS: job killed: walltime 10 exceeded limit 3\n") == (
+    assert parse.said("start\n=>> PBS: job killed: walltime 10 exceeded limit 3\n") == (
         E.TIMEOUT,
         "=>> PBS: job killed: walltime 10 exceeded limit 3",
     )
-    assert (pbs_parse.said("=>> PBS: job killed: mem 2048kb exceeded limit 1024kb") or [None])[0] is E.OUT_OF_MEMORY
-    assert (pbs_parse.said("Cgroup mem limit exceeded: oom-kill") or [None])[0] is E.OUT_OF_MEMORY
-    assert pbs_parse.said("my program: walltime exceeded limit") is None
-    assert pbs_parse.said("") is None
+    assert (parse.said("=>> PBS: job killed: mem 2048kb exceeded limit 1024kb") or [None])[0] is E.OUT_OF_MEMORY
+    assert (parse.said("Cgroup mem limit exceeded: oom-kill") or [None])[0] is E.OUT_OF_MEMORY
+    assert parse.said("my program: walltime exceeded limit") is None
+    assert parse.said("") is None
 
 
 def test_recorded_output_of_a_job_beyond_its_limit() -> None:
-    found = pbs_parse.said(capture("walltime-files")["stdout"])
+    found = parse.said(capture("walltime-files")["stdout"])
     assert found is not None
     assert found[0] is E.TIMEOUT
 
 
-def tables(queues: str, nodes: str) -> dict[str, Any]:
-    documents = [pbs_parse.document(capture(name)["stdout"]) for name in (queues, nodes)]
+def figures(queues: str, nodes: str) -> dict[str, Any]:
+    documents = [parse.document(capture(name)["stdout"]) for name in (queues, nodes)]
     assert documents[0] is not None
     assert documents[1] is not None
-    found = pbs_tables.partitions(
-        pbs_parse.entries(documents[0], "Queue"), pbs_parse.entries(documents[1], "nodes"), "workq"
-    )
+    found = tables.partitions(parse.entries(documents[0], "Queue"), parse.entries(documents[1], "nodes"), "workq")
     return {partition.name: partition for partition in found}
 
 
@@ -277,7 +275,7 @@ def tables(queues: str, nodes: str) -> dict[str, Any]:
     [("queues-json", "nodes-json", 2), ("qstat-v23.06.06/queues", "qstat-v23.06.06/nodes", 0)],
 )
 def test_recorded_queues(queues: str, nodes: str, used: int) -> None:
-    found = tables(queues, nodes)
+    found = figures(queues, nodes)
     assert {name: item.state for name, item in found.items()} == {
         "workq": "up",
         "small": "up",
@@ -293,7 +291,7 @@ def test_recorded_queues(queues: str, nodes: str, used: int) -> None:
 
 
 def test_a_node_that_is_down_is_not_free() -> None:
-    workq = tables("queues-json", "nodes-down-json")["workq"]
+    workq = figures("queues-json", "nodes-down-json")["workq"]
     assert (workq.nodes_total, workq.nodes_free, workq.cores_free) == (1, 0, 0)
 
 
@@ -309,7 +307,7 @@ def test_nodes_of_a_queue_are_its_own() -> None:
         "c": node("c", state="offline,job-busy"),
     }
     queues = {"workq": {"queue_type": "Execution"}, "big": {}, "way": {"queue_type": "Route", "started": "False"}}
-    found = {item.name: item for item in pbs_tables.partitions(queues, nodes, "way")}
+    found = {item.name: item for item in tables.partitions(queues, nodes, "way")}
     workq, big, way = found["workq"], found["big"], found["way"]
     assert (workq.nodes_total, workq.nodes_used, workq.nodes_free) == (2, 2, 0)
     assert (workq.cores_total, workq.cores_used, workq.cores_free) == (24, 8, 8)
@@ -323,12 +321,12 @@ def test_nodes_of_a_queue_are_its_own() -> None:
      ("1w", 8), ("", 0), ("many", 0), ("-3kb", 0)],
 )  # fmt: skip
 def test_sizes(text: str, size: int) -> None:
-    assert pbs_tables.size_bytes(text) == size
+    assert tables.size_bytes(text) == size
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("00:10:00", 600), ("90", 90), ("2:30", 150), ("", 0), ("x:y", 0)])
 def test_durations(text: str, seconds: int) -> None:
-    assert pbs_tables.duration_seconds(text) == seconds
+    assert tables.duration_seconds(text) == seconds
 
 
 VALUES = st.recursive(
@@ -347,17 +345,17 @@ FIELDS = st.dictionaries(
 
 @given(st.text())
 def test_garbage_is_no_end(text: str) -> None:
-    document = pbs_parse.document(text)
-    assert pbs_parse.sightings(pbs_parse.entries(document or {}, "Jobs")) == {}
-    assert pbs_parse.sightings(pbs_parse.plain(text)) == {}
-    pbs_parse.said(text)
+    document = parse.document(text)
+    assert parse.sightings(parse.entries(document or {}, "Jobs")) == {}
+    assert parse.sightings(parse.plain(text)) == {}
+    parse.said(text)
 
 
 @given(FIELDS)
 def test_odd_records_are_read(fields: dict[str, Any]) -> None:
-    pbs_parse.cluster_job("1.h", fields)
-    pbs_tables.partitions({"q": fields}, {"n": fields}, "q")
-    for sighting in pbs_parse.sightings({"1.h": fields}).values():
+    parse.cluster_job("1.h", fields)
+    tables.partitions({"q": fields}, {"n": fields}, "q")
+    for sighting in parse.sightings({"1.h": fields}).values():
         success = sighting.ending is Ending.EXITED and sighting.exit_code == 0
         proven = (str(fields.get("job_state")), str(fields.get("substate")), str(fields.get("Exit_status")))
         assert not success or proven == ("F", "92", "0")
@@ -366,4 +364,4 @@ def test_odd_records_are_read(fields: dict[str, Any]) -> None:
 @given(FIELDS, st.integers(min_value=0))
 def test_a_document_cut_short_is_not_read(fields: dict[str, Any], cut: int) -> None:
     text = json.dumps({"Jobs": {"1.h": fields}})
-    assert pbs_parse.document(text[: cut % len(text)]) is None
+    assert parse.document(text[: cut % len(text)]) is None

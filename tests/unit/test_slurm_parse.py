@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from edbjobs_server.executors import slurm_parse as parse
 from edbjobs_server.executors.base import Ending
 from edbjobs_server.executors.cluster.base import Phase, Sighting
+from edbjobs_server.executors.slurm import parse
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,10 +12,10 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation, Ending
 from edbjobs_server.executors.cluster.base import Submission, Unreachable
 from edbjobs_server.executors.windows_hpc import WindowsHpc
-from edbjobs_server.executors.windows_hpc_ask import PathMap, command_line, seconds_of
-from edbjobs_server.executors.windows_hpc_nodes import used_cores
-from edbjobs_server.executors.windows_hpc_rest import base_url, properties
-from edbjobs_server.executors.windows_hpc_words import NEVER_SUBMITTED, Clock, ending_of, nodes_of
+from edbjobs_server.executors.windows_hpc.nodes import used_cores
+from edbjobs_server.executors.windows_hpc.properties import PathMap, command_line, seconds_of
+from edbjobs_server.executors.windows_hpc.rest import base_url, properties
+from edbjobs_server.executors.windows_hpc.words import NEVER_SUBMITTED, Clock, ending_of, nodes_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

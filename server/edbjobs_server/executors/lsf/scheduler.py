@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edbjobs_server.executors import lsf_ask, lsf_history, lsf_parse, lsf_tables
 from edbjobs_server.executors.base import Allocation, Ending
 from edbjobs_server.executors.cluster.base import (
     ClusterJob,
@@ -21,7 +20,8 @@ from edbjobs_server.executors.cluster.base import (
     Unreachable,
 )
 from edbjobs_server.executors.cluster.command import Answer, is_there, run
-from edbjobs_server.executors.lsf_parse import Job
+from edbjobs_server.executors.lsf import directives, history, parse, tables
+from edbjobs_server.executors.lsf.parse import Job
 
 _MAX_IDS = 100  # of one command line
 MAX_HISTORIES = 32  # of one `look`; bhist reads files
@@ -83,7 +83,7 @@ class Lsf(SamePaths):
         Refused
             INVALID_JOB, by field.
         """
-        return lsf_ask.ask(allocation, old=bool(self._old))
+        return directives.ask(allocation, old=bool(self._old))
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
         """Tell the command that submits; it reads the script, so that the directives in it are seen.
@@ -91,7 +91,7 @@ class Lsf(SamePaths):
         It is run in the folder of the output, which it names without that folder: in the value of ``-o``, ``%J`` and
         the like are replaced.
         """
-        more = lsf_ask.command_options(submission.allocation, old=bool(self._old))
+        more = directives.command_options(submission.allocation, old=bool(self._old))
         return ["bsub", "-o", submission.output.name, *more]
 
     async def submit(self, submission: Submission) -> str:
@@ -123,19 +123,19 @@ class Lsf(SamePaths):
 
     async def find(self, name: str) -> Sequence[Sighting]:
         """Find the jobs of a name, in the history too if ``bjobs`` knows none: it forgets jobs after an hour or so."""
-        seen = lsf_parse.sightings(await self._bjobs("-a", "-J", name))
+        seen = parse.sightings(await self._bjobs("-a", "-J", name))
         if not seen and is_there("bhist", self._env):
             history, _ = await self._bhist("-a", "-J", name)
-            seen = {job.id: lsf_parse.settled(job) for job in history.values()}
+            seen = {job.id: parse.settled(job) for job in history.values()}
         return [sighting for sighting in seen.values() if sighting.name == name]
 
     async def poll(self) -> Mapping[str, Sighting]:
         """See all jobs of this account; those that ended within CLEAN_PERIOD are among them."""
         jobs = await self._bjobs("-a")
         if self._old and any(job.state == "PEND" for job in jobs):
-            reasons = lsf_parse.reasons((await self._run("bjobs", "-p")).stdout)  # which the table lacks
+            reasons = parse.reasons((await self._run("bjobs", "-p")).stdout)  # which the table lacks
             jobs = [replace(job, reason=reasons.get(job.id, "")) for job in jobs]
-        return await asyncio.to_thread(lsf_parse.sightings, jobs)
+        return await asyncio.to_thread(parse.sightings, jobs)
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, Sighting | None]:
         """See some jobs closely: ``bjobs``, then ``bhist`` for those it knows no longer or tells no end of.
@@ -146,9 +146,9 @@ class Lsf(SamePaths):
         told: list[Job] = []
         for first in range(0, len(wanted), _MAX_IDS):
             told += await self._bjobs_closely(wanted[first : first + _MAX_IDS])
-        jobs = lsf_parse.undisputed(told)
+        jobs = parse.undisputed(told)
         found: dict[str, Sighting | None] = {
-            name: sighting for name, sighting in lsf_parse.sightings(told).items() if not _is_vague(sighting)
+            name: sighting for name, sighting in parse.sightings(told).items() if not _is_vague(sighting)
         }
         unsure = [name for name in wanted if name not in found][:MAX_HISTORIES]
         if unsure:
@@ -164,9 +164,9 @@ class Lsf(SamePaths):
         for name in ids:
             job, past = jobs.get(name), history.get(name)
             if job is not None:
-                found[name] = lsf_parse.settled(lsf_parse.merged(job, past))
+                found[name] = parse.settled(parse.merged(job, past))
             elif past is not None:
-                found[name] = lsf_parse.settled(past)
+                found[name] = parse.settled(past)
             elif denied:
                 found[name] = None
         return found
@@ -182,26 +182,26 @@ class Lsf(SamePaths):
 
     def said(self, output: str) -> tuple[Ending, str] | None:
         """Tell what LSF wrote into a job's output about its end."""
-        return lsf_parse.said(output)
+        return parse.said(output)
 
     async def partitions(self) -> Sequence[Partition]:
         """List queues, with the sums of the hosts that serve them; memory in use is not told."""
         asked, batch, static = await asyncio.gather(
             self._run("bqueues", "-l"), self._run("bhosts", "-w"), self._run("lshosts", "-w")
         )
-        queues = lsf_tables.queues(asked.stdout)
-        hosts = lsf_tables.rows(batch.stdout)
+        queues = tables.queues(asked.stdout)
+        hosts = tables.rows(batch.stdout)
         if not queues or not hosts:
             raise Unreachable((batch if queues else asked).words)
         known: Mapping[str, tuple[str, ...]] = {}
         if any(name.endswith("/") for queue in queues for name in queue.hosts or ()):
-            known = lsf_tables.groups((await self._run("bmgroup", "-r", "-w")).stdout)
-        return lsf_tables.partitions(queues, hosts, lsf_tables.rows(static.stdout), known)
+            known = tables.groups((await self._run("bmgroup", "-r", "-w")).stdout)
+        return tables.partitions(queues, hosts, tables.rows(static.stdout), known)
 
     async def jobs(self) -> Sequence[ClusterJob]:
         """List the jobs that have not ended, of all users."""
         jobs = await self._bjobs("-u", "all")
-        return await asyncio.to_thread(lambda: [lsf_parse.cluster_job(job) for job in jobs])
+        return await asyncio.to_thread(lambda: [parse.cluster_job(job) for job in jobs])
 
     async def close(self) -> None:
         """Nothing is kept."""
@@ -209,7 +209,7 @@ class Lsf(SamePaths):
     async def _bjobs(self, *selection: str) -> Sequence[Job]:
         """Ask for jobs in the best form there is."""
         if not self._old:
-            answer = await self._run("bjobs", *selection, "-o", lsf_parse.FIELDS, "-json")
+            answer = await self._run("bjobs", *selection, "-o", parse.FIELDS, "-json")
             if not _NO_OPTION.search(answer.stderr):
                 jobs = await asyncio.to_thread(_from_json, answer)
                 self._old = False
@@ -223,7 +223,7 @@ class Lsf(SamePaths):
             if not self._old:
                 return jobs
         answer = await self._run("bjobs", "-l", *ids)
-        found = list(lsf_history.jobs(answer.stdout, time.time()).values())
+        found = list(history.jobs(answer.stdout, time.time()).values())
         if not found and not _NONE.search(answer.stderr):
             raise Unreachable(answer.words)
         return found
@@ -231,7 +231,7 @@ class Lsf(SamePaths):
     async def _bhist(self, *selection: str) -> tuple[Mapping[str, Job], bool]:
         """Ask for the history of jobs; also, whether it says that it has no others."""
         answer = await self._run("bhist", "-l", "-n", _EVENT_FILES, *selection)
-        found = lsf_history.jobs(answer.stdout, time.time())
+        found = history.jobs(answer.stdout, time.time())
         denied = bool(_NO_MATCH.search(answer.stderr)) and not _AWAY.search(answer.stderr)
         if not found and not denied:
             raise Unreachable(answer.words)
@@ -246,14 +246,14 @@ def _is_vague(sighting: Sighting) -> bool:
 
 
 def _from_json(answer: Answer) -> Sequence[Job]:
-    found = lsf_parse.document(answer.stdout)
+    found = parse.document(answer.stdout)
     if found is not None:
-        return lsf_parse.records(found, time.time())
+        return parse.records(found, time.time())
     return _none(answer)
 
 
 def _from_table(answer: Answer) -> Sequence[Job]:
-    found = lsf_parse.table(answer.stdout, time.time())
+    found = parse.table(answer.stdout, time.time())
     return found if found is not None else _none(answer)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 
-from edbjobs_server.executors import pbs_ask, pbs_parse, pbs_tables
 from edbjobs_server.executors.base import Allocation, Ending
 from edbjobs_server.executors.cluster.base import (
     ClusterJob,
@@ -18,6 +17,7 @@ from edbjobs_server.executors.cluster.base import (
     Unreachable,
 )
 from edbjobs_server.executors.cluster.command import Answer, run
+from edbjobs_server.executors.pbs import directives, parse, tables
 
 # Each command takes a reserved port of this host, which stays taken for about a minute (OpenPBS 23.06, measured:
 # 360 calls left 292 of them). So one query is for all jobs, and few jobs are looked at one by one.
@@ -38,7 +38,7 @@ _NO_HISTORY = "not configured to maintain job history"
 class Pbs(SamePaths):
     """PBS by its commands.
 
-    The run's comment cannot be given to it (see `pbs_ask`); a job is found by its name.
+    The run's comment cannot be given to it (see `directives`); a job is found by its name.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Pbs(SamePaths):
         Refused
             INVALID_JOB, by field.
         """
-        return pbs_ask.ask(allocation)
+        return directives.ask(allocation)
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
         """Tell the command that submits.
@@ -119,7 +119,7 @@ class Pbs(SamePaths):
 
     async def poll(self) -> Mapping[str, Sighting]:
         """See all jobs that have not ended, other users' included."""
-        return await asyncio.to_thread(pbs_parse.sightings, await self._live())
+        return await asyncio.to_thread(parse.sightings, await self._live())
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, Sighting | None]:
         """See some jobs closely, at most `MAX_LOOKS` of them.
@@ -150,11 +150,11 @@ class Pbs(SamePaths):
                 answer = await self._run(*full, "-F", "json", name)
             if "Unknown Job Id" in answer.stderr:
                 return None
-            document = pbs_parse.document(answer.stdout)
+            document = parse.document(answer.stdout)
             if answer.code == 0 and document is None:
                 answer = await self._run(*full, name)
-        jobs = pbs_parse.plain(answer.stdout) if document is None else pbs_parse.entries(document, "Jobs")
-        sighting = pbs_parse.sightings(jobs).get(name)
+        jobs = parse.plain(answer.stdout) if document is None else parse.entries(document, "Jobs")
+        sighting = parse.sightings(jobs).get(name)
         if answer.code != 0 or sighting is None:
             raise Unreachable(f"qstat tells nothing of {name}: {answer.words[:200]}")
         return sighting
@@ -169,7 +169,7 @@ class Pbs(SamePaths):
 
     def said(self, output: str) -> tuple[Ending, str] | None:
         """Tell what PBS wrote into a job's output about its end."""
-        return pbs_parse.said(output)
+        return parse.said(output)
 
     async def partitions(self) -> Sequence[Partition]:
         """List queues, with the sums of the nodes that serve them."""
@@ -178,33 +178,33 @@ class Pbs(SamePaths):
             self._json("nodes", "pbsnodes", "-a", "-F", "json"),
             self._json("Server", "qstat", "-B", "-f", "-F", "json"),
         )
-        servers = pbs_parse.entries(server, "Server").values()
+        servers = parse.entries(server, "Server").values()
         default = next((str(record["default_queue"]) for record in servers if "default_queue" in record), "")
-        return pbs_tables.partitions(pbs_parse.entries(queues, "Queue"), pbs_parse.entries(nodes, "nodes"), default)
+        return tables.partitions(parse.entries(queues, "Queue"), parse.entries(nodes, "nodes"), default)
 
     async def jobs(self) -> Sequence[ClusterJob]:
         """List the jobs that have not ended, of all users."""
         live = await self._live()
-        return await asyncio.to_thread(lambda: [pbs_parse.cluster_job(*item) for item in live.items()])
+        return await asyncio.to_thread(lambda: [parse.cluster_job(*item) for item in live.items()])
 
     async def close(self) -> None:
         """Nothing is kept."""
 
-    async def _live(self) -> Mapping[str, pbs_parse.Record]:
+    async def _live(self) -> Mapping[str, parse.Record]:
         answer = await self._run("qstat", "-f", "-F", "json")
-        document = await asyncio.to_thread(pbs_parse.document, answer.stdout)
+        document = await asyncio.to_thread(parse.document, answer.stdout)
         if answer.code == 0 and document is None:
             answer = await self._run("qstat", "-f")
         # An empty cluster and a silent server give the same document: only code and words tell them apart.
         if answer.code != 0 or (answer.stderr.strip() and "Jobs" not in (document or {})):
             raise Unreachable(answer.words)
         if document is not None:
-            return pbs_parse.entries(document, "Jobs")
-        return await asyncio.to_thread(pbs_parse.plain, answer.stdout)
+            return parse.entries(document, "Jobs")
+        return await asyncio.to_thread(parse.plain, answer.stdout)
 
-    async def _json(self, kind: str, *argv: str) -> pbs_parse.Record:
+    async def _json(self, kind: str, *argv: str) -> parse.Record:
         answer = await self._run(*argv)
-        document = await asyncio.to_thread(pbs_parse.document, answer.stdout)
+        document = await asyncio.to_thread(parse.document, answer.stdout)
         if answer.code != 0 or document is None or kind not in document:
             raise Unreachable(answer.words)
         return document

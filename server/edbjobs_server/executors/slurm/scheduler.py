@@ -11,8 +11,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edbjobs_server.executors import slurm_parse as parse
-from edbjobs_server.executors import slurm_words as words
 from edbjobs_server.executors.base import Allocation, Ending
 from edbjobs_server.executors.cluster import command
 from edbjobs_server.executors.cluster.base import (
@@ -25,7 +23,8 @@ from edbjobs_server.executors.cluster.base import (
     SubmitRefused,
     Unreachable,
 )
-from edbjobs_server.executors.slurm_directives import directives
+from edbjobs_server.executors.slurm import parse, words
+from edbjobs_server.executors.slurm.directives import directives
 
 _T = TypeVar("_T")
 

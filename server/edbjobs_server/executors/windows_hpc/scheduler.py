@@ -39,10 +39,10 @@ from edbjobs_server.executors.cluster.base import (
     SubmitRefused,
     Unreachable,
 )
-from edbjobs_server.executors.windows_hpc_ask import PathMap, job_properties, rest_properties, task_properties
-from edbjobs_server.executors.windows_hpc_nodes import partitions_of, used_cores
-from edbjobs_server.executors.windows_hpc_rest import Forbidden, Json, Rest, SaidNo, items, properties
-from edbjobs_server.executors.windows_hpc_words import (
+from edbjobs_server.executors.windows_hpc.nodes import partitions_of, used_cores
+from edbjobs_server.executors.windows_hpc.properties import PathMap, job_properties, rest_properties, task_properties
+from edbjobs_server.executors.windows_hpc.rest import Forbidden, Json, Rest, SaidNo, items, properties
+from edbjobs_server.executors.windows_hpc.words import (
     CANCELLED,
     LIVE,
     NEVER_SUBMITTED,

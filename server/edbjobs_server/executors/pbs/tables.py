@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from edbjobs_server.executors.cluster.base import Partition
-from edbjobs_server.executors.pbs_parse import Record
+from edbjobs_server.executors.pbs.parse import Record
 
 _SIZE = re.compile(r"(\d{1,18})([kmgtp]?)(b|w)?", re.IGNORECASE | re.ASCII)
 _UNITS = ("", "k", "m", "g", "t", "p")

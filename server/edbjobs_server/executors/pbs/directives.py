@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edbjobs_server.executors.base import Allocation
-from edbjobs_server.executors.directives import (
+from edbjobs_server.executors.cluster.directives import (
     HOST,
     begin_moment,
     checked,

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from edbjobs_server.executors import slurm_words as words
 from edbjobs_server.executors.base import Ending
 from edbjobs_server.executors.cluster.base import ClusterJob, Partition, Phase, Sighting
-from edbjobs_server.executors.slurm_directives import UNLIMITED, limit_seconds
+from edbjobs_server.executors.slurm import words
+from edbjobs_server.executors.slurm.directives import UNLIMITED, limit_seconds
 
 # The name comes last, as it may hold "|"; the "|" behind it shows that the line is whole.
 QUEUE = "%A|%T|%V|%S|%e|%N|%r|%j|"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from edbjobs_server.executors.base import Allocation
-from edbjobs_server.executors.directives import (
+from edbjobs_server.executors.cluster.directives import (
     Taker,
     begin_moment,
     checked,

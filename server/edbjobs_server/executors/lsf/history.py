@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edbjobs_server.executors.lsf_parse import PHASES, Job, moment
+from edbjobs_server.executors.lsf.parse import PHASES, Job, moment
 
 _FOLD = "\n" + " " * 21
 _JOB = re.compile(r"^Job <(?P<id>\d{1,18})>, ", re.MULTILINE | re.ASCII)

@@ -1,0 +1,5 @@
+"""SLURM."""
+
+from edbjobs_server.executors.slurm.scheduler import Slurm
+
+__all__ = ["Slurm"]
