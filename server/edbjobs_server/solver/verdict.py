@@ -132,7 +132,8 @@ def _exited_badly(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) 
     if proof.fatal is not None:
         text = f"exit code {code}: {proof.fatal.text}"
         return _end(ended, State.FAILED, _reason(proof.fatal), Evidence.SOLVER_LOG, text, proof)
-    text = f"the solver ended with exit code {code}"
+    what = "batch script" if ended.by_scheduler else "solver"  # the scheduler cannot tell one from the other
+    text = f"the {what} ended with exit code {code}"
     if code is not None and 128 < code < 160:
         text += f", which a shell gives for a program ended by signal {code - 128}"
         text += " (9: often the system's want of memory)" if code == 137 else ""
