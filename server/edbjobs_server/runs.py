@@ -52,6 +52,7 @@ from edbjobs_server.run_changes import (
     put,
 )
 from edbjobs_server.run_spec import config_of, is_open, open_run, run_key, run_spec, solver_job_name
+from edbjobs_server.silence import Silence
 from edbjobs_server.solver import project, verdict
 from edbjobs_server.solver.environment import inherited
 from edbjobs_server.store import Store, Transaction
@@ -123,7 +124,7 @@ class Runs:
         self._gates = GateWatch(core, gate_event_seconds)
         self.following = Following(core, paths, self._end_license_wait)
         self._locked_since: dict[str, float] = {}
-        self._silent_since: dict[str, float] = {}
+        self._silence = Silence(core)
         self._planned: asyncio.Handle | None = None  # the next time to plan; None: not open
         self._due = False  # that is at once
         self._tasks: set[asyncio.Task[None]] = set()
@@ -194,18 +195,15 @@ class Runs:
 
     def _refuse_to_wait(self) -> float | None:
         """Fail jobs that have waited too long for a silent scheduler; tells when the next one will have."""
-        now, soonest = time.time(), None
-        for job in [*self._core.jobs.values()] if self._core.silent else ():
-            limit, executor = job.spec.scheduler_wait_limit, job.spec.executor
-            if limit is None or executor not in self._core.silent or job.open_attempt or job.state is not State.QUEUED:
+        now, later = time.time(), []
+        for end, job in self._silence.deadlines():
+            if now < end:
+                later.append(end)
                 continue
-            end = max(self._silent_since[executor], job.create_time) + limit
-            if now >= end:
-                text = f"not handed over within scheduler_wait_limit ({limit:g} s): {self._core.silent[executor]}"
-                self._spawn(self._fail(job, Reason.SUBMIT_REFUSED, text))
-            else:
-                soonest = min(end, soonest or end)
-        return soonest
+            limit, silent = job.spec.scheduler_wait_limit, self._core.silent[job.spec.executor]
+            text = f"not handed over within scheduler_wait_limit ({limit:g} s): {silent}"
+            self._spawn(self._fail(job, Reason.SUBMIT_REFUSED, text))
+        return min(later, default=None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -337,19 +335,10 @@ class Runs:
 
     def _on_update(self, update: RunUpdate) -> None:
         if isinstance(update, Reach):
-            self._on_reach(update)
+            self._silence.take(update)
+            self.wake()
         else:
             self._spawn(self._follow(update))
-
-    def _on_reach(self, reach: Reach) -> None:
-        """Hand nothing over to a scheduler that does not answer."""
-        if reach.answering:
-            self._core.silent.pop(reach.executor, None)
-        else:
-            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reach.since))
-            self._core.silent[reach.executor] = f"{reach.executor} does not answer since {since}: {reach.error}"
-            self._silent_since[reach.executor] = reach.since
-        self.wake()
 
     async def _follow(self, update: RunScheduled | RunStarted | RunEnded | RunNote | RunUnkillable) -> None:
         if isinstance(update, RunScheduled):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from edbjobs_server.executors.base import Listener, Reach, RunEnded, RunScheduled, RunStarted, RunUpdate
 from edbjobs_server.executors.cluster.base import Sighting
 from edbjobs_server.executors.cluster.record import Record
 from edbjobs_server.executors.cluster.run import Run
+
+_log = logging.getLogger(__name__)
 
 
 class Book:
@@ -68,6 +71,10 @@ class Book:
             before.executor, answering, before.since if same else time.time(), version or before.version, error
         )
         if answering != before.answering or error != before.error:
+            if answering:
+                _log.info("%s %s answers", before.executor, self.reach.version)
+            else:
+                _log.warning("%s does not answer: %s", before.executor, error)
             self.emit(self.reach)
 
     def emit(self, update: RunUpdate) -> None:
