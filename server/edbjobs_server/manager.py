@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +26,7 @@ from edbjobs_server.events.log import EventLog, Message
 from edbjobs_server.executors.base import Executor
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.local import faults
+from edbjobs_server.explaining import Explaining
 from edbjobs_server.paths import UserPaths
 from edbjobs_server.runs import Runs
 from edbjobs_server.solver.command import shell_line
@@ -108,6 +108,7 @@ class JobManager:
             store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds
         )
         self.clusters = Clusters(clusters or {}, self.core, cluster_chosen)
+        self.explaining = Explaining(self.core, self.clusters, self.runs.following)
         self.control = Control(store, self.events, self.core, sampler, about, self.clusters)
         self.observers: list[Callable[[Sequence[Committed]], None]] = []  # told of every commit, after the core
         self._waiters = Waiters()
@@ -179,7 +180,7 @@ class JobManager:
         data = await self.store.read(lambda reader: reader.job_bytes(name))
         if data is None:
             raise job_not_found(name)
-        return self.explained(job_pb2.Job.FromString(data))
+        return self.explaining.explained(job_pb2.Job.FromString(data))
 
     async def list_jobs(self, request: jobs_messages_pb2.ListJobsRequest) -> jobs_messages_pb2.ListJobsResponse:
         """Give a page of jobs."""
@@ -195,7 +196,7 @@ class JobManager:
             revision=page.revision,
             store_id=self.store.store_id,
         )
-        answer.jobs.extend(self.explained(job) for job in page.jobs)
+        answer.jobs.extend(self.explaining.explained(job) for job in page.jobs)
         return answer
 
     async def cancel(self, name: str, principal: str, grace: float | None, abandon: bool = False) -> job_pb2.Job:
@@ -392,24 +393,7 @@ class JobManager:
                 return uids
 
     def _message(self, job: Job) -> job_pb2.Job:
-        return self.explained(codec.job_to_message(job))
-
-    def explained(self, message: job_pb2.Job) -> job_pb2.Job:
-        """Add to a live job why it waits now."""
-        if message.state not in _TERMINAL:
-            job = self.core.jobs.get(message.uid)
-            with_cluster = self.clusters.explain(job) if job is not None else None
-            why = with_cluster or self.core.explain(message.uid, time.time())
-            message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
-            message.waiting_detail = why.detail
-            message.jobs_before = why.before
-            progress = self.runs.following.progress_of(message.uid)
-            if progress is not None:
-                message.progress.CopyFrom(progress)
-            elif not why.reason and self.runs.following.waits_for_license(message.uid):
-                message.waiting_reason = job_state_pb2.WAITING_REASON_LICENSE_WAIT
-                message.waiting_detail = "no setup is begun yet; the solver may be waiting for a licence"
-        return message
+        return self.explaining.explained(codec.job_to_message(job))
 
 
 _TERMINAL = frozenset(

@@ -15,7 +15,7 @@ LAYERS = [
     {"facade"},
     {"__main__", "app", "doctor", "schedulers"},
     {"gateway", "rpc", "retention"},
-    {"manager", "control", "runs", "clusters"},
+    {"manager", "control", "runs", "clusters", "explaining"},
     {
         "drafting",
         "following",

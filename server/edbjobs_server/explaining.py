@@ -1,0 +1,48 @@
+"""Why a live job does not run, or has not ended, as it is told to clients: it changes without any event."""
+
+from __future__ import annotations
+
+import time
+
+from edbjobs.v1 import job_pb2, job_state_pb2
+
+from edbjobs_server.clusters import Clusters
+from edbjobs_server.core.scheduler import Core
+from edbjobs_server.core.states import State
+from edbjobs_server.following import Following
+
+
+class Explaining:
+    """Adds to messages of live jobs what is known of them at this moment.
+
+    Parameters
+    ----------
+    core : Core
+        Knows what a job waits for here.
+    clusters : Clusters
+        Know what it waits for there.
+    following : Following
+        Knows how far a solve is.
+    """
+
+    def __init__(self, core: Core, clusters: Clusters, following: Following) -> None:
+        self._core = core
+        self._clusters = clusters
+        self._following = following
+
+    def explained(self, message: job_pb2.Job) -> job_pb2.Job:
+        """Add to a live job why it waits now, and its progress."""
+        job = self._core.jobs.get(message.uid)
+        if job is None or message.state >= State.COMPLETED:  # what is on disk may be ahead of the core
+            return message
+        why = self._clusters.explain(job) or self._core.explain(message.uid, time.time())
+        message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
+        message.waiting_detail = why.detail
+        message.jobs_before = why.before
+        progress = self._following.progress_of(message.uid)
+        if progress is not None:
+            message.progress.CopyFrom(progress)
+        elif not why.reason and self._following.waits_for_license(message.uid):
+            message.waiting_reason = job_state_pb2.WAITING_REASON_LICENSE_WAIT
+            message.waiting_detail = "no setup is begun yet; the solver may be waiting for a licence"
+        return message
