@@ -107,13 +107,15 @@ class _TooMuch(Exception):
 async def _talk(child: asyncio.subprocess.Process, stdin: bytes) -> tuple[bytes, bytes]:
     assert child.stdout is not None, "it is a pipe"
     assert child.stderr is not None, "it is a pipe"
-    reads = asyncio.gather(_read(child.stdout), _read(child.stderr))
+    reads = [asyncio.ensure_future(_read(stream)) for stream in (child.stdout, child.stderr)]
     try:
         if child.stdin is not None:
             await _feed(child.stdin, stdin)
-        out, err = await reads
+        out, err = await asyncio.gather(*reads)
     finally:
-        reads.cancel()
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
     await child.wait()
     return out, err
 
@@ -148,7 +150,9 @@ async def _kill(child: asyncio.subprocess.Process) -> None:
             child.kill()
     except ProcessLookupError:
         return
-    try:
-        await within(child.wait(), _GRACE)
+    assert child.stdout is not None, "it is a pipe"
+    assert child.stderr is not None, "it is a pipe"
+    try:  # what it has printed is read to the end, or its pipes would stay open
+        await within(asyncio.gather(child.wait(), child.stdout.read(), child.stderr.read()), _GRACE)
     except (asyncio.TimeoutError, TimeoutError):
         return  # the loop's child watcher takes its end
