@@ -97,7 +97,7 @@ class Clusters:
         reason = Waiting.NEVER_RUNNABLE if sighting.never else Waiting.SCHEDULER_PENDING
         return Explanation(reason, f"{executor.name} job {sighting.id}: {waiting_text(sighting)}")
 
-    def preview(self, name: str, spec: RunSpec) -> tuple[str, str]:
+    async def preview(self, name: str, spec: RunSpec) -> tuple[str, str]:
         """Give the batch script of a run and the command that would hand it over.
 
         Raises
@@ -107,7 +107,7 @@ class Clusters:
         """
         executor = self._executors[name]
         try:
-            script = executor.script(spec)
+            script = await asyncio.to_thread(executor.script, spec)
         except ScriptError as error:
             raise Refused("INVALID_TEMPLATE", str(error)) from error
         return script, shell_line(list(executor.scheduler.submit_command(executor.submission(spec))))

@@ -313,7 +313,7 @@ class JobManager:
             executor=job.spec.executor,
         )
         if spec.allocation is not None:
-            answer.script, answer.submit_command = self.clusters.preview(job.spec.executor, spec)
+            answer.script, answer.submit_command = await self.clusters.preview(job.spec.executor, spec)
         else:
             answer.argv.extend(spec.argv)
             answer.command_line = shell_line(list(spec.argv))

@@ -147,7 +147,7 @@ class ClusterExecutor:
 
     async def _submit(self, run: Run, spec: RunSpec) -> None:
         try:
-            text = self.script(spec)
+            text = await asyncio.to_thread(self.script, spec)  # templates are files
             await self._folder.prepare(run, text)
         except (OSError, ScriptError, Refused) as error:
             message = f"its batch script could not be written: {error}"

@@ -26,7 +26,7 @@ import itertools
 import re
 import shlex
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -72,6 +72,20 @@ class SiteLines:
     scratch: str = ""
 
 
+class _FirstFolder(jinja2.FileSystemLoader):
+    """Templates of the first folder that has them; one that is put there later is found as well."""
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        """Read a template; jinja2 itself would keep what it found in a later folder."""
+        source, path, is_current = super().get_source(environment, template)
+
+        def is_first() -> bool:
+            found = [Path(folder, template) for folder in self.searchpath]
+            return next((file for file in found if file.exists()), None) == Path(path) and is_current()
+
+        return source, path, is_first
+
+
 class Scripts:
     """Makes batch scripts.
 
@@ -90,7 +104,7 @@ class Scripts:
         self._beat = beat
         folders = [str(folder) for folder in (templates, TEMPLATES) if folder is not None]
         self._environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(folders),
+            loader=_FirstFolder(folders),
             undefined=jinja2.StrictUndefined,
             autoescape=False,  # noqa: S701 - a script is no HTML; `sh` and `ps` quote
             trim_blocks=True,
