@@ -134,15 +134,43 @@ class MemoryScheduler(SamePaths):
         self._answer("close") if not self.silent else None
 
 
-class Scene:
+class Told:
+    """What an executor has told."""
+
+    def __init__(self) -> None:
+        self.updates: list[RunUpdate] = []
+        self._news = asyncio.Event()
+
+    def _listen(self, update: RunUpdate) -> None:
+        self.updates.append(update)
+        self._news.set()
+
+    async def update(self, kind: type[_T], **values: Any) -> _T:
+        """Wait for an update of one kind that has these values."""
+
+        async def wait() -> _T:
+            while True:
+                for update in self.updates:
+                    if isinstance(update, kind) and all(getattr(update, key) == values[key] for key in values):
+                        return update
+                self._news.clear()
+                await self._news.wait()
+
+        return await asyncio.wait_for(wait(), DEADLINE)
+
+    def told(self, kind: type) -> int:
+        """Count the updates of a kind."""
+        return sum(isinstance(update, kind) for update in self.updates)
+
+
+class Scene(Told):
     """An executor on such a scheduler, and what it has told."""
 
     def __init__(self, root: Path, **timing: float) -> None:
         self.root = root
         self.scheduler = MemoryScheduler()
         self.timing = {"interval": 0.05, "floor": 0.0, "tick": 0.01, "confirm": 0.2, "stale": 0.2, **timing}
-        self.updates: list[RunUpdate] = []
-        self._news = asyncio.Event()
+        super().__init__()
         self.executor = self._make()
 
     def _make(self) -> ClusterExecutor:
@@ -163,23 +191,6 @@ class Scene:
         self.executor = self._make()
         await self.executor.open(self._listen)
 
-    def _listen(self, update: RunUpdate) -> None:
-        self.updates.append(update)
-        self._news.set()
-
-    async def update(self, kind: type[_T], **values: Any) -> _T:
-        """Wait for an update of one kind that has these values."""
-
-        async def wait() -> _T:
-            while True:
-                for update in self.updates:
-                    if isinstance(update, kind) and all(getattr(update, key) == values[key] for key in values):
-                        return update
-                self._news.clear()
-                await self._news.wait()
-
-        return await asyncio.wait_for(wait(), DEADLINE)
-
     async def asked(self, what: str, times: int = 1) -> None:
         """Wait until the scheduler has been asked something so many times more."""
         await self.was_asked(what, self.scheduler.asked.count(what) + times)
@@ -190,10 +201,6 @@ class Scene:
         while self.scheduler.asked.count(what) < times:
             assert time.monotonic() < end, f"{what} was not asked"
             await asyncio.sleep(0.005)
-
-    def told(self, kind: type) -> int:
-        """Count the updates of a kind."""
-        return sum(isinstance(update, kind) for update in self.updates)
 
     @property
     def folder(self) -> Path:

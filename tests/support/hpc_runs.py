@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from edbjobs_server.core.limits import Host, Limits
-from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec, RunUpdate
+from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec
 from edbjobs_server.executors.cluster.allocation import ClusterPolicy
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.cluster.folders import Folders
@@ -24,6 +23,7 @@ from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.releases import on_windows_nodes
 from edbjobs_server.submission import Rules, draft
 
+from support.cluster_runs import Told
 from support.fake_hpcpack import PASSWORD, USER, FakeHpcPack
 
 DEADLINE = 20.0
@@ -89,7 +89,7 @@ class Node:
         return self._shared.joinpath(*path[len(SHARE) + 1 :].split("\\"))
 
 
-class HpcScene:
+class HpcScene(Told):
     """An executor on such a head node, and what it has told.
 
     Parameters
@@ -109,8 +109,7 @@ class HpcScene:
         self.node = Node(fake, self.shared)
         self.credentials: Callable[[], tuple[str, str]] = lambda: (USER, PASSWORD)
         self._timing = {"interval": 0.05, "floor": 0.0, "tick": 0.01, "confirm": 0.2, "stale": 0.2, **timing}
-        self.updates: list[RunUpdate] = []
-        self._news = asyncio.Event()
+        super().__init__()
         self.hpc, self.executor = self._make()
 
     def _make(self) -> tuple[WindowsHpc, ClusterExecutor]:
@@ -136,27 +135,6 @@ class HpcScene:
         await self.executor.open(self._listen)
         old = OpenRun(run.key, "boot", None, started, scheduler_job_id=job_id, name=run.allocation.name)
         await self.executor.adopt([old])
-
-    def _listen(self, update: RunUpdate) -> None:
-        self.updates.append(update)
-        self._news.set()
-
-    async def update(self, kind: type[_T], **values: Any) -> _T:
-        """Wait for an update of one kind that has these values."""
-
-        async def wait() -> _T:
-            while True:
-                for update in self.updates:
-                    if isinstance(update, kind) and all(getattr(update, key) == values[key] for key in values):
-                        return update
-                self._news.clear()
-                await self._news.wait()
-
-        return await asyncio.wait_for(wait(), DEADLINE)
-
-    def told(self, kind: type) -> int:
-        """Count the updates of a kind."""
-        return sum(isinstance(update, kind) for update in self.updates)
 
     # A job -------------------------------------------------------------------------------------------------
 

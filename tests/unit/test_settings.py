@@ -95,9 +95,10 @@ def test_lists_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_variables_of_client_and_runs_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_settings()
     for name in module.OTHER_VARIABLES - {"EDBJOBS_RUNTIME_DIR"}:
         monkeypatch.setenv(name, "x")
-    load_settings()
+    assert load_settings() == before
 
 
 @pytest.mark.parametrize("given", ["", "none", "None"])
