@@ -233,6 +233,22 @@ async def test_purged_without_an_end_is_lost_once_its_heart_stands_still(scene: 
     assert ended.start_time is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "ending", "number"),
+    [("TERM", Ending.SIGNALLED, 15), ("XCPU", Ending.SIGNALLED, 24), ("USR1", Ending.LOST, None)],
+)
+async def test_purged_without_an_end_after_a_signal(
+    scene: Scene, name: str, ending: Ending, number: int | None
+) -> None:
+    """A scheduler that asked for its end has killed it; USR1 can be a warning long before."""
+    job = await running(scene)
+    scene._write("signal", f"signal={name} time=1")
+    del scene.scheduler.table[job]
+    ended = await scene.update(RunEnded)
+    assert (ended.ending, ended.signal) == (ending, number)
+    assert ended.start_time is not None
+
+
 async def _beat(scene: Scene) -> None:
     while True:
         scene.beats()

@@ -20,7 +20,7 @@ from typing import Any
 
 Job = dict[str, Any]
 TICK = 0.05
-KILL_AFTER = 1.0  # seconds after TERM; OpenPBS waits 5 and more
+KILL_AFTER = 5.0  # seconds after TERM, as OpenPBS's least: a script must come to write its record on a busy machine
 
 
 class Store:

@@ -16,7 +16,9 @@ from edbjobs_server.executors.cluster.record import DUPLICATE_CODE, Record
 # Endings that a line of the scheduler in the job's output may make more precise: SLURM calls a job that it ended
 # for its memory FAILED by signal 9, and one whose node failed and came back may end with any code.
 _VAGUE = frozenset({Ending.EXITED, Ending.SIGNALLED, Ending.LOST, Ending.CANCELLED_EXTERNALLY})
-_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "USR1": 10, "USR2": 12, "TERM": 15}
+_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "USR1": 10, "USR2": 12, "TERM": 15, "XCPU": 24}
+# Those by which a scheduler asks for a job's end before it kills it; the others can be warnings.
+_DEMANDS = frozenset({"HUP", "INT", "QUIT", "TERM", "XCPU"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,11 @@ def presume(key: RunKey, found: Found, *, stale: bool, now: float) -> RunEnded |
         return RunEnded(key, Ending.LOST, now, message=text)
     if not stale:
         return None
+    if record.signal in _DEMANDS:
+        text = f"its script got {record.signal} and was killed before it could tell the end"
+        return _signalled(key, found, record.signal, now, f"{text}; the scheduler knows the job no longer")
     text = "the scheduler knows it no longer, and its record ends in the middle: its node or its script was killed"
-    return RunEnded(key, Ending.LOST, now, start_time=_began(record), message=text)
+    return RunEnded(key, Ending.LOST, now, start_time=start, message=text)
 
 
 def _by_exit(key: RunKey, found: Found, start: float | None) -> RunEnded:
@@ -161,10 +166,14 @@ def _by_exit(key: RunKey, found: Found, start: float | None) -> RunEnded:
         return RunEnded(key, kind, left.time, start_time=start, message=line, by_scheduler=True)
     name = found.record.signal or ("" if left.signal == "none" else left.signal)
     if name:
-        ending = Ending.CANCELLED if found.asked else Ending.SIGNALLED
-        text = f"its script got {name}; the scheduler knows the job no longer"
-        return RunEnded(key, ending, left.time, start_time=start, signal=_SIGNALS.get(name, 15), message=text)
+        return _signalled(key, found, name, left.time, f"its script got {name}; the scheduler knows the job no longer")
     return RunEnded(key, Ending.EXITED, left.time, start_time=start, exit_code=left.code)
+
+
+def _signalled(key: RunKey, found: Found, name: str, end_time: float, text: str) -> RunEnded:
+    ending = Ending.CANCELLED if found.asked else Ending.SIGNALLED
+    number = _SIGNALS.get(name, 15)
+    return RunEnded(key, ending, end_time, start_time=_began(found.record), signal=number, message=text)
 
 
 def never_ran(key: RunKey, now: float) -> RunEnded:
