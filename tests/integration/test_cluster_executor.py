@@ -271,6 +271,38 @@ async def test_a_damaged_claim_proves_nothing(scene: Scene) -> None:
     assert (scene.folder / "claim").read_text() == "kind=ru"
 
 
+# Whether it answers ----------------------------------------------------------------------------------------
+
+
+async def test_one_that_answers_only_a_probe_does_not_answer(scene: Scene) -> None:
+    await running(scene)
+    scene.updates.clear()
+    scene.scheduler.silent_about = "poll"
+    reach = await scene.update(Reach, answering=False)
+    scene.updates.clear()
+    await scene.asked("probe", 3)
+    assert scene.executor.reach == reach
+    assert scene.told(Reach) == 0
+    scene.scheduler.silent_about = ""
+    assert (await scene.update(Reach)).answering
+
+
+async def test_a_fault_of_ours_is_told_and_goes_by(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = await running(scene)
+    scene.updates.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.scheduler, "poll", lambda: int("odd"))
+        reach = await scene.update(Reach, answering=False)
+        assert "ValueError" in reach.error
+        assert "could not be dealt with" in caplog.text
+    scene.updates.clear()
+    assert (await scene.update(Reach)).answering
+    scene.scheduler.set(job, Phase.ENDED, "COMPLETED", ending=Ending.EXITED, exit_code=0)
+    assert (await scene.update(RunEnded)).ending is Ending.EXITED
+
+
 # Waiting ----------------------------------------------------------------------------------------------------
 
 

@@ -38,8 +38,8 @@ class MemoryScheduler(SamePaths):
     ----------
     table : dict
         What it tells of each job, by id.
-    silent : str
-        Set: it does not answer.
+    silent, silent_about : str
+        Set: it does not answer; only this question of all.
     refuses, swallows, loses : str
         Set: a submit is refused; is taken, but not answered; is not taken, and not answered.
     vague, knows_nothing : bool
@@ -54,6 +54,7 @@ class MemoryScheduler(SamePaths):
     def __init__(self) -> None:
         self.table: dict[str, Sighting] = {}
         self.silent = ""
+        self.silent_about = ""
         self.refuses = ""
         self.swallows = ""
         self.loses = ""
@@ -65,8 +66,8 @@ class MemoryScheduler(SamePaths):
 
     def _answer(self, what: str) -> None:
         self.asked.append(what)
-        if self.silent:
-            raise Unreachable(self.silent)
+        if self.silent or what == self.silent_about:
+            raise Unreachable(self.silent or f"no answer about {what}")
 
     async def probe(self) -> str:
         self._answer("probe")

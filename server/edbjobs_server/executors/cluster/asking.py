@@ -70,9 +70,11 @@ class Asking:
             self._timing.failed(time.monotonic())
         except OSError as error:
             _log.warning("run folders of %s cannot be read, will try again: %s", self._scheduler.name, error)
-        except Exception:
-            # A fault of ours in reading one answer must not leave all runs unfollowed for ever.
+        except Exception as error:
+            # A fault of ours in reading one answer must not leave all runs unfollowed for ever, nor be kept secret.
             _log.exception("what %s answered could not be dealt with, it is asked again", self._scheduler.name)
+            text = f"what it answers cannot be dealt with ({type(error).__name__}: {error}); see the service's log"
+            self._book.set_reach(False, error=text)
             self._timing.failed(time.monotonic())
 
     async def _ask(self) -> None:
@@ -86,7 +88,7 @@ class Asking:
             self._timing.looked(time.monotonic())
 
     async def _ask_all(self) -> None:
-        self._book.set_reach(True, await self._scheduler.probe())
+        version = await self._scheduler.probe()
         if self._book.runs:
             seen = await self._scheduler.poll()
             by_name = {sighting.name: sighting for sighting in seen.values()}
@@ -100,8 +102,9 @@ class Asking:
             await self._look_at([run for run in unsure if run.id])
             for run in [run for run in unsure if not run.id]:
                 await self._mind(run, self._find(run))
-            for run in [run for run in self._book.runs.values() if run.grace is not None and not run.submitting]:
-                await self._end(run)
+        self._book.set_reach(True, version)  # that it answers a probe would not do
+        for run in [run for run in self._book.runs.values() if run.grace is not None and not run.submitting]:
+            await self._end(run)
         self._timing.asked(time.monotonic())
 
     async def _look_at(self, runs: Sequence[Run]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 HURRY_SECONDS = (1.0, 3.0, 8.0, 20.0)  # after a submit or a cancel: a start takes about a second on an idle SLURM
 FIRST_RETRY_SECONDS = 5.0
-LAST_RETRY_SECONDS = 300.0
+LAST_RETRY_SECONDS = 60.0
 
 
 class Timing:
@@ -68,7 +68,7 @@ class Timing:
         self._last = now
         wait = min(FIRST_RETRY_SECONDS, self.interval) * 2.0 ** min(self._failures, 10)
         self._failures += 1
-        self._next = now + min(max(wait, self.floor), max(LAST_RETRY_SECONDS, self.floor))
+        self._next = now + max(min(wait, max(LAST_RETRY_SECONDS, self.interval)), self.floor)
 
     def hurry(self, now: float) -> None:
         """Take in that something is about to change."""
