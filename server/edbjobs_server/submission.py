@@ -7,7 +7,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,6 +81,12 @@ class Rules:
     policy: ClusterPolicy = field(default_factory=ClusterPolicy)
     no_local: Callable[[], str] = str
     umask: int | None = None
+
+    def solvers(self) -> Iterator[tuple[str, Release]]:
+        """Tell all solvers, each with the scheduler whose nodes run it; of this host, that is empty."""
+        yield from (("", release) for release in self.releases)
+        for scheduler, releases in self.node_releases.items():
+            yield from ((scheduler, release) for release in releases)
 
     def solver(self, executor: str, config: HFSSSimulationConfig, version: str) -> Release:
         """Choose the solver of a job.

@@ -376,3 +376,10 @@ def test_node_groups_and_jobs_are_told(service: HpcService) -> None:
     assert [item.nodelist for item in jobs if item.job_uid == job.uid] == ["CN001"]
     service.cancel(job)
     service.ended(job)
+
+
+def test_solvers_of_the_nodes_are_told(service: HpcService) -> None:
+    """Beside those of this host, which Windows' nodes cannot run."""
+    found = service.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest(), timeout=20).solvers
+    assert {(item.scheduler, item.demo) for item in found} == {("", True), (HEAD, False)}
+    assert [(item.path, item.source) for item in found if item.scheduler] == [(str(SOLVER), "nodes")]

@@ -338,13 +338,17 @@ class ClusterJob:
 
 @dataclass(frozen=True)
 class Solver:
-    """An installed solver; `demo` marks the stand-in, which solves nothing."""
+    """An installed solver; `demo` marks the stand-in, which solves nothing.
+
+    `scheduler` names the one whose nodes run it; empty: this host, and nodes that see the same paths.
+    """
 
     version: str
     path: str
     source: str = ""
     demo: bool = False
     student: bool = False
+    scheduler: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServicer):
     async def ListSolvers(self, request: pb.ListSolversRequest, context: Context) -> pb.ListSolversResponse:
         """List the installed solvers."""
         answer = pb.ListSolversResponse()
-        for release in self._manager.rules.releases:
+        for scheduler, release in self._manager.rules.solvers():
             answer.solvers.add(
+                scheduler=scheduler,
                 version=release.version,
                 path=str(release.path),
                 source=release.source,

@@ -198,12 +198,13 @@ def solvers(target: o.Target = None, json: o.Json = False) -> None:
         print("no solver is installed; name one with 'edbjobs serve --solver', or try --demo-solver")
     else:
         show_table(
-            ("release", "program", "found by"),
+            ("release", "program", "found by", "runs on"),
             (
                 (
                     item.version,
                     item.path,
                     item.source + (", student" if item.student else "") + (", stand-in" if item.demo else ""),
+                    item.scheduler or "this host",
                 )
                 for item in found
             ),

@@ -261,16 +261,19 @@ class Solver(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     DEMO_FIELD_NUMBER: _builtins.int
     STUDENT_FIELD_NUMBER: _builtins.int
+    SCHEDULER_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Release, for example "2025.2"."""
     path: _builtins.str
     """Program."""
     source: _builtins.str
-    """Where it was found: the environment variable, "settings" or "demo"."""
+    """Where it was found: the environment variable, "settings", "registry" or "demo"; "nodes": named by the settings."""
     demo: _builtins.bool
     """The stand-in: it solves nothing."""
     student: _builtins.bool
     """Student version."""
+    scheduler: _builtins.str
+    """Scheduler whose nodes run it; empty: this host, and the nodes of clusters that see the same paths."""
     def __init__(
         self,
         *,
@@ -279,10 +282,11 @@ class Solver(_message.Message):
         source: _builtins.str = ...,
         demo: _builtins.bool = ...,
         student: _builtins.bool = ...,
+        scheduler: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demo", b"demo", "path", b"path", "source", b"source", "student", b"student", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demo", b"demo", "path", b"path", "scheduler", b"scheduler", "source", b"source", "student", b"student", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

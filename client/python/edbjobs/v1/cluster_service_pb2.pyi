@@ -286,7 +286,7 @@ class ListSolversResponse(_message.Message):
     SOLVERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def solvers(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.Solver]:
-        """Solvers, newest first."""
+        """Solvers, newest first; those of this host before those of nodes."""
 
     def __init__(
         self,
