@@ -6,8 +6,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from support.batch_service import BEGUN, DONE, LSF, OLD_LSF, PBS, QUICK, BatchService
-from support.slurm_service import LONG, end, eventually, kill, state
+from support.batch_service import LSF, OLD_LSF, PBS, QUICK, BatchService
+from support.slurm_service import BEGUN, DONE, LONG, end, eventually, kill, state
 
 KINDS = {"pbs": PBS, "lsf": LSF, "old lsf": OLD_LSF}
 
@@ -34,7 +34,7 @@ def test_answers_that_are_not_as_they_should_be(service: BatchService, trouble: 
     """Nothing false follows from them; the job ends by what can be read of them, else when they are sound again."""
     own = "invalid_json" if service.kind is PBS else "banner"
     name, _, value = (own if trouble == "its own" else trouble).partition("=")
-    job = service.running(service.submit("seconds=1.5"))
+    job = service.running(service.submit("seconds=3"))
     with service.fake.troubled(name, value or "all"):
         service.asked(2)
         if not service.seen("end", job):
@@ -52,8 +52,8 @@ def test_forgotten_while_the_service_was_away(service: BatchService) -> None:
     """No history either: what the runs themselves have written decides, and the report that LSF 10.1 leaves of them."""
     by_report = ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
     jobs = {
-        "well": service.submit("seconds=1"),
-        "badly": service.submit("seconds=1,fail=exit"),
+        "well": service.submit("seconds=3"),
+        "badly": service.submit("seconds=3,fail=exit"),
         "by somebody": service.submit(LONG),
         "script killed": service.submit(LONG),
     }

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from edbjobs.v1 import cluster_service_pb2, jobs_messages_pb2
-from support.batch_service import BEGUN, DONE, LSF, OLD_LSF, PBS, QUICK, WITHHELD, BatchService
-from support.slurm_service import LONG, end, eventually, program
+from support.batch_service import LSF, OLD_LSF, PBS, QUICK, WITHHELD, BatchService
+from support.slurm_service import BEGUN, DONE, LONG, end, eventually, program
 
 
 @pytest.fixture(scope="module", params=[PBS, LSF, OLD_LSF], ids=["pbs", "lsf", "old lsf"])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from edbjobs.v1 import job_config_pb2
 from google.protobuf.duration_pb2 import Duration
-from support.batch_service import BEGUN, DONE, LSF, PBS, QUICK, BatchService
-from support.slurm_service import LONG, end, eventually, state
+from support.batch_service import LSF, PBS, QUICK, BatchService
+from support.slurm_service import BEGUN, DONE, LONG, end, eventually, state
 
 KINDS = {"pbs": PBS, "lsf": LSF}
 BUSY = 0.25  # of a core: what a service may take that has nothing to do but to wait; others need the machine as well
@@ -42,7 +42,7 @@ def seconds(service: BatchService) -> float:
 
 @pytest.mark.parametrize("trouble", ["down", "hang"])
 def test_silent_while_jobs_run_and_end(service: BatchService, trouble: str) -> None:
-    jobs = [service.running(service.submit(demo)) for demo in ("seconds=1", "seconds=1,fail=exit", "seconds=6")]
+    jobs = [service.running(service.submit(demo)) for demo in ("seconds=3", "seconds=3,fail=exit", "seconds=8")]
     with service.fake.troubled(trouble):
         status = service.answering(False)
         assert status.error

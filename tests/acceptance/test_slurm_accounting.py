@@ -36,8 +36,8 @@ def test_another_account_is_refused(service: SlurmService) -> None:
 def test_what_the_controller_has_forgotten_the_accounting_knows(service: SlurmService) -> None:
     """The service is away until the controller knows none of them any more; nothing has to be waited for then."""
     jobs = {
-        "well": service.submit("seconds=1"),
-        "badly": service.submit("seconds=1,fail=exit"),
+        "well": service.submit("seconds=5"),
+        "badly": service.submit("seconds=5,fail=exit"),
         "scancel": service.submit(LONG),
         "killed": service.submit(LONG),
     }

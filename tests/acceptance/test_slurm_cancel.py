@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 from edbjobs.v1 import jobs_messages_pb2
 from support.slurm_cluster import SlurmCluster
-from support.slurm_service import LONG, SlurmService, alive, end, eventually, state
-
-CANCELLED = ("CANCELLED", "CANCELLED", "SCHEDULER")
-UNSTARTED = ("CANCELLED", "CANCELLED", "NONE")
-BEGUN = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
+from support.slurm_service import BEGUN, CANCELLED, LONG, UNSTARTED, SlurmService, alive, end, eventually, state
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,8 @@ import pytest
 from edbjobs.v1 import job_pb2, job_state_pb2
 from google.protobuf.duration_pb2 import Duration
 from support.slurm_cluster import SlurmCluster
-from support.slurm_service import LONG, SlurmService, alive, end, eventually, kill, state
+from support.slurm_service import BEGUN, DONE, LONG, SlurmService, alive, end, eventually, kill, state
 
-BEGUN = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
-DONE = ("COMPLETED", "NORMAL", "SOLVER_LOG")
 KILLED = (job_state_pb2.END_REASON_LOST, job_state_pb2.END_REASON_SIGNAL)
 SELDOM = 3600.0  # the service looks only where it must
 
@@ -100,7 +98,7 @@ def test_away_when_a_job_comes(tmp_path: Path, cluster: SlurmCluster) -> None:
 
 def test_away_at_the_start_of_the_service(tmp_path: Path, cluster: SlurmCluster) -> None:
     with make(tmp_path, cluster) as service:
-        job = service.running(service.submit("seconds=1"))
+        job = service.running(service.submit("seconds=5"))
         service.kill()
         cluster.stop_controller()
         service.start()
@@ -115,7 +113,7 @@ def test_away_at_the_start_of_the_service(tmp_path: Path, cluster: SlurmCluster)
 def test_a_slurm_that_hangs_keeps_up_nothing_else(tmp_path: Path, cluster: SlurmCluster) -> None:
     """Its commands hang with munged; they have deadlines of their own."""
     with make(tmp_path, cluster) as service:
-        job = service.running(service.submit("seconds=1"))
+        job = service.running(service.submit("seconds=5"))
         cluster.pause_munge()
         try:
             began = time.monotonic()
@@ -189,8 +187,8 @@ def test_forgotten_while_the_service_was_away(tmp_path: Path, cluster: SlurmClus
     """`MinJobAge` has passed and there is no accounting: the run's own record decides."""
     with make(tmp_path, cluster) as service:
         jobs = {
-            "well": service.submit("seconds=1"),
-            "badly": service.submit("seconds=1,fail=exit"),
+            "well": service.submit("seconds=5"),
+            "badly": service.submit("seconds=5,fail=exit"),
             "scancel": service.submit(LONG),
             "killed": service.submit(LONG),
             "solver killed": service.submit(LONG),

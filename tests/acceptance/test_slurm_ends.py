@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.slurm_cluster import SlurmCluster
-from support.slurm_service import LONG, SlurmService, alive, end, eventually, kill, program
-
-BEGUN = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
+from support.slurm_service import BEGUN, LONG, SlurmService, alive, end, eventually, kill, program
 
 
 @pytest.fixture(scope="module")

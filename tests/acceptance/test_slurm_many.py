@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from edbjobs.v1 import cluster_service_pb2, job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from support.slurm_cluster import SlurmCluster
-from support.slurm_service import LONG, SlurmService, end, eventually, state
+from support.slurm_service import DONE, LONG, SlurmService, end, eventually, state
 
 LOCAL = job_config_pb2.SCHEDULER_TYPE_LOCAL
-DONE = ("COMPLETED", "NORMAL", "SOLVER_LOG")
 MANY = 200
 
 
@@ -80,7 +79,7 @@ def test_one_project_is_never_worked_on_here_and_there_at_once(
         kinds = [LOCAL, job_config_pb2.SCHEDULER_TYPE_SLURM]
         if first == "slurm":
             kinds.reverse()
-        one = service.running(service.submit("seconds=1", project_path=project, scheduler_type=kinds[0]))
+        one = service.running(service.submit("seconds=5", project_path=project, scheduler_type=kinds[0]))
         two = service.submit("seconds=0.2", project_path=project, scheduler_type=kinds[1])
         service.waits(two, "PROJECT_BUSY")
         one, two = service.ended(one), service.ended(two)

@@ -111,7 +111,7 @@ def test_no_node_is_free(service: SlurmService) -> None:
 
 
 def test_a_suspended_job_runs(service: SlurmService) -> None:
-    job = service.running(service.submit("seconds=1"))
+    job = service.running(service.submit("seconds=5"))
     service.slurm.run("scontrol", "suspend", job.scheduler_job_id)
     eventually("SLURM has it suspended", lambda: service.slurm_jobs(job), lambda seen: "SUSPENDED" in seen[0])
     assert state(service.job(job)) == "RUNNING"
@@ -121,7 +121,7 @@ def test_a_suspended_job_runs(service: SlurmService) -> None:
 
 def test_other_accounts_jobs_are_seen_and_are_not_ours(service: SlurmService, tmp_path: Path) -> None:
     """Not even one that bears the name of a run of ours."""
-    job = service.running(service.submit("seconds=2"))
+    job = service.running(service.submit("seconds=5"))
     name = service.slurm.run("squeue", "-h", "-j", job.scheduler_job_id, "-o", "%j")
     foreign = ("sbatch", "--parsable", "--uid=65534", "--gid=65534", "-D/tmp", "-o/dev/null", f"--job-name={name}")
     other = service.slurm.run(*foreign, "--begin=now+1hour", "--wrap=true")

@@ -108,8 +108,7 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
         for _ in range(KILLS):
             before.update(wait_until_running(service, 4, JOBS - watcher.ended()))
             time.sleep(dice.uniform(0.0, 0.4))  # the moment of the kill, not a wait for something
-            service.kill()
-            service.start()
+            service.again()
         deadline = time.monotonic() + 60
         while watcher.ended() < JOBS:
             assert time.monotonic() < deadline, f"{watcher.ended()} of {JOBS} jobs ended"

@@ -24,13 +24,12 @@ from aiohttp import web
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2, event_pb2, job_config_pb2, job_pb2, jobs_messages_pb2
 from edbjobs_server.solver.demo import example_project
 from google.protobuf.duration_pb2 import Duration
-from support.batch_service import BEGUN, DONE, QUICK, quick
+from support.batch_service import QUICK, quick
 from support.fake_hpcpack import PASSWORD, USER, FakeHpcPack
 from support.hpc_runs import SHARE, SOLVER, Node
 from support.service import ServiceProcess
-from support.slurm_service import PATIENCE, end, eventually, state
+from support.slurm_service import BEGUN, BY_SOMEBODY, DONE, PATIENCE, end, eventually, state
 
-BY_SOMEBODY = ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
 HEAD = "windows_hpc"
 
 
@@ -353,8 +352,7 @@ def test_the_service_is_killed_at(service: HpcService, point: str, attempts: int
     assert service.process is not None
     service.process.wait(PATIENCE)
     del service.environment["EDBJOBS_FAULT"]
-    service.kill()
-    service.start()
+    service.again()
     job = service.running(service.jobs.SubmitJob(request, timeout=10).job)
     service.node.ends(job.scheduler_job_id, service.solve(job))
     job = service.ended(job)

@@ -261,8 +261,7 @@ async def test_fault_17_jobs_and_solves_outlive_the_service(tmp_path: Path) -> N
             await api.submit(job_config(tmp_path / "a", jobid="long", seconds=3))
             await api.submit(job_config(tmp_path / "b", jobid="later"))
             running = await api.reached("long", "running")
-        service.kill()
-        service.start()
+        service.again()
         async with aiohttp.ClientSession(service.url) as session:
             api = Api(session)
             job = await api.ended("long")

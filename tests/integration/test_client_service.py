@@ -100,8 +100,7 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
     while not seen:  # a watch that has never been answered has no place to go on from
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    service.kill()
-    service.start()
+    service.again()
     # The same client and the same watch go on.
     for project in projects[3:]:
         client.submit(project, batch="w", environment=FAST)
@@ -129,8 +128,7 @@ def test_waiting_and_reading_go_on_though_the_service_is_killed(
             text += next(pieces)
         except edbjobs.NotFoundError:  # it has not started yet
             pieces = client.logs(job.uid, follow=True)
-    service.kill()
-    service.start()
+    service.again()
     assert client.wait(job.uid, timeout=60).status == "completed"
     text += b"".join(pieces)
     assert text == b"".join(client.logs(job.uid))

@@ -105,8 +105,7 @@ def test_a_watch_goes_on_after_the_service_was_killed(
         events = driver.watch({"rpc": "watch", "request": request, "deadline": 0, "token": "", "until": "the-last"})
         _hold(service, project, "the-first")
         seen = [next(events)]
-        service.kill()
-        service.start()
+        service.again()
         _hold(service, project, "the-last")
         seen += events
         call = {"rpc": "Cluster.GetSystemStatus", "request": "{}", "deadline": 20, "token": "", "until": ""}

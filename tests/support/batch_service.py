@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +14,8 @@ from edbjobs.v1 import cluster_pb2, cluster_service_pb2, job_config_pb2, job_pb2
 from support.fake_batch import FakeBatch
 from support.fake_lsf import FakeLsf
 from support.fake_pbs import FakePbs
-from support.slurm_service import SlurmService, eventually
+from support.slurm_service import SlurmService, eventually, program
 
-BEGUN = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
-DONE = ("COMPLETED", "NORMAL", "SOLVER_LOG")
 # What the service is started with and neither a command nor a job may have: secrets, its Python, and the habits of
 # the account that change what commands mean.
 WITHHELD = {
@@ -46,8 +45,9 @@ class Kind:
         As the service calls it.
     make : callable
         Makes a fake.
-    cancel, poll, submit : tuple of str
-        Commands by which a person ends jobs, and the service sees all of them and submits.
+    cancel, force, poll, submit : tuple of str
+        Commands by which a person ends jobs, what makes that one do it by force, and by which the service sees all
+        of them and submits.
     troubles : dict
         What it is always like.
     """
@@ -55,6 +55,7 @@ class Kind:
     name: str
     make: Callable[..., FakeBatch]
     cancel: tuple[str, ...]
+    force: tuple[str, ...]
     poll: tuple[str, ...]
     submit: tuple[str, ...]
     troubles: Mapping[str, str]
@@ -67,9 +68,9 @@ class Kind:
         return fake
 
 
-PBS = Kind("pbs", FakePbs, ("qdel",), ("qstat", "-f"), ("qsub",), {})
-LSF = Kind("lsf", FakeLsf, ("bkill",), ("bjobs", "-a"), ("bsub",), {"minute": "1"})
-OLD_LSF = Kind("lsf", FakeLsf, ("bkill",), ("bjobs", "-w", "-a"), ("bsub",), {"minute": "1", "old": "all"})
+PBS = Kind("pbs", FakePbs, ("qdel",), ("-W", "force"), ("qstat", "-f"), ("qsub",), {})
+LSF = Kind("lsf", FakeLsf, ("bkill",), ("-r",), ("bjobs", "-a"), ("bsub",), {"minute": "1"})
+OLD_LSF = Kind("lsf", FakeLsf, ("bkill",), ("-r",), ("bjobs", "-w", "-a"), ("bsub",), {"minute": "1", "old": "all"})
 
 
 class BatchService(SlurmService):
@@ -152,6 +153,18 @@ class BatchService(SlurmService):
         """Wait until all jobs have been looked at so many times more."""
         before = len(self.fake.calls(*self.kind.poll))
         eventually("it is asked", lambda: len(self.fake.calls(*self.kind.poll)), lambda now: now >= before + times)
+
+
+@contextmanager
+def batch_service(folder: Path, kind: Kind) -> Iterator[BatchService]:
+    """Run a service on two hosts of a batch system; beside the stand-in it has a solver that ends with 0 on TERM."""
+    polite = program(folder / "polite", "trap 'exit 0' TERM", "sleep 600 &", "wait")
+    fake = kind.start(folder / "fake", {"n1": 16, "n2": 16})
+    try:
+        with BatchService(folder / "service", kind, fake, solvers=[str(polite)]) as running:
+            yield running
+    finally:
+        fake.stop()
 
 
 def quick(name: str, deadline: float, timing: Mapping[str, float] = QUICK) -> str:

@@ -60,8 +60,8 @@ class Store:
     def note(self, command: str, argv: Sequence[str]) -> None:
         """Take down that a command is run, how, and in what surroundings."""
         line = {"time": time.time(), "argv": [command, *argv], "cwd": os.getcwd(), "env": dict(os.environ)}
-        with (self.state / "calls").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with (self.state / "calls").open("ab", buffering=0) as file:  # in one piece: commands run side by side
+            file.write(json.dumps(line).encode() + b"\n")
 
     def add(self, job: Job, script: str) -> str:
         """Take a job; gives its number."""
@@ -293,7 +293,8 @@ class FakeBatch:
     def calls(self, *words: str) -> list[dict[str, Any]]:
         """Tell which commands were run that begin with these words: when, how, where, and with what environment."""
         path = self.root / "state" / "calls"
-        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        found = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # one may be being written
         return [call for call in found if call["argv"][: len(words)] == list(words)]
 
     def command(self, *argv: str) -> str:

@@ -117,6 +117,11 @@ class ServiceProcess:
         """Kill -9 the process; its runs go on."""
         self._signal(signal.SIGKILL)
 
+    def again(self) -> None:
+        """Kill -9 the process and start the next one."""
+        self.kill()
+        self.start()
+
     def stop(self) -> int:
         """Drain; gives the exit code. Runs go on."""
         return self._signal(signal.SIGTERM)

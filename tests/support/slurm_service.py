@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import grpc
 from edbjobs.v1 import (
     cluster_pb2,
     cluster_service_pb2,
@@ -25,6 +27,12 @@ from support.service import ServiceProcess
 from support.slurm_cluster import SlurmCluster
 
 LONG = "seconds=600"  # ends only because somebody ends it
+# How a story begins, and state, reason and evidence of ends.
+BEGUN = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
+DONE = ("COMPLETED", "NORMAL", "SOLVER_LOG")
+CANCELLED = ("CANCELLED", "CANCELLED", "SCHEDULER")
+UNSTARTED = ("CANCELLED", "CANCELLED", "NONE")
+BY_SOMEBODY = ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
 PATIENCE = 60.0  # until something is taken not to come
 
 _REQUEST = frozenset({"job_id", "request_id", "priority", "hold", "user"})
@@ -130,7 +138,8 @@ class SlurmService(ServiceProcess):
 
     def running(self, job: job_pb2.Job) -> job_pb2.Job:
         """Wait until a job's solver works."""
-        self.until(job, "it runs", lambda now: state(now) == "RUNNING")
+        found = self.until(job, "it runs", lambda now: state(now) == "RUNNING" or now.HasField("end_time"))
+        assert state(found) == "RUNNING", f"it was over before it was seen to run: {found}"
         eventually("its solver works", lambda: self.seen("start", job), bool)
         return self.job(job)
 
@@ -156,6 +165,26 @@ class SlurmService(ServiceProcess):
         if grace is not None:
             request.grace.FromMilliseconds(int(grace * 1000))
         self.jobs.CancelJob(request, timeout=10)
+
+    def killed_at(self, point: str) -> job_pb2.Job:
+        """Submit a job to a service that dies at a point of its way, and let the next one bring it to its end."""
+        self.kill()
+        self.environment["EDBJOBS_FAULT"] = point
+        self.start()
+        self.answering(True)
+        request = self.request("seconds=1", request_id="once")
+        with contextlib.suppress(grpc.RpcError):  # it may die before it has answered
+            self.jobs.SubmitJob(request, timeout=10)
+        assert self.process is not None
+        self.process.wait(PATIENCE)
+        del self.environment["EDBJOBS_FAULT"]
+        self.again()
+        job = self.ended(self.jobs.SubmitJob(request, timeout=10).job)
+        assert end(job) == DONE
+        assert self.seen("start", job) == 1
+        started = [*(["STARTING", "RETRYING"] if job.attempt == 2 else []), "STARTING", "SCHEDULED", "STARTED"]
+        assert self.story(job) == ["QUEUED", *started, "COMPLETED"]
+        return job
 
     def history(self, job: job_pb2.Job) -> list[event_pb2.Event]:
         """Read all events of a job that has ended."""
