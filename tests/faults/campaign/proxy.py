@@ -6,6 +6,9 @@ import random
 import socket
 import threading
 
+LEAST = 200
+MOST = 500_000  # bytes; some connections must carry all that a watcher has missed, which comes in one message
+
 
 class CuttingProxy:
     """Passes bytes to a Unix socket, and cuts each connection after a random number of them.
@@ -46,7 +49,7 @@ class CuttingProxy:
                 near.close()
                 far.close()
                 continue
-            budget = self._dice.randrange(200, 10_000) if self.cutting else -1
+            budget = int(LEAST * (MOST / LEAST) ** self._dice.random()) if self.cutting else -1
             threading.Thread(target=self._pump, args=(near, far, -1), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near, budget), daemon=True).start()
 
