@@ -43,16 +43,17 @@ def seconds(service: BatchService) -> float:
 @pytest.mark.parametrize("trouble", ["down", "hang"])
 def test_silent_while_jobs_run_and_end(service: BatchService, trouble: str) -> None:
     jobs = [service.running(service.submit(demo)) for demo in ("seconds=3", "seconds=3,fail=exit", "seconds=8")]
+    silent = time.time()
     with service.fake.troubled(trouble):
         status = service.answering(False)
         assert status.error
         assert status.version or service.kind is LSF
-        assert abs(status.since.seconds - time.time()) < 10
-        taken, begin = seconds(service), time.monotonic()
+        assert silent <= status.since.seconds + 1 <= time.time() + 1
         eventually("two are done", lambda: [service.seen("end", job) for job in jobs[:2]], all)
         local = service.submit(scheduler_type=job_config_pb2.SCHEDULER_TYPE_LOCAL)
-        assert end(service.ended(local, 10)) == DONE
-        time.sleep(max(0.0, begin + 3 - time.monotonic()))  # a while in which nothing happens
+        assert end(service.ended(local)) == DONE
+        taken, begin = seconds(service), time.monotonic()
+        time.sleep(2)  # a while in which nothing happens
         assert seconds(service) - taken < BUSY * (time.monotonic() - begin)
         assert [state(service.job(job)) for job in jobs] == ["RUNNING"] * 3
     service.answering(True)

@@ -213,14 +213,13 @@ def test_cancel_of_a_running_job_leaves_no_process(
     environment = {"ANS_EDBJOBS_DEMO_WITNESS": str(witness)}
     job = submit(service, make_project("p"), demo, environment=environment, cancel_grace={"seconds": 1})
     job = wait_for(service, job, lambda found: found.state == S.JOB_STATE_RUNNING)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not any(witness.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    began = time.monotonic()
     cancelling = service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid)).job
-    assert time.monotonic() - began < 1.0, "cancel answers at once"
     assert cancelling.HasField("cancel_time")
+    assert cancelling.state == S.JOB_STATE_RUNNING, "cancel answers at once"
     ended = wait(service, job)
     assert ended.state == S.JOB_STATE_CANCELLED
     assert ended.reason == S.END_REASON_CANCELLED
@@ -290,7 +289,7 @@ def test_the_wait_for_a_license_has_its_limit(service: ServiceProcess, make_proj
         cancel_grace={"seconds": 1},
         retry={"max_attempts": 1},
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while get(service, job).waiting_reason != S.WAITING_REASON_LICENSE_WAIT:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -363,7 +362,7 @@ def test_a_foreign_lock_is_waited_for(service: ServiceProcess, make_project: Mak
     lock = project.with_name(project.name + ".lock")
     lock.write_text("somebody")
     job = submit(service, project)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while get(service, job).waiting_reason != S.WAITING_REASON_PROJECT_LOCKED:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -377,7 +376,7 @@ def test_the_lock_of_our_killed_run_is_removed(service: ServiceProcess, make_pro
     lock = project.with_name(project.name + ".lock")
     job = submit(service, project, "seconds=60,term=ignore", cancel_grace={})
     wait_for(service, job, lambda found: found.state == S.JOB_STATE_RUNNING)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not lock.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -314,7 +314,7 @@ class FakeBatch:
         """End it with its jobs."""
         self._server.terminate()
         try:
-            self._server.wait(10)
+            self._server.wait(60)
         except Exception:
             self._server.kill()
             self._server.wait()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +67,16 @@ def test_when_lines_come_too_fast_they_are_dropped_and_counted(tmp_path: Path, m
 
     def slow(self: Logging, events: list[Any]) -> None:
         stuck.set()
-        assert free.wait(10)
+        assert free.wait(60)
         write(self, events)
 
     monkeypatch.setattr(Logging, "_write", slow)
     with Logging(tmp_path) as log:
         structlog.get_logger().info("first")
-        assert stuck.wait(10)
-        began = time.monotonic()
+        assert stuck.wait(60)
         for number in range(20):
             structlog.get_logger().info("line", number=number)
-        assert time.monotonic() - began < 1  # nobody has waited for the disk
-        free.set()
+        free.set()  # reached though nothing can be written: nobody waits for the disk
     found = lines(log)
     assert [line["number"] for line in found if line["event"] == "line"] == [0, 1, 2, 3]
     assert [line["lines"] for line in found if "dropped" in line["event"]] == [16]

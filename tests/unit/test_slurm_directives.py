@@ -176,4 +176,4 @@ def check(allocation: Allocation) -> None:
     for line in lines:
         assert len(line.splitlines()) == 1
         assert words_of(line) == [line] or line.startswith("comment=")
-        assert re.match(r"[a-z][a-z-]+(=|$)", line)
+        assert re.match(r"[a-z][a-z0-9-]+(=|$)", line)
