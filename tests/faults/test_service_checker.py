@@ -136,6 +136,10 @@ def lose_event(evidence: Evidence) -> None:
     del evidence.events[2]
 
 
+def lose_first_event(evidence: Evidence) -> None:
+    del evidence.events[0]
+
+
 def repeat_event(evidence: Evidence) -> None:
     evidence.events.insert(2, evidence.events[2])
 
@@ -150,7 +154,7 @@ def refuse_watcher(evidence: Evidence) -> None:
 
 def cancel_slowly(evidence: Evidence) -> None:
     evidence.cancels["a"] = 1.0
-    evidence.jobs["a"].cancel_time.seconds = T0 - 4
+    evidence.jobs["a"].cancel_time.seconds = T0 - 9
     evidence.downs.append((T0 - 3.5, T0 - 3.0))
 
 
@@ -182,6 +186,7 @@ def break_store(evidence: Evidence) -> None:
         ("I6", reserve_too_much),
         ("I7", pass_by),
         ("I8", lose_event),
+        ("I8", lose_first_event),
         ("I8", repeat_event),
         ("I8", tell_otherwise),
         ("I8", refuse_watcher),
@@ -210,7 +215,7 @@ def test_what_a_fault_explains_is_no_breach(excuse: str) -> None:
         evidence.cancels["a"] = 1.0
     else:
         cancel_slowly(evidence)
-        evidence.downs.append((T0 - 4, T0 + 2))
+        evidence.downs.append((T0 - 9, T0 + 2))
         evidence.stepped = excuse == "stepped"
     evidence.events[3].job.CopyFrom(evidence.jobs["a"])
     assert not any(check(evidence).values())

@@ -107,6 +107,8 @@ def out_of_order(evidence: Evidence) -> Iterator[str]:
     seq = {uid: number for number, uid in enumerate(_first_seen(evidence))}
     for event in evidence.events:
         job = event.job
+        if job.uid not in seq:
+            continue  # its first event never came, which breaks another rule
         if event.type == event_pb2.EVENT_TYPE_JOB_STARTING:
             place = (-job.priority, seq[job.uid])
             for uid, (other, passed) in list(waiting.items()):
@@ -117,7 +119,7 @@ def out_of_order(evidence: Evidence) -> Iterator[str]:
         fresh = job.state == S.JOB_STATE_QUEUED and not job.attempts and not job.held
         if not fresh:
             waiting.pop(job.uid, None)
-        elif waiting.get(job.uid, ((0, -1), 0))[0] != (-job.priority, seq.get(job.uid, 0)):
+        elif waiting.get(job.uid, ((0, -1), 0))[0] != (-job.priority, seq[job.uid]):
             waiting[job.uid] = ((-job.priority, seq[job.uid]), 0)
 
 
