@@ -28,6 +28,7 @@ MEASURES: dict[str, Callable[[Path], Iterable[Row]]] = {
     "idle": loop.idle,
     "command": command.command,
     "cluster-cost": cluster.cost,
+    "cluster-running": cluster.running,
     "cluster-delays": cluster.delays,
 }
 

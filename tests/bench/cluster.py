@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from edbjobs.v1 import event_pb2, job_config_pb2
+from edbjobs.v1 import cluster_service_pb2, event_pb2, job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs_server.solver.demo import example_project
 from support.service import ServiceProcess
 from support.slurm_cluster import SlurmCluster
 
@@ -25,6 +26,7 @@ from bench.service import projects, service
 from bench.table import Row
 
 NUMBERS = (1, 1000, 5000)
+RUNNING = (1, 40)  # few: on this machine alone each has a stand-in, a batch script and a slurmstepd that reads /proc
 POLL_SECONDS = 30.0
 WATCH_SECONDS = 95.0  # three polls
 QUIET_SECONDS = 40.0  # after the last submit: the hurried questions are over
@@ -38,16 +40,26 @@ def cost(folder: Path) -> Iterator[Row]:
         place = folder / str(number)
         place.mkdir()
         with _cluster(place) as (cluster, log), _service(place, cluster) as running:
-            _submit(running, projects(place / "p", number), hold=True)
-            _wait_until_with(cluster, number)
-            time.sleep(QUIET_SECONDS)
-            asked, spent, began = _lines(log), _spent(running), time.perf_counter()
-            time.sleep(WATCH_SECONDS)
-            minutes = (time.perf_counter() - began) / 60
-            commands = (_lines(log) - asked) / minutes
-            share = (_spent(running) - spent) / (minutes * 60) * 100
-        yield Row(f"commands a minute with {number:,} jobs on the cluster", commands, "a minute", "one poll in 30 s")
-        yield Row(f"processor time with {number:,} jobs on the cluster", share, "% of a core", "")
+            _submit(running, projects(place / "p", number), begin="now+1days")
+            _wait_until_with(cluster, number, "PENDING")
+            rows = _watched(running, log, f"{number:,} jobs waiting on the cluster")
+        yield from rows
+
+
+def running(folder: Path) -> Iterator[Row]:
+    """Commands a minute and processor time with jobs that run on the cluster, their logs growing."""
+    for number in RUNNING:
+        place = folder / str(number)
+        place.mkdir()
+        with (
+            _cluster(place, cpus=max(RUNNING) // 4) as (cluster, log),
+            _service(place, cluster, demo_solver=True) as service,
+        ):
+            paths = [example_project(place / "p" / str(job)) for job in range(number)]
+            _submit(service, paths, demo="seconds=3600")
+            _wait_until_with(cluster, number, "RUNNING")
+            rows = _watched(service, log, f"{number:,} jobs running on the cluster")
+        yield from rows
 
 
 def delays(folder: Path) -> Iterator[Row]:
@@ -71,13 +83,27 @@ def delays(folder: Path) -> Iterator[Row]:
     yield Row("true end to its event", statistics.median(ended), "s", "")
 
 
+def _watched(service: ServiceProcess, log: Path, jobs: str) -> tuple[Row, Row]:
+    """Count commands and processor time over some polls, once all is calm."""
+    time.sleep(QUIET_SECONDS)
+    asked, spent, began = _lines(log), _spent(service), time.perf_counter()
+    time.sleep(WATCH_SECONDS)
+    minutes = (time.perf_counter() - began) / 60
+    commands = (_lines(log) - asked) / minutes
+    share = (_spent(service) - spent) / (minutes * 60) * 100
+    return (
+        Row(f"commands a minute with {jobs}", commands, "a minute", "one poll in 30 s"),
+        Row(f"processor time with {jobs}", share, "% of a core", ""),
+    )
+
+
 @contextmanager
-def _cluster(folder: Path) -> Iterator[tuple[SlurmCluster, Path]]:
-    """Run a cluster whose commands are counted."""
+def _cluster(folder: Path, cpus: int = 8) -> Iterator[tuple[SlurmCluster, Path]]:
+    """Run a cluster of four nodes whose commands are counted."""
     log, shims = folder / "commands", folder / "shims"
     shims.mkdir()
     log.touch()
-    with SlurmCluster(folder / "slurm", extra_conf="MaxJobCount=20000") as cluster:
+    with SlurmCluster(folder / "slurm", cpus=cpus, extra_conf="MaxJobCount=20000") as cluster:
         for name in _COMMANDS:
             true = shutil.which(name, path=cluster.env["PATH"])
             shim = shims / name
@@ -87,26 +113,31 @@ def _cluster(folder: Path) -> Iterator[tuple[SlurmCluster, Path]]:
 
 
 @contextmanager
-def _service(folder: Path, cluster: SlurmCluster, script: str = "") -> Iterator[ServiceProcess]:
+def _service(folder: Path, cluster: SlurmCluster, script: str = "", **more: Any) -> Iterator[ServiceProcess]:
     path = os.pathsep.join([str(folder / "shims"), cluster.env["PATH"]])
     settings: dict[str, Any] = {
         "scheduler": "slurm",
         "shared_dir": str(folder / "shared"),
         "cluster_poll_seconds": POLL_SECONDS,
+        **more,
     }
     with service(folder / "s", script=script, environment={**cluster.env, "PATH": path}, **settings) as running:
         yield running
 
 
-def _submit(running: ServiceProcess, paths: list[Path], hold: bool = False) -> list[str]:
-    """Hand jobs to the cluster; held ones wait there for a time that does not come."""
-    options = job_config_pb2.SchedulerOptions(begin="now+1days" if hold else "")
+def _submit(running: ServiceProcess, paths: list[Path], begin: str = "", demo: str = "") -> list[str]:
+    """Hand jobs to the cluster; `demo` says what the stand-in does, else the solver of the measure is run."""
+    options = job_config_pb2.SchedulerOptions(begin=begin)
+    solvers = running.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest()).solvers
+    solver = next(item.path for item in solvers if item.demo is bool(demo))
     requests = [
         pb.SubmitJobRequest(
             config=job_config_pb2.JobConfig(
                 project_path=str(path),
                 scheduler_type=job_config_pb2.SCHEDULER_TYPE_SLURM,
                 scheduler_options=options,
+                ansys_edt_path=solver,
+                environment={"ANS_EDBJOBS_DEMO": demo} if demo else None,
             )
         )
         for path in paths
@@ -124,9 +155,9 @@ def _bare_submit(cluster: SlurmCluster) -> float:
     return time.perf_counter() - began
 
 
-def _wait_until_with(cluster: SlurmCluster, number: int) -> None:
+def _wait_until_with(cluster: SlurmCluster, number: int, state: str) -> None:
     end = time.monotonic() + 600
-    while len(cluster.run("squeue", "-h", "-o", "%i").split()) < number:
+    while cluster.run("squeue", "-h", "-o", "%T").split().count(state) < number:
         assert time.monotonic() < end, "the jobs did not get to the cluster"
         time.sleep(0.5)
 
