@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,3 +119,19 @@ def test_the_sites_lines_and_templates_are_used(service: ServiceProcess, folder:
     with pytest.raises(grpc.RpcError, match=r"pbs\.sh\.j2") as caught:
         service.jobs.PreviewJob(request)
     assert refusal(caught.value) == "INVALID_TEMPLATE"
+
+
+def test_the_scheduler_is_not_asked_more_often_than_the_policy_allows(folder: Path, fake: FakePbs) -> None:
+    """Neither by a setting nor in the hurry after a submit."""
+    (folder / "site.toml").write_text("min_poll_seconds = 3")
+    shared = {"shared_dir": str(folder / "shared"), "shared_roots": [str(folder / "projects")]}
+    with make(folder, fake, cluster_poll_seconds=1, **shared) as service:
+        request = submit(folder / "projects")
+        request.config.environment["ANS_EDBJOBS_DEMO"] = "seconds=600"
+        service.jobs.SubmitJob(request)
+        end = time.monotonic() + 60
+        while len(polls := [call["time"] for call in fake.calls("qstat", "-f")]) < 4:
+            assert time.monotonic() < end, f"asked {len(polls)} times"
+            time.sleep(0.1)
+    gaps = [later - sooner for sooner, later in itertools.pairwise(polls)]
+    assert min(gaps) > 2.5, gaps  # a command takes a while until it notes its time
