@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.script import SiteLines
-from support.cluster_script import BEAT, DEADLINE, SCHEDULERS, Bench, is_alive, members, until
+from support.cluster_script import BEAT, DEADLINE, SCHEDULERS, Bench, is_alive, members, session, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="batch scripts run on Linux nodes")
 
@@ -212,11 +213,12 @@ def test_a_signal_goes_on_to_the_program(tmp_path: Path, name: str, to_all: bool
     bench = Bench(tmp_path, program=WAITS.replace("TERM", name))
     with bench.started() as child:
         ready(bench)
-        start = bench.wait_start()
+        group = os.getpgid(bench.wait_start().pid)
         number = getattr(signal, f"SIG{name}")
         if to_all:
             os.killpg(child.pid, number)
-            os.killpg(start.pid, number)
+            with suppress(ProcessLookupError):  # it may have been passed on, and have ended all, by now
+                os.killpg(group, number)
         else:
             os.kill(child.pid, number)
         assert child.wait(DEADLINE) == 7
@@ -224,6 +226,16 @@ def test_a_signal_goes_on_to_the_program(tmp_path: Path, name: str, to_all: bool
     assert found.exit is not None
     assert (found.exit.code, found.exit.signal, found.signal) == (7, name, name)
     assert "got" in (bench.folder / "stdout").read_text()
+
+
+def test_an_end_that_the_shell_loses_is_on_record(tmp_path: Path) -> None:
+    """As bash does if a signal interrupts `wait` just when the program ends: its code is gone, and waiting endless."""
+    loses = 'wait() { [ -z "$lost" ] || exec sleep 300; lost=1; builtin wait "$@"; edbjobs_woken=yes; return 143; }'
+    bench = Bench(tmp_path, program="exit 7", site=SiteLines(setup=(loses,)))
+    assert bench.run()[0] == 7
+    found = bench.read()
+    assert found.exit is not None
+    assert found.exit.code == 7
 
 
 def test_children_of_the_program_get_the_signal_too(tmp_path: Path) -> None:
@@ -257,7 +269,7 @@ def test_a_program_that_ignores_term_is_waited_for(tmp_path: Path) -> None:
         until(lambda: "ignored" in (bench.folder / "stdout").read_text(), "the program has got it")
         assert child.poll() is None
         assert bench.read().exit is None
-        os.killpg(start.pid, signal.SIGKILL)
+        os.killpg(os.getpgid(start.pid), signal.SIGKILL)
         assert child.wait(DEADLINE) == 137
     found = bench.read()
     assert found.exit is not None
@@ -301,21 +313,19 @@ def test_a_program_that_ignores_term_goes_with_its_script(tmp_path: Path, whole_
     bench = Bench(tmp_path, program='trap "" TERM; sleep 300 & echo ready; while :; do sleep 0.05; done')
     with bench.started() as child:
         ready(bench)
-        start = bench.wait_start()
         if whole_group:
             os.killpg(child.pid, signal.SIGKILL)
         else:
             child.kill()
         child.wait(DEADLINE)
-        until(lambda: not members(start.pid), "nothing is left of the program")
+        until(lambda: not session(child.pid), "nothing is left of the program")
 
 
 def test_what_a_program_leaves_behind_goes_with_its_script(tmp_path: Path) -> None:
     bench = Bench(tmp_path, program="sleep 300 & exit 0")
     with bench.started() as child:
         assert child.wait(DEADLINE) == 0
-        start = bench.wait_start()
-        until(lambda: not members(start.pid), "nothing is left of the program")
+        until(lambda: not session(child.pid), "nothing is left of the program")
 
 
 def test_the_program_has_no_children_that_it_did_not_start(tmp_path: Path) -> None:

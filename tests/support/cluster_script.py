@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from edbjobs_server.executors.base import Allocation, RunKey, RunSpec
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 BEAT = 0.2
 SCHEDULERS = ("slurm", "lsf", "pbs")
 
@@ -119,9 +119,9 @@ class Bench:
         try:
             yield child
         finally:
-            start = self.read().start
-            for group in [child.pid, *([start.pid] if start is not None else [])]:
-                kill_group(group, signal.SIGKILL)
+            for pid in session(child.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             child.communicate(timeout=DEADLINE)
 
     def run(self, job: str = "41", restart: int = 0) -> tuple[int, str]:
@@ -149,13 +149,6 @@ class Bench:
         return replace(self, **fields)  # type: ignore[arg-type]
 
 
-def kill_group(group: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return
-
-
 def is_alive(pid: int) -> bool:
     """Tell whether a process is there and no zombie."""
     try:
@@ -167,12 +160,21 @@ def is_alive(pid: int) -> bool:
 
 def members(group: int) -> list[int]:
     """Give the processes of a group that are no zombies."""
+    return _having(2, group)
+
+
+def session(leader: int) -> list[int]:
+    """Give the processes of a session that are no zombies."""
+    return _having(3, leader)
+
+
+def _having(field: int, number: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
+        if int(fields[field]) == number and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
