@@ -228,14 +228,15 @@ def test_a_signal_goes_on_to_the_program(tmp_path: Path, name: str, to_all: bool
     assert "got" in (bench.folder / "stdout").read_text()
 
 
-def test_an_end_that_the_shell_loses_is_on_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("program", "code"), [("exit 7", 7), ("kill -KILL 0", 137)])
+def test_an_end_that_the_shell_loses_is_on_record(tmp_path: Path, program: str, code: int) -> None:
     """As bash does if a signal interrupts `wait` just when the program ends: its code is gone, and waiting endless."""
     loses = 'wait() { [ -z "$lost" ] || exec sleep 300; lost=1; builtin wait "$@"; edbjobs_woken=yes; return 143; }'
-    bench = Bench(tmp_path, program="exit 7", site=SiteLines(setup=(loses,)))
-    assert bench.run()[0] == 7
+    bench = Bench(tmp_path, program=program, site=SiteLines(setup=(loses,)))
+    assert bench.run()[0] == code
     found = bench.read()
     assert found.exit is not None
-    assert found.exit.code == 7
+    assert found.exit.code == code
 
 
 def test_children_of_the_program_get_the_signal_too(tmp_path: Path) -> None:
