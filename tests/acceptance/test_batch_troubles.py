@@ -51,9 +51,9 @@ def test_silent_while_jobs_run_and_end(service: BatchService, trouble: str) -> N
         assert silent <= status.since.seconds + 1 <= time.time() + 1
         eventually("two are done", lambda: [service.seen("end", job) for job in jobs[:2]], all)
         local = service.submit(scheduler_type=job_config_pb2.SCHEDULER_TYPE_LOCAL)
-        assert end(service.ended(local)) == DONE
+        assert end(service.ended(local, 10)) == DONE
         taken, begin = seconds(service), time.monotonic()
-        time.sleep(2)  # a while in which nothing happens
+        time.sleep(3)  # a while in which nothing happens
         assert seconds(service) - taken < BUSY * (time.monotonic() - begin)
         assert [state(service.job(job)) for job in jobs] == ["RUNNING"] * 3
     service.answering(True)

@@ -119,7 +119,7 @@ def test_a_slurm_that_hangs_keeps_up_nothing_else(tmp_path: Path, cluster: Slurm
             began = time.monotonic()
             local = service.submit(scheduler_type="SCHEDULER_TYPE_LOCAL")
             assert end(service.ended(local)) == DONE
-            assert time.monotonic() - began < 10  # seconds, after which commands of SLURM itself give up
+            assert time.monotonic() - began < 5
             service.answering(False)
             assert state(service.job(job)) == "RUNNING"
         finally:

@@ -84,7 +84,7 @@ def running_pids(service: ServiceProcess) -> dict[str, int]:
 
 
 def wait_until_running(service: ServiceProcess, wanted: int, left: int) -> dict[str, int]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         found = running_pids(service)
         if len(found) >= min(wanted, left):

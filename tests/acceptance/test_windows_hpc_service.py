@@ -341,19 +341,9 @@ def test_the_service_is_killed_while(service: HpcService, when: str) -> None:
 
 @pytest.mark.parametrize(("point", "attempts"), [("cluster.before_submit", 2), ("cluster.after_submit", 1)])
 def test_the_service_is_killed_at(service: HpcService, point: str, attempts: int) -> None:
-    service.kill()
-    service.environment["EDBJOBS_FAULT"] = point
-    service.start()
-    service.answering(True)
     before = set(service.head.fake.jobs)
     request = service.request(request_id=point)
-    with contextlib.suppress(grpc.RpcError):
-        service.jobs.SubmitJob(request, timeout=10)
-    assert service.process is not None
-    service.process.wait(PATIENCE)
-    del service.environment["EDBJOBS_FAULT"]
-    service.again()
-    job = service.running(service.jobs.SubmitJob(request, timeout=10).job)
+    job = service.running(service.dies_at(point, request, lambda: service.answering(True)))
     service.node.ends(job.scheduler_job_id, service.solve(job))
     job = service.ended(job)
     assert (end(job), job.attempt) == (DONE, attempts)

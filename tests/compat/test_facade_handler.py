@@ -51,7 +51,7 @@ def end_all(handler: JobManagerHandler) -> None:
 
 
 def get(handler: JobManagerHandler, path: str) -> Any:
-    with urllib.request.urlopen(handler.url + path, timeout=60) as response:
+    with urllib.request.urlopen(handler.url + path, timeout=10) as response:
         return json.load(response)
 
 
@@ -310,7 +310,7 @@ def test_the_program_keeps_what_is_its_own(
         assert handler.manager.state_dir is not None
         assert handler.manager.state_dir.stat().st_mode & 0o077 == 0
         change = urllib.request.Request(handler.url + "/system/start_monitoring", method="POST")
-        urllib.request.urlopen(change, timeout=60).close()
+        urllib.request.urlopen(change, timeout=10).close()
         handler.close()
         lines = (handler.manager.state_dir / "edbjobs.log").read_text().splitlines()
         assert "/system/start_monitoring" in [json.loads(line).get("path") for line in lines]

@@ -80,7 +80,7 @@ async def test_a_wait_can_be_cancelled_and_ends_with_the_manager(manager: JobMan
     left = await asyncio.to_thread(manager.close)
     assert (left.running, left.queued) == (1, 0)
     with pytest.raises(JobManagerError, match="not running"):
-        await asyncio.wait_for(waiting, 60)
+        await asyncio.wait_for(waiting, 10)
     with pytest.raises(JobManagerError, match="not running"):
         await manager.submit_job(config(tmp_path))
     manager.start()

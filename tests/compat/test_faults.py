@@ -287,22 +287,14 @@ async def test_faults_18_and_30_the_log_is_the_judge_and_not_its_words(
 
 
 async def test_fault_23_answers_do_not_wait_for_telemetry(api: Api) -> None:
-    """The old one slept a second of every six in its loop; a busy machine may keep one of these waiting by chance."""
-    for _ in range(3):
-        slowest = await slowest_answer(api, 6.5)
-        if slowest < 0.7:
-            return
-    pytest.fail(f"an answer took {slowest:.1f} s in each of three windows")
-
-
-async def slowest_answer(api: Api, seconds: float) -> float:
-    slowest, end = 0.0, time.monotonic() + seconds
+    """The old one slept a second of every six in its loop."""
+    slowest, end = 0.0, time.monotonic() + 6.5
     while time.monotonic() < end:
         began = time.monotonic()
         await api.get("/queue")
         slowest = max(slowest, time.monotonic() - began)
         await asyncio.sleep(0.005)
-    return slowest
+    assert slowest < 0.7
 
 
 async def test_fault_28_local_stays_local(api: Api, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def refuse_watcher(evidence: Evidence) -> None:
 
 def cancel_slowly(evidence: Evidence) -> None:
     evidence.cancels["a"] = 1.0
-    evidence.jobs["a"].cancel_time.seconds = T0 - 9
+    evidence.jobs["a"].cancel_time.seconds = T0 - 4
     evidence.downs.append((T0 - 3.5, T0 - 3.0))
 
 
@@ -215,7 +215,7 @@ def test_what_a_fault_explains_is_no_breach(excuse: str) -> None:
         evidence.cancels["a"] = 1.0
     else:
         cancel_slowly(evidence)
-        evidence.downs.append((T0 - 9, T0 + 2))
+        evidence.downs.append((T0 - 4, T0 + 2))
         evidence.stepped = excuse == "stepped"
     evidence.events[3].job.CopyFrom(evidence.jobs["a"])
     assert not any(check(evidence).values())

@@ -35,11 +35,11 @@ def submit(service: ServiceProcess, folder: Path, name: str, demo: str, hold: bo
     place.mkdir()
     config = job_config_pb2.JobConfig(project_path=str(example_project(place)), environment={"ANS_EDBJOBS_DEMO": demo})
     request = pb.SubmitJobRequest(config=config, job_id=name, request_id=name, hold=hold)
-    return service.jobs.SubmitJob(request, timeout=60).job
+    return service.jobs.SubmitJob(request, timeout=10).job
 
 
 def get(service: ServiceProcess, name: str) -> job_pb2.Job:
-    return service.jobs.GetJob(pb.GetJobRequest(name=name), timeout=60).job
+    return service.jobs.GetJob(pb.GetJobRequest(name=name), timeout=10).job
 
 
 def until(what: Callable[[], bool], seconds: float = 20) -> None:
@@ -87,11 +87,11 @@ def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
         acknowledged, error = submit_until_refused(service, tmp_path)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert "state folder cannot be written" in (error.details() or "")
-        status = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=60)
+        status = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=10)
         assert not status.store_writable
         assert any("cannot be written" in warning for warning in status.warnings)
 
-        cancelled = service.jobs.CancelJob(pb.CancelJobRequest(name="long", grace=Duration(seconds=1)), timeout=60).job
+        cancelled = service.jobs.CancelJob(pb.CancelJobRequest(name="long", grace=Duration(seconds=1)), timeout=10).job
         pid = get(service, "long").attempts[-1].pid
         until(lambda: not Path(f"/proc/{pid}").exists())
         assert any("not on record yet" in warning for warning in cancelled.warnings)
@@ -101,6 +101,6 @@ def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
         until(lambda: get(service, "short").state == S.JOB_STATE_COMPLETED)
         assert {get(service, "short").uid, get(service, "long").uid} == {short.uid, long.uid}
         submit(service, tmp_path, "after", "seconds=0.1")
-        service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="waiting"), timeout=60)
+        service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="waiting"), timeout=10)
         for name in [*acknowledged, "after", "waiting"]:
             until(lambda name=name: get(service, name).state == S.JOB_STATE_COMPLETED, 60)  # type: ignore[misc]

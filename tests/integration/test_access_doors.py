@@ -171,7 +171,7 @@ async def call(target: str, metadata: list[tuple[str, str]] | None = None, **opt
     async with channel:
         unary: Any = channel.unary_unary(METHOD)
         try:
-            answer: bytes = await unary(b"", metadata=metadata, timeout=60)
+            answer: bytes = await unary(b"", metadata=metadata, timeout=20)
             return answer.decode()
         except grpc.aio.AioRpcError as error:
             return error.code().name

@@ -270,7 +270,7 @@ def unused_http() -> Iterator[str]:
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-    thread.join(60)
+    thread.join(10)
 
 
 def test_nothing_there_says_what_to_do(closed_port: str) -> None:

@@ -121,14 +121,14 @@ def test_a_watch_that_is_left_is_ended_at_the_service(fake: FakeService) -> None
     def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         context.add_callback(ended.set)
         yield message(1)
-        ended.wait(60)
+        ended.wait(20)
 
     fake.on("WatchJobs", watch)
     with Client(fake.target) as client:
         events = client.watch()
         assert next(events).revision == 1
         del events
-        assert ended.wait(60)
+        assert ended.wait(10)
 
 
 async def test_an_asyncio_watch_that_is_left_is_ended_at_the_service(fake: FakeService) -> None:
@@ -141,7 +141,7 @@ async def test_an_asyncio_watch_that_is_left_is_ended_at_the_service(fake: FakeS
     def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         context.add_callback(ended.set)
         yield message(1)
-        ended.wait(60)
+        ended.wait(20)
 
     fake.on("WatchJobs", watch)
     async with AsyncClient(fake.target) as client:

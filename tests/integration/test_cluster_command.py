@@ -41,8 +41,10 @@ async def test_habits_of_the_account_are_left_out_and_english_is_asked_for() -> 
 
 async def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
+    began = time.monotonic()
     with pytest.raises(Unreachable, match=r"did not answer within 0\.5 s"):
-        await asyncio.wait_for(command.run(["sh", "-c", f"sleep 600 & echo $! >{pid}; wait"], ENV, 0.5), 60)
+        await command.run(["sh", "-c", f"sleep 600 & echo $! >{pid}; wait"], ENV, 0.5)
+    assert time.monotonic() - began < 10
     await _gone(int(pid.read_text()))
 
 
@@ -83,7 +85,7 @@ async def _gone(pid: int) -> None:
 
 
 async def _until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 10
     while not what():
         assert time.monotonic() < end, "not within 10 s"
         await asyncio.sleep(0.01)

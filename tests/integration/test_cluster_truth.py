@@ -72,7 +72,7 @@ class World:
     async def settle(self) -> None:
         """Let what was begun come to its end."""
         while self.scene.executor._tasks - {self._loop()}:
-            await asyncio.wait(self.scene.executor._tasks - {self._loop()}, timeout=60)
+            await asyncio.wait(self.scene.executor._tasks - {self._loop()}, timeout=10)
         self.take()
 
     def _loop(self) -> asyncio.Task[None]:

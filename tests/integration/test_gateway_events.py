@@ -178,7 +178,7 @@ async def test_the_plain_websocket_sends_the_same(
         assert first["event"] == "caught_up"
         await submit(http, job_config(tmp_path, jobid="plain"))
         while not heard or heard[-1]["event"] != "job_completed":
-            heard.append(await asyncio.wait_for(socket.receive_json(), 60))
+            heard.append(await asyncio.wait_for(socket.receive_json(), 20))
     names = [item["event"] for item in heard if item["data"].get("job_id") == "plain"]
     assert [name for name in names if name != "job_progress"] == [
         "job_queued",

@@ -70,7 +70,7 @@ def nginx(folder: Path, port: int, service_port: int) -> Iterator[None]:
         [program, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 20
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -82,7 +82,7 @@ def nginx(folder: Path, port: int, service_port: int) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(20)
 
 
 class Proxied:
@@ -159,7 +159,7 @@ async def test_a_job_and_its_events_through_the_proxy(
                 return "job_completed" in heard
 
             await until(completed)
-            assert (await asyncio.wait_for(plain.receive_json(), 60))["event"] == "job_queued"
+            assert (await asyncio.wait_for(plain.receive_json(), 10))["event"] == "job_queued"
         assert client.transport() == "websocket"
         await client.disconnect()
 

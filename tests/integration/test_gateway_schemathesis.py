@@ -28,7 +28,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
 
         folder = tmp_path_factory.mktemp("project")
         body = {"config": job_config(folder, jobid="0")}
-        assert requests.post(running.url + "/jobs/submit", json=body, timeout=60).status_code == 200
+        assert requests.post(running.url + "/jobs/submit", json=body, timeout=20).status_code == 200
         yield running
 
 
@@ -44,5 +44,5 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
 def test_no_request_breaks_it(case: Any, service: WebService) -> None:
     if "job_id" in case.path_parameters and len(case.path_parameters["job_id"]) == 1:
         case.path_parameters["job_id"] = "0"  # a job that there is
-    response = case.call(base_url=service.url, timeout=60)
+    response = case.call(base_url=service.url, timeout=20)
     case.validate_response(response, checks=CHECKS)

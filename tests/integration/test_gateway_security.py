@@ -33,7 +33,7 @@ warm.request("GET", "/healthz"); warm.getresponse().read(); warm.close()
 os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 found = []
 for method, path, headers, body in wanted:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request(method, path, body=body, headers=headers)
     answer = connection.getresponse()
     found.append([answer.status, answer.read().decode(errors="replace")[:500]])
@@ -98,7 +98,7 @@ async def test_another_account_gets_no_events_over_socket_io(service: WebService
         """
 import http.client
 def ask(method, path, body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request(method, path, body=body, headers={"Content-Type": "text/plain"})
     return connection.getresponse().read().decode()
 opened = json.loads(ask("GET", "/socket.io/?EIO=4&transport=polling")[1:])
@@ -298,7 +298,7 @@ def test_with_a_public_url_every_request_needs_the_token(tmp_path: Path) -> None
 def test_a_port_in_use_is_told_at_once_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         service = WebService(tmp_path, http=f"127.0.0.1:{taken.getsockname()[1]}")
-        assert service.launch().wait(60) == 2
+        assert service.launch().wait(20) == 2
     (line,) = service.output().strip().splitlines()
     assert "--http" in line
 

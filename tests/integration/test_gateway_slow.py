@@ -85,7 +85,7 @@ async def serving(log_of: Manager) -> AsyncIterator[tuple[str, SocketIo]]:
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}", server
     finally:
-        await asyncio.wait_for(server.close(), 60)
+        await asyncio.wait_for(server.close(), 10)
         await runner.cleanup()
 
 
@@ -148,12 +148,12 @@ async def test_a_websocket_that_takes_nothing_is_closed_and_another_goes_on() ->
             end = asyncio.get_running_loop().time() + 2
             revision = 0
             while asyncio.get_running_loop().time() < end:
-                told = json.loads(await asyncio.wait_for(socket.receive_str(), 60))
+                told = json.loads(await asyncio.wait_for(socket.receive_str(), 5))
                 assert told["data"]["revision"] == revision + 1
                 revision += 1
         assert revision > 20
         # What the system had taken before is still there; then comes the end.
-        while await asyncio.wait_for(reader.read(1_000_000), 60):
+        while await asyncio.wait_for(reader.read(1_000_000), 5):
             pass
         writer.close()
 
@@ -166,7 +166,7 @@ async def test_clients_are_cut_when_the_service_stops() -> None:
         client.on("disconnect", lambda: gone.set())
         await client.connect(url, transports=["websocket"])
         manager.events.closed = True
-        await asyncio.wait_for(gone.wait(), 60)
+        await asyncio.wait_for(gone.wait(), 10)
 
 
 async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
@@ -200,4 +200,4 @@ async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
     made = Pump(manager, shaper, never)
     await made.open(watch_request({"after_revision": 0}))
     with pytest.raises(TooSlow):
-        await asyncio.wait_for(made.run(), 60)
+        await asyncio.wait_for(made.run(), 10)

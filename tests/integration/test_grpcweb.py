@@ -199,7 +199,7 @@ async def test_a_deadline_ends_a_call(web: Web, tmp_path: Path, path: str) -> No
     began = time.monotonic()
     answer = await web.call(JOBS + path, requests[path], grpc_timeout="300m")
     assert CODES[answer.code] is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert 0.3 <= time.monotonic() - began < 20  # seconds, where the wait asked for would take 20, and the job 30
+    assert 0.3 <= time.monotonic() - began < 5
     await web.call(JOBS + "CancelJob", pb.CancelJobRequest(name=job.uid))
 
 
@@ -230,7 +230,7 @@ async def test_a_call_whose_client_goes_is_cancelled(service: WebService, tmp_pa
             await asyncio.sleep(0.2)  # the call must have begun; nothing tells when
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            end = time.monotonic() + 60
+            end = time.monotonic() + 5
             while logged(service, path, "CANCELLED") == before:
                 assert time.monotonic() < end, "the call went on"
                 await asyncio.sleep(0.02)
@@ -248,7 +248,7 @@ async def test_a_stop_ends_a_watch_with_unavailable(tmp_path: Path) -> None:
             running = asyncio.ensure_future(web.call(JOBS + "WatchJobs", pb.WatchJobsRequest()))
             await web.call(JOBS + "ListJobs", pb.ListJobsRequest())
             await asyncio.to_thread(service.stop)
-            answer = await asyncio.wait_for(running, 60)
+            answer = await asyncio.wait_for(running, 20)
             assert (CODES[answer.code], answer.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
 

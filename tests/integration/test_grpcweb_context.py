@@ -156,7 +156,7 @@ async def test_a_stream_ends_when_its_client_goes(tmp_path: Path, request_: byte
             break
         assert not service.left.is_set()
         response.close()
-        await asyncio.wait_for(service.left.wait(), 60)
+        await asyncio.wait_for(service.left.wait(), 5)
 
 
 async def test_a_client_that_sends_a_stream_is_told_so(tmp_path: Path) -> None:

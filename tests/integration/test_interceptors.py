@@ -79,7 +79,7 @@ class Log:
                 self.written.clear()
                 await self.written.wait()
 
-        await asyncio.wait_for(enough(), 60)
+        await asyncio.wait_for(enough(), 5)
         return list(self.calls)
 
 
@@ -187,7 +187,7 @@ async def test_cancelling_reaches_the_servicer() -> None:
     async with serving() as here:
         error = await failing(here.unary(b"hang", timeout=0.1))
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await asyncio.wait_for(here.service.cancelled.wait(), 60)
+        await asyncio.wait_for(here.service.cancelled.wait(), 5)
         assert [line["code"] for _, line in await here.log.lines(1)] == ["CANCELLED"]
 
 
@@ -208,7 +208,7 @@ async def test_cancelling_a_stream_ends_its_generator() -> None:
         call = here.stream(b"hang")
         assert await call.read() == b"first"
         call.cancel()
-        await asyncio.wait_for(here.service.cancelled.wait(), 60)
+        await asyncio.wait_for(here.service.cancelled.wait(), 5)
 
 
 async def test_streams_that_write_and_streams_both_ways_pass() -> None:

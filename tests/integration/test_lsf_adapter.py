@@ -224,8 +224,10 @@ async def test_a_daemon_that_is_down(lsf: Lsf, fake: FakeLsf) -> None:
         hasty.probe, hasty.poll, hasty.partitions, hasty.jobs, lambda: hasty.look([ident]), lambda: hasty.find(NAME),
         lambda: hasty.cancel([ident]), lambda: hasty.submit(submission),
     ]  # fmt: skip
-    answers = await asyncio.gather(*(asyncio.wait_for(ask(), 60) for ask in questions), return_exceptions=True)
+    begun = time.monotonic()
+    answers = await asyncio.gather(*(ask() for ask in questions), return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unreachable] * len(questions)
+    assert time.monotonic() - begun < 8
     fake.trouble("down", None)
     assert (await lsf.poll()).keys() == {ident}
 

@@ -79,14 +79,14 @@ def test_a_port_in_use(tmp_path: Path, taken: int, door: str, option: str) -> No
 def test_two_services_never_share_a_port(tmp_path: Path, running: ServiceProcess) -> None:
     line = refusal(other(tmp_path, grpc=running.endpoint["grpc"]))
     assert f"{running.endpoint['grpc']} is in use" in line
-    running.cluster.GetSystemStatus(STATUS, timeout=60)
+    running.cluster.GetSystemStatus(STATUS, timeout=10)
 
 
 def test_a_unix_socket_in_use(tmp_path: Path, running: ServiceProcess) -> None:
     line = refusal(other(tmp_path, uds=running.endpoint["uds"]))
     assert "another service answers" in line
     assert "--uds" in line
-    running.cluster.GetSystemStatus(STATUS, timeout=60)
+    running.cluster.GetSystemStatus(STATUS, timeout=10)
 
 
 def test_a_state_folder_in_use(tmp_path: Path, running: ServiceProcess) -> None:
@@ -197,7 +197,7 @@ def test_it_tells_where_it_is_while_it_answers(tmp_path: Path) -> None:
     for path in (service.ready_file, endpoint):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with grpc.insecure_channel(told["grpc"]) as channel:
-        status = cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=60)
+        status = cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=10)
     assert (status.pid, status.service) == (pid, "edbjobs")
     assert service.stop() == 0
     assert not service.ready_file.exists()
@@ -225,7 +225,7 @@ def test_what_a_killed_service_left_is_replaced(tmp_path: Path) -> None:
     service.kill()
     assert uds.exists()
     service.start()
-    service.cluster.GetSystemStatus(STATUS, timeout=60)
+    service.cluster.GetSystemStatus(STATUS, timeout=10)
     service.stop()
 
 
@@ -237,7 +237,7 @@ def test_the_unix_socket_is_closed_to_others(tmp_path: Path) -> None:
         assert stat.S_IMODE(service.state_dir.stat().st_mode) == 0o700
         private = [path for path in service.state_dir.rglob("*") if path.stat().st_mode & 0o077]
         assert private == [], "nothing in the state folder is open to others"
-        service.cluster.GetSystemStatus(STATUS, timeout=60)
+        service.cluster.GetSystemStatus(STATUS, timeout=10)
 
 
 def test_mutual_tls_lets_in_who_has_a_certificate_of_ours(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_mutual_tls_lets_in_who_has_a_certificate_of_ours(tmp_path: Path) -> Non
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(service.endpoint["grpc"], credentials, options=options) as channel:
             try:
-                return cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=60).service
+                return cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=20).service
             except grpc.RpcError as error:
                 return code_of(error)
 
@@ -265,16 +265,16 @@ def test_mutual_tls_lets_in_who_has_a_certificate_of_ours(tmp_path: Path) -> Non
         assert call(theirs.issue_cert(common_name="alice")) == "UNAVAILABLE"
         assert call(ours.issue_cert("nameless.example")) == "UNAUTHENTICATED"
         with grpc.insecure_channel(service.endpoint["grpc"]) as channel, pytest.raises(grpc.RpcError):
-            cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=60)
+            cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=20)
 
 
 def test_the_log_names_the_caller_and_no_secret(tmp_path: Path) -> None:
     with ServiceProcess(tmp_path) as service:
         token = Path(service.endpoint["token_file"]).read_text().strip()
         request = cluster_service_pb2.GetSystemStatusRequest()
-        service.cluster.GetSystemStatus(request, timeout=60, metadata=(("authorization", f"Bearer {token}"),))
+        service.cluster.GetSystemStatus(request, timeout=10, metadata=(("authorization", f"Bearer {token}"),))
         with pytest.raises(grpc.RpcError):
-            service.cluster.GetSystemStatus(request, timeout=60, metadata=(("authorization", "Bearer wrong"),))
+            service.cluster.GetSystemStatus(request, timeout=10, metadata=(("authorization", "Bearer wrong"),))
     written = service.output() + "".join(path.read_text() for path in service.state_dir.glob("*.log*"))
     assert "UNAUTHENTICATED" in written
     assert token not in written

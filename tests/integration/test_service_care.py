@@ -27,7 +27,7 @@ pb, S = jobs_messages_pb2, job_state_pb2
 def submit(service: ServiceProcess, name: str, demo: str = "seconds=0.1", hold: bool = False) -> job_pb2.Job:
     place = service.folder / "projects" / name
     config = job_config_pb2.JobConfig(project_path=str(example_project(place)), environment={"ANS_EDBJOBS_DEMO": demo})
-    return service.jobs.SubmitJob(pb.SubmitJobRequest(job_id=name, config=config, hold=hold), timeout=60).job
+    return service.jobs.SubmitJob(pb.SubmitJobRequest(job_id=name, config=config, hold=hold), timeout=10).job
 
 
 def wait(service: ServiceProcess, name: str) -> job_pb2.Job:
@@ -38,7 +38,7 @@ def wait(service: ServiceProcess, name: str) -> job_pb2.Job:
 
 
 def get(service: ServiceProcess, name: str) -> job_pb2.Job:
-    return service.jobs.GetJob(pb.GetJobRequest(name=name), timeout=60).job
+    return service.jobs.GetJob(pb.GetJobRequest(name=name), timeout=10).job
 
 
 def event(
@@ -62,13 +62,13 @@ def test_a_gate_that_stays_shut_is_an_event(tmp_path: Path) -> None:
         assert "900000 GiB" in shut.detail
         kept = get(service, "kept")
         assert (kept.state, kept.waiting_reason) == (S.JOB_STATE_QUEUED, S.WAITING_REASON_DISK_GATE)
-        queue = service.resources.GetQueue(resources_service_pb2.GetQueueRequest(), timeout=60).queue
+        queue = service.resources.GetQueue(resources_service_pb2.GetQueueRequest(), timeout=10).queue
         assert "disk" in queue.gate
         service.resources.UpdateLimits(
             resources_service_pb2.UpdateLimitsRequest(
                 limits=resource_pb2.Limits(), update_mask=FieldMask(paths=["min_disk_gb"])
             ),
-            timeout=60,
+            timeout=10,
         )
         opened = event(service, event_pb2.EVENT_TYPE_GATE, after=shut.revision)
         assert "open again" in opened.detail
@@ -86,7 +86,7 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
         ended = [submit(service, f"p{number}") for number in range(4)]
         for job in ended:
             wait(service, job.uid)
-        service.jobs.DeleteJob(pb.DeleteJobRequest(name="p3"), timeout=60)
+        service.jobs.DeleteJob(pb.DeleteJobRequest(name="p3"), timeout=10)
         folders = {job.uid: Path(get(service, job.uid).run_directory) for job in ended[:3]}
         running = submit(service, "going-on", "seconds=60")
         started = event(service, event_pb2.EVENT_TYPE_JOB_STARTED, running.uid)
@@ -100,8 +100,8 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
         for job in ended[:2]:
             gone = event(service, event_pb2.EVENT_TYPE_JOB_DELETED, job.uid)
             assert "its time is over" in gone.detail
-        service.jobs.CancelJob(pb.CancelJobRequest(name=running.uid, grace=Duration(seconds=1)), timeout=60)
-        page = service.jobs.ListJobs(pb.ListJobsRequest(), timeout=60)
+        service.jobs.CancelJob(pb.CancelJobRequest(name=running.uid, grace=Duration(seconds=1)), timeout=10)
+        page = service.jobs.ListJobs(pb.ListJobsRequest(), timeout=10)
         assert [job.id for job in page.jobs] == ["p2", "going-on", "waiting"]
         wait(service, running.uid)
     assert service.stop() == 0
@@ -142,7 +142,7 @@ def test_a_corrupt_store_is_made_anew_from_the_runs(tmp_path: Path) -> None:
         assert [attempt.pid for attempt in adopted.attempts] == [started.job.attempts[0].pid]
         submit(service, "after")
         assert wait(service, "after").state == S.JOB_STATE_COMPLETED
-        listed = [job.id for job in service.jobs.ListJobs(pb.ListJobsRequest(), timeout=60).jobs]
+        listed = [job.id for job in service.jobs.ListJobs(pb.ListJobsRequest(), timeout=10).jobs]
         assert listed == ["done", "going-on", "after"], "a job that never ran left no record"
 
 

@@ -100,10 +100,10 @@ def test_health_of_each_service(service: ServiceProcess) -> None:
     with grpc.insecure_channel(service.target, options=LOCAL) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", "edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster"):
-            answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
+            answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as unknown:
-            health.Check(health_pb2.HealthCheckRequest(service="edbjobs.v1.Nothing"), timeout=60)
+            health.Check(health_pb2.HealthCheckRequest(service="edbjobs.v1.Nothing"), timeout=10)
         assert isinstance(unknown.value, grpc.Call)
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 

@@ -41,7 +41,7 @@ def submit(service: ServiceProcess, name: str, demo: str = "seconds=0.1", hold: 
     place = service.folder / name
     place.mkdir()
     config = job_config_pb2.JobConfig(project_path=str(example_project(place)), environment={"ANS_EDBJOBS_DEMO": demo})
-    return service.jobs.SubmitJob(pb.SubmitJobRequest(job_id=name, config=config, hold=hold), timeout=60).job
+    return service.jobs.SubmitJob(pb.SubmitJobRequest(job_id=name, config=config, hold=hold), timeout=10).job
 
 
 def answer(error: BaseException) -> tuple[str, str]:
@@ -111,7 +111,7 @@ def test_watchers_hear_that_it_stops_and_go_on_where_it_comes_back(service: Serv
     seen = watch.got[-1].revision
     service.stop()
     service.start()
-    service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="held"), timeout=60)
+    service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="held"), timeout=10)
     request = pb.WatchJobsRequest(after_revision=seen, store_id=watch.got[-1].store_id)
     revisions: list[int] = []
     for message in service.jobs.WatchJobs(request, timeout=30):

@@ -168,7 +168,7 @@ async def test_find_leaves_a_job_alone_that_is_being_handed_over(fake: FakeHpcPa
 
     fake.trouble("POST", r"/jobs/\d+/tasks", slow)
     handing = asyncio.create_task(hpc.submit(submission()))
-    await asyncio.wait_for(made.wait(), 60)
+    await asyncio.wait_for(made.wait(), 5)
     (seen,) = await hpc.find(NAME)
     go_on.set()
     assert (seen.phase, seen.state) == (Phase.PENDING, "Configuring")

@@ -79,12 +79,12 @@ class ProcessDriver(Driver):
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            code = self._process.wait(60)
+            code = self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
             raise
-        self._reader.join(60)
+        self._reader.join(10)
         assert self._process.stdout is not None
         self._process.stdout.close()
         assert code == 0, f"the driver ended with {code}"
@@ -102,7 +102,7 @@ class ProcessDriver(Driver):
 
     def _next(self) -> dict[str, Any]:
         line = self._lines.get(timeout=LINE_DEADLINE)
-        assert line, f"the driver ended with {self._process.wait(60)}"
+        assert line, f"the driver ended with {self._process.wait(10)}"
         return dict(json.loads(line))
 
 

@@ -114,7 +114,7 @@ class BatchService(SlurmService):
         return self
 
     def _status(self) -> cluster_pb2.SchedulerStatus:
-        status = self.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=60)
+        status = self.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=10)
         return next(scheduler for scheduler in status.schedulers if scheduler.name == self.kind.name)
 
     def request(self, demo: str = "seconds=0.2", **values: Any) -> jobs_messages_pb2.SubmitJobRequest:

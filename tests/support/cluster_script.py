@@ -16,7 +16,7 @@ from edbjobs_server.executors.base import Allocation, RunKey, RunSpec
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 
-DEADLINE = 60.0
+DEADLINE = 20.0
 BEAT = 0.2
 SCHEDULERS = ("slurm", "lsf", "pbs")
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
-from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resources_service_pb2_grpc
+from edbjobs.v1 import (
+    cluster_service_pb2_grpc,
+    job_pb2,
+    jobs_messages_pb2,
+    jobs_service_pb2_grpc,
+    resources_service_pb2_grpc,
+)
 
 DEADLINE = 60.0  # a start on a busy machine takes its time
 
@@ -121,6 +129,21 @@ class ServiceProcess:
         """Kill -9 the process and start the next one."""
         self.kill()
         self.start()
+
+    def dies_at(
+        self, point: str, request: jobs_messages_pb2.SubmitJobRequest, ready: Callable[[], object]
+    ) -> job_pb2.Job:
+        """Submit to a service that dies at a point of its way; gives what the next one answers to the same request."""
+        self.environment["EDBJOBS_FAULT"] = point
+        self.again()
+        ready()
+        with contextlib.suppress(grpc.RpcError):  # it may die before it has answered
+            self.jobs.SubmitJob(request, timeout=10)
+        assert self.process is not None
+        self.process.wait(DEADLINE)
+        del self.environment["EDBJOBS_FAULT"]
+        self.again()
+        return self.jobs.SubmitJob(request, timeout=10).job
 
     def stop(self) -> int:
         """Drain; gives the exit code. Runs go on."""

@@ -94,7 +94,7 @@ class SlurmCluster:
 
     def stop(self) -> None:
         """End what belongs to this cluster, jobs included, and nothing else; may be repeated."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 10
         while pids := self._belonging():
             assert time.monotonic() < deadline, f"cannot be ended: {pids}"
             for pid in pids:
@@ -104,7 +104,7 @@ class SlurmCluster:
                 child.poll()
             time.sleep(0.02)
         for child in self._children.values():
-            child.wait(60)
+            child.wait(5)
         self._children.clear()
         if self._sockets:
             shutil.rmtree(self._sockets, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import time
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import grpc
 from edbjobs.v1 import (
     cluster_pb2,
     cluster_service_pb2,
@@ -89,7 +87,7 @@ class SlurmService(ServiceProcess):
         return found
 
     def _status(self) -> cluster_pb2.SchedulerStatus:
-        status = self.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=60)
+        status = self.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=10)
         return next(scheduler for scheduler in status.schedulers if scheduler.name == "slurm")
 
     # Jobs ------------------------------------------------------------------------------------------------
@@ -109,7 +107,7 @@ class SlurmService(ServiceProcess):
 
     def _stand_in(self) -> str:
         if not self._demo:
-            solvers = self.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest(), timeout=60).solvers
+            solvers = self.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest(), timeout=10).solvers
             self._demo = next(solver.path for solver in solvers if solver.demo)
         return self._demo
 
@@ -119,11 +117,11 @@ class SlurmService(ServiceProcess):
 
     def submit(self, demo: str = "seconds=0.2", **values: Any) -> job_pb2.Job:
         """Submit a job; see `request`."""
-        return self.jobs.SubmitJob(self.request(demo, **values), timeout=60).job
+        return self.jobs.SubmitJob(self.request(demo, **values), timeout=10).job
 
     def job(self, job: job_pb2.Job) -> job_pb2.Job:
         """Tell how a job stands."""
-        return self.jobs.GetJob(jobs_messages_pb2.GetJobRequest(name=job.uid), timeout=60).job
+        return self.jobs.GetJob(jobs_messages_pb2.GetJobRequest(name=job.uid), timeout=10).job
 
     def until(
         self, job: job_pb2.Job, what: str, wanted: Callable[[job_pb2.Job], bool], patience: float = PATIENCE
@@ -164,22 +162,12 @@ class SlurmService(ServiceProcess):
         request = jobs_messages_pb2.CancelJobRequest(name=job.uid)
         if grace is not None:
             request.grace.FromMilliseconds(int(grace * 1000))
-        self.jobs.CancelJob(request, timeout=60)
+        self.jobs.CancelJob(request, timeout=10)
 
     def killed_at(self, point: str) -> job_pb2.Job:
         """Submit a job to a service that dies at a point of its way, and let the next one bring it to its end."""
-        self.kill()
-        self.environment["EDBJOBS_FAULT"] = point
-        self.start()
-        self.answering(True)
         request = self.request("seconds=1", request_id="once")
-        with contextlib.suppress(grpc.RpcError):  # it may die before it has answered
-            self.jobs.SubmitJob(request, timeout=60)
-        assert self.process is not None
-        self.process.wait(PATIENCE)
-        del self.environment["EDBJOBS_FAULT"]
-        self.again()
-        job = self.ended(self.jobs.SubmitJob(request, timeout=60).job)
+        job = self.ended(self.dies_at(point, request, lambda: self.answering(True)))
         assert end(job) == DONE
         assert self.seen("start", job) == 1
         started = [*(["STARTING", "RETRYING"] if job.attempt == 2 else []), "STARTING", "SCHEDULED", "STARTED"]

@@ -52,7 +52,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 async def next_of(watch: AsyncIterator[Response]) -> Response:
-    return await asyncio.wait_for(watch.__anext__(), 60)
+    return await asyncio.wait_for(watch.__anext__(), 10)
 
 
 async def until(watch: AsyncIterator[Response], enough: Callable[[list[event_pb2.Event]], bool]) -> list[Response]:
@@ -299,7 +299,7 @@ async def test_a_watcher_that_goes_leaves_nothing_behind(service: Service) -> No
     for watch in watches:
         assert (await next_of(watch)).caught_up
     waiting = [asyncio.ensure_future(next_of(watch)) for watch in watches]
-    deadline = asyncio.get_running_loop().time() + 60
+    deadline = asyncio.get_running_loop().time() + 10
     while len(service.log._wakeup._waiting) < 20:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0)

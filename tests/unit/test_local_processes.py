@@ -53,7 +53,7 @@ def test_a_pid_with_other_ticks_is_somebody_else(child: subprocess.Popen[bytes])
         child.wait(0.05)
     process.ticks -= 1
     processes.kill([process])
-    assert child.wait(60) == -signal.SIGKILL
+    assert child.wait(10) == -signal.SIGKILL
     processes.kill([process])
 
 

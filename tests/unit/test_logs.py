@@ -67,13 +67,13 @@ def test_when_lines_come_too_fast_they_are_dropped_and_counted(tmp_path: Path, m
 
     def slow(self: Logging, events: list[Any]) -> None:
         stuck.set()
-        assert free.wait(60)
+        assert free.wait(10)
         write(self, events)
 
     monkeypatch.setattr(Logging, "_write", slow)
     with Logging(tmp_path) as log:
         structlog.get_logger().info("first")
-        assert stuck.wait(60)
+        assert stuck.wait(10)
         for number in range(20):
             structlog.get_logger().info("line", number=number)
         free.set()  # reached though nothing can be written: nobody waits for the disk

@@ -49,7 +49,7 @@ async def test_commits_are_told_in_order_and_before_their_callers_hear(tmp_path:
 async def test_all_that_wait_share_one_commit(tmp_path: Path) -> None:
     async with started_store(tmp_path) as (store, heard):
         go = threading.Event()
-        first = asyncio.ensure_future(store.write(lambda tx: go.wait(60)))
+        first = asyncio.ensure_future(store.write(lambda tx: go.wait(10)))
         others = [asyncio.ensure_future(store.write(inserting(new_job()))) for _ in range(100)]
         await asyncio.sleep(0)
         go.set()
@@ -95,7 +95,7 @@ async def test_write_all_answers_each(tmp_path: Path) -> None:
 async def test_a_cancelled_caller_does_not_take_its_command_back(tmp_path: Path) -> None:
     async with started_store(tmp_path) as (store, heard):
         go = threading.Event()
-        blocker = asyncio.ensure_future(store.write(lambda tx: go.wait(60)))
+        blocker = asyncio.ensure_future(store.write(lambda tx: go.wait(10)))
         caller = asyncio.ensure_future(store.write(inserting(new_job(uid="mine"))))
         await asyncio.sleep(0)
         caller.cancel()
@@ -111,7 +111,7 @@ async def test_too_many_waiting_are_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(writer, "MAX_WAITING", 2)
     async with started_store(tmp_path) as (store, _):
         go = threading.Event()
-        waiting = [asyncio.ensure_future(store.write(lambda tx: go.wait(60))) for _ in range(2)]
+        waiting = [asyncio.ensure_future(store.write(lambda tx: go.wait(10))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Refused) as refused:
             await store.write(lambda tx: None)
@@ -207,7 +207,7 @@ async def test_the_store_recovers_without_a_write(tmp_path: Path, monkeypatch: p
             assert not store.writable
             assert store.last_error == "database or disk is full"
             assert heard.resets == []
-        deadline = asyncio.get_running_loop().time() + 60
+        deadline = asyncio.get_running_loop().time() + 10
         while not store.writable:
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.01)
@@ -231,7 +231,7 @@ async def test_too_many_reads_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("edbjobs_server.store.reader._MAX_WAITING", 1)
     async with started_store(tmp_path) as (store, _):
         go = threading.Event()
-        waiting = asyncio.ensure_future(store.read(lambda reader: go.wait(60)))
+        waiting = asyncio.ensure_future(store.read(lambda reader: go.wait(10)))
         await asyncio.sleep(0)
         with pytest.raises(Refused) as refused:
             await store.read(lambda reader: None)

@@ -11,7 +11,7 @@ from faults.campaign.evidence import REQUEST_LABEL, Evidence, Note
 
 S = job_state_pb2
 TERMINAL = frozenset({S.JOB_STATE_COMPLETED, S.JOB_STATE_FAILED, S.JOB_STATE_CANCELLED})
-END_SECONDS = 10.0  # a cancelled job has ended so long after its grace
+END_SECONDS = 5.0  # a cancelled job has ended so long after its grace
 Rule = Callable[[Evidence], Iterator[str]]
 Attempt = tuple[str, int]  # id and number
 

@@ -22,7 +22,7 @@ from support.service import ServiceProcess
 
 MAX_JOBS = 4
 DEPTH = 10
-GONE_SECONDS = 30.0  # so long after the end of its job a process may live
+GONE_SECONDS = 10.0  # so long after the end of its job a process may live
 DEADLINE = 60.0
 _CLOCK = """
 import time
