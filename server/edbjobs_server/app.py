@@ -36,6 +36,7 @@ from edbjobs_server.solver.releases import discover
 from edbjobs_server.store import Store, StoreError
 from edbjobs_server.submission import Rules
 from edbjobs_server.telemetry.host import HostSampler, capacity
+from edbjobs_server.util.keep_running import keep_running
 
 log = logging.getLogger(__name__)
 
@@ -191,12 +192,15 @@ class Service:
         self._rpc.bind(self.settings)
         if self.settings.web is not None:
             self._gateway = _make_gateway(self.manager, self._web_access, self.settings, self._rpc.methods)
-        self._tasks.append(asyncio.create_task(self._sampler.run(), name="sampler"))
+        sampling = keep_running("sampling the host", self._sampler.run)
+        self._tasks.append(asyncio.create_task(sampling, name="sampler"))
         await self.manager.open(self.settings.explicit_limits(), before)
         await self._rpc.start()
         if self._gateway is not None:
             await self._gateway.start()
-        self._tasks.append(asyncio.create_task(self._retention.run(), name="retention"))
+        self._tasks.append(
+            asyncio.create_task(keep_running("removing old records", self._retention.run), name="retention")
+        )
         if self._gateway is not None and self._gateway.token_url:
             print(f"edbjobs: open {self._gateway.token_url}", flush=True)
 

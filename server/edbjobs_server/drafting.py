@@ -13,8 +13,8 @@ from edbjobs.v1 import jobs_messages_pb2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
-from edbjobs_server.paths import UserPaths
 from edbjobs_server.submission import Rules, draft_all
+from edbjobs_server.util.path_workers import PathWorkers
 
 DEADLINE_SECONDS = 30.0
 
@@ -36,7 +36,7 @@ class Drafting:
 
     Parameters
     ----------
-    paths : UserPaths
+    paths : PathWorkers
         For everything that touches projects.
     rules : Rules
         What requests are checked against.
@@ -44,7 +44,7 @@ class Drafting:
         Gives the limits in force.
     """
 
-    def __init__(self, paths: UserPaths, rules: Rules, limits: Callable[[], Limits]) -> None:
+    def __init__(self, paths: PathWorkers, rules: Rules, limits: Callable[[], Limits]) -> None:
         self._paths = paths
         self._rules = rules
         self._limits = limits
@@ -77,7 +77,7 @@ class Drafting:
             calls = [call for call in calls if not call.answer.done()]  # its caller may have gone
             work = partial(self._draft, calls, self._limits())
             try:
-                drafts = await self._paths.run(work, folder or "the project", DEADLINE_SECONDS)
+                drafts = await self._paths.run(work, folder or "the project", DEADLINE_SECONDS, key=f"draft {folder}")
             except Exception as error:  # its callers are told
                 for call in calls:
                     if not call.answer.done():

@@ -35,7 +35,8 @@ class Explaining:
         job = self._core.jobs.get(message.uid)
         if job is None or message.state >= State.COMPLETED:  # what is on disk may be ahead of the core
             return message
-        why = self._clusters.explain(job) or self._core.explain(message.uid, time.time())
+        trouble = self._core.trouble(message.uid) if not job.unkillable else None
+        why = trouble or self._clusters.explain(job) or self._core.explain(message.uid, time.time())
         message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
         message.waiting_detail = why.detail
         message.jobs_before = why.before

@@ -1,12 +1,12 @@
-"""Following the logs of running solves: how far each is, and whether it waits for a licence too long."""
+"""Following the logs of running solves: how far each is, and whether it waits for a license too long."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 
 from edbjobs.v1 import job_pb2
@@ -15,112 +15,185 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import State
-from edbjobs_server.paths import UserPaths
 from edbjobs_server.run_spec import config_of, solver_job_name
 from edbjobs_server.solver.log import find_log
 from edbjobs_server.solver.progress import LogFollower, Progress, progress
 from edbjobs_server.solver.setups import Setup, read_setups, select
+from edbjobs_server.util.path_workers import PathWorkers
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 CLUSTER_POLL_SECONDS = 15.0  # there may be thousands, and their logs lie on a file server
+HANG_SECONDS = 2.0  # for one log, after which the others are read by another thread
+ROUND_SECONDS = 3600.0  # deadline of a round; what hangs is noticed long before
 _FIELDS = [item.name for item in fields(Progress)]
 
 
-@dataclass
-class _Followed:
-    """One running solve; `begun`: its log shows that a setup is being solved, so the licence was had."""
+@dataclass(eq=False)
+class _Solve:
+    """One running solve; `begun`: its log shows that a setup is being solved, so the license was had."""
 
-    attempt: int
-    path: Path
-    log: LogFollower
-    setups: tuple[Setup, ...]
-    license_limit: float | None
-    progress: Progress = field(default_factory=Progress)
-    begun: bool = False
+    job: Job
     due: float = 0.0  # not looked at before, monotonic
+    begun: bool = False
+    progress: Progress = field(default_factory=Progress)
+    path: Path | None = None
+    log: LogFollower | None = None
+    setups: tuple[Setup, ...] = ()
+    license_limit: float | None = None
+    failure: str = ""  # why its log could not be read last time
+
+    def read(self) -> None:
+        """Read what is new in the log; blocks."""
+        job = self.job
+        if self.log is None:
+            self._open()
+        if not self.begun:  # until it is there, nobody knows under which of its names the log comes
+            path = find_log(Path(job.spec.project_path), solver_job_name(job, job.attempt))
+            if path != self.path:
+                self.path, self.log = path, LogFollower(path)
+        assert self.log is not None, "it was opened"
+        segment = self.log.poll()
+        self.begun = bool(segment.setups)
+        self.progress = progress(segment, self.setups)
+
+    def _open(self) -> None:
+        config = config_of(self.job)
+        project = Path(self.job.spec.project_path)
+        if config.wait_for_license:
+            limit = config.license_wait_limit
+            self.license_limit = limit.total_seconds() if limit else float("inf")
+        self.setups = select(read_setups(project), config.design_name, config.setup_name)
+        self.path = find_log(project, solver_job_name(self.job, self.job.attempt))
+        self.log = LogFollower(self.path)
+
+
+class _Round:
+    """Solves on one mount whose logs are read one after the other in one thread."""
+
+    def __init__(self, solves: Sequence[_Solve]) -> None:
+        self.solves = solves
+        self.current: _Solve | None = None
+        self.since = 0.0  # when `current` became so, monotonic
+        self.abandoned = False  # the rest is read by another round
+
+    def read(self) -> None:
+        for solve in self.solves:
+            if self.abandoned:
+                return
+            self.since, self.current = time.monotonic(), solve
+            try:
+                solve.read()
+                solve.failure = ""
+            except Exception as error:  # it is looked at again in the next round, and stops no other
+                if repr(error) != solve.failure:
+                    solve.failure = repr(error)
+                    log.info("the log of job %s cannot be followed now: %s", solve.job.id, error)
+        self.current = None
 
 
 class Following:
     """Reads what is new in the log of each running solve: once a second, of those on a cluster less often.
 
+    Logs on one mount are read one after the other in one thread, which costs little. One that hangs is left behind
+    with its thread, and looked at again when that has come back.
+
     Parameters
     ----------
     core : Core
         Knows which jobs run.
-    paths : UserPaths
+    paths : PathWorkers
         For reading logs.
     end : callable
-        Ends a run that has waited for a licence longer than its job allows.
+        Ends a run that has waited for a license longer than its job allows.
     """
 
-    def __init__(self, core: Core, paths: UserPaths, end: Callable[[Job], Awaitable[None]]) -> None:
+    def __init__(self, core: Core, paths: PathWorkers, end: Callable[[Job], Awaitable[None]]) -> None:
         self._core = core
         self._paths = paths
         self._end = end
-        self._followed: dict[str, _Followed] = {}
+        self._solves: dict[str, _Solve] = {}
+        self._rounds: dict[asyncio.Task[None], tuple[str, _Round]] = {}
+        self._number = 0
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        while True:
-            running = {uid: job for uid, job in self._core.jobs.items() if job.state is State.RUNNING}
-            for uid in self._followed.keys() - running.keys():
-                del self._followed[uid]
-            # One after the other: a file system that hangs delays progress, and nothing else.
-            for job in running.values():
-                followed = self._followed.get(job.uid)
-                if followed is None or followed.due <= time.monotonic():
-                    await self._look(job)
-            await asyncio.sleep(POLL_SECONDS)
+        try:
+            while True:
+                self._update()
+                self._leave_hanging()
+                self._start_rounds()
+                await self._end_license_waits()
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            for task in self._rounds:
+                task.cancel()
 
     def progress_of(self, uid: str) -> job_pb2.JobProgress | None:
-        """Tell how far a running solve is; None: nothing is known of it."""
-        followed = self._followed.get(uid)
-        if followed is None or not followed.begun:
+        """Return how far a running solve is; None: nothing is known of it."""
+        solve = self._solves.get(uid)
+        if solve is None or not solve.begun:
             return None
-        return job_pb2.JobProgress(**{name: getattr(followed.progress, name) for name in _FIELDS})
+        return job_pb2.JobProgress(**{name: getattr(solve.progress, name) for name in _FIELDS})
 
     def waits_for_license(self, uid: str) -> bool:
-        """Tell whether a solve that may wait for a licence has begun no setup yet."""
-        followed = self._followed.get(uid)
-        return followed is not None and followed.license_limit is not None and not followed.begun
+        """Return whether a solve that may wait for a license has begun no setup yet."""
+        solve = self._solves.get(uid)
+        return solve is not None and solve.license_limit is not None and not solve.begun
 
-    async def _look(self, job: Job) -> None:
-        try:
-            await self._paths.run(partial(self._read, job), job.spec.project_path)
-        except (Refused, OSError):
-            return  # looked at again in a second
-        followed = self._followed.get(job.uid)
-        if followed is None or followed.begun or followed.license_limit is None or job.start_time is None:
-            return
-        if time.time() - job.start_time > followed.license_limit:
-            await self._end(job)
+    def _update(self) -> None:
+        """Take over which solves run."""
+        running = {job.uid: job for job in self._core.running() if job.state is State.RUNNING}
+        for uid in self._solves.keys() - running.keys():
+            del self._solves[uid]
+        for uid, job in running.items():
+            known = self._solves.get(uid)
+            if known is None or known.job.attempt != job.attempt:
+                self._solves[uid] = _Solve(job)
 
-    def _read(self, job: Job) -> None:
-        followed = self._followed.get(job.uid)
-        if followed is None or followed.attempt != job.attempt:
-            followed = self._followed[job.uid] = _follow(job)
-        if not followed.begun:  # until it is there, nobody knows under which of its names the log comes
-            path = find_log(job.spec.project_path, solver_job_name(job, job.attempt))
-            if path != followed.path:
-                followed.path, followed.log = path, LogFollower(path)
-        if job.spec.executor != LOCAL:
-            followed.due = time.monotonic() + CLUSTER_POLL_SECONDS
-        segment = followed.log.poll()
-        followed.begun = bool(segment.setups)
-        followed.progress = progress(segment, followed.setups)
+    def _start_rounds(self) -> None:
+        """Start a round for each mount that has none."""
+        now = time.monotonic()
+        reading = {mount for mount, round in self._rounds.values() if not round.abandoned}
+        hanging = {round.current for _, round in self._rounds.values() if round.abandoned}
+        due: dict[str, list[_Solve]] = {}
+        for solve in self._solves.values():
+            if solve.due <= now and solve not in hanging:
+                mount = self._paths.mount_of(solve.job.spec.project_path)
+                if mount not in reading:
+                    due.setdefault(mount, []).append(solve)
+        for mount, solves in due.items():
+            for solve in solves:
+                solve.due = 0.0 if solve.job.spec.executor == LOCAL else now + CLUSTER_POLL_SECONDS
+            self._read(mount, _Round(solves))
+
+    def _read(self, mount: str, round: _Round) -> None:
+        self._number += 1  # a key of its own: rounds of a mount may overlap when one hangs
+        work = self._paths.run(round.read, mount, ROUND_SECONDS, key=f"progress {self._number}")
+        task = asyncio.create_task(_quietly(work), name=f"progress on {mount}")
+        self._rounds[task] = mount, round
+        task.add_done_callback(self._rounds.pop)
+
+    def _leave_hanging(self) -> None:
+        """Abandon rounds that hang at one log: the others are read by a further thread."""
+        now = time.monotonic()
+        for _, round in self._rounds.values():
+            current = round.current
+            if not round.abandoned and current is not None and now - round.since > HANG_SECONDS:
+                round.abandoned = True
+                log.warning("the log of job %s does not answer: %s", current.job.id, current.job.spec.project_path)
+
+    async def _end_license_waits(self) -> None:
+        for solve in [*self._solves.values()]:
+            limit, start = solve.license_limit, solve.job.start_time
+            if limit is not None and not solve.begun and start is not None and time.time() - start > limit:
+                await self._end(solve.job)
 
 
-def _follow(job: Job) -> _Followed:
-    config = config_of(job)
-    project = Path(job.spec.project_path)
-    limit = None
-    if config.wait_for_license:
-        limit = config.license_wait_limit.total_seconds() if config.license_wait_limit else float("inf")
-    path = find_log(project, solver_job_name(job, job.attempt))
-    return _Followed(
-        attempt=job.attempt,
-        path=path,
-        log=LogFollower(path),
-        setups=select(read_setups(project), config.design_name, config.setup_name),
-        license_limit=limit,
-    )
+async def _quietly(work: Awaitable[None]) -> None:
+    """Wait for a round; one that never comes back is left to its thread."""
+    try:
+        await work
+    except Refused:
+        return

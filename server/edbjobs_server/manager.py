@@ -27,13 +27,13 @@ from edbjobs_server.executors.base import Executor
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.local import faults
 from edbjobs_server.explaining import Explaining
-from edbjobs_server.paths import UserPaths
 from edbjobs_server.runs import Runs
 from edbjobs_server.solver.command import shell_line
 from edbjobs_server.store import Committed, Snapshot, Store, Transaction
 from edbjobs_server.submission import Rules, accept, draft
 from edbjobs_server.tail import tail
 from edbjobs_server.telemetry.host import HostSampler
+from edbjobs_server.util.path_workers import PathWorkers
 from edbjobs_server.waiting import Waiters
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class JobManager:
         self.core = Core(rules.host, snapshot.limits)
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused)
         self.events = EventLog(store, snapshot.revision)
-        self.paths = UserPaths()
+        self.paths = PathWorkers()
         self.drafting = Drafting(self.paths, rules, lambda: self.core.limits)
         self.runs = Runs(
             store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds
@@ -204,22 +204,39 @@ class JobManager:
         if grace is not None and not 0 <= grace <= 3600:
             raise Refused("INVALID_JOB", "grace must be 0 to 3600 seconds", fields={"grace": "0 to 3600 seconds"})
 
-        def change(job: Job, now: float) -> Change | None:
-            return transitions.abandon(job, now) if abandon else transitions.cancel(job, now, grace)
+        unseen = False
 
+        def change(job: Job, now: float) -> Change | None:
+            if not abandon:
+                return transitions.cancel(job, now, grace)
+            return transitions.abandon(job, now, unseen)
+
+        live = self._live(name)
+        if abandon and live is not None:
+            if self.runs.is_gone(live.uid):
+                return await self._conclude(live.uid, principal)
+            unseen = self.runs.unseen(live.uid)
         try:
             job = await self._change(name, principal, change)
         except Refused as refused:
-            live = self._live(name)
             if refused.reason != "STORE_UNAVAILABLE" or live is None or live.open_attempt is None:
                 raise
-            await self.runs.end(live, grace)
+            self.runs.end(live, grace)
             answer = self._message(live)
             answer.warnings.append(f"it is being ended, but that is not on record yet: {refused.message}")
             return answer
         if job.open_attempt is not None:
-            await self.runs.end(job, grace)
+            self.runs.end(job, grace)
         return self._message(job)
+
+    async def _conclude(self, uid: str, principal: str) -> job_pb2.Job:
+        """End the record of a job whose processes are gone, by what can be read of its result now."""
+        await self._change(uid, principal, lambda job, now: transitions.cancel(job, now, 0.0))
+        recorded = await self.runs.conclude(uid)
+        answer = await self.get(uid)
+        if not recorded:
+            answer.warnings.append("its end is not on record yet")
+        return answer
 
     async def cancel_many(
         self, job_filter: jobs_messages_pb2.JobFilter, everything: bool, principal: str, grace: float | None
@@ -265,7 +282,7 @@ class JobManager:
             request_id=request_id, job_id=old.id, config=old.config, priority=old.priority, user=old.user
         )
         work = partial(draft, request, user, self.rules, self.core.limits)
-        job = replace(await self.paths.run(work, old.config.project_path), retry_of=old.uid)
+        job = replace(await self.paths.run(work, old.config.project_path, key=f"draft {name}"), retry_of=old.uid)
         ids = [request_id] if request_id else []
         command = partial(accept, request=request, drafted=job, principal=principal)
         accepted, _ = await self.store.write(command, request_ids=ids)
@@ -304,7 +321,7 @@ class JobManager:
     ) -> jobs_messages_pb2.PreviewJobResponse:
         """Tell what a job would run; nothing is run or recorded."""
         work = partial(draft, request, user, self.rules, self.core.limits)
-        job = await self.paths.run(work, request.config.project_path)
+        job = await self.paths.run(work, request.config.project_path, key=f"draft {request.config.project_path}")
         spec, environment = self.runs.preview(job)
         answer = jobs_messages_pb2.PreviewJobResponse(
             working_directory=spec.cwd,
@@ -338,9 +355,11 @@ class JobManager:
                 self.core.paused = item.type is EventType.QUEUE_PAUSED
             elif item.type is EventType.JOB_DELETED and item.job is not None:
                 self.core.remove(item.job.uid)
+                self.runs.forget(item.job.uid)
             elif item.job is not None:
                 self.core.apply(item.job)
                 if item.job.state.terminal:
+                    self.runs.forget(item.job.uid)
                     self._waiters.tell(item.job.uid)
         self.events.publish(batch)
         for observe in self.observers:
@@ -352,7 +371,7 @@ class JobManager:
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused, snapshot.generation)
         self.events.reset(snapshot.revision)
         self._waiters.tell_all()
-        self.runs.wake()
+        self.runs.on_reset()
 
     # Helpers ---------------------------------------------------------------------------------------------
 

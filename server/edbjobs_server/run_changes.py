@@ -43,32 +43,20 @@ def outcome_of(ended: RunEnded, state: State, reason: Reason, evidence: Evidence
     )
 
 
-def apply_scheduled(tx: Transaction, update: RunScheduled) -> None:
-    """Record that a scheduler has taken a run."""
+def apply_update(tx: Transaction, update: RunScheduled | RunStarted | RunNote | RunUnkillable) -> None:
+    """Record what an executor reports of a run that goes on."""
     job = tx.find(update.key.uid)
-    if job is not None:
-        put(tx, transitions.scheduled(job, update.key.attempt, update.scheduler_job_id))
-
-
-def apply_note(tx: Transaction, update: RunNote) -> None:
-    """Record something about a run."""
-    job = tx.find(update.key.uid)
-    if job is not None:
-        put(tx, transitions.noted(job, update.key.attempt, update.text))
-
-
-def apply_start(tx: Transaction, update: RunStarted) -> None:
-    """Record that a run started."""
-    job = tx.find(update.key.uid)
-    if job is not None:
-        put(tx, transitions.started(job, update.key.attempt, update.time, update.pid, update.nodes))
-
-
-def apply_unkillable(tx: Transaction, update: RunUnkillable) -> None:
-    """Record which processes of a run cannot be ended."""
-    job = tx.find(update.key.uid)
-    if job is not None:
-        put(tx, transitions.unkillable(job, update.key.attempt, update.pids))
+    if job is None:
+        return
+    number = update.key.attempt
+    if isinstance(update, RunScheduled):
+        put(tx, transitions.scheduled(job, number, update.scheduler_job_id))
+    elif isinstance(update, RunStarted):
+        put(tx, transitions.started(job, number, update.time, update.pid, update.nodes))
+    elif isinstance(update, RunNote):
+        put(tx, transitions.noted(job, number, update.text))
+    else:
+        put(tx, transitions.unkillable(job, number, update.pids))
 
 
 def apply_end(tx: Transaction, key: RunKey, outcome: Outcome, started: RunEnded | None, note: str = "") -> None:
@@ -83,3 +71,10 @@ def apply_end(tx: Transaction, key: RunKey, outcome: Outcome, started: RunEnded 
         tx.put(job, EventType.JOB_NOTE, detail=note)
         job = tx.job(key.uid)
     put(tx, transitions.ended(job, key.attempt, outcome, tx.now))
+
+
+def fail(tx: Transaction, uid: str, reason: Reason, message: str) -> None:
+    """End a waiting job that cannot be started; nothing happens to one that is not waiting any more."""
+    job = tx.find(uid)
+    if job is not None:
+        put(tx, transitions.fail(job, reason, message, tx.now))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import State
-from edbjobs_server.executors.base import Reach
+from edbjobs_server.executors.base import Executor, Reach
+
+
+def no_executor(name: str, executors: Mapping[str, Executor]) -> str:
+    """Explain that a job needs a scheduler that this service does not have."""
+    have = ", ".join(sorted(executors))
+    return f"this service has no scheduler {name!r}, it has: {have}; start it with that scheduler, or cancel the job"
 
 
 class Silence:
@@ -32,6 +38,12 @@ class Silence:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reach.since))
         self._core.silent[reach.executor] = f"{reach.executor} does not answer since {since}: {reach.error}"
         self._since[reach.executor] = reach.since
+
+    def note_missing(self, needed: Iterable[str], executors: Mapping[str, Executor]) -> None:
+        """Let jobs wait for schedulers that this service was started without."""
+        for name in set(needed) - executors.keys():
+            self._core.silent[name] = no_executor(name, executors)
+            self._since[name] = time.time()
 
     def deadlines(self) -> Iterator[tuple[float, Job]]:
         """Tell until when jobs that wait for a silent scheduler are willing to."""

@@ -145,7 +145,7 @@ def draft(
     release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
     found = project.inspect(config.project_path, folders)
-    _refuse_outside(found.path, rules.project_roots)
+    refuse_outside(found.path, rules.project_roots)
     spec = spec_from_config(
         request.config,
         project_path=str(found.path),
@@ -297,7 +297,14 @@ def _for_cluster(config: HFSSSimulationConfig, spec: Spec, rules: Rules, uid: st
     return replace(spec, cores=wanted.nodes * wanted.cores_per_node)
 
 
-def _refuse_outside(path: Path, roots: Sequence[Path]) -> None:
+def refuse_outside(path: Path, roots: Sequence[Path]) -> None:
+    """Refuse a project that lies in none of the folders that projects must lie in.
+
+    Raises
+    ------
+    Refused
+        PROJECT_NOT_ALLOWED.
+    """
     if roots and not any(path.is_relative_to(root) for root in roots):
         text = "projects must lie in one of " + ", ".join(str(root) for root in roots)
         raise Refused("PROJECT_NOT_ALLOWED", f"{path}: {text}", fields={"config.project_path": text})

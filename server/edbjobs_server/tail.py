@@ -12,8 +12,8 @@ from pathlib import Path
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.paths import UserPaths
 from edbjobs_server.solver.log import find_log
+from edbjobs_server.util.path_workers import PathWorkers
 
 _FILES = {
     jobs_messages_pb2.LOG_STREAM_UNSPECIFIED: ("stdout",),
@@ -35,7 +35,7 @@ class Output:
 
 
 async def tail(
-    request: jobs_messages_pb2.TailLogRequest, get: Callable[[], Awaitable[job_pb2.Job]], paths: UserPaths
+    request: jobs_messages_pb2.TailLogRequest, get: Callable[[], Awaitable[job_pb2.Job]], paths: PathWorkers
 ) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
     """Send bytes of an output, in order, each once.
 
@@ -45,7 +45,7 @@ async def tail(
         Offset (negative: from the present end), limit, and whether to follow.
     get : callable
         Gives the job as it is now; asked again while following.
-    paths : UserPaths
+    paths : PathWorkers
         Threads for the file work.
 
     Raises

@@ -9,7 +9,7 @@ from faults.campaign import kinds
 from faults.campaign.round import Round
 
 CARELESS = """
-from edbjobs_server import run_changes, runs
+from edbjobs_server import run_changes, run_steps
 from edbjobs_server.core import scheduler
 from edbjobs_server.core.states import State
 from edbjobs_server.events.log import EventLog
@@ -19,7 +19,7 @@ scheduler.fit_block = lambda *_: None
 
 # Whatever ended was a success.
 outcome_of = run_changes.outcome_of
-runs.outcome_of = lambda ended, state, *rest: outcome_of(ended, State.COMPLETED, *rest)
+run_steps.outcome_of = lambda ended, state, *rest: outcome_of(ended, State.COMPLETED, *rest)
 
 # Every seventh change is kept from watchers.
 entries_after = EventLog._entries_after

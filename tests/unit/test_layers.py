@@ -21,7 +21,12 @@ LAYERS = [
         "following",
         "gatewatch",
         "run_changes",
+        "run_context",
+        "run_preparation",
+        "run_retry",
         "run_spec",
+        "run_steps",
+        "run_task",
         "submission",
         "tail",
         "limit_changes",
@@ -31,7 +36,7 @@ LAYERS = [
     {"events"},
     {"store"},
     {"site"},
-    {"access", "addresses", "codec", "executors", "logs", "paths", "sockets", "solver", "telemetry", "within"}
+    {"access", "addresses", "codec", "executors", "logs", "sockets", "solver", "telemetry", "util", "within"}
     | {"settings", "settings_types"},
     {"core"},
 ]

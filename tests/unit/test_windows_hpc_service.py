@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 from edbjobs_server.doctor.solver import releases
-from edbjobs_server.paths import UserPaths
 from edbjobs_server.schedulers import make_clusters, node_releases
 from edbjobs_server.settings import Settings, SettingsError, load_settings
 from edbjobs_server.site import Site
 from edbjobs_server.solver.releases import Release, choose, on_windows_nodes
 from edbjobs_server.tail import tail
+from edbjobs_server.util.path_workers import PathWorkers
 
 V252 = r"C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe"
 V242 = r"\\fs\apps\v242\Win64\ansysedtsv.exe"
@@ -114,6 +114,6 @@ async def test_the_script_of_a_run_is_found_by_either_name(tmp_path: Path, name:
         return job
 
     asked = jobs_messages_pb2.TailLogRequest(stream=jobs_messages_pb2.LOG_STREAM_SCRIPT)
-    paths = UserPaths()
+    paths = PathWorkers()
     assert b"".join([item.data async for item in tail(asked, get, paths)]) == b"# what is run"
     paths.close()

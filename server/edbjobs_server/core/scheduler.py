@@ -48,6 +48,7 @@ class Core:
         self.paused = False
         self.generation = 0
         self.draining = False
+        self.store_error = ""  # why nothing can be written now, so that nothing may start
         self.load: HostLoad | None = None
         self.silent: dict[str, str] = {}  # executor to why it takes nothing now: its scheduler does not answer
         self._clear()
@@ -60,6 +61,8 @@ class Core:
         self._working: dict[str, list[str]] = {}  # project to the jobs that run on it
         self._planned: set[str] = set()
         self._scheduled: set[str] = set()
+        self._gone: set[str] = set()  # of those in _held: nothing but the project, as the run's processes are gone
+        self._troubles: dict[str, Block] = {}  # why a run cannot be followed, or its end not be recorded
         self._deferred: dict[str, Block] = {}
         self._timers = Deadlines()
         self._settling = Settling()
@@ -90,6 +93,7 @@ class Core:
             self._planned.discard(uid)
             self._take(job, attempt.reserve_time if attempt.start_time is None else attempt.start_time)
         elif uid not in self._planned:
+            self._troubles.pop(uid, None)
             self._give_back(uid)
             self._enqueue(job)
 
@@ -98,6 +102,7 @@ class Core:
         self._dequeue(uid)
         self._planned.discard(uid)
         self._scheduled.discard(uid)
+        self._troubles.pop(uid, None)
         self._give_back(uid)
         self.jobs.pop(uid, None)
 
@@ -116,7 +121,7 @@ class Core:
         """
         self._wake_up(now)
         chosen: list[Job] = []
-        if self.paused or self.draining:
+        if self.paused or self.draining or self.store_error:
             return chosen
         stopped: set[str] = set()
         claims: dict[str, str] = {}
@@ -143,6 +148,31 @@ class Core:
             self._deferred[uid] = block
             self._enqueue(self.jobs[uid], until)
 
+    def run_gone(self, uid: str) -> None:
+        """Release what a run held but its project: its processes are gone, its end is not committed yet."""
+        need = self._held.get(uid)
+        if need is not None and uid not in self._gone:
+            self._gone.add(uid)
+            self._settling.discard(uid)
+            self.usage.add(need, -1)
+            self._firsts_cache = None
+
+    def set_trouble(self, uid: str, block: Block | None) -> None:
+        """Set why a run cannot be followed, or why its end is not recorded yet; None: nothing is wrong."""
+        if block is None:
+            self._troubles.pop(uid, None)
+        elif uid in self._held:
+            self._troubles[uid] = block
+
+    def trouble(self, uid: str) -> Explanation | None:
+        """Return why a run cannot be followed, or why its end is not recorded yet."""
+        block = self._troubles.get(uid)
+        return None if block is None else Explanation(block.reason, block.detail)
+
+    def running(self) -> list[Job]:
+        """Return the jobs that hold a reservation, those being started included."""
+        return [self.jobs[uid] for uid in self._held]
+
     def next_wake(self) -> float | None:
         """Tell when something that waits for a time comes due."""
         return self._timers.first()
@@ -155,6 +185,9 @@ class Core:
         if job.unkillable:
             pids = ", ".join(str(pid) for pid in job.unkillable)
             return Explanation(Waiting.UNKILLABLE, f"these processes cannot be ended: {pids}")
+        trouble = self.trouble(uid)
+        if trouble is not None:
+            return trouble
         if job.cancel_time is not None:
             return Explanation(Waiting.CANCELLING, "its processes are being ended")
         if job.state is not State.QUEUED:
@@ -191,6 +224,8 @@ class Core:
         self._take(job, now)
 
     def _take(self, job: Job, began: float) -> None:
+        if job.uid in self._gone:
+            return
         need = need_of(job, self.host)
         if need.local:
             self._settling.add(job.uid, began, need)
@@ -205,8 +240,11 @@ class Core:
         need = self._held.pop(uid, None)
         if need is None:
             return
-        self._settling.discard(uid)
-        self.usage.add(need, -1)
+        if uid in self._gone:
+            self._gone.discard(uid)
+        else:
+            self._settling.discard(uid)
+            self.usage.add(need, -1)
         key = self.jobs[uid].spec.project_key
         self._working[key].remove(uid)
         if not self._working[key]:
@@ -294,6 +332,9 @@ class Core:
         """Tell what a waiting job waits for together with others."""
         if self.draining:
             return Block(Waiting.DRAINING, "the service is stopping; jobs start again when it comes back")
+        if self.store_error:
+            text = f"the state folder cannot be written, so nothing is started: {self.store_error}"
+            return Block(Waiting.STORE_UNAVAILABLE, text)
         if self.paused:
             return Block(Waiting.QUEUE_PAUSED, "the queue is paused")
         claims: dict[str, str] = {}

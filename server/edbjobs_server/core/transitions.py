@@ -13,6 +13,7 @@ from edbjobs_server.core.job import Attempt, Job
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 
 SILENT_SECONDS = 60.0  # after its grace, until a cancel counts as having come to nothing
+MAX_NEVER_RAN = 20  # attempts in a row that never ran and stay on record
 QUICK_STARTS = 3  # starts in a row that may come to nothing before the next one waits
 _END_EVENT = {
     State.COMPLETED: EventType.JOB_COMPLETED,
@@ -32,7 +33,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `ran` is False where it is proven that the solver never ran."""
+    """How an attempt ended.
+
+    Attributes
+    ----------
+    ran : bool
+        False where it is proven that the solver never ran.
+    before_cancel : bool
+        Its processes were gone before anybody asked for its end: a cancel that came later changes nothing.
+    """
 
     state: State
     reason: Reason
@@ -46,6 +55,7 @@ class Outcome:
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
     ran: bool = True
+    before_cancel: bool = False
 
 
 def reserve(job: Job, now: float, boot_id: str, run_directory: str) -> Change | None:
@@ -77,9 +87,9 @@ def scheduled(job: Job, number: int, scheduler_job_id: str) -> Change | None:
 
 
 def noted(job: Job, number: int, text: str) -> Change | None:
-    """Record something about an attempt that changes nothing."""
+    """Record something about an attempt that changes nothing; of one that is being ended nobody needs to know."""
     attempt = job.open_attempt
-    if attempt is None or attempt.number != number:
+    if attempt is None or attempt.number != number or job.cancel_time is not None:
         return None
     return Change(job, EventType.JOB_NOTE, text)
 
@@ -123,17 +133,21 @@ def _never_ran(job: Job, outcome: Outcome, now: float) -> Change:
     """Queue a job again whose start did not come about; at once, but ever later if that goes on."""
     reasons = [attempt.reason for attempt in reversed(job.attempts)]
     times = next((number for number, reason in enumerate(reasons) if reason is not Reason.NONE), len(reasons))
-    after = replace(job, state=State.QUEUED)
+    # While the cause lasts, only the latest of these attempts stay on record.
+    kept = job.attempts if times <= MAX_NEVER_RAN else (*job.attempts[:-times], *job.attempts[-MAX_NEVER_RAN:])
+    after = replace(job, state=State.QUEUED, attempts=kept, message=outcome.message)
     if times > QUICK_STARTS:
         wait = min(60.0, 2.0 ** min(times - QUICK_STARTS, 6))
-        detail = f"it could not be started {times} times in a row; the next try is {wait:g} s later"
+        detail = f"it could not be started {times} times in a row, the next try is {wait:g} s later: {outcome.message}"
         after = replace(after, not_before=now + wait, backing_off=True, message=detail)
     return Change(after, EventType.JOB_RETRYING, outcome.message)
 
 
 def _as_asked(job: Job, outcome: Outcome) -> Outcome:
-    """Call an attempt cancelled if cancel was asked for, unless it is proven to have completed before."""
+    """Call an attempt cancelled if cancel was asked for, unless it is proven to have ended before."""
     if job.cancel_time is None or outcome.state is State.COMPLETED or outcome.reason is Reason.UNKILLABLE:
+        return outcome
+    if outcome.before_cancel and outcome.state.terminal:
         return outcome
     return replace(outcome, state=State.CANCELLED, reason=Reason.CANCELLED, message=_cancelled(job, outcome.ran))
 
@@ -145,7 +159,8 @@ def _cancelled(job: Job, ran: bool) -> str:
 def _is_retried(job: Job, outcome: Outcome) -> bool:
     policy = job.spec.retry
     ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
-    return outcome.state is State.FAILED and outcome.reason in policy.reasons and ran < policy.max_attempts
+    wanted = outcome.state is State.FAILED and outcome.reason in policy.reasons and ran < policy.max_attempts
+    return wanted and job.cancel_time is None
 
 
 def _back_off(job: Job, outcome: Outcome, now: float) -> Change:
@@ -195,16 +210,16 @@ def cancel(job: Job, now: float, grace: float | None) -> Change | None:
     return Change(after, EventType.JOB_CANCEL_REQUESTED)
 
 
-def abandon(job: Job, now: float) -> Change:
-    """End the record of a job that cannot be ended: its processes resist, or nothing more is heard of it.
+def abandon(job: Job, now: float, unseen: bool = False) -> Change:
+    """End the record of a job that cannot be ended.
 
-    The latter is a run that cannot be seen from here, as after a restart of the container it was in; its cancel must
-    have come to nothing for a minute after its grace.
+    Its processes resist, its cancel has had no effect for a minute after its grace, or its run is `unseen`: it cannot
+    be observed from here, as after a restart of the container it was in.
     """
     _refuse_ended(job, "abandoned")
     grace = job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
     silent = job.cancel_time is not None and now > job.cancel_time + grace + SILENT_SECONDS
-    if not job.unkillable and not silent:
+    if job.open_attempt is None or not (job.unkillable or silent or unseen):
         text = f"job {job.id} is not known to resist being ended; cancel it, and abandon it if nothing comes of that"
         raise Refused("JOB_NOT_UNKILLABLE", text)
     pids = ", ".join(str(pid) for pid in job.unkillable)

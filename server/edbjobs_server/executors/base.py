@@ -172,6 +172,18 @@ class RunNote:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTrouble:
+    """The run cannot be followed now; `text` says why, empty: the trouble is over.
+
+    `unseen`: whether there are processes of the run cannot be told from here.
+    """
+
+    key: RunKey
+    text: str
+    unseen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunUnkillable:
     """Some processes of the run cannot be ended; `pids` are theirs. Told again when the set changes."""
 
@@ -202,7 +214,7 @@ class Reach:
     error: str = ""
 
 
-RunUpdate = RunScheduled | RunStarted | RunEnded | RunNote | RunUnkillable | Reach
+RunUpdate = RunScheduled | RunStarted | RunEnded | RunNote | RunTrouble | RunUnkillable | Reach
 Listener = Callable[[RunUpdate], None]
 
 

@@ -104,6 +104,14 @@ def project_key(path: str | Path) -> str:
     return _key(os.path.realpath(path))
 
 
+def moved(path: str | Path) -> str:
+    """Explain where a real path leads now, if a link on it was changed since; empty: it leads to itself."""
+    real = os.path.realpath(path)
+    if os.path.normcase(real) == os.path.normcase(str(path)):
+        return ""
+    return f"{path} now leads to {real}: a link on its path was changed after the submission; submit the job again"
+
+
 def _key(real: str) -> str:
     stem, suffix = os.path.splitext(real)
     return os.path.normcase(stem if suffix[1:].lower() in KINDS else real)

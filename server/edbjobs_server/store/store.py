@@ -113,10 +113,13 @@ class Store:
         Refused
             STORE_UNAVAILABLE, if the commit failed; OVERLOADED, if too many wait; DRAINING, after `close`.
         """
+        return await self.send(command, request_ids=request_ids)
+
+    def send(self, command: Callable[[Transaction], T], *, request_ids: Sequence[str] = ()) -> asyncio.Future[T]:
+        """Do as `write`, without waiting: commands are run in the order in which they are sent."""
         if self._closing:
             raise Refused("DRAINING", "the service is stopping; try again when it is back")
-        result: T = await self._writer.submit(command, request_ids)
-        return result
+        return self._writer.submit(command, request_ids)
 
     async def write_all(
         self, commands: Sequence[Callable[[Transaction], T]], *, request_ids: Sequence[str] = ()

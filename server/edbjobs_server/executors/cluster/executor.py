@@ -29,6 +29,7 @@ from edbjobs_server.executors.cluster.script import ScriptError, Scripts
 from edbjobs_server.executors.cluster.shared import SharedFolder
 from edbjobs_server.executors.cluster.timing import Timing
 from edbjobs_server.executors.local import faults
+from edbjobs_server.util.files import is_transient
 
 _log = logging.getLogger(__name__)
 _SUBMITS = 4  # commands at a time; SLURM takes 306 submits a second from one client and 510 from eight (measured)
@@ -147,14 +148,9 @@ class ClusterExecutor:
 
     async def _submit(self, run: Run, spec: RunSpec) -> None:
         try:
-            text = await asyncio.to_thread(self.script, spec)  # templates are files
-            await self._folder.prepare(run, text)
-        except (OSError, ScriptError, Refused) as error:
-            message = f"its batch script could not be written: {error}"
-            self._book.finish(run, RunEnded(run.key, Ending.START_FAILED, time.time(), message=message))
-            return
-        faults.point("cluster.before_submit")
-        try:
+            if not await self._write_script(run, spec):
+                return
+            faults.point("cluster.before_submit")
             async with self._submits:
                 if run.grace is None:
                     run.handed = True
@@ -164,6 +160,23 @@ class ClusterExecutor:
         if run.grace is not None:
             await self._end(run)
         self._asking.hurry()
+
+    async def _write_script(self, run: Run, spec: RunSpec) -> bool:
+        """Write the batch script; False: that failed, and the run has ended without being handed over."""
+        try:
+            text = await asyncio.to_thread(self.script, spec)  # templates are files
+            await self._folder.prepare(run, text)
+        except (OSError, ScriptError, Refused) as error:
+            ending = Ending.NEVER_RAN if is_transient(error) else Ending.START_FAILED
+            why = str(error)
+        except Exception as error:
+            _log.exception("the batch script of %s could not be made", run.name)
+            ending, why = Ending.NEVER_RAN, f"{type(error).__name__}: {error} (a fault of edbjobs, see its log)"
+        else:
+            return True
+        message = f"its batch script could not be written: {why}"
+        self._book.finish(run, RunEnded(run.key, ending, time.time(), message=message))
+        return False
 
     async def _hand_over(self, run: Run, submission: Submission) -> None:
         try:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Ending, RunKey
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.evidence import Found
 from edbjobs_server.executors.cluster.folders import Folders, output_tail
 from edbjobs_server.executors.cluster.run import Run
-from edbjobs_server.within import within
+from edbjobs_server.util.path_workers import PathWorkers
 
 _T = TypeVar("_T")
 
-_THREADS = 8
 DEADLINE_SECONDS = 60.0
 
 
@@ -46,11 +45,11 @@ class SharedFolder:
         self._folders = folders
         self._said = said
         self._script = record.SCRIPT + (".ps1" if template.endswith(".ps1.j2") else "")
-        self._pool = ThreadPoolExecutor(_THREADS, "edbjobs-shared")
+        self._workers = PathWorkers()
 
     def close(self) -> None:
-        """Let go of the threads; a hanging one is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the threads; one that hangs is not waited for."""
+        self._workers.close()
 
     def of(self, key: RunKey) -> Path:
         """Folder of a run."""
@@ -75,15 +74,15 @@ class SharedFolder:
             self._folders.prepare()
             record.prepare(run.folder, script, self._script)
 
-        await self._off_loop(work)
+        await self._off_loop(work, run)
 
     async def is_prepared(self, run: Run) -> bool:
         """Tell whether a run's batch script is there."""
-        return await self._off_loop((run.folder / self._script).exists)
+        return await self._off_loop((run.folder / self._script).exists, run)
 
     async def record(self, run: Run) -> record.Record:
         """Read what a run has written."""
-        return await self._off_loop(partial(record.read, run.folder))
+        return await self._off_loop(partial(record.read, run.folder), run)
 
     async def found(self, run: Run) -> Found:
         """Gather all that a run's end may be concluded from, beside the scheduler's word."""
@@ -92,15 +91,16 @@ class SharedFolder:
             said = self._said(output_tail(run.folder))
             return Found(record.read(run.folder), said, run.grace is not None, run.requeued)
 
-        return await self._off_loop(work)
+        return await self._off_loop(work, run)
 
     async def void(self, run: Run) -> bool:
         """See to it that a run which has not begun never does; False: it has begun."""
-        return await self._off_loop(partial(record.void, run.folder, time.time()))
+        return await self._off_loop(partial(record.void, run.folder, time.time()), run)
 
-    async def _off_loop(self, work: Callable[[], _T]) -> _T:
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _off_loop(self, work: Callable[[], _T], run: Run | None = None) -> _T:
+        root = str(self._folders.root)
+        key = root if run is None else str(run.folder)
         try:
-            return await within(future, DEADLINE_SECONDS)
-        except (asyncio.TimeoutError, TimeoutError):
-            raise SilentFolder(f"{self._folders.root} did not answer within {DEADLINE_SECONDS:g} s") from None
+            return await self._workers.run(work, root, DEADLINE_SECONDS, key=key)
+        except Refused as refused:
+            raise SilentFolder(errno.ETIMEDOUT, refused.message) from None

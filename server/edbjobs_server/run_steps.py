@@ -1,0 +1,168 @@
+"""The steps of a run that touch the user's files; they block, and run in the workers for users' paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edbjobs.config import ExistingResults, field_errors
+from pydantic import ValidationError
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import LOCAL, Job
+from edbjobs_server.core.states import Evidence, Reason, State
+from edbjobs_server.core.transitions import Outcome
+from edbjobs_server.executors.base import Ending, RunEnded, RunSpec
+from edbjobs_server.run_changes import outcome_of
+from edbjobs_server.run_spec import config_of, run_spec, solver_job_name
+from edbjobs_server.solver import project, verdict
+from edbjobs_server.submission import Rules, refuse_outside
+from edbjobs_server.util.files import is_transient
+
+_NO_LICENSE = "no licence within license_wait_limit: no setup was begun in that time"
+_REASONS = {
+    "RESULTS_EXIST": Reason.RESULTS_EXIST,
+    "SOLVER_NOT_FOUND": Reason.SOLVER_NOT_FOUND,
+    "SOLVER_NOT_ALLOWED": Reason.SOLVER_NOT_FOUND,
+    "PROJECT_NOT_FOUND": Reason.PROJECT_NOT_FOUND,
+}
+_WITHOUT_RESULT = {
+    Ending.CANCELLED: (State.CANCELLED, Reason.CANCELLED),
+    Ending.CANCELLED_EXTERNALLY: (State.CANCELLED, Reason.CANCELLED_EXTERNALLY),
+    Ending.SIGNALLED: (State.FAILED, Reason.SIGNAL),
+    Ending.TIMEOUT: (State.FAILED, Reason.TIMEOUT),
+    Ending.START_FAILED: (State.FAILED, Reason.START_FAILED),
+    Ending.LOST: (State.FAILED, Reason.LOST),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was found when a job's turn came: a lock, or all that its run needs.
+
+    Attributes
+    ----------
+    clear : bool
+        Earlier results are to be removed before the start.
+    """
+
+    lock: project.Lock | None = None
+    spec: RunSpec | None = None
+    clear: bool = False
+
+
+def prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
+    """Look at the project of a job whose turn has come, and work out its run.
+
+    Raises
+    ------
+    Refused
+        The job can not be started as it was accepted.
+    OSError
+        Its files cannot be looked at now.
+    """
+    try:
+        return _prepare(job, rules, environment)
+    except ValidationError as error:
+        wrong = "; ".join(f"{name}: {text}" for name, text in field_errors(error).items())
+        raise Refused("INVALID_JOB", f"this release does not take the job's configuration: {wrong}") from error
+    except OSError as error:
+        if is_transient(error):
+            raise
+        raise Refused("INVALID_JOB", f"the project cannot be prepared: {error}") from error
+
+
+def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
+    path = Path(job.spec.project_path)
+    refuse_moved(path)
+    refuse_outside(path, rules.project_roots)
+    found = project.inspect(str(path))
+    lock = project.lock_state(found)
+    if lock is not None:
+        return Prepared(lock=lock)
+    config = config_of(job)
+    project.refuse_results(found, config.existing_results)
+    spec = run_spec(job, config, rules, environment)
+    return Prepared(spec=spec, clear=config.existing_results is ExistingResults.CLEAR)
+
+
+def refuse_moved(path: Path) -> None:
+    """Refuse to run what is no longer the project that was accepted.
+
+    Raises
+    ------
+    Refused
+        PROJECT_MOVED.
+    """
+    moved = project.moved(path)
+    if moved:
+        raise Refused("PROJECT_MOVED", moved)
+
+
+def reason_of(refused: Refused) -> Reason:
+    """Return the reason of a job that ends because it cannot be started."""
+    return _REASONS.get(refused.reason, Reason.START_FAILED)
+
+
+def judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+    """Judge an end by what the solver left.
+
+    Returns
+    -------
+    tuple of Outcome and str
+        The second value tells of a lock file that was removed; empty: none was.
+
+    Raises
+    ------
+    OSError
+        What the solver left cannot be read now.
+    """
+    try:
+        return _judge(job, ended)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        return unjudged(ended, f"its result cannot be read: {error}"), ""
+
+
+def unjudged(ended: RunEnded, why: str) -> Outcome:
+    """Make the outcome of a run whose result cannot be read: what its executor knows, and no success."""
+    state, reason = _WITHOUT_RESULT.get(ended.ending, (State.FAILED, Reason.UNVERIFIED))
+    how = f"exit code {ended.exit_code}" if ended.exit_code is not None else ended.ending.value.replace("_", " ")
+    return outcome_of(ended, state, reason, Evidence.NONE, f"the run has ended ({how}), but {why}")
+
+
+def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+    directory = Path(job.run_directory)
+    path = Path(job.spec.project_path)
+    config = config_of(job)
+    found = verdict.judge(
+        ended,
+        project_path=path,
+        job_name=solver_job_name(job, ended.key.attempt),
+        config=config,
+        stdout=directory / "stdout",
+        stderr=directory / "stderr",
+        same_host=job.spec.executor == LOCAL,
+    )
+    note = _remove_lock(path, ended.start_time) if job.spec.executor == LOCAL else ""
+    outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
+    waited = config.wait_for_license and config.license_wait_limit is not None
+    if ended.ending is Ending.CANCELLED and job.cancel_time is None and waited:
+        # Nobody is on record as having asked for it: the limit of the wait for a license has ended it.
+        outcome = replace(outcome, state=State.FAILED, reason=Reason.LICENSE, message=_NO_LICENSE)
+    return outcome, note
+
+
+def _remove_lock(path: Path, start_time: float | None) -> str:
+    """Remove the lock that the run left, and say so."""
+    if start_time is None or project.moved(path):
+        return ""
+    try:
+        removed = project.remove_own_lock(path, start_time)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        return f"the lock that this run left could not be removed: {error}"
+    return f"removed {removed}, which this run left" if removed else ""

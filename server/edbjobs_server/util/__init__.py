@@ -1,0 +1,1 @@
+"""Small parts that know nothing of jobs: waiting, repeating, and work that may hang."""

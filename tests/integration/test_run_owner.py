@@ -1,0 +1,209 @@
+"""What becomes of runs when the world is not as it was: links are moved, executors are missing, jobs are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edbjobs.v1 import job_config_pb2
+from edbjobs_server import run_steps
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.executors.cluster.executor import ClusterExecutor
+from edbjobs_server.executors.cluster.folders import Folders
+from edbjobs_server.executors.cluster.script import Scripts, SiteLines
+from edbjobs_server.executors.cluster.timing import Timing
+from edbjobs_server.executors.local.executor import LocalExecutor
+from edbjobs_server.solver import project
+from support.manager_world import S, World
+from support.memory_cluster import MemorySlurm
+
+
+@pytest.fixture
+async def it(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    await world.open()
+    yield world
+    await world.close()
+
+
+async def release(it: World, uid: str) -> None:
+    await it.manager.release(uid, "ann")
+
+
+# Links that are moved while a job waits (A4) ------------------------------------------------------------------
+
+
+async def test_what_was_submitted_is_what_runs(it: World) -> None:
+    real, other = it.project("real"), it.project("other")
+    link = it.folder / "link.aedt"
+    link.symlink_to(real)
+    uid = await it.submit("job", project_path=str(link), hold=True)
+    link.unlink()
+    link.symlink_to(other)
+    await release(it, uid)
+    assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
+    assert (it.runs_of("real"), it.runs_of("other")) == (1, 0)
+
+
+async def test_a_real_path_that_leads_elsewhere_at_the_start_is_not_run(it: World) -> None:
+    real = it.project("real")
+    uid = await it.submit("job", project_path=str(real), hold=True)
+    moved = it.folder / "moved"
+    real.parent.rename(moved)
+    other = it.folder / "other"
+    other.mkdir()
+    (other / "real.aedt").write_text((moved / "real.aedt").read_text())
+    real.parent.symlink_to(other)
+    await release(it, uid)
+    job = await it.ended(uid)
+    assert (job.state, job.reason) == (S.JOB_STATE_FAILED, S.END_REASON_START_FAILED)
+    assert f"{real} now leads to {other / 'real.aedt'}" in job.message
+    assert not [*other.glob("*.ran"), *moved.glob("*.ran")]
+
+
+async def test_the_result_of_another_project_is_not_judged(it: World) -> None:
+    """The folder is replaced while the solver runs: the log that is found at the end is another project's."""
+    real = it.project("real")
+    wait = real.with_name("real.aedt.wait")
+    wait.touch()
+    uid = await it.submit("job", project_path=str(real))
+    await it.until(uid, lambda job: it.runs_of("real"))
+    moved = it.folder / "moved"
+    real.parent.rename(moved)
+    real.parent.symlink_to(moved)
+    (moved / wait.name).unlink()
+    job = await it.ended(uid)
+    assert (job.state, job.reason) == (S.JOB_STATE_FAILED, S.END_REASON_UNVERIFIED)
+    assert "now leads to" in job.message
+
+
+# A scheduler that the service no longer has (A2) ---------------------------------------------------------------
+
+
+def with_slurm(it: World) -> MemorySlurm:
+    scheduler = MemorySlurm()
+    folders = Folders(it.folder / "cluster")
+    timing = Timing(interval=0.05, floor=0.0, tick=0.01, confirm=0.2, stale=0.2)
+    it.clusters = {"slurm": ClusterExecutor(scheduler, Scripts(None, SiteLines()), folders, timing)}
+    return scheduler
+
+
+async def test_a_job_for_a_missing_scheduler_waits_and_says_so(tmp_path: Path) -> None:
+    it = World(tmp_path)
+    scheduler = with_slurm(it)
+    scheduler.silent = "it is away"
+    await it.open()
+    config: dict[str, Any] = {"scheduler_type": job_config_pb2.SCHEDULER_TYPE_SLURM}
+    uid = await it.submit("cluster", **config)
+    await it.close()
+    it.clusters = {}
+    await it.open()
+    try:
+        job = await it.get(uid)
+        assert job.state == S.JOB_STATE_QUEUED
+        assert "no scheduler 'slurm'" in job.waiting_detail
+        assert (await it.ended(await it.submit("local"))).state == S.JOB_STATE_COMPLETED
+        await it.manager.cancel(uid, "ann", None)
+        assert (await it.get(uid)).state == S.JOB_STATE_CANCELLED
+    finally:
+        await it.close()
+
+
+async def test_a_run_with_a_missing_scheduler_can_be_abandoned(tmp_path: Path) -> None:
+    it = World(tmp_path)
+    scheduler = with_slurm(it)
+    await it.open()
+    config: dict[str, Any] = {"scheduler_type": job_config_pb2.SCHEDULER_TYPE_SLURM}
+    uid = await it.submit("cluster", **config)
+    await it.until(uid, lambda job: job.state == S.JOB_STATE_SCHEDULED)
+    assert scheduler.table
+    await it.close()
+    it.clusters = {}
+    await it.open()
+    try:
+        job = await it.until(uid, lambda job: "no scheduler 'slurm'" in job.waiting_detail)
+        assert job.state == S.JOB_STATE_SCHEDULED
+        await it.manager.cancel(uid, "ann", 0.0)
+        assert (await it.get(uid)).state == S.JOB_STATE_SCHEDULED, "nobody knows whether it has ended"
+        job = await it.manager.cancel(uid, "ann", None, abandon=True)
+        assert (job.state, job.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_UNKILLABLE)
+        assert (await it.ended(await it.submit("local"))).state == S.JOB_STATE_COMPLETED
+    finally:
+        await it.close()
+
+
+# Jobs that are gone when something of them comes back (A10) ------------------------------------------------------
+
+
+async def test_a_job_that_is_deleted_while_it_is_prepared_leaves_nothing(
+    it: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold, looked = threading.Event(), threading.Event()
+    lock_state = project.lock_state
+
+    def slow(found: project.Project) -> project.Lock | None:
+        if "gone" in str(found.path):
+            looked.set()
+            hold.wait()
+        return lock_state(found)
+
+    monkeypatch.setattr(project, "lock_state", slow)
+    uid = await it.submit("gone")
+    await asyncio.to_thread(looked.wait, 30)
+    await it.manager.cancel(uid, "ann", None)
+    await it.manager.delete(uid, "ann")
+    hold.set()
+    assert (await it.ended(await it.submit("next"))).state == S.JOB_STATE_COMPLETED
+    with pytest.raises(Refused, match="there is no job"):
+        await it.get(uid)
+    assert it.runs_of("gone") == 0
+    assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
+
+
+async def test_abandon_is_refused_while_a_run_can_be_ended(it: World) -> None:
+    it.project("busy").with_name("busy.aedt.wait").touch()
+    uid = await it.submit("busy", project_path=str(it.folder / "projects" / "busy.aedt"))
+    await it.until(uid, lambda job: job.state == S.JOB_STATE_RUNNING)
+    with pytest.raises(Refused) as refused:
+        await it.manager.cancel(uid, "ann", None, abandon=True)
+    assert refused.value.reason == "JOB_NOT_UNKILLABLE"
+    await it.manager.cancel(uid, "ann", 0.0)
+    assert (await it.ended(uid)).state == S.JOB_STATE_CANCELLED
+
+
+async def test_an_abandon_tells_the_end_that_the_log_proves(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes are gone and the first look at the log fails: the abandon looks again and finds the proof."""
+    judge, failures = run_steps.judge, iter([True])
+
+    def once(*args: Any) -> Any:
+        if next(failures, False):
+            raise OSError(5, "made by the test")
+        return judge(*args)
+
+    monkeypatch.setattr(run_steps, "judge", once)
+    monkeypatch.setattr(
+        "edbjobs_server.run_retry.Backoff", lambda: __import__("types").SimpleNamespace(count=1, next=lambda: 60.0)
+    )
+    uid = await it.submit("job")
+    await it.until(uid, lambda job: "cannot be read yet" in job.waiting_detail)
+    job = await it.manager.cancel(uid, "ann", None, abandon=True)
+    assert (job.state, job.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
+
+
+async def test_a_start_that_raises_is_owned(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an executor has taken a run that it was asked to start is told by the run's record."""
+    start, failures = LocalExecutor.start, iter([True])
+
+    async def late(self: LocalExecutor, run: Any) -> None:
+        await start(self, run)
+        if next(failures, False):
+            raise KeyError("after it was started")
+
+    monkeypatch.setattr(LocalExecutor, "start", late)
+    uid = await it.submit("job")
+    assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
+    assert it.runs_of("job") == 1
