@@ -339,7 +339,9 @@ class JobManager:
     async def tail(self, request: jobs_messages_pb2.TailLogRequest) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
         """Send a run's output by offset."""
         uid = (await self.get(request.name)).uid
-        async for message in tail(request, partial(self.get, uid), self.paths):
+        job = await self.store.read(lambda reader: reader.job(uid))
+        where = job.spec.project_path if job is not None else ""
+        async for message in tail(request, partial(self.get, uid), self.paths, where):
             yield message
             if self.core.draining:
                 raise draining()

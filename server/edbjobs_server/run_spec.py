@@ -70,6 +70,7 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
             release,
             solver_job_name(job, key.attempt),
             cores,
+            project_path=job.spec.project_path,
             cluster=cluster,
             scratch=rules.policy.scratch,
             seen=seen,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edbjobs.config import ExistingResults, field_errors
+from edbjobs.v1 import job_config_pb2
 from pydantic import ValidationError
 
 from edbjobs_server.core.errors import Refused
@@ -17,6 +18,7 @@ from edbjobs_server.executors.base import Ending, RunEnded, RunSpec
 from edbjobs_server.run_changes import outcome_of
 from edbjobs_server.run_spec import config_of, run_spec, solver_job_name
 from edbjobs_server.solver import project, verdict
+from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.submission import Rules, refuse_outside
 from edbjobs_server.util.files import is_transient
 
@@ -95,7 +97,7 @@ def refuse_moved(path: Path) -> None:
     Refused
         PROJECT_MOVED.
     """
-    moved = project.moved(path)
+    moved = project.moved(str(path))
     if moved:
         raise Refused("PROJECT_MOVED", moved)
 
@@ -136,19 +138,19 @@ def unjudged(ended: RunEnded, why: str) -> Outcome:
 def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
     directory = Path(job.run_directory)
     path = Path(job.spec.project_path)
-    config = config_of(job)
+    request = SolveRequest.from_message(job_config_pb2.JobConfig.FromString(job.config))
     found = verdict.judge(
         ended,
         project_path=path,
         job_name=solver_job_name(job, ended.key.attempt),
-        config=config,
+        request=request,
         stdout=directory / "stdout",
         stderr=directory / "stderr",
         same_host=job.spec.executor == LOCAL,
     )
     note = _remove_lock(path, ended.start_time) if job.spec.executor == LOCAL else ""
     outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
-    waited = config.wait_for_license and config.license_wait_limit is not None
+    waited = request.wait_for_license and request.license_wait_limit is not None
     if ended.ending is Ending.CANCELLED and job.cancel_time is None and waited:
         # Nobody is on record as having asked for it: the limit of the wait for a license has ended it.
         outcome = replace(outcome, state=State.FAILED, reason=Reason.LICENSE, message=_NO_LICENSE)
@@ -157,7 +159,7 @@ def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
 
 def _remove_lock(path: Path, start_time: float | None) -> str:
     """Remove the lock that the run left, and say so."""
-    if start_time is None or project.moved(path):
+    if start_time is None or project.moved(str(path)):
         return ""
     try:
         removed = project.remove_own_lock(path, start_time)

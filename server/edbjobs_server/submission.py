@@ -137,14 +137,18 @@ def draft(
     ------
     Refused
         INVALID_JOB, PROJECT_NOT_FOUND, SOLVER_NOT_FOUND, SOLVER_NOT_ALLOWED, NO_SCHEDULER,
-        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE or INVALID_PRIORITY; of a cluster job also NO_SHARED_DIR and
-        PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
+        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE, PATH_UNREACHABLE or INVALID_PRIORITY; of a cluster job
+        also NO_SHARED_DIR and PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
     """
     config = _validated(request)
     executor = _executor(request.config, rules)
     release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
-    found = project.inspect(config.project_path, folders)
+    try:
+        found = project.inspect(config.project_path, folders)
+        stale = project.stale_sibling(found)
+    except OSError as error:  # only a transient one; what is definite is refused with its reason
+        raise project.unreachable(config.project_path, error) from error
     refuse_outside(found.path, rules.project_roots)
     spec = spec_from_config(
         request.config,
@@ -170,7 +174,7 @@ def draft(
         user=request.user or user,
         held=request.hold,
         not_before=_not_before(request.config),
-        warnings=_warnings(spec, rules.host, found),
+        warnings=_warnings(spec, rules.host, stale),
         solver_version=release.version,
         demo=release.demo,
     )
@@ -316,11 +320,10 @@ def _not_before(message: job_config_pb2.JobConfig) -> float:
     return seconds(message.not_before)
 
 
-def _warnings(spec: Spec, host: Host, found: project.Project) -> tuple[str, ...]:
+def _warnings(spec: Spec, host: Host, stale: str) -> tuple[str, ...]:
     warnings: list[str] = []
     if spec.executor == LOCAL and spec.cores > host.cores:
         warnings.append(f"asks for {spec.cores} cores, the host has {host.cores}: it counts as all of them")
-    stale = project.stale_sibling(found)
     if stale:
         warnings.append(stale)
     return tuple(warnings)

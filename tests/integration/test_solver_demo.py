@@ -21,6 +21,7 @@ from edbjobs_server.solver.demo.behaviour import FAILURES
 from edbjobs_server.solver.environment import environment
 from edbjobs_server.solver.log import find_log, read_log
 from edbjobs_server.solver.releases import choose, discover
+from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.solver.verdict import Verdict, judge
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "aedb"
@@ -43,13 +44,16 @@ def solve(tmp_path: Path) -> Solve:
         added = {**wish.environment, **({"ANS_EDBJOBS_DEMO_WITNESS": witness} if witness else {})}
         began = time.time()
         outputs = [tmp_path / "stdout", tmp_path / "stderr"]
-        argv = command.command_line(wish, choose(discover({}, demo=True), "", ""), "run-1", 2)
+        argv = command.command_line(wish, choose(discover({}, demo=True), "", ""), "run-1", 2, project_path=str(path))
         with outputs[0].open("wb") as out, outputs[1].open("wb") as err:
             done = subprocess.run(
                 argv, env=environment(os.environ, added), stdout=out, stderr=err, timeout=DEADLINE, check=False
             )
         ended = RunEnded(RunKey(1, "u", 1), Ending.EXITED, time.time(), began, done.returncode)
-        return judge(ended, project_path=path, job_name="run-1", config=wish, stdout=outputs[0], stderr=outputs[1])
+        return judge(
+            ended, project_path=path, job_name="run-1", stdout=outputs[0], stderr=outputs[1],
+            request=SolveRequest.from_message(wish.to_message()),
+        )  # fmt: skip
 
     return solved
 
@@ -153,7 +157,7 @@ def test_an_old_log_proves_nothing(aedt: Path, solve: Solve) -> None:
         path.read_text().replace("Starting Batch Run: ", "Starting Batch Run: 1:00:00 AM  Jan 01, 2020 was ")
     )
     verdict = solve(aedt, "seconds=0,fail=nolog")
-    assert summary(verdict) == (State.COMPLETED, Reason.NORMAL, Evidence.EXIT_CODE)
+    assert summary(verdict) == (State.FAILED, Reason.UNVERIFIED, Evidence.EXIT_CODE)
 
 
 def test_runs_are_appended_and_the_last_one_counts(aedt: Path, solve: Solve) -> None:
@@ -315,7 +319,7 @@ def test_it_needs_nothing_but_python_and_itself() -> None:
         " or m.startswith('edbjobs_server') and not m.startswith('edbjobs_server.solver')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=True)
-    assert done.stdout.strip() == "['edbjobs_server']"
+    assert done.stdout.strip() == "['edbjobs_server', 'edbjobs_server.util', 'edbjobs_server.util.files']"
 
 
 def test_it_runs_as_a_module_too(aedt: Path) -> None:

@@ -39,6 +39,7 @@ LAYERS = [
     {"access", "addresses", "codec", "executors", "logs", "sockets", "solver", "telemetry", "util", "within"}
     | {"settings", "settings_types"},
     {"core"},
+    {"util"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(SERVER.rglob("*.py"))

@@ -34,7 +34,7 @@ def unchecked(**fields: Any) -> HFSSSimulationConfig:
 
 
 def line(cores: int = 4, **fields: Any) -> list[str]:
-    return command_line(config(**fields), LINUX, "j1", cores, "linux")
+    return command_line(config(**fields), LINUX, "j1", cores, project_path=PROJECT)
 
 
 def test_the_plain_case() -> None:
@@ -184,7 +184,7 @@ def test_options_in_a_file(tmp_path: Path) -> None:
     ]
     file = tmp_path / "options.txt"
     file.write_text(text)
-    made = command_line(wish, LINUX, "j1", 1, "linux", file)
+    made = command_line(wish, LINUX, "j1", 1, file, project_path=PROJECT)
     assert made[made.index("-batchoptions") + 1] == str(file)
     assert parse(made[1:]).batch_options == batch_options(wish)
 
@@ -192,7 +192,7 @@ def test_options_in_a_file(tmp_path: Path) -> None:
 def test_windows_form() -> None:
     solver = Release("2025.2", "252", Path(r"C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe"), "registry")
     wish = config(project_path=r"D:\Temp\test jobs\test1.aedb", batch_options={"HPCLicenseType": "pool"})
-    argv = command_line(wish, solver, "j1", 2, "win32")
+    argv = command_line(wish, solver, "j1", 2, project_path=wish.project_path)
     assert argv[-1] == r"D:\Temp\test jobs\test1.aedb"
     shown = shell_line(argv, "win32")
     assert shown.startswith('"C:\\Program Files\\ANSYS Inc\\v252\\AnsysEM\\ansysedt.exe" -jobid j1')
@@ -202,13 +202,11 @@ def test_windows_form() -> None:
     assert "%%" not in shell_line(argv, "linux")
 
 
-def test_the_real_path_is_solved(tmp_path: Path) -> None:
-    real = tmp_path / "real.aedt"
-    real.touch()
-    link = tmp_path / "link.aedt"
-    link.symlink_to(real)
-    made = command_line(config(project_path=str(link)), LINUX, "j1", 1)
-    assert made[-1] == str(real)
+def test_the_path_that_was_accepted_is_solved_whatever_a_link_leads_to_now(tmp_path: Path) -> None:
+    accepted = tmp_path / "accepted.aedt"
+    accepted.symlink_to(tmp_path / "other.aedt")
+    made = command_line(config(), LINUX, "j1", 1, project_path=str(accepted))
+    assert made[-1] == str(accepted)
 
 
 @pytest.mark.parametrize("field", ["design_name", "setup_name"])
@@ -234,7 +232,7 @@ def test_the_real_path_is_solved(tmp_path: Path) -> None:
 def test_a_name_cannot_become_an_option_or_a_command(field: str, text: str) -> None:
     wish = unchecked(**{"design_name": "d", field: text})
     with pytest.raises(Refused) as refused:
-        command_line(wish, LINUX, "j1", 1, "linux")
+        command_line(wish, LINUX, "j1", 1, project_path=PROJECT)
     assert refused.value.reason == "INVALID_JOB"
     assert f"config.{field}" in refused.value.fields
 
@@ -242,14 +240,14 @@ def test_a_name_cannot_become_an_option_or_a_command(field: str, text: str) -> N
 @pytest.mark.parametrize("job_id", ["", "-ng", "a b", "a/b", "../x", "a\n", "a'"])
 def test_a_job_id_is_checked(job_id: str) -> None:
     with pytest.raises(Refused):
-        command_line(config(), LINUX, job_id, 1, "linux")
+        command_line(config(), LINUX, job_id, 1, project_path=PROJECT)
 
 
 @pytest.mark.parametrize("host", ["-x", "a,b:1:1:90%", "a:9", "a b", "a\nb", ""])
 def test_a_host_cannot_add_to_the_machine_list(host: str) -> None:
     node = MachineNode().model_copy(update={"hostname": host})
     with pytest.raises(Refused):
-        command_line(unchecked(machine_nodes=(node,)), LINUX, "j1", 1, "linux")
+        command_line(unchecked(machine_nodes=(node,)), LINUX, "j1", 1, project_path=PROJECT)
 
 
 @pytest.mark.parametrize(
@@ -258,18 +256,18 @@ def test_a_host_cannot_add_to_the_machine_list(host: str) -> None:
 )
 def test_an_option_cannot_end_its_quotes(options: dict[str, str]) -> None:
     with pytest.raises(Refused, match="batch_options"):
-        command_line(unchecked(batch_options=options), LINUX, "j1", 1, "linux")
+        command_line(unchecked(batch_options=options), LINUX, "j1", 1, project_path=PROJECT)
 
 
 @pytest.mark.parametrize("path", ["/data/a\n.aedt", '/data/a".aedt', "/data/a\x7f.aedt"])
 def test_a_path_is_checked(path: str) -> None:
     with pytest.raises(Refused) as refused:
-        command_line(unchecked(project_path=path), LINUX, "j1", 1, "linux")
+        command_line(config(), LINUX, "j1", 1, project_path=path)
     assert "config.project_path" in refused.value.fields
 
 
 def cluster_line(scratch: bool = False, **fields: Any) -> list[str]:
-    return command_line(config(**fields), LINUX, "j1", 4, "linux", cluster=True, scratch=scratch)
+    return command_line(config(**fields), LINUX, "j1", 4, project_path=PROJECT, cluster=True, scratch=scratch)
 
 
 def test_on_a_cluster_the_batch_script_decides_where() -> None:

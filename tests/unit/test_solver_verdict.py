@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs.config import HFSSSimulationConfig
 from edbjobs_server.core.states import Evidence, Reason, State
 from edbjobs_server.executors.base import Ending, RunEnded, RunKey
+from edbjobs_server.solver import log as log_module
 from edbjobs_server.solver.demo.journal import clock
 from edbjobs_server.solver.log import find_log
+from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.solver.verdict import Verdict, judge
 
 STAMP = "(9:41:40 PM  Mar 17, 2023)"
@@ -41,7 +42,8 @@ def run(tmp_path: Path) -> Run:
         log: list[str] | None = None, *, code: int | None = 0, ending: Ending = Ending.EXITED,
         signal: int | None = None,
         stdout: str | None = "", stderr: str = "", begun: float = BEGUN, mtime: float | None = None, message: str = "",
-        same_host: bool = True, start: str | None = None, **config: Any,
+        same_host: bool = True, start: str | None = None, start_time: float | None = BEGUN, by_scheduler: bool = False,
+        stem: str = "p", **asked: Any,
     ) -> Verdict:  # fmt: skip
         if log is not None:
             path.parent.mkdir(exist_ok=True)
@@ -50,10 +52,12 @@ def run(tmp_path: Path) -> Run:
         if stdout is not None:
             (tmp_path / "stdout").write_text(stdout)
         (tmp_path / "stderr").write_text(stderr)
-        ended = RunEnded(RunKey(1, "u", 1), ending, BEGUN + 60, BEGUN, code, signal, message=message)
+        ended = RunEnded(
+            RunKey(1, "u", 1), ending, BEGUN + 60, start_time, code, signal, message=message, by_scheduler=by_scheduler
+        )
         return judge(
-            ended, project_path=project, job_name="j1", stdout=tmp_path / "stdout", stderr=tmp_path / "stderr",
-            config=HFSSSimulationConfig(project_path=str(project), **config), same_host=same_host,
+            ended, project_path=project.with_stem(stem), job_name="j1",
+            stdout=tmp_path / "stdout", stderr=tmp_path / "stderr", request=SolveRequest(**asked), same_host=same_host,
         )  # fmt: skip
 
     return judged
@@ -98,9 +102,9 @@ def failed(reason: Reason, evidence: Evidence = Evidence.SOLVER_LOG) -> tuple[St
         ([LICENSE, S1, STOP], {"wait_for_license": True}, PROVEN),
         ([LICENSE, STOP], {"wait_for_license": True}, failed(Reason.LICENSE)),
         (None, {}, BY_CODE),
-        ([STOP], {"layout_options": {"validate_only": True}}, PROVEN),
-        ([ODD, STOP], {"layout_options": {"validate_only": True}}, failed(Reason.UNVERIFIED)),
-        ([], {"layout_options": {"validate_only": True}}, failed(Reason.UNVERIFIED)),
+        ([STOP], {"validate_only": True}, PROVEN),
+        ([ODD, STOP], {"validate_only": True}, failed(Reason.UNVERIFIED)),
+        ([], {"validate_only": True}, failed(Reason.UNVERIFIED)),
     ],
 )
 def test_exit_code_0(run: Run, log: list[str] | None, config: dict[str, Any], expected: tuple[Any, ...]) -> None:
@@ -179,10 +183,17 @@ def test_what_the_log_says_is_told_with_other_endings(run: Run) -> None:
     assert "aborted" not in run([ABORT, STOP], ending=Ending.CANCELLED, code=None).message
 
 
-def test_only_what_is_newer_than_the_start_counts(run: Run) -> None:
-    assert summary(run([S1, STOP], begun=BEGUN - 10)) == BY_CODE
-    assert summary(run([CRASH, STOP], begun=BEGUN - 10)) == BY_CODE
-    assert summary(run([S1, STOP], begun=BEGUN - 10, mtime=BEGUN + 60)) == BY_CODE, (
+UNPLACED = failed(Reason.UNVERIFIED, Evidence.EXIT_CODE)
+
+
+def test_only_what_is_newer_than_the_start_is_proof(run: Run) -> None:
+    for log in ([S1, STOP], [PASS], [CRASH, STOP]):
+        verdict = run(log, begun=BEGUN - 10)
+        assert summary(verdict) == UNPLACED
+        assert "was the clock changed?" in verdict.message
+        assert "the run started at" in verdict.message
+    assert "process hf3d exited" in run([CRASH, STOP], begun=BEGUN - 10).message
+    assert summary(run([S1, STOP], begun=BEGUN - 10, mtime=BEGUN + 60)) == UNPLACED, (
         "a copied file is new but tells its age"
     )
     assert summary(run([S1, STOP], begun=BEGUN + 30, mtime=BEGUN - 60)) == PROVEN, "a file server's clock may be behind"
@@ -192,10 +203,64 @@ def test_only_what_is_newer_than_the_start_counts(run: Run) -> None:
 def test_without_a_readable_clock_or_on_another_host_the_file_time_decides(run: Run) -> None:
     strange = "21:40:00 17.03.2023"
     assert summary(run([S1, STOP], start=strange, mtime=BEGUN + 9)) == PROVEN
-    assert summary(run([S1, STOP], start=strange, mtime=BEGUN - 9)) == BY_CODE
+    assert summary(run([S1, STOP], start=strange, mtime=BEGUN - 9)) == UNPLACED
     other_zone = clock(BEGUN - 7 * 3600)
     assert summary(run([S1, STOP], start=other_zone, same_host=False)) == PROVEN
-    assert summary(run([S1, STOP], start=other_zone, same_host=False, mtime=BEGUN - 600)) == BY_CODE
+    assert summary(run([S1, STOP], start=other_zone, same_host=False, mtime=BEGUN - 600)) == UNPLACED
+    assert summary(run([S1, STOP], same_host=False, mtime=BEGUN - 600)) == PROVEN, "a file server's clock may be wrong"
+
+
+def test_a_log_that_does_not_show_a_start_is_no_proof_and_no_lack_of_a_log(run: Run, tmp_path: Path) -> None:
+    log = find_log(tmp_path / "p.aedt", "j1")
+    log.parent.mkdir()
+    for text in ("", S1, f"{CRASH}\n"):
+        log.write_text(text)
+        verdict = run(None)
+        assert summary(verdict) == UNPLACED
+        assert "does not show that the run started" in verdict.message
+    assert summary(run(None, stdout=f"Starting Batch Run: x\n{S1}\n{STOP}\n")) == PROVEN
+    assert run(None, code=3).reason is Reason.EXIT_CODE
+
+
+def test_without_a_known_start_a_log_is_no_proof(run: Run) -> None:
+    verdict = run([S1, STOP], start_time=None)
+    assert summary(verdict) == UNPLACED
+    assert "not known when the run started" in verdict.message
+
+
+def test_what_the_scheduler_says_is_its_word(run: Run) -> None:
+    assert run([PASS], begun=BEGUN - 600, by_scheduler=True).evidence is Evidence.SCHEDULER
+
+
+def test_a_project_that_was_moved_away_is_judged_by_no_log(run: Run, tmp_path: Path) -> None:
+    assert summary(run([S1, STOP])) == PROVEN
+    (tmp_path / "other.aedt").touch()
+    (tmp_path / "p.aedt").unlink()
+    (tmp_path / "p.aedt").symlink_to("other.aedt")
+    for log, ending in ((None, Ending.EXITED), ([S1, STOP], Ending.EXITED)):
+        verdict = run(log, ending=ending, stdout=f"Starting Batch Run: x\n{S1}\n{STOP}\n")
+        assert summary(verdict) == UNPLACED
+        assert f"p.aedt now leads to {tmp_path}/other.aedt" in verdict.message
+    verdict = run([S1, STOP], ending=Ending.CANCELLED, code=None)
+    assert (verdict.state, "now leads to" in verdict.message) == (State.CANCELLED, True)
+
+
+def test_of_a_log_that_was_not_read_whole_its_end_must_say_that_all_was_solved(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "READ_LIMIT", 4096)
+    monkeypatch.setattr(log_module, "HEAD", 1024)
+    middle = ["[info] x"] * 2000
+    assert summary(run([*middle, S1, MESSAGE, STOP])) == PROVEN
+    assert "was not read" in run([*middle, S1, MESSAGE, STOP]).message
+    assert summary(run([*middle, S1, STOP])) == failed(Reason.UNVERIFIED)
+    assert summary(run([*middle, S1, STOP], design_name="d", setup_name="S1")) == PROVEN
+
+
+def test_the_log_whose_name_is_too_long_to_exist_is_not_taken_for_missing(run: Run, tmp_path: Path) -> None:
+    verdict = run(None, stem="s" * 250)
+    assert summary(verdict) == UNPLACED
+    assert "its name is longer than the file system allows" in verdict.message
 
 
 def test_printed_with_monitor_is_as_good_as_the_log(run: Run) -> None:

@@ -115,5 +115,5 @@ async def test_the_script_of_a_run_is_found_by_either_name(tmp_path: Path, name:
 
     asked = jobs_messages_pb2.TailLogRequest(stream=jobs_messages_pb2.LOG_STREAM_SCRIPT)
     paths = PathWorkers()
-    assert b"".join([item.data async for item in tail(asked, get, paths)]) == b"# what is run"
+    assert b"".join([item.data async for item in tail(asked, get, paths, "")]) == b"# what is run"
     paths.close()

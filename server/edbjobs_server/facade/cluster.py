@@ -148,6 +148,7 @@ def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setting
         _release(config, scheduler, settings),
         config.jobid,
         allocation.nodes * allocation.cores_per_node,
+        project_path=str(real),
         cluster=True,
         scratch=policy.scratch,
         seen=scheduler.seen,

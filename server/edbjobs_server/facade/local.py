@@ -36,7 +36,8 @@ def release_of(config: HFSSSimulationConfig) -> Release:
 
 def command(config: HFSSSimulationConfig, release: Release) -> list[str]:
     """Make the command line of a local run."""
-    return command_line(config, release, config.jobid or make_job_id(), total_cores(config))
+    project_path = os.path.realpath(config.project_path)
+    return command_line(config, release, config.jobid or make_job_id(), total_cores(config), project_path=project_path)
 
 
 def run(config: HFSSSimulationConfig, **given: Any) -> subprocess.CompletedProcess[Any]:

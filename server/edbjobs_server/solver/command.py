@@ -6,7 +6,6 @@ after it was seen to make AEDT ignore the selector and solve the whole project.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -41,9 +40,9 @@ def command_line(
     release: Release,
     job_id: str,
     cores: int,
-    host_platform: str = sys.platform,
     batch_options_file: Path | None = None,
     *,
+    project_path: str,
     cluster: bool = False,
     scratch: bool = False,
     seen: Callable[[str], str] = str,
@@ -60,10 +59,11 @@ def command_line(
         ``-jobid``; also part of the log's name, so it should be of this run only.
     cores : int
         Cores of the run where `config` names no hosts.
-    host_platform : str
-        ``sys.platform`` of the host it is for.
     batch_options_file : Path, optional
         A file with `batch_options_text`, named in place of the options themselves.
+    project_path : str
+        Real path of the project, so that lock, log and results lie beside the project itself, whatever link led to
+        it. It stands in for the path of `config`.
     cluster : bool
         For a batch script: `MACHINES` and `SPAWN` stand for what the allocation decides, and AEDT shares the work
         out by itself (``-distributed -auto``) unless `config` says otherwise. Hosts and cores are not used.
@@ -100,7 +100,7 @@ def command_line(
     if options:
         inline = " ".join(f"'{key}'='{value}'" for key, value in options.items())
         command += ["-batchoptions", str(batch_options_file) if batch_options_file else inline]
-    return [*command, "-batchsolve", *_selector(config), seen(_project(config.project_path, host_platform))]
+    return [*command, "-batchsolve", *_selector(config), seen(_project(project_path))]
 
 
 def batch_options(config: HFSSSimulationConfig) -> dict[str, str]:
@@ -199,12 +199,10 @@ def _selector(config: HFSSSimulationConfig) -> list[str]:
     return [":".join(parts)]
 
 
-def _project(path: str, host_platform: str) -> str:
-    # The real path, so that lock, log and results lie beside the project itself, whatever link led to it.
-    real = os.path.realpath(path) if host_platform == sys.platform else path
-    if _CONTROL.search(real) or '"' in real or real.startswith("-"):
-        raise _invalid("config.project_path", real)
-    return real
+def _project(path: str) -> str:
+    if _CONTROL.search(path) or '"' in path or path.startswith("-"):
+        raise _invalid("config.project_path", path)
+    return path
 
 
 def _checked(pattern: re.Pattern[str], field: str, text: str) -> str:

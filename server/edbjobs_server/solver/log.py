@@ -9,27 +9,33 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
+
+from edbjobs_server.util import files
 
 LINE_LIMIT = 64 * 1024
 MESSAGE_LIMIT = 4 * 1024
 TEXT_LIMIT = 500  # of a text for people
 READ_LIMIT = 512 * 1024 * 1024  # of a larger log the first part and the rest of this much at its end are read
 HEAD = 64 * 1024 * 1024
+READ_SECONDS = 60.0  # longest reading of a whole log
 _CHUNK = 1024 * 1024
 _MAX_SETUPS = 10_000
 _NO_SETUP = b"\n"  # stands in no line
 _TELLING = (b"Adaptive Pass", b"Initial Meshing", b"Solution ", b"Frequency - ", b"From ")
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_CLOCK = re.compile(r"(\d{1,2}):(\d\d):(\d\d) ([AP])M\s+([A-Z][a-z]{2}) (\d{1,2}), (\d{4})")
-_STAMP = re.compile(r"\s*\(\d{1,2}:\d\d:\d\d [AP]M\s+[A-Z][a-z]{2} \d{1,2}, \d{4}\)$")
+# Whoever may write a log decides what stands in it: each expression here takes time in proportion to a line's length.
+# None begins with something that repeats, and none has two repetitions that can share the same characters.
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d):(\d\d) ([AP])M\s{1,8}([A-Z][a-z]{2}) (\d{1,2}), (\d{4})", re.ASCII)
+_STAMP = re.compile(r"\(\d{1,2}:\d\d:\d\d [AP]M\s{1,8}[A-Z][a-z]{2} \d{1,2}, \d{4}\)", re.ASCII)
+_STAMP_LENGTH = 40
 _TAG = re.compile(r"\[(info|warning|error)\] ?")
 _SETUP_LINE = re.compile(r"Project:.*?, ([^,]+?) : \[(PROFILE|CONVERGE)\]\s*(.*)", re.DOTALL)
-_DESIGN_LINE = re.compile(r"Project:.*?, Design:.*?, ", re.DOTALL)
 
 
 class FatalKind(Enum):
@@ -40,26 +46,32 @@ class FatalKind(Enum):
     ABORT = "abort"
 
 
-_FATAL = (
-    (
-        FatalKind.LICENSE,
-        re.compile(
-            r"FlexNet Licensing error|terminated by license error|does not exist in the licensing pool"
-            r"|Cannot connect to license server",
-            re.IGNORECASE,
-        ),
-    ),
-    (FatalKind.ABORT, re.compile(r"was aborted by user|stopped on user request", re.IGNORECASE)),
-    (
-        FatalKind.SOLVER,
-        re.compile(
-            r"process \S+ exited with code (?!0\b)|process \S+ error:|solver is hanging"
-            r"|engine terminated unexpectedly|terminated abnormally|unable to create child process"
-            r"|launch of solvers via MPI failed|completed with execution error|has failed with execution error"
-            r"|(?:^|, )Sweep \S.* failed",
-            re.IGNORECASE,
-        ),
-    ),
+_LICENSE = re.compile(
+    r"FlexNet Licensing error|terminated by license error|does not exist in the licensing pool"
+    r"|Cannot connect to license server",
+    re.IGNORECASE,
+)
+_ABORT = re.compile(r"was aborted by user|stopped on user request", re.IGNORECASE)
+_SOLVER = re.compile(
+    r"process \S+ exited with code (?!0\b)|process \S+ error:|solver is hanging"
+    r"|engine terminated unexpectedly|terminated abnormally|unable to create child process"
+    r"|launch of solvers via MPI failed|completed with execution error|has failed with execution error",
+    re.IGNORECASE,
+)
+_SWEEP_NAME = re.compile(r"(?:^|, )Sweep \S", re.IGNORECASE)
+
+
+def _says_solver_failed(text: str) -> bool:
+    if _SOLVER.search(text):
+        return True
+    sweep = _SWEEP_NAME.search(text)
+    return sweep is not None and " failed" in text[sweep.end() :].lower()
+
+
+_FATAL: tuple[tuple[FatalKind, Callable[[str], object]], ...] = (
+    (FatalKind.LICENSE, _LICENSE.search),
+    (FatalKind.ABORT, _ABORT.search),
+    (FatalKind.SOLVER, _says_solver_failed),
 )
 
 
@@ -150,33 +162,70 @@ class Segment:
 
 
 def find_log(project: str | Path, job_id: str) -> Path:
-    """Tell where AEDT writes the log of a run; it may not be there yet.
+    """Return where AEDT writes the log of a run; it may not be there yet.
 
     An .aedb or .aedtz is solved as the .aedt made of it, so a log is looked for under that name as well.
+
+    Parameters
+    ----------
+    project : str or Path
+        The project's real path, as it was when the job was accepted; links in it are not followed anew.
+    job_id : str
+        What AEDT got as ``-jobid``.
+
+    Raises
+    ------
+    OSError
+        A transient one: see `edbjobs_server.util.files.is_transient`.
     """
-    real = Path(os.path.realpath(project))
+    real = Path(project)
     own, other = (
         real.with_name(f"{name}.batchinfo") / f"{real.stem}-{job_id}.log" for name in (real.name, f"{real.stem}.aedt")
     )
-    return other if other.exists() and not own.exists() else own
+    return other if own != other and not _may_be_there(own) and _may_be_there(other) else own
 
 
-def read_log(path: Path) -> Segment:
-    """Read the last run of a log, line by line.
+def _may_be_there(path: Path) -> bool:
+    try:
+        return files.mode_of(path) is not None
+    except OSError as error:
+        if files.is_transient(error):
+            raise
+        return True  # it cannot be looked at; reading it will tell why
+
+
+def read_log(path: Path, seconds: float = READ_SECONDS) -> Segment:
+    """Read the last run of a log, line by line; of one that is too large or too slow the middle is left out.
+
+    Parameters
+    ----------
+    path : Path
+        The log.
+    seconds : float
+        Longest time for it. After half of it, as much is read at the end as was read at the beginning.
 
     Raises
     ------
     OSError
         It cannot be read.
+    BudgetSpent
+        Its end cannot be read in that time; transient.
     """
     reader = LogReader()
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size > READ_LIMIT:
-            _feed(reader, file, HEAD)
-            reader.skip()
-            file.seek(size - (READ_LIMIT - HEAD))
-        _feed(reader, file, READ_LIMIT)
+    with files.open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        large = size > READ_LIMIT
+        head = files.Budget(HEAD if large else READ_LIMIT, seconds / 2)
+        if not _feed(reader, file, head):
+            length = READ_LIMIT - HEAD if large else READ_LIMIT
+            if head.late:
+                length = min(length, max(head.used, _CHUNK))
+            if size - length > head.used:
+                reader.skip()
+                file.seek(size - length)
+            tail = files.Budget(READ_LIMIT, seconds / 2)
+            if not _feed(reader, file, tail) and tail.late:
+                raise tail.error(path)
     return reader.end()
 
 
@@ -250,7 +299,7 @@ class LogReader:
                 self._message += "\n" + line
         else:
             self._judge("", line)
-        if self._message and _STAMP.search(line):
+        if self._message and _stamp_at(line) >= 0:
             self._close()
 
     def _says_nothing(self, raw: bytes) -> bool:
@@ -272,7 +321,8 @@ class LogReader:
         self._level = self._message = ""
         if not message:
             return
-        message = _STAMP.sub("", message)
+        stamp = _stamp_at(message)
+        message = message[:stamp].rstrip() if stamp >= 0 else message
         setup = _SETUP_LINE.match(message)
         if setup is not None:
             _take_setup(self.segment, setup[1].strip(), setup[2], setup[3])
@@ -283,7 +333,7 @@ class LogReader:
     def _judge(self, level: str, message: str) -> None:
         """Take a message that is no line of a setup."""
         segment = self.segment
-        whole = " ".join(_DESIGN_LINE.sub("", message[:MESSAGE_LIMIT], count=1).split())
+        whole = " ".join(_without_names(message[:MESSAGE_LIMIT]).split())
         text = whole[:TEXT_LIMIT]
         if "Normal completion of simulation" in text:
             segment.normal_messages += 1
@@ -296,14 +346,14 @@ class LogReader:
             segment.errors += 1
             segment.first_error = segment.first_error or text
         if segment.fatal is None and level in ("error", ""):
-            kind = next((kind for kind, pattern in _FATAL if pattern.search(whole)), None)
+            kind = next((kind for kind, says_so in _FATAL if says_so(whole)), None)
             segment.fatal = Fatal(kind, text) if kind else None
 
 
 _PASS = re.compile(r"Adaptive Pass (\d{1,9})\b")
 _CONVERGE = re.compile(
     r"Pass Number:\s*(\d{1,9});\s*Solved Elements:\s*(\d{1,15})"
-    r"(?:;\s*Max Mag\. Delta S:\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|N/A))?"
+    r"(?:;\s*Max Mag\. Delta S:\s*(\d{1,40}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,5})?|N/A))?"
 )
 _SWEEP = re.compile(r"Solution - (.+?) : (\w+) ")
 _POINTS = re.compile(r"From .*?\b(\d{1,9}) Frequencies")
@@ -363,7 +413,26 @@ def _clock(line: str) -> tuple[int, int, int, int, int, int] | None:
     return (int(match[7]), _MONTHS.index(match[5]) + 1, int(match[6]), hour, int(match[2]), int(match[3]))
 
 
-def _feed(reader: LogReader, file: IO[bytes], limit: int) -> None:
-    while limit > 0 and (data := file.read(min(_CHUNK, limit))):
-        limit -= len(data)
+def _stamp_at(text: str) -> int:
+    """Return where the time at the end of a text begins; -1: there is none."""
+    at = text.rfind("(", max(0, len(text) - _STAMP_LENGTH))
+    return at if at >= 0 and _STAMP.fullmatch(text, at) else -1
+
+
+def _without_names(text: str) -> str:
+    """Leave out "Project:..., Design:..., " where it is."""
+    begin = text.find("Project:")
+    design = text.find(", Design:", begin) if begin >= 0 else -1
+    end = text.find(", ", design + len(", Design:")) if design >= 0 else -1
+    return text[:begin] + text[end + 2 :] if end >= 0 else text
+
+
+def _feed(reader: LogReader, file: BinaryIO, budget: files.Budget) -> bool:
+    """Read within the budget; return whether the end of the file was reached."""
+    while limit := budget.allow(_CHUNK):
+        data = file.read(limit)
+        if not data:
+            return True
+        budget.take(len(data))
         reader.feed(data)
+    return False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edbjobs_server.solver.log import LogReader, Segment, SetupLog
 from edbjobs_server.solver.setups import Setup
+from edbjobs_server.util.files import GrowingFile
 
 POLL_LIMIT = 8 * 1024 * 1024
 # Shares of a setup that are done after meshing, adaptive passes and sweeps: a convention, as none is known.
@@ -42,10 +42,8 @@ class LogFollower:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = GrowingFile(path)
         self._reader = LogReader()
-        self._offset = 0
-        self._identity = (0, 0)
 
     def poll(self) -> Segment:
         """Read what is new, at most 8 MiB of it; blocks on the file system.
@@ -55,18 +53,9 @@ class LogFollower:
         OSError
             The log is there but cannot be read.
         """
-        try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            return self._reader.segment
-        with file:
-            found = os.fstat(file.fileno())
-            identity = (found.st_dev, found.st_ino)
-            if identity != self._identity or found.st_size < self._offset:
-                self._reader, self._offset, self._identity = LogReader(), 0, identity
-            file.seek(self._offset)
-            data = file.read(POLL_LIMIT)
-        self._offset += len(data)
+        data = self._file.read(POLL_LIMIT)
+        if self._file.restarted:
+            self._reader = LogReader()
         return self._reader.feed(data)
 
 

@@ -1,4 +1,11 @@
-"""Projects on disk: what they are, who has them open, which results they have. Everything here may block."""
+"""Projects on disk: what they are, who has them open, which results they have. Everything here may block.
+
+Each function raises an `OSError` only if it is transient (`edbjobs_server.util.files.is_transient`): the caller looks
+again, or answers `unreachable`. What is definite is a value or a `Refused`.
+
+After a job was accepted, its project is its real path as it was then. That path is used as it is: to resolve it anew
+would follow a link that somebody has changed since. `moved` says whether that has happened.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +16,15 @@ import shutil
 import stat
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edbjobs.config import ExistingResults
 
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.util import files
+from edbjobs_server.util.files import is_transient, text_of
 
 KINDS = ("aedb", "aedt", "aedtz")
 RESULTS = (".aedtresults", ".aedbresults")  # beside the project, by its name without suffix
@@ -23,6 +33,8 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _FIELD = "config.project_path"
 _STALE_SECONDS = 2.0  # an .aedt is written a moment after its .aedb when both are saved together
 _OWNER_BYTES = 200
+# AEDT's log is named <project>-<job>-<number>-<attempt>.log: the job's id, then as many digits as there can be.
+_LOG_NAME_BYTES = len("-") + 63 + len("-") + 12 + len("-") + 4 + len(".log")
 _TICK_SECONDS = 0.02
 
 
@@ -56,10 +68,11 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The real path of a folder, and whether the service's account may write in it."""
+    """The real path of a folder, whether the service's account may write in it, and its longest file name."""
 
     real: str
     writable: bool
+    name_limit: int
 
 
 def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
@@ -76,7 +89,10 @@ def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
     ------
     Refused
         INVALID_JOB for a path that can be none: relative, of another system, of another kind, not readable, in
-        a folder that cannot be written. PROJECT_NOT_FOUND where there is nothing.
+        a folder that cannot be written, with a name that leaves no room for the log's. PROJECT_NOT_FOUND where there
+        is nothing.
+    OSError
+        A transient one.
     """
     _refuse_text(path)
     folders = {} if folders is None else folders
@@ -89,27 +105,46 @@ def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
     readable = real
     if kind == "aedb":
         readable = os.path.join(real, "edb.def")
-        _refuse_folder(path, mode, readable)
+        if not stat.S_ISDIR(mode):
+            raise _invalid(path, "is no folder, as an .aedb project is")
     elif not stat.S_ISREG(mode):
         raise _invalid(path, f"is no file, as a .{kind} project is")
-    if not os.access(readable, os.R_OK):
-        raise _invalid(path, "cannot be read by the service's account")
-    if not _folder(parent, folders).writable:
+    _refuse_unreadable(path, readable, kind)
+    folder = _folder(parent, folders)
+    if not folder.writable:
         raise _invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
+    _refuse_long(path, name, folder.name_limit)
     return Project(Path(real), _key(real), kind)
 
 
-def project_key(path: str | Path) -> str:
-    """Give the name under which a project is run only once at a time: its real path without suffix."""
-    return _key(os.path.realpath(path))
+def unreachable(path: str, error: OSError) -> Refused:
+    """Return the answer to a request whose project cannot be looked at now, for a transient reason."""
+    text = f"{path} cannot be looked at now: {text_of(error)}; is its file system mounted and its server up? Try again"
+    return Refused("PATH_UNREACHABLE", text, fields={_FIELD: "cannot be looked at now"})
 
 
-def moved(path: str | Path) -> str:
-    """Explain where a real path leads now, if a link on it was changed since; empty: it leads to itself."""
-    real = os.path.realpath(path)
-    if os.path.normcase(real) == os.path.normcase(str(path)):
+def moved(path: str) -> str:
+    """Return what has changed if a project's path leads elsewhere now; empty: it does not.
+
+    Parameters
+    ----------
+    path : str
+        Real path of the project, as it was when the job was accepted.
+
+    Raises
+    ------
+    OSError
+        A transient one.
+    """
+    real = files.real_path(path)
+    if os.path.normcase(real) == os.path.normcase(path):
         return ""
-    return f"{path} now leads to {real}: a link on its path was changed after the submission; submit the job again"
+    return f"{path} now leads to {real}: a link in its path was changed after the submission"
+
+
+def project_key(path: str | Path) -> str:
+    """Return the name under which a project is run only once at a time: its real path without suffix."""
+    return _key(files.real_path(os.fspath(path)))
 
 
 def _key(real: str) -> str:
@@ -120,26 +155,47 @@ def _key(real: str) -> str:
 def _real(path: str, folders: dict[str, Folder]) -> str:
     parent, name = os.path.split(path)
     if name in ("", ".", "..") or sys.platform == "win32":  # where a name has a short form as well
-        return os.path.realpath(path)
+        return files.real_path(path)
     real = os.path.join(_folder(parent, folders).real, name)
-    return os.path.realpath(real) if os.path.islink(real) else real
+    return files.real_path(real) if _is_link(real) else real
+
+
+def _is_link(path: str) -> bool:
+    try:
+        mode = files.mode_of(path, follow=False)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        return False  # the next look at it will tell why
+    return mode is not None and stat.S_ISLNK(mode)
 
 
 def _folder(path: str, folders: dict[str, Folder]) -> Folder:
     if path not in folders:
-        real = os.path.realpath(path)
-        folders[path] = Folder(real, os.access(real, os.W_OK | os.X_OK))
+        real = files.real_path(path)
+        folders[path] = Folder(real, files.is_writable_folder(real), files.name_limit(real))
     return folders[path]
 
 
 def lock_state(project: Project) -> Lock | None:
-    """Find the lock of a project, under whichever of its suffixes it was opened; None: it is not locked."""
+    """Return the lock of a project, under whichever of its suffixes it was opened; None: it is not locked.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB: the place of a lock may not be looked at.
+    OSError
+        A transient one.
+    """
     for path in _locks(project.path):
         try:
-            mtime = path.lstat().st_mtime
-        except FileNotFoundError:
-            continue
-        return Lock(path, mtime, _owner(path))
+            found = files.status_of(path, follow=False)
+        except OSError as error:
+            if is_transient(error):
+                raise
+            raise _invalid(str(project.path), f"has a lock that cannot be looked at: {text_of(error)}") from error
+        if found is not None:
+            return Lock(path, found.st_mtime, _owner(path, found.st_uid))
     return None
 
 
@@ -149,42 +205,63 @@ def remove_own_lock(path: str | Path, started_at: float) -> Path | None:
     Parameters
     ----------
     path : path
-        Project.
+        Real path of the project.
     started_at : float
         When the run started. An older lock is another's, and so is one of another account: neither is touched.
 
     Returns
     -------
     Path or None
-        What was removed.
+        What was removed; None also where a lock may not be removed.
+
+    Raises
+    ------
+    OSError
+        A transient one.
     """
-    for lock in _locks(Path(os.path.realpath(path))):
+    for lock in _locks(Path(path)):
         try:
-            found = lock.lstat()
-        except FileNotFoundError:
-            continue
-        ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-        if ours and found.st_mtime >= _file_time(started_at, found.st_mtime_ns):
-            lock.unlink(missing_ok=True)
-            return lock
+            found = files.status_of(lock, follow=False)
+            if found is None:
+                continue
+            ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+            if ours and found.st_mtime >= _file_time(started_at, found.st_mtime_ns):
+                with suppress(FileNotFoundError):
+                    os.unlink(lock)
+                return lock
+        except OSError as error:
+            if is_transient(error):
+                raise
     return None
 
 
 def results_exist(project: Project) -> tuple[Path, ...]:
-    """Results that lie beside the project."""
-    return tuple(path for suffix in RESULTS if os.path.lexists(path := Path(project.key + suffix)))
+    """Return the results that lie beside the project.
+
+    Raises
+    ------
+    Refused
+        RESULTS_EXIST: the place of the results may not be looked at.
+    OSError
+        A transient one.
+    """
+    return tuple(folder for folder, _ in _results(project.key))
 
 
 def refuse_results(project: Project, existing_results: ExistingResults) -> None:
-    """Refuse to solve a project with results, where that is what the job wants.
+    """Refuse to solve a project with results, if the job asks for that.
 
     Raises
     ------
     Refused
         RESULTS_EXIST.
+    OSError
+        A transient one.
     """
+    if existing_results is not ExistingResults.REFUSE:
+        return
     found = results_exist(project)
-    if found and existing_results is ExistingResults.REFUSE:
+    if found:
         raise Refused(
             "RESULTS_EXIST",
             f"{found[0]} exists and the job asks to leave results alone (existing_results); move it away, or submit "
@@ -196,12 +273,12 @@ def refuse_results(project: Project, existing_results: ExistingResults) -> None:
 def clear_results(path: str | Path) -> tuple[Path, ...]:
     """Remove a project's results, just before a run that asks for it: the folders of `RESULTS`, nothing else.
 
-    Logs and ``.q.completed`` of earlier runs stay: a run is judged only by what is newer than its start.
+    Logs and ``.q.completed`` of earlier runs stay: a run is judged only by what bears its own name.
 
     Parameters
     ----------
     path : path
-        Project.
+        Real path of the project.
 
     Returns
     -------
@@ -211,32 +288,67 @@ def clear_results(path: str | Path) -> tuple[Path, ...]:
     Raises
     ------
     Refused
-        RESULTS_EXIST: a symbolic link stands there. What it leads to may be others' data, so it is not followed.
+        RESULTS_EXIST: a symbolic link stands there, and what it leads to may be others' data, so it is not followed;
+        or they may not be removed.
     OSError
-        They could not be removed.
+        A transient one; some of the results may be gone.
     """
-    key = project_key(path)
-    found = [folder for suffix in RESULTS if os.path.lexists(folder := Path(key + suffix))]
-    for folder in found:
-        if folder.is_symlink() or not folder.is_dir():
-            raise Refused(
-                "RESULTS_EXIST",
-                f"{folder} is a link or no folder, so it is not removed; remove it yourself, or submit with KEEP",
-                fields={"config.existing_results": "results cannot be removed"},
-            )
-    for folder in found:
-        shutil.rmtree(folder)
-    return tuple(found)
+    found = _results(_key(os.fspath(path)))
+    for folder, mode in found:
+        if not stat.S_ISDIR(mode):
+            raise _cannot_clear(f"{folder} is a link or no folder, so it is not removed")
+    for folder, _ in found:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue  # somebody else removes them as well
+        except OSError as error:
+            if is_transient(error):
+                raise
+            raise _cannot_clear(f"{folder} cannot be removed: {text_of(error)} ({error.filename})") from error
+    return tuple(folder for folder, _ in found)
+
+
+def _results(key: str) -> list[tuple[Path, int]]:
+    """Return what stands at the places of results, each with its mode."""
+    found: list[tuple[Path, int]] = []
+    for suffix in RESULTS:
+        folder = Path(key + suffix)
+        try:
+            mode = files.mode_of(folder, follow=False)
+        except OSError as error:
+            if is_transient(error):
+                raise
+            raise _cannot_clear(f"{folder} may exist, but cannot be looked at: {text_of(error)}") from error
+        if mode is not None:
+            found.append((folder, mode))
+    return found
+
+
+def _cannot_clear(text: str) -> Refused:
+    return Refused(
+        "RESULTS_EXIST",
+        f"{text}; remove it yourself, or submit with KEEP",
+        fields={"config.existing_results": "results cannot be removed"},
+    )
 
 
 def stale_sibling(project: Project) -> str:
-    """Warn of an .aedt that is older than the .aedb beside it: AEDT would solve what it held then; "": it is not."""
+    """Return a warning of an .aedt that is older than the .aedb beside it: AEDT would solve what it held then.
+
+    Raises
+    ------
+    OSError
+        A transient one.
+    """
     if project.kind == "aedtz":
         return ""
     try:
         newer = os.stat(project.key + ".aedb/edb.def").st_mtime
         older = os.stat(project.key + ".aedt").st_mtime
-    except OSError:
+    except OSError as error:
+        if is_transient(error):
+            raise
         return ""
     if older + _STALE_SECONDS >= newer:
         return ""
@@ -270,14 +382,35 @@ def _mode(path: str, real: str) -> int:
             fields={_FIELD: "does not exist"},
         ) from None
     except OSError as error:
-        raise _invalid(path, f"cannot be reached: {error.strerror}") from error
+        if is_transient(error):
+            raise
+        raise _invalid(path, f"cannot be reached: {text_of(error)}") from error
 
 
-def _refuse_folder(path: str, mode: int, definition: str) -> None:
-    if not stat.S_ISDIR(mode):
-        raise _invalid(path, "is no folder, as an .aedb project is")
-    if not os.path.isfile(definition):
-        raise _invalid(path, "holds no edb.def, so it is no .aedb project")
+def _refuse_unreadable(path: str, readable: str, kind: str) -> None:
+    no_project = _invalid(path, "holds no edb.def, so it is no .aedb project") if kind == "aedb" else None
+    try:
+        if files.is_readable(readable):
+            return
+    except (FileNotFoundError, files.NotRegularFile) as error:
+        raise no_project or _invalid(path, f"is no file any more: {text_of(error)}") from error
+    except OSError as error:
+        if is_transient(error):
+            raise
+        raise _invalid(path, f"cannot be reached: {text_of(error)}") from error
+    raise _invalid(path, "cannot be read by the service's account")
+
+
+def _refuse_long(path: str, name: str, limit: int) -> None:
+    """Refuse a name beside which the solver cannot write its log, whose name is the longest of all it makes."""
+    stem = os.path.splitext(name)[0]
+    longest = limit - _LOG_NAME_BYTES
+    if files.name_length(stem) > longest:
+        raise _invalid(
+            path,
+            f"has a name of {files.name_length(stem)} bytes without its suffix, and at most {longest} are possible: "
+            f"the solver's log bears it together with the job's id, and the file system takes names of {limit} bytes",
+        )
 
 
 def _invalid(path: str, wrong: str) -> Refused:
@@ -294,18 +427,23 @@ def _locks(project: Path) -> tuple[Path, ...]:
     return (own, *(other for kind in KINDS if (other := project.with_suffix(f".{kind}.lock")) != own))
 
 
-def _owner(path: Path) -> str:
+def _owner(path: Path, uid: int) -> str:
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path, follow=False) as file:
             text = file.read(_OWNER_BYTES).decode("utf-8", "replace")
-    except OSError:
+    except OSError as error:
+        if is_transient(error):
+            raise
         text = ""
     words = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(words.split()) or _account(path)
+    return " ".join(words.split()) or _account(uid)
 
 
-def _account(path: Path) -> str:
-    try:
-        return path.owner()
-    except (OSError, KeyError, NotImplementedError):
+def _account(uid: int) -> str:
+    if sys.platform == "win32":
         return ""
+    import pwd
+
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return ""

@@ -119,11 +119,8 @@ def choose(releases: Sequence[Release], version: str, path: str) -> Release:
 
 
 def is_known(releases: Sequence[Release], path: str) -> bool:
-    """Tell whether a program is one of the solvers; may block on its file system."""
-    try:
-        return any(_real(Path(path)) == _real(release.path) for release in releases)
-    except (OSError, ValueError):  # no path at all
-        return False
+    """Return whether a program is one of the solvers; may block on its file system."""
+    return any(_is_same(path, release) for release in releases)
 
 
 _HELP = (
@@ -134,7 +131,7 @@ _HELP = (
 
 def _by_path(releases: Sequence[Release], path: str) -> Release:
     for release in releases:
-        if _real(Path(path)) == _real(release.path):
+        if _is_same(path, release):
             return release
     raise Refused(
         "SOLVER_NOT_ALLOWED",
@@ -232,8 +229,16 @@ def _version(key: str) -> str:
 
 
 def _runs(path: Path) -> bool:
-    return path.is_absolute() and path.is_file() and os.access(path, os.X_OK)
+    # What cannot be looked at is no solver now; `os.path.isfile` answers for every error, unlike `Path.is_file`.
+    return path.is_absolute() and os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _real(path: Path) -> str:
     return os.path.normcase(os.path.realpath(path))
+
+
+def _is_same(path: str, release: Release) -> bool:
+    try:
+        return _real(Path(path)) == _real(release.path)
+    except (OSError, ValueError):  # no path at all
+        return False

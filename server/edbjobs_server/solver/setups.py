@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import errno
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, cast
+
+from edbjobs_server.util import files
+from edbjobs_server.util.files import Budget
 
 READ_LIMIT = 128 * 1024 * 1024  # a project's geometry may be larger; its setups are then left unknown
+READ_SECONDS = 30.0
 _LINE_LIMIT = 1024 * 1024
+_DIRECTORY_LIMIT = 4 * 1024 * 1024  # of an archive's list of members, which is read at once: some 30,000 names
+_MAX_ITEMS = 10_000  # setups and sweeps of a project
+_MAX_DEPTH = 256
+_MAX_VALUE = 1024
 _MAX = 1e9  # larger numbers of passes or frequencies are slips, and would not fit into the contract's fields
 _BEGIN = re.compile(r"\$begin '([^']*)'$")
 _END = re.compile(r"\$end '([^']*)'")
@@ -27,6 +36,14 @@ _LIST_OF = {
     "kBroadband": "BroadbandFrequencyDataList",
     "kMultiFrequencies": "MultiFrequencyDataList",
 }
+_SETUP_KEYS = frozenset(
+    {"Enabled", "IsEnabled", "AdaptType", "AdaptiveFrequency", "Frequency"}
+    | {"MaxPasses", "MaximumPasses", "MaxDelta", "MaxDeltaS"}
+)
+_SWEEP_KEYS = frozenset(
+    {"Name", "Enabled", "IsEnabled", "FreqSweepType", "Type", "FrequencyString"}
+    | {"RangeStart", "RangeEnd", "RangeStep", "RangeCount"}
+)
 
 
 class Sweep(NamedTuple):
@@ -50,27 +67,35 @@ class Setup(NamedTuple):
     sweeps: tuple[Sweep, ...] = ()
 
 
-def read_setups(project: Path) -> tuple[Setup, ...]:
+def read_setups(project: Path, budget: Budget | None = None) -> tuple[Setup, ...]:
     """Read the enabled setups of an .aedt file, an .aedtz archive or an .aedb folder.
 
     Parameters
     ----------
     project : Path
         The project.
+    budget : Budget, optional
+        Of bytes and time; of an archive both what is stored and what it unpacks to are counted. Default: 128 MiB and
+        30 s.
 
     Returns
     -------
     tuple of Setup
-        In the order of the project; empty where nothing is found in its first 128 MiB.
+        In the order of the project; empty where the budget did not suffice, as its `spent` then says: some of the
+        setups would be worse than none.
 
     Raises
     ------
     OSError
-        The project cannot be read.
+        The project cannot be read, or is none.
     """
+    budget = budget or Budget(READ_LIMIT, READ_SECONDS)
     reader = _Reader()
-    for line in _lines(project):
-        reader.take(line)
+    try:
+        for line in _lines(project, budget):
+            reader.take(line)
+    except files.BudgetSpent:
+        return ()
     return tuple(reader.setups)
 
 
@@ -85,31 +110,71 @@ def hertz(text: str) -> float:
     return _float(match[1]) * _SCALE[match[2].lower()] if match else 0.0
 
 
-def _lines(project: Path) -> Iterator[str]:
+def _lines(project: Path, budget: Budget) -> Iterator[str]:
     if project.suffix.lower() == ".aedtz":
-        import zipfile  # rare, and a third of the stand-in's start if it stood above
-        import zlib
-
-        try:
-            with zipfile.ZipFile(project) as archive:
-                for name in archive.namelist():
-                    if name.lower().endswith(".aedt"):
-                        with archive.open(name) as member:
-                            yield from _text(member)
-        except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error) as error:
-            raise OSError(errno.EINVAL, f"the archive cannot be read: {error}", str(project)) from error
+        yield from _archived(project, budget)
         return
-    path = project / "edb.def" if project.is_dir() else project
-    with path.open("rb") as file:
-        yield from _text(file)
+    mode = files.mode_of(project)
+    path = project / "edb.def" if mode is not None and stat.S_ISDIR(mode) else project
+    with files.open_regular(path) as file:
+        yield from _text(file, path, budget)
 
 
-def _text(file: IO[bytes]) -> Iterator[str]:
-    left = READ_LIMIT
-    while left > 0 and (raw := file.readline(_LINE_LIMIT)):
-        left -= len(raw)
+def _archived(project: Path, budget: Budget) -> Iterator[str]:
+    import zipfile  # rare, and a third of the demo solver's start if it stood above
+    import zlib
+
+    with files.open_regular(project) as file:
+        bounded = _Bounded(file, budget)
+        try:
+            with zipfile.ZipFile(cast("BinaryIO", bounded)) as archive:
+                for item in archive.infolist():
+                    # Other ways of packing, which AEDT does not use, unpack a few bytes to any number at once.
+                    if item.filename.lower().endswith(".aedt") and item.compress_type in (
+                        zipfile.ZIP_STORED,
+                        zipfile.ZIP_DEFLATED,
+                    ):
+                        with archive.open(item) as member:
+                            yield from _text(member, project, budget)
+        except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error) as error:
+            if bounded.error is not None:  # which `zipfile` takes for a bad archive
+                raise bounded.error from None
+            raise OSError(errno.EINVAL, f"the archive cannot be read: {error}", str(project)) from error
+
+
+class _Bounded:
+    """An archive as `zipfile` reads it: what is read is counted, and a list of members without end is refused."""
+
+    def __init__(self, file: BinaryIO, budget: Budget) -> None:
+        self._file = file
+        self._budget = budget
+        self.error: OSError | None = None
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        limit = _DIRECTORY_LIMIT if size < 0 else size
+        if limit > _DIRECTORY_LIMIT:
+            raise ValueError(f"its list of members has {limit} bytes; at most {_DIRECTORY_LIMIT} are read")
+        try:
+            if limit and not self._budget.allow(limit):
+                raise self._budget.error("the archive")
+            data = self._file.read(limit)
+        except OSError as error:
+            self.error = error
+            raise
+        self._budget.take(len(data))
+        return data
+
+
+def _text(file: IO[bytes], path: Path, budget: Budget) -> Iterator[str]:
+    while limit := budget.allow(_LINE_LIMIT):
+        raw = file.readline(limit)
+        if not raw:
+            return
+        budget.take(len(raw))
         # Inside edb.def a setup is one quoted string: backslashes stand before tabs, quotes and line ends.
         yield raw.decode("latin-1").replace("\\", "").strip()
+    raise budget.error(path)
 
 
 class _Reader:
@@ -124,21 +189,25 @@ class _Reader:
         self._sweep: dict[str, str] | None = None
         self._sweep_depth = 0
         self._sweeps: list[Sweep] = []
+        self._items = 0
 
     def take(self, line: str) -> None:
         if edb := _EDB_SETUP.match(line):
-            self._open_setup(edb[1], len(self._stack) + 1)
+            self._open_setup(edb[1][:_MAX_VALUE], len(self._stack) + 1)
         if begin := _BEGIN.search(line):
             self._begin(begin[1])
         elif end := _END.match(line):
             self._end(end[1])
         elif pair := _PAIR.match(line):
-            self._pair(pair[1], pair[2].strip("'"))
+            self._pair(pair[1], pair[2][:_MAX_VALUE].strip("'"))
         elif self._sweep is not None and line.startswith("Frequencies("):
             self._sweep["RangeCount"] = str(line.count("'") // 2)
 
     def _begin(self, name: str) -> None:
+        name = name[:_MAX_VALUE]
         parent = self._stack[-1] if self._stack else ""
+        if len(self._stack) >= _MAX_DEPTH:
+            raise OSError(errno.EINVAL, f"no project: its blocks are nested more than {_MAX_DEPTH} deep")
         self._stack.append(name)
         if parent == "SolveSetups":
             self._open_setup(name, len(self._stack))
@@ -147,6 +216,7 @@ class _Reader:
             self._sweep_depth = len(self._stack)
 
     def _end(self, name: str) -> None:
+        name = name[:_MAX_VALUE]
         if name not in self._stack:
             return
         while self._stack.pop() != name:
@@ -159,8 +229,11 @@ class _Reader:
 
     def _pair(self, key: str, value: str) -> None:
         if self._sweep is not None:
-            self._sweep[key] = value
+            if key in _SWEEP_KEYS:
+                self._sweep[key] = value
         elif self._setup is not None:
+            if key not in _SETUP_KEYS:
+                return
             lists = [name for name in self._stack if name.endswith("FrequencyDataList")]
             wanted = _LIST_OF.get(self._setup.get("AdaptType", "kSingle"), "")
             if not lists or lists[-1] == wanted:
@@ -173,7 +246,7 @@ class _Reader:
 
     def _close_sweep(self, pairs: dict[str, str]) -> None:
         self._sweep = None
-        if "false" in (pairs.get("Enabled"), pairs.get("IsEnabled")):
+        if not self._counts(pairs):
             return
         kind = pairs.get("FreqSweepType", pairs.get("Type", "Interpolating")).removeprefix("k").lower()
         start, stop = hertz(pairs.get("RangeStart", "")), hertz(pairs.get("RangeEnd", ""))
@@ -182,9 +255,16 @@ class _Reader:
             start, stop = hertz(words[1]), hertz(words[2])
         self._sweeps.append(Sweep(pairs["Name"], kind, _points(pairs, start, stop), start, stop))
 
+    def _counts(self, pairs: dict[str, str]) -> bool:
+        """Whether a setup or sweep is enabled, and one of those that are kept."""
+        if "false" in (pairs.get("Enabled"), pairs.get("IsEnabled")):
+            return False
+        self._items += 1
+        return self._items <= _MAX_ITEMS
+
     def _close_setup(self, pairs: dict[str, str]) -> None:
         self._setup = None
-        if "false" in (pairs.get("Enabled"), pairs.get("IsEnabled")):
+        if not self._counts(pairs):
             return
         self.setups.append(
             Setup(

@@ -1,16 +1,22 @@
-"""What the end of a run means: success is proven by the solver's own log, never assumed, never guessed."""
+"""What the end of a run means: success is proven by the solver's own log, never assumed, never guessed.
+
+A log that cannot be read, or cannot be placed in time, makes the result UNVERIFIED. An error that says nothing of the
+log, such as EMFILE or ESTALE, is no verdict at all: it is raised, and the caller judges again.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edbjobs.config import HFSSSimulationConfig
-
 from edbjobs_server.core.states import Evidence, Reason, State
 from edbjobs_server.executors.base import Ending, RunEnded
 from edbjobs_server.solver.log import Fatal, FatalKind, Segment, SetupLog, find_log, read_log, start_times
+from edbjobs_server.solver.project import moved
+from edbjobs_server.solver.request import SolveRequest
+from edbjobs_server.util import files
 
 # The log's clock has whole seconds; a node of a cluster has a clock, and a file server, of its own.
 _SLACK_SECONDS = 2.0
@@ -53,13 +59,14 @@ class Verdict:
 class _Proof:
     """What the run left: its log, if there is one, and the first fatal line of any of its outputs.
 
-    `unreadable` says why it cannot be told whether there is a log.
+    `doubt` says why nobody can tell how the solve went, although exit code 0 alone would be taken for success: a part
+    of a sentence.
     """
 
     log: Segment | None
     path: Path | None
     fatal: Fatal | None
-    unreadable: str = ""
+    doubt: str = ""
 
 
 def judge(
@@ -67,7 +74,7 @@ def judge(
     *,
     project_path: Path,
     job_name: str,
-    config: HFSSSimulationConfig,
+    request: SolveRequest,
     stdout: Path,
     stderr: Path,
     same_host: bool = True,
@@ -77,12 +84,12 @@ def judge(
     Parameters
     ----------
     ended : RunEnded
-        As the executor tells it.
+        As reported by the executor.
     project_path : Path
-        Project that was solved.
+        Real path of the project, as it was when the job was accepted.
     job_name : str
         What AEDT got as ``-jobid``.
-    config : HFSSSimulationConfig
+    request : SolveRequest
         What was asked for.
     stdout, stderr : Path
         Output of the run; of this attempt only.
@@ -94,30 +101,34 @@ def judge(
     Verdict
         COMPLETED on the solver's log, or on the exit code 0 where there is no log at all; in every other case
         FAILED or CANCELLED with the most telling reason.
+
+    Raises
+    ------
+    OSError
+        A transient one, see `edbjobs_server.util.files.is_transient`: judge again.
     """
     if ended.ending is Ending.SUBMIT_REFUSED:
         return _end(ended, State.FAILED, Reason.SUBMIT_REFUSED, Evidence.SCHEDULER, ended.message)
     if ended.ending in (Ending.START_FAILED, Ending.NEVER_RAN):
         return _end(ended, State.FAILED, Reason.START_FAILED, Evidence.EXIT_CODE, ended.message or "it never ran")
     log_path = find_log(project_path, job_name)
-    proof = _collect(ended, log_path, (stdout, stderr), same_host)
+    proof = _collect(ended, log_path, (stdout, stderr), same_host, moved(str(project_path)))
     if ended.ending is Ending.EXITED and ended.exit_code == 0:
-        return _exited_well(ended, config, proof, log_path)
+        return _exited_well(ended, request, proof, log_path)
     if ended.ending is Ending.EXITED:
-        return _exited_badly(ended, config, proof)
-    return _ended_otherwise(ended, config, proof)
+        return _exited_badly(ended, request, proof)
+    return _ended_otherwise(ended, request, proof)
 
 
-def _exited_well(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof, looked_for: Path) -> Verdict:
+def _exited_well(ended: RunEnded, request: SolveRequest, proof: _Proof, looked_for: Path) -> Verdict:
     log, fatal = proof.log, proof.fatal
-    wrong = _missing(log, config) if log is not None else None
-    waited = config.wait_for_license and fatal is not None and fatal.kind is FatalKind.LICENSE
+    wrong = _missing(log, request) if log is not None else None
+    waited = request.wait_for_license and fatal is not None and fatal.kind is FatalKind.LICENSE
     if fatal is not None and not (waited and log is not None and wrong is None):
         text = f"the exit code is 0, but the log says: {fatal.text}"
         return _end(ended, State.FAILED, _reason(fatal), Evidence.SOLVER_LOG, text, proof)
-    if proof.unreadable:
-        text = f"exit code 0, but the solver's log cannot be read: {proof.unreadable}"
-        return _end(ended, State.FAILED, Reason.UNVERIFIED, Evidence.EXIT_CODE, text)
+    if proof.doubt:
+        return _end(ended, State.FAILED, Reason.UNVERIFIED, _source(ended), f"exit code 0, but {proof.doubt}")
     if log is None:
         text = f"exit code 0; the solver left no log of this run to prove it by (looked for {looked_for})"
         return _end(ended, State.COMPLETED, Reason.NORMAL, _source(ended), text)
@@ -127,7 +138,7 @@ def _exited_well(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof, l
     return _end(ended, State.COMPLETED, Reason.NORMAL, Evidence.SOLVER_LOG, _summary(log), proof)
 
 
-def _exited_badly(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) -> Verdict:
+def _exited_badly(ended: RunEnded, request: SolveRequest, proof: _Proof) -> Verdict:
     code = ended.exit_code
     if proof.fatal is not None:
         text = f"exit code {code}: {proof.fatal.text}"
@@ -138,11 +149,11 @@ def _exited_badly(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) 
         text += f", which a shell gives for a program ended by signal {code - 128}"
         text += " (9: often the system's want of memory)" if code == 137 else ""
     text += f"; {ended.message}" if ended.message else ""
-    return _end(ended, State.FAILED, Reason.EXIT_CODE, _source(ended), text + _log_says(config, proof), proof)
+    return _end(ended, State.FAILED, Reason.EXIT_CODE, _source(ended), text + _log_says(request, proof), proof)
 
 
-def _ended_otherwise(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proof) -> Verdict:
-    says = _log_says(config, proof)
+def _ended_otherwise(ended: RunEnded, request: SolveRequest, proof: _Proof) -> Verdict:
+    says = _log_says(request, proof)
     extra = f": {ended.message}" if ended.message else ""
     if ended.ending is Ending.CANCELLED:
         text = "cancelled" + extra + says
@@ -162,7 +173,7 @@ def _ended_otherwise(ended: RunEnded, config: HFSSSimulationConfig, proof: _Proo
 
 
 def _source(ended: RunEnded) -> Evidence:
-    """Tell who says how the run ended, where no log does."""
+    """Return who says how the run ended, where no log does."""
     return Evidence.SCHEDULER if ended.by_scheduler else Evidence.EXIT_CODE
 
 
@@ -181,71 +192,101 @@ def _end(
     )
 
 
-def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bool) -> _Proof:
+def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bool, moved_away: str) -> _Proof:
     """Read the log, else what the run printed, which with -monitor is the same."""
-    log, unreadable = None, ""
-    try:
-        log = _read(path)
-        if log is not None and not (log.begun and _is_of_this_run(log, path, ended, same_host)):
-            log = None
-    except OSError as error:
-        unreadable = f"{error.strerror} ({path})"
+    if moved_away:  # what lies there now, and what was printed, may be of another project
+        return _Proof(None, None, None, moved_away)
+    log, doubt = _own_log(ended, path, same_host)
     found: Path | None = path if log is not None else None
     fatal = log.fatal if log is not None else None
     for output in outputs:
         if fatal is not None or (log is not None and ended.exit_code == 0):
             break
-        try:
-            printed = _read(output)
-        except OSError as error:
-            unreadable = unreadable or f"{error.strerror} ({output})"
-            continue
+        printed, unreadable = _read(output)
         if printed is None:
+            doubt = doubt or unreadable
             continue
         fatal = printed.fatal
         if log is None and printed.begun:
-            log, found, unreadable = printed, output, ""
-    return _Proof(log, found, fatal, unreadable)
+            log, found, doubt = printed, output, ""
+    return _Proof(log, found, fatal, doubt)
 
 
-def _read(path: Path) -> Segment | None:
+def _own_log(ended: RunEnded, path: Path, same_host: bool) -> tuple[Segment | None, str]:
+    """Read the log that bears the run's name; it counts if it is of the run's time as well.
+
+    Nothing but this run writes a log of this name. So one that cannot be placed in time is a contradiction, as after
+    a step of the clock, and not another run's log, as which it could be passed over.
+    """
+    log, doubt = _read(path)
+    if log is None:
+        return None, doubt
+    wrong = _wrong_time(log, path, ended, same_host) if log.begun else "it does not show that the run started"
+    if not wrong:
+        return log, ""
+    says = f"; the log says: {log.fatal.text}" if log.fatal is not None else _first(log)
+    return None, f"the solver's log is no proof: {wrong} ({path}){says}"
+
+
+def _read(path: Path) -> tuple[Segment | None, str]:
+    """Read a log; without one, the second value says why nobody can tell whether there is one."""
     try:
-        return read_log(path)
+        return read_log(path), ""
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return None, ""
+    except OSError as error:
+        if files.is_transient(error):
+            raise
+        return None, f"the solver's log cannot be read: {files.text_of(error)} ({path})"
 
 
-def _is_of_this_run(log: Segment, path: Path, ended: RunEnded, same_host: bool) -> bool:
-    """Whether the last segment was begun after the run's start: by its own clock on this host, else by the file's."""
+def _wrong_time(log: Segment, path: Path, ended: RunEnded, same_host: bool) -> str:
+    """Return why a log is not of the run's time; empty: it was started after the run's start.
+
+    On this host the log's own clock decides, else the file's time. Of another host either is enough: it may be in
+    another time zone, and the clock of its file server may be wrong.
+    """
     if ended.start_time is None:
-        return False
-    begun = start_times(log) if same_host else ()
-    if begun:
-        return max(begun) >= ended.start_time - _SLACK_SECONDS
-    slack = _SLACK_SECONDS if same_host else _OTHER_HOST_SLACK_SECONDS
-    return path.stat().st_mtime >= ended.start_time - slack
+        return "it is not known when the run started"
+    times = start_times(log)
+    if same_host and times:
+        begun, slack = max(times), _SLACK_SECONDS
+    else:
+        changed = files.status_of(path)
+        begun = max((*times, changed.st_mtime if changed is not None else 0.0))
+        slack = _SLACK_SECONDS if same_host else _OTHER_HOST_SLACK_SECONDS
+    if begun >= ended.start_time - slack:
+        return ""
+    return f"it is of {_moment(begun)}, and the run started at {_moment(ended.start_time)}; was the clock changed?"
 
 
-def _missing(log: Segment, config: HFSSSimulationConfig) -> tuple[Reason, str] | None:
-    """Tell what the log lacks as proof; None: it is proof."""
-    if config.layout_options.validate_only:
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _missing(log: Segment, request: SolveRequest) -> tuple[Reason, str] | None:
+    """Return what the log lacks as proof; None: it is proof."""
+    if request.validate_only:
         if log.finished and not log.errors:
             return None
         return Reason.UNVERIFIED, f"exit code 0, but the log does not show that the validation ended{_first(log)}"
-    if config.design_mode == "Optimetrics":
+    if request.variations:
         return _missing_variations(log)
-    wanted = _wanted(log, config.setup_name)
-    open_ones = [setup for setup in wanted if not setup.normal]
+    expected = _expected(log, request.setup_name)
+    open_ones = [setup for setup in expected if not setup.normal]
     if open_ones:
         first = open_ones[0]
         ending = f'ended with "{first.status}"' if first.status else "has no normal end in the log"
         return Reason.UNVERIFIED, f"exit code 0, but setup {first.name} {ending}{_first(log)}"
-    if wanted or (log.normal_messages and not log.setups):
+    if log.skipped and not request.setup_name and not log.normal_messages:
+        text = "the log is too large or too slow to be read whole, and its end does not say that all was solved"
+        return Reason.UNVERIFIED, f"exit code 0, but {text}{_first(log)}"
+    if expected or (log.normal_messages and not log.setups):
         return None
     if not log.finished:
         return Reason.UNVERIFIED, f"exit code 0, but the log stops before anything was solved{_first(log)}"
     solved = ", ".join(name for name, setup in log.setups.items() if setup.normal)
-    what = f"setup {config.setup_name} was not solved" if config.setup_name else "nothing was solved"
+    what = f"setup {request.setup_name} was not solved" if request.setup_name else "nothing was solved"
     hint = f"; solved: {solved}" if solved else "; AEDT may have found its results up to date, or no such setup"
     return Reason.NOTHING_SOLVED, f"exit code 0, but {what}{hint}{_first(log)}"
 
@@ -258,7 +299,7 @@ def _missing_variations(log: Segment) -> tuple[Reason, str] | None:
     return Reason.UNVERIFIED, f"exit code 0, but the log does not show the end of the variations{_first(log)}"
 
 
-def _wanted(log: Segment, setup_name: str) -> list[SetupLog]:
+def _expected(log: Segment, setup_name: str) -> list[SetupLog]:
     return [setup for name, setup in log.setups.items() if not setup_name or name == setup_name]
 
 
@@ -283,12 +324,13 @@ def _summary(log: Segment) -> str:
         parts.append(text)
     if len(log.setups) > 3:
         parts.append(f"and {len(log.setups) - 3} more setups")
-    return "; ".join(parts or ["normal completion"]) + (_first(log) if log.errors else "")
+    unread = "; the middle of the log was not read, as it is too large or too slow" if log.skipped else ""
+    return "; ".join(parts or ["normal completion"]) + (_first(log) if log.errors else "") + unread
 
 
-def _log_says(config: HFSSSimulationConfig, proof: _Proof) -> str:
+def _log_says(request: SolveRequest, proof: _Proof) -> str:
     if proof.fatal is not None and proof.fatal.kind is not FatalKind.ABORT:
         return f"; its log says: {proof.fatal.text}"
-    if proof.log is not None and proof.fatal is None and _missing(proof.log, config) is None:
+    if proof.log is not None and proof.fatal is None and _missing(proof.log, request) is None:
         return f"; its log shows that the solve had come to its normal end ({_summary(proof.log)})"
-    return ""
+    return f"; {proof.doubt}" if proof.doubt else ""

@@ -1,1 +1,1 @@
-"""Small parts that know nothing of jobs: waiting, repeating, and work that may hang."""
+"""Small tools without knowledge of jobs, which every other part may use."""
