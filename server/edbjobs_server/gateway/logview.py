@@ -17,15 +17,18 @@ MAX_ERRORS = 100
 
 _STAMP = re.compile(r"\((\d{1,2}:\d\d:\d\d [AP]M)\s+([A-Z][a-z]{2} \d{1,2}, \d{4})\)\s*$")
 _PROFILE = re.compile(r"\[info\] Project:(.*?), ([^,]+?) : \[(?:PROFILE|CONVERGE)\]\s*(.*)")
-_DESIGN = re.compile(r"Project:([^,]+), Design:([^,]+),")
-_PASS = re.compile(r"Adaptive Pass (\d+) : Frequenc(?:y|ies)\s*:?\s*([\d.]+ ?[kMGT]?Hz)?", re.IGNORECASE)
-_CONVERGE = re.compile(r"Pass Number:\s*(\d+);\s*Solved Elements:\s*(\d+)(?:;\s*Max Mag\. Delta S:\s*([\d.eE+-]+))?")
-_COST = re.compile(r"Real Time (\d+:\d\d:\d\d) : CPU Time (\d+:\d\d:\d\d) : Memory ([\d.]+) ?([KMGT]?)")
-_TETRAHEDRA = re.compile(r"Tetrahedra: (\d+)")
-_MATRIX = re.compile(r"Matrix size: (\d+)")
-_ELAPSED = re.compile(r"Elapsed time\s*: (\d+:\d\d:\d\d)", re.IGNORECASE)
+# Each takes time in proportion to a line's length, whatever stands in it; numbers are bounded, as `int` refuses others.
+_DESIGN = re.compile(r"Project:([^,]{1,255}), Design:([^,]{1,255}),")
+_PASS = re.compile(r"Adaptive Pass (\d{1,9}) : Frequenc(?:y|ies)\s*:?\s*([\d.]+ ?[kMGT]?Hz)?", re.IGNORECASE)
+_CONVERGE = re.compile(
+    r"Pass Number:\s*(\d{1,9});\s*Solved Elements:\s*(\d{1,15})(?:;\s*Max Mag\. Delta S:\s*([\d.eE+-]{1,40}))?"
+)
+_COST = re.compile(r"Real Time (\d{1,9}:\d\d:\d\d) : CPU Time (\d{1,9}:\d\d:\d\d) : Memory ([\d.]{1,40}) ?([KMGT]?)")
+_TETRAHEDRA = re.compile(r"Tetrahedra: (\d{1,15})")
+_MATRIX = re.compile(r"Matrix size: (\d{1,15})")
+_ELAPSED = re.compile(r"Elapsed time\s{0,8}: (\d{1,9}:\d\d:\d\d)", re.IGNORECASE)
 _SWEEP = re.compile(r"Solution - .+? : (\w+) ")
-_POINTS = re.compile(r"From .*?(\d+) Frequencies")
+_POINTS = re.compile(r"From .*?\b(\d{1,9}) Frequencies")
 _FREQUENCY = re.compile(r"Frequency - ([\d.]+ ?[kMGT]?Hz) :")
 _HERTZ = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _MIB = {"": 1 / 1024**2, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
@@ -167,7 +170,7 @@ class LogView:
             return
         cost, tetrahedra, matrix = _COST.search(text), _TETRAHEDRA.search(text), _MATRIX.search(text)
         if cost is not None:
-            taker["memory_mb"] = max(taker["memory_mb"], round(float(cost[3]) * _MIB[cost[4]], 1))
+            taker["memory_mb"] = max(taker["memory_mb"], round((_number(cost[3]) or 0.0) * _MIB[cost[4]], 1))
             if mesh is not None:
                 mesh["real_time_sec"] += _seconds(cost[1])
                 mesh["cpu_time_sec"] += _seconds(cost[2])

@@ -11,7 +11,7 @@ from edbjobs_server.executors.lsf.parse import PHASES, Job, moment
 _FOLD = "\n" + " " * 21
 _JOB = re.compile(r"^Job <(?P<id>\d{1,18})>, ", re.MULTILINE | re.ASCII)
 _NAME = re.compile(r"Job Name <([^>]*)>, User <")
-_USER = re.compile(r"User <([^>]*)>")
+_USER = re.compile(r"User <([^<>]*)>")
 _STATE = re.compile(r"Status <([A-Z]+)>, Queue <([^>]*)>")
 _EVENT = re.compile(r"^([A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d): (.*)$", re.MULTILINE | re.ASCII)
 _LIMIT = re.compile(r"^ RUNLIMIT *\n *(\d+(?:\.\d+)?) min", re.MULTILINE | re.ASCII)

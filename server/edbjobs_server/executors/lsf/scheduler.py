@@ -28,7 +28,7 @@ MAX_HISTORIES = 32  # of one `look`; bhist reads files
 _EVENT_FILES = "4"  # that bhist reads; the whole history of a site may be gigabytes
 _SUBMITTED = re.compile(r"^Job <(\d{1,18})> is submitted to ", re.MULTILINE | re.ASCII)
 _NONE = re.compile(
-    r"^(?:No (?:unfinished |matching |running |pending )?job found|Job <[^>]*> is not found)", re.MULTILINE
+    r"^(?:No (?:unfinished |matching |running |pending )?job found|Job <[^<>]*> is not found)", re.MULTILINE
 )
 _NO_MATCH = re.compile(r"No matching job found|No job found|is not found")
 _NO_OPTION = re.compile(r"(?:invalid|illegal|unrecognized|bad) option|^Usage: bjobs", re.IGNORECASE | re.MULTILINE)

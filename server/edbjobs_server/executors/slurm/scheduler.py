@@ -58,7 +58,7 @@ class Slurm(SamePaths):
     async def probe(self) -> str:
         """Ask the controllers whether one of them is up; gives SLURM's release."""
         answer = await self._run("scontrol", "ping", deadline=min(self._deadline, _PING_DEADLINE))
-        if not re.search(r"^Slurmctld\(.*\) at .* is UP\s*$", answer.stdout, re.MULTILINE):
+        if not re.search(r"^Slurmctld\([^)\n]*\) at .* is UP\s*$", answer.stdout, re.MULTILINE):
             raise Unreachable(answer.words.splitlines()[0])
         if not self._version:
             told = await self._run("scontrol", "--version")

@@ -174,7 +174,7 @@ def is_over(words: str) -> bool:
 
 _STEPD = re.compile(r"^slurmstepd\S*: error: (.*)$", re.MULTILINE)
 _MEMORY = re.compile(r"oom[-_ ]kill|Exceeded job memory limit|exceeded memory limit", re.IGNORECASE)
-_STRUCK = re.compile(r"\*\*\* JOB \d+ ON \S+ CANCELLED AT \S+(.*?)\*\*\*")
+_STRUCK = re.compile(r"\*\*\* JOB \d+ ON \S+ CANCELLED AT \S+ (.*?)\*\*\*")
 _DUE_TO = (
     ("TIME LIMIT", Ending.TIMEOUT),
     ("PREEMPTION", Ending.PREEMPTED),

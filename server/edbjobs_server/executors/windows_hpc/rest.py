@@ -299,12 +299,29 @@ class Forbidden(Unreachable):
     """The head node answered that the account may not do this (HTTP 403)."""
 
 
+_TAG = re.compile(r"<(/?)([A-Za-z]{0,8})[^<>]*>")
+
+
+def _without_tags(text: str) -> str:
+    """Return the text of an XML or HTML body, without style sheets and scripts."""
+    parts, at, hidden = [], 0, False
+    for tag in _TAG.finditer(text):
+        if not hidden:
+            parts.append(text[at : tag.start()])
+        at = tag.end()
+        if tag[2].lower() in ("style", "script"):
+            hidden = not tag[1]
+    if not hidden:
+        parts.append(text[at:])
+    return " ".join(parts)
+
+
 def _words(text: str) -> str:
     """Take the sentence for people out of the body of an error: a JSON string or object, XML, HTML or plain text."""
     try:
         body = json.loads(text)
     except ValueError:
-        body = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+        body = _without_tags(text)
     if isinstance(body, dict):
         fields = {str(name).lower(): value for name, value in body.items()}
         body = fields.get("message") or fields.get("exceptionmessage") or fields.get("detail") or text
