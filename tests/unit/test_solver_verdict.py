@@ -55,8 +55,11 @@ def run(tmp_path: Path) -> Run:
         ended = RunEnded(
             RunKey(1, "u", 1), ending, BEGUN + 60, start_time, code, signal, message=message, by_scheduler=by_scheduler
         )
+        solved = project.with_stem(stem) if stem else tmp_path / "unmounted" / "p.aedt"
+        if stem and not solved.is_symlink():
+            solved.touch()
         return judge(
-            ended, project_path=project.with_stem(stem), job_name="j1",
+            ended, project_path=solved, job_name="j1",
             stdout=tmp_path / "stdout", stderr=tmp_path / "stderr", request=SolveRequest(**asked), same_host=same_host,
         )  # fmt: skip
 
@@ -228,6 +231,13 @@ def test_without_a_known_start_a_log_is_no_proof(run: Run) -> None:
     assert "not known when the run started" in verdict.message
 
 
+def test_without_its_project_the_lack_of_a_log_says_nothing(run: Run, tmp_path: Path) -> None:
+    run(None)
+    verdict = run(None, stem="")
+    assert summary(verdict) == UNPLACED
+    assert "its project is not there any more" in verdict.message
+
+
 def test_what_the_scheduler_says_is_its_word(run: Run) -> None:
     assert run([PASS], begun=BEGUN - 600, by_scheduler=True).evidence is Evidence.SCHEDULER
 
@@ -258,7 +268,7 @@ def test_of_a_log_that_was_not_read_whole_its_end_must_say_that_all_was_solved(
 
 
 def test_the_log_whose_name_is_too_long_to_exist_is_not_taken_for_missing(run: Run, tmp_path: Path) -> None:
-    verdict = run(None, stem="s" * 250)
+    verdict = run(None, stem="s" * 248)
     assert summary(verdict) == UNPLACED
     assert "its name is longer than the file system allows" in verdict.message
 

@@ -112,7 +112,8 @@ def judge(
     if ended.ending in (Ending.START_FAILED, Ending.NEVER_RAN):
         return _end(ended, State.FAILED, Reason.START_FAILED, Evidence.EXIT_CODE, ended.message or "it never ran")
     log_path = find_log(project_path, job_name)
-    proof = _collect(ended, log_path, (stdout, stderr), same_host, moved(str(project_path)))
+    gone = moved(str(project_path)) or _missing_project(project_path)
+    proof = _collect(ended, log_path, (stdout, stderr), same_host, gone)
     if ended.ending is Ending.EXITED and ended.exit_code == 0:
         return _exited_well(ended, request, proof, log_path)
     if ended.ending is Ending.EXITED:
@@ -192,10 +193,10 @@ def _end(
     )
 
 
-def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bool, moved_away: str) -> _Proof:
+def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bool, gone: str) -> _Proof:
     """Read the log, else what the run printed, which with -monitor is the same."""
-    if moved_away:  # what lies there now, and what was printed, may be of another project
-        return _Proof(None, None, None, moved_away)
+    if gone:  # what lies there now may be another project's, and nobody can tell for which of them text was printed
+        return _Proof(None, None, None, gone)
     log, doubt = _own_log(ended, path, same_host)
     found: Path | None = path if log is not None else None
     fatal = log.fatal if log is not None else None
@@ -210,6 +211,16 @@ def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bo
         if log is None and printed.begun:
             log, found, doubt = printed, output, ""
     return _Proof(log, found, fatal, doubt)
+
+
+def _missing_project(path: Path) -> str:
+    """Return why the lack of a log would say nothing: a file system that is not mounted has no project either."""
+    try:
+        return "" if files.mode_of(path) is not None else f"its project is not there any more ({path})"
+    except OSError as error:
+        if files.is_transient(error):
+            raise
+        return f"its project cannot be looked at: {files.text_of(error)} ({path})"
 
 
 def _own_log(ended: RunEnded, path: Path, same_host: bool) -> tuple[Segment | None, str]:
@@ -232,12 +243,22 @@ def _read(path: Path) -> tuple[Segment | None, str]:
     """Read a log; without one, the second value says why nobody can tell whether there is one."""
     try:
         return read_log(path), ""
-    except (FileNotFoundError, NotADirectoryError):
-        return None, ""
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return None, "" if _is_absent(path) else f"the solver's log cannot be read: {files.text_of(error)} ({path})"
     except OSError as error:
         if files.is_transient(error):
             raise
         return None, f"the solver's log cannot be read: {files.text_of(error)} ({path})"
+
+
+def _is_absent(path: Path) -> bool:
+    """Return whether a file is not there for certain: it may have come, or gone, while it was opened."""
+    try:
+        return files.mode_of(path) is None
+    except OSError as error:
+        if files.is_transient(error):
+            raise
+        return False
 
 
 def _wrong_time(log: Segment, path: Path, ended: RunEnded, same_host: bool) -> str:
