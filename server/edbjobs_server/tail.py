@@ -90,7 +90,9 @@ async def tail(
                 return
             continue
         if piece.ended or piece.cut or not request.follow:
-            yield jobs_messages_pb2.TailLogResponse(offset=piece.offset, attempt=piece.attempt, eof=piece.ended)
+            yield jobs_messages_pb2.TailLogResponse(
+                offset=piece.offset, attempt=piece.attempt, eof=piece.ended and not piece.cut
+            )
             return
         await asyncio.sleep(POLL_SECONDS)
         job = await get()
@@ -156,9 +158,10 @@ class Output:
             self._file = GrowingFile(path, 0 if self._sent else self._file.offset)
         file = self._file
         data = file.read(CHUNK if self.left is None else min(CHUNK, self.left))
+        begin = file.offset - len(data)
         if file.restarted and not self._request.follow:
-            return Piece(b"", file.offset, self._attempt, ended, cut=True)
-        return Piece(data, file.offset - len(data), self._attempt, ended)
+            return Piece(b"", begin, self._attempt, ended, cut=True)
+        return Piece(data, begin, self._attempt, ended)
 
     def _path(self, job: job_pb2.Job) -> Path:
         """Return the place of the output; the number of the job names its run folders."""

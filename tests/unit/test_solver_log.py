@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from edbjobs_server.solver import log as log_module
 from edbjobs_server.solver.log import FatalKind, LogReader, Segment, find_log, read_log, start_times
+from edbjobs_server.util import files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -285,3 +289,70 @@ def test_where_the_log_lies(tmp_path: Path) -> None:
     own.parent.mkdir()
     own.touch()
     assert find_log(tmp_path / "a.b.aedb", "J-1") == own
+
+
+class Clock:
+    """A clock that goes on by so much each time it is looked at."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_of_a_log_that_is_read_slowly_the_middle_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "slow.log"
+    fatal = f"[error] Project:p, Design:d, solver is hanging {STAMP}\n"
+    path.write_text(f"{START}\n" + "[info] x\n" * 2000 + fatal + "[info] y\n" * 2000 + NORMAL + "\n")
+    monkeypatch.setattr(log_module, "_CHUNK", 1024)
+    monkeypatch.setattr(files, "time", Clock(0.1))
+    found = read_log(path, seconds=1000)
+    assert (found.skipped, found.fatal is not None, found.setups["S1"].normal) == (False, True, True)
+    found = read_log(path, seconds=3)
+    assert (found.skipped, found.begun, found.fatal, found.setups["S1"].normal) == (True, True, None, True)
+
+
+def test_a_log_whose_end_cannot_be_read_in_time_is_read_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "slow.log"
+    path.write_text(f"{START}\n" + "[info] x\n" * 20_000 + NORMAL + "\n")
+    monkeypatch.setattr(log_module, "_CHUNK", 1024)
+    clock = Clock(0.1)
+    monkeypatch.setattr(files, "time", clock)
+    original = LogReader.skip
+
+    def slower(self: LogReader) -> None:
+        original(self)
+        clock.step = 1.0
+
+    monkeypatch.setattr(LogReader, "skip", slower)
+    with pytest.raises(files.BudgetSpent, match="too large or too slow") as error:
+        read_log(path, seconds=3)
+    assert files.is_transient(error.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+def test_a_fifo_in_place_of_a_log_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.log")
+    with pytest.raises(files.NotRegularFile):
+        read_log(tmp_path / "x.log")
+
+
+def test_the_log_of_another_account_is_found_if_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "a.aedb.batchinfo" / "a-J.log"
+    original = os.stat
+
+    def stat(path: str | Path, **how: bool) -> os.stat_result:
+        if str(path) == str(own):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    other = tmp_path / "a.aedt.batchinfo" / "a-J.log"
+    other.parent.mkdir()
+    other.touch()
+    assert find_log(tmp_path / "a.aedb", "J") == own

@@ -102,3 +102,12 @@ def test_a_poll_reads_a_bounded_piece(tmp_path: Path, monkeypatch: pytest.Monkey
     for _ in range(30):
         follower.poll()
     assert follower.poll().setups["S1"].passes_done == 30
+
+
+def test_a_log_that_is_written_anew_and_is_longer_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text(START + converge(1, "N/A"))
+    follower = LogFollower(path)
+    assert follower.poll().setups["S1"].passes_done == 1
+    path.write_text(START + converge(2, "0.5", "S2") * 9)
+    assert list(follower.poll().setups) == ["S2"]

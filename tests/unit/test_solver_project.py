@@ -12,6 +12,7 @@ import pytest
 from edbjobs.config import ExistingResults
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver import project
+from edbjobs_server.solver.log import find_log
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX paths")
 NOBODY = 65534
@@ -248,3 +249,99 @@ def test_an_old_aedt_beside_a_new_aedb_is_warned_of(aedt: Path, aedb: Path) -> N
         assert "board.aedt is older" in project.stale_sibling(project.inspect(str(path)))
     aedt.unlink()
     assert project.stale_sibling(project.inspect(str(aedb))) == ""
+
+
+@pytest.mark.parametrize("kind", ["aedt", "aedtz", "aedb"])
+def test_a_name_beside_which_no_log_can_be_written_is_refused(tmp_path: Path, kind: str) -> None:
+    limit = os.pathconf(tmp_path, "PC_NAME_MAX")
+    longest = limit - len(f"-{'i' * 63}-{10**12 - 1}-{9999}.log")
+    for length in (longest, longest + 1, limit - len(kind) - 1):
+        path = tmp_path / f"{'n' * length}.{kind}"
+        if kind == "aedb":
+            path.mkdir()
+            (path / "edb.def").touch()
+        else:
+            path.touch()
+        if length == longest:
+            found = project.inspect(str(path))
+            assert project.lock_state(found) is None
+            log = find_log(found.path, f"{'i' * 63}-{10**12 - 1}-{9999}")
+            log.parent.mkdir()
+            log.touch()
+            continue
+        refused = refusal(str(path))
+        assert refused.reason == "INVALID_JOB"
+        assert f"{length} bytes" in refused.message
+        assert f"at most {longest} are possible" in refused.message
+        accepted_before = project.Project(path, str(path.with_suffix("")), kind)
+        assert project.lock_state(accepted_before) is None
+        assert project.clear_results(path) == ()
+        assert project.remove_own_lock(path, 0) is None
+
+
+@pytest.mark.parametrize("suffix", ["", ".lock"])
+def test_a_fifo_in_place_of_a_file_holds_nobody_up(aedt: Path, suffix: str) -> None:
+    found = project.inspect(str(aedt))
+    aedt.unlink()
+    os.mkfifo(f"{aedt}{suffix}")
+    if suffix:
+        seen = project.lock_state(found)
+        assert seen is not None
+        assert seen.owner == Path(f"{aedt}.lock").owner(), "its text is not waited for"
+    else:
+        assert "is no file" in refusal(str(aedt)).message
+
+
+def test_a_fifo_in_place_of_an_edb_def_is_no_project(aedb: Path) -> None:
+    (aedb / "edb.def").unlink()
+    os.mkfifo(aedb / "edb.def")
+    assert "edb.def" in refusal(str(aedb)).message
+
+
+def test_the_text_of_a_lock_that_is_a_link_is_not_shown(aedt: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    Path(f"{aedt}.lock").symlink_to("secret")
+    seen = project.lock_state(project.inspect(str(aedt)))
+    assert seen is not None
+    assert "secret" not in seen.owner
+
+
+def test_a_project_whose_path_leads_elsewhere_has_moved(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "p.aedt").touch()
+    accepted = str(project.inspect(str(tmp_path / "a" / "p.aedt")).path)
+    assert project.moved(accepted) == ""
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert project.moved(accepted) == "", "it is gone, which is another matter"
+    (tmp_path / "a").symlink_to("b")
+    assert project.moved(accepted) == (
+        f"{accepted} now leads to {tmp_path}/b/p.aedt: a link in its path was changed after the submission"
+    )
+
+
+def test_what_was_accepted_is_used_although_its_path_leads_elsewhere(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "p.aedt").touch()
+        (tmp_path / name / "p.aedt.lock").touch()
+        (tmp_path / name / "p.aedtresults").mkdir()
+    (tmp_path / "a" / "p.aedt").unlink()
+    (tmp_path / "a" / "p.aedt").symlink_to("../b/p.aedt")
+    accepted = tmp_path / "a" / "p.aedt"
+    assert find_log(accepted, "j") == tmp_path / "a" / "p.aedt.batchinfo" / "p-j.log"
+    assert project.clear_results(accepted) == (tmp_path / "a" / "p.aedtresults",)
+    assert project.remove_own_lock(accepted, 0) == Path(f"{accepted}.lock")
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"p.aedt", "p.aedt.lock", "p.aedtresults"}
+
+
+def test_results_that_may_not_be_removed_are_refused_by_name(ordinary_account: Path) -> None:
+    results = ordinary_account / "p.aedtresults"
+    (results / "inner").mkdir(parents=True)
+    (results / "inner" / "file").touch()
+    (results / "inner").chmod(0o500)
+    if os.geteuid() == 0:
+        pytest.skip("root may remove everything")
+    with pytest.raises(Refused, match="cannot be removed: Permission denied") as refused:
+        project.clear_results(ordinary_account / "p.aedt")
+    assert refused.value.reason == "RESULTS_EXIST"
+    (results / "inner").chmod(0o700)

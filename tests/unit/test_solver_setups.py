@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from edbjobs_server.solver import setups as setups_module
 from edbjobs_server.solver.demo import example_names, example_project
 from edbjobs_server.solver.setups import Setup, Sweep, hertz, read_setups, select
+from edbjobs_server.util.files import Budget, NotRegularFile, is_transient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,3 +187,56 @@ def test_frequencies(text: str, value: float) -> None:
 def test_an_unknown_example_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="patch_antenna, via_transition"):
         example_project(tmp_path, "../patch_antenna")
+
+
+def test_an_archive_that_unpacks_without_end_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "x.aedtz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(4):
+            file.writestr(f"{number}.aedt", b"x\n" * 400_000)
+    budget = Budget(1_000_000, 60)
+    assert read_setups(path, budget) == ()
+    assert budget.spent == "it has more than 1000000 bytes"
+    assert budget.used <= 1_000_000 + 10_000
+    assert read_setups(path, Budget(10_000_000, 60)) == ()
+
+
+def test_an_archive_whose_list_of_members_has_no_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.aedtz"
+    with zipfile.ZipFile(path, "w") as file:
+        for number in range(3000):
+            file.writestr(f"{'n' * 200}{number}", b"")
+    monkeypatch.setattr(setups_module, "_DIRECTORY_LIMIT", 100_000)
+    with pytest.raises(OSError, match=r"its list of members has [0-9]+ bytes") as error:
+        read_setups(path)
+    assert not is_transient(error.value)
+
+
+def test_what_cannot_be_read_whole_is_not_told_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = example_project(tmp_path, "via_transition")
+    budget = Budget(path.stat().st_size - 10, 60)
+    assert (read_setups(path, budget), bool(budget.spent)) == ((), True)
+    budget = Budget(1_000_000, 60)
+    assert (len(read_setups(path, budget)), budget.spent) == (2, "")
+    slow = Budget(1_000_000, 0)
+    assert (read_setups(path, slow), slow.late) == ((), True)
+
+
+def test_setups_without_number_are_not_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x.aedt"
+    sweep = "$begin 'Sweeps'\n" + "$begin 'W'\n$end 'W'\n" * 5 + "$end 'Sweeps'\n"
+    path.write_text("$begin 'SolveSetups'\n" + f"$begin 'S'\n{sweep}$end 'S'\n" * 3000)
+    found = read_setups(path)
+    assert sum(1 + len(setup.sweeps) for setup in found) <= 10_000
+    assert len(found) > 1000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+@pytest.mark.parametrize("name", ["x.aedt", "x.aedtz", "x.aedb/edb.def"])
+def test_a_fifo_in_place_of_a_project_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(NotRegularFile):
+        read_setups(tmp_path / name.partition("/")[0])

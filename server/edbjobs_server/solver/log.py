@@ -202,7 +202,7 @@ def read_log(path: Path, seconds: float = READ_SECONDS) -> Segment:
     path : Path
         The log.
     seconds : float
-        Longest time for it. After half of it, as much is read at the end as was read at the beginning.
+        Longest time for it. After half of it, half as much is read at the end as was read at the beginning.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def read_log(path: Path, seconds: float = READ_SECONDS) -> Segment:
         if not _feed(reader, file, head):
             length = READ_LIMIT - HEAD if large else READ_LIMIT
             if head.late:
-                length = min(length, max(head.used, _CHUNK))
+                length = min(length, max(head.used // 2, _CHUNK))
             if size - length > head.used:
                 reader.skip()
                 file.seek(size - length)
