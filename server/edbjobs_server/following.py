@@ -9,15 +9,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from edbjobs.v1 import job_pb2
+from edbjobs.v1 import job_config_pb2, job_pb2
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import State
-from edbjobs_server.run_spec import config_of, solver_job_name
+from edbjobs_server.run_spec import solver_job_name
 from edbjobs_server.solver.log import find_log
 from edbjobs_server.solver.progress import LogFollower, Progress, progress
+from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.solver.setups import Setup, read_setups, select
 from edbjobs_server.util.path_workers import PathWorkers
 
@@ -59,12 +60,12 @@ class _Solve:
         self.progress = progress(segment, self.setups)
 
     def _open(self) -> None:
-        config = config_of(self.job)
+        request = SolveRequest.from_message(job_config_pb2.JobConfig.FromString(self.job.config))
         project = Path(self.job.spec.project_path)
-        if config.wait_for_license:
-            limit = config.license_wait_limit
-            self.license_limit = limit.total_seconds() if limit else float("inf")
-        self.setups = select(read_setups(project), config.design_name, config.setup_name)
+        if request.wait_for_license:
+            limit = request.license_wait_limit
+            self.license_limit = limit if limit is not None else float("inf")
+        self.setups = select(read_setups(project), request.design_name, request.setup_name)
         self.path = find_log(project, solver_job_name(self.job, self.job.attempt))
         self.log = LogFollower(self.path)
 

@@ -14,10 +14,10 @@ import pytest
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 from edbjobs_server import tail as tail_module
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.paths import UserPaths
 from edbjobs_server.solver.log import find_log
 from edbjobs_server.tail import Output, tail
 from edbjobs_server.util import files
+from edbjobs_server.util.path_workers import PathWorkers
 
 SOLVER = jobs_messages_pb2.LOG_STREAM_SOLVER
 STDOUT = jobs_messages_pb2.LOG_STREAM_STDOUT
@@ -49,15 +49,15 @@ class Run:
     def end(self) -> None:
         self.job.attempts[0].end_time.FromSeconds(1)
 
-    def tail(self, paths: UserPaths, **request: Any) -> AsyncIterator[Response]:
+    def tail(self, paths: PathWorkers, **request: Any) -> AsyncIterator[Response]:
         asked = jobs_messages_pb2.TailLogRequest(stream=self.stream, **request)
         return tail(asked, self.get, paths, str(self.project))
 
 
 @pytest.fixture
-def paths(monkeypatch: pytest.MonkeyPatch) -> UserPaths:
+def paths(monkeypatch: pytest.MonkeyPatch) -> PathWorkers:
     monkeypatch.setattr(tail_module, "POLL_SECONDS", 0.01)
-    return UserPaths()
+    return PathWorkers()
 
 
 async def collect(messages: AsyncIterator[Response]) -> list[Response]:
@@ -71,7 +71,7 @@ def append(path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "cut and longer", "replaced", "removed and made again"])
 async def test_a_log_that_is_cut_while_it_is_followed_is_sent_from_its_beginning(
-    tmp_path: Path, paths: UserPaths, how: str
+    tmp_path: Path, paths: PathWorkers, how: str
 ) -> None:
     run = Run(tmp_path)
     run.path.write_bytes(b"old line\n" * 40)
@@ -100,7 +100,7 @@ async def test_a_log_that_is_cut_while_it_is_followed_is_sent_from_its_beginning
 
 
 async def test_a_log_that_is_cut_while_it_is_read_without_following_ends_there(
-    tmp_path: Path, paths: UserPaths, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, paths: PathWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail_module, "CHUNK", 10)
     run = Run(tmp_path)
@@ -113,7 +113,7 @@ async def test_a_log_that_is_cut_while_it_is_read_without_following_ends_there(
     assert (last.data, last.offset, last.eof) == (b"", 0, False)
 
 
-async def test_nothing_that_was_written_before_the_end_is_missed(tmp_path: Path, paths: UserPaths) -> None:
+async def test_nothing_that_was_written_before_the_end_is_missed(tmp_path: Path, paths: PathWorkers) -> None:
     run = Run(tmp_path, STDOUT)
     following = asyncio.create_task(collect(run.tail(paths, follow=1)))
     await run.wait()
@@ -124,7 +124,7 @@ async def test_nothing_that_was_written_before_the_end_is_missed(tmp_path: Path,
     assert messages[-1].eof
 
 
-async def test_a_follower_stays_with_its_attempt(tmp_path: Path, paths: UserPaths) -> None:
+async def test_a_follower_stays_with_its_attempt(tmp_path: Path, paths: PathWorkers) -> None:
     run = Run(tmp_path, STDOUT)
     run.path.write_bytes(b"first ")
     following = asyncio.create_task(collect(run.tail(paths, follow=1)))
@@ -139,7 +139,7 @@ async def test_a_follower_stays_with_its_attempt(tmp_path: Path, paths: UserPath
     assert {message.attempt for message in messages} == {1}
 
 
-async def test_a_limit_and_offsets(tmp_path: Path, paths: UserPaths) -> None:
+async def test_a_limit_and_offsets(tmp_path: Path, paths: PathWorkers) -> None:
     run = Run(tmp_path, STDOUT)
     run.path.write_bytes(b"0123456789")
     run.end()
@@ -158,7 +158,7 @@ async def test_a_limit_and_offsets(tmp_path: Path, paths: UserPaths) -> None:
         assert (last.offset, last.eof) == (offset, True)
 
 
-async def test_what_is_not_there_is_told(tmp_path: Path, paths: UserPaths) -> None:
+async def test_what_is_not_there_is_told(tmp_path: Path, paths: PathWorkers) -> None:
     run = Run(tmp_path)
     with pytest.raises(Refused, match=r"attempt 1 has no such output: .*j-7-1.log does not exist") as refused:
         await collect(run.tail(paths))
@@ -170,7 +170,7 @@ async def test_what_is_not_there_is_told(tmp_path: Path, paths: UserPaths) -> No
 
 @pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
 @pytest.mark.parametrize("follow", [0, 1])
-async def test_a_fifo_in_place_of_a_log_is_refused_at_once(tmp_path: Path, paths: UserPaths, follow: int) -> None:
+async def test_a_fifo_in_place_of_a_log_is_refused_at_once(tmp_path: Path, paths: PathWorkers, follow: int) -> None:
     run = Run(tmp_path)
     os.mkfifo(run.path)
     with pytest.raises(Refused, match="cannot be read: expected a regular file, got a FIFO") as refused:
