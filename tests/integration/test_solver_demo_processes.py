@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from edbjobs_server.solver.demo import example_project
-from edbjobs_server.solver.log import FatalKind, find_log, read_log
+from edbjobs_server.solver.fatal import FatalKind
+from edbjobs_server.solver.log import find_log, read_log
 from edbjobs_server.solver.progress import LogFollower, progress
 from edbjobs_server.solver.releases import choose, discover
 from edbjobs_server.solver.setups import read_setups

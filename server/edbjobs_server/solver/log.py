@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
+from edbjobs_server.solver.fatal import Fatal, kind_of
 from edbjobs_server.util import files
 
 LINE_LIMIT = 64 * 1024
@@ -36,51 +35,6 @@ _STAMP = re.compile(r"\(\d{1,2}:\d\d:\d\d [AP]M\s{1,8}[A-Z][a-z]{2} \d{1,2}, \d{
 _STAMP_LENGTH = 40
 _TAG = re.compile(r"\[(info|warning|error)\] ?")
 _SETUP_LINE = re.compile(r"Project:.*?, ([^,]+?) : \[(PROFILE|CONVERGE)\]\s*(.*)", re.DOTALL)
-
-
-class FatalKind(Enum):
-    """What kind of thing ended the solve."""
-
-    LICENSE = "license"
-    SOLVER = "solver"
-    ABORT = "abort"
-
-
-_LICENSE = re.compile(
-    r"FlexNet Licensing error|terminated by license error|does not exist in the licensing pool"
-    r"|Cannot connect to license server",
-    re.IGNORECASE,
-)
-_ABORT = re.compile(r"was aborted by user|stopped on user request", re.IGNORECASE)
-_SOLVER = re.compile(
-    r"process \S+ exited with code (?!0\b)|process \S+ error:|solver is hanging"
-    r"|engine terminated unexpectedly|terminated abnormally|unable to create child process"
-    r"|launch of solvers via MPI failed|completed with execution error|has failed with execution error",
-    re.IGNORECASE,
-)
-_SWEEP_NAME = re.compile(r"(?:^|, )Sweep \S", re.IGNORECASE)
-
-
-def _says_solver_failed(text: str) -> bool:
-    if _SOLVER.search(text):
-        return True
-    sweep = _SWEEP_NAME.search(text)
-    return sweep is not None and " failed" in text[sweep.end() :].lower()
-
-
-_FATAL: tuple[tuple[FatalKind, Callable[[str], object]], ...] = (
-    (FatalKind.LICENSE, _LICENSE.search),
-    (FatalKind.ABORT, _ABORT.search),
-    (FatalKind.SOLVER, _says_solver_failed),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Fatal:
-    """The first line that says why the solve could not go on."""
-
-    kind: FatalKind
-    text: str
 
 
 @dataclass(slots=True)
@@ -346,7 +300,7 @@ class LogReader:
             segment.errors += 1
             segment.first_error = segment.first_error or text
         if segment.fatal is None and level in ("error", ""):
-            kind = next((kind for kind, says_so in _FATAL if says_so(whole)), None)
+            kind = kind_of(whole)
             segment.fatal = Fatal(kind, text) if kind else None
 
 

@@ -10,8 +10,6 @@ would follow a link that somebody has changed since. `moved` says whether that h
 from __future__ import annotations
 
 import os
-import platform
-import re
 import shutil
 import stat
 import sys
@@ -23,18 +21,21 @@ from pathlib import Path
 from edbjobs.config import ExistingResults
 
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.solver.project_checks import (
+    FIELD,
+    invalid,
+    mode_of_project,
+    refuse_long,
+    refuse_text,
+    refuse_unreadable,
+)
 from edbjobs_server.util import files
 from edbjobs_server.util.files import is_transient, text_of
 
 KINDS = ("aedb", "aedt", "aedtz")
 RESULTS = (".aedtresults", ".aedbresults")  # beside the project, by its name without suffix
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-_FIELD = "config.project_path"
 _STALE_SECONDS = 2.0  # an .aedt is written a moment after its .aedb when both are saved together
 _OWNER_BYTES = 200
-# AEDT's log is named <project>-<job>-<number>-<attempt>.log: the job's id, then as many digits as there can be.
-_LOG_NAME_BYTES = len("-") + 63 + len("-") + 12 + len("-") + 4 + len(".log")
 _TICK_SECONDS = 0.02
 
 
@@ -94,33 +95,33 @@ def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
     OSError
         A transient one.
     """
-    _refuse_text(path)
+    refuse_text(path)
     folders = {} if folders is None else folders
     real = _real(path, folders)
     parent, name = os.path.split(real)
     kind = os.path.splitext(name)[1][1:].lower()
     if kind not in KINDS:
-        raise _invalid(path, "must be a .aedt or .aedtz file or a .aedb folder")
-    mode = _mode(path, real)
+        raise invalid(path, "must be a .aedt or .aedtz file or a .aedb folder")
+    mode = mode_of_project(path, real)
     readable = real
     if kind == "aedb":
         readable = os.path.join(real, "edb.def")
         if not stat.S_ISDIR(mode):
-            raise _invalid(path, "is no folder, as an .aedb project is")
+            raise invalid(path, "is no folder, as an .aedb project is")
     elif not stat.S_ISREG(mode):
-        raise _invalid(path, f"is no file, as a .{kind} project is")
-    _refuse_unreadable(path, readable, kind)
+        raise invalid(path, f"is no file, as a .{kind} project is")
+    refuse_unreadable(path, readable, kind)
     folder = _folder(parent, folders)
     if not folder.writable:
-        raise _invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
-    _refuse_long(path, name, folder.name_limit)
+        raise invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
+    refuse_long(path, name, folder.name_limit)
     return Project(Path(real), _key(real), kind)
 
 
 def unreachable(path: str, error: OSError) -> Refused:
     """Return the answer to a request whose project cannot be looked at now, for a transient reason."""
     text = f"{path} cannot be looked at now: {text_of(error)}; is its file system mounted and its server up? Try again"
-    return Refused("PATH_UNREACHABLE", text, fields={_FIELD: "cannot be looked at now"})
+    return Refused("PATH_UNREACHABLE", text, fields={FIELD: "cannot be looked at now"})
 
 
 def moved(path: str) -> str:
@@ -193,7 +194,7 @@ def lock_state(project: Project) -> Lock | None:
         except OSError as error:
             if is_transient(error):
                 raise
-            raise _invalid(str(project.path), f"has a lock that cannot be looked at: {text_of(error)}") from error
+            raise invalid(str(project.path), f"has a lock that cannot be looked at: {text_of(error)}") from error
         if found is not None:
             return Lock(path, found.st_mtime, _owner(path, found.st_uid))
     return None
@@ -355,66 +356,6 @@ def stale_sibling(project: Project) -> str:
     saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(older))
     name = os.path.basename(project.key)
     return f"{name}.aedt is older ({saved}) than {name}.aedb beside it: AEDT may solve what was last saved in it"
-
-
-def _refuse_text(path: str) -> None:
-    if not path:
-        raise _invalid(path, "is required")
-    if _CONTROL.search(path) or '"' in path:
-        raise _invalid(path, "has a line break, a control character or a quote")
-    if sys.platform != "win32" and _DRIVE.match(path):
-        raise _invalid(
-            path,
-            "is a Windows path, and this service runs on "
-            f"{sys.platform}: give the path under which this host sees the same folder",
-        )
-    if not os.path.isabs(path):
-        raise _invalid(path, "must be absolute: the service has no current folder of yours")
-
-
-def _mode(path: str, real: str) -> int:
-    try:
-        return os.stat(real).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise Refused(
-            "PROJECT_NOT_FOUND",
-            f"{path} does not exist on {platform.node()}; give the path as the service's host sees it",
-            fields={_FIELD: "does not exist"},
-        ) from None
-    except OSError as error:
-        if is_transient(error):
-            raise
-        raise _invalid(path, f"cannot be reached: {text_of(error)}") from error
-
-
-def _refuse_unreadable(path: str, readable: str, kind: str) -> None:
-    no_project = _invalid(path, "holds no edb.def, so it is no .aedb project") if kind == "aedb" else None
-    try:
-        if files.is_readable(readable):
-            return
-    except (FileNotFoundError, files.NotRegularFile) as error:
-        raise no_project or _invalid(path, f"is no file any more: {text_of(error)}") from error
-    except OSError as error:
-        if is_transient(error):
-            raise
-        raise _invalid(path, f"cannot be reached: {text_of(error)}") from error
-    raise _invalid(path, "cannot be read by the service's account")
-
-
-def _refuse_long(path: str, name: str, limit: int) -> None:
-    """Refuse a name beside which the solver cannot write its log, whose name is the longest of all it makes."""
-    stem = os.path.splitext(name)[0]
-    longest = limit - _LOG_NAME_BYTES
-    if files.name_length(stem) > longest:
-        raise _invalid(
-            path,
-            f"has a name of {files.name_length(stem)} bytes without its suffix, and at most {longest} are possible: "
-            f"the solver's log bears it together with the job's id, and the file system takes names of {limit} bytes",
-        )
-
-
-def _invalid(path: str, wrong: str) -> Refused:
-    return Refused("INVALID_JOB", f"project {path!r} {wrong}", fields={_FIELD: wrong})
 
 
 def _file_time(moment: float, like_ns: int) -> float:
