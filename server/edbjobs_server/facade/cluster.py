@@ -104,7 +104,7 @@ def submit(
     Refused
         As `script`, and PROJECT_NOT_FOUND.
     """
-    project.inspect(config.project_path)
+    project.inspect_or_refuse(config.project_path)
     settings, site = _set_up()
     if kind is SchedulerType.NONE:
         kind = _blocking(_first_answering(settings, site))

@@ -42,7 +42,7 @@ def command(config: HFSSSimulationConfig, release: Release) -> list[str]:
 
 def run(config: HFSSSimulationConfig, **given: Any) -> subprocess.CompletedProcess[Any]:
     """Run a solve and wait for its end; `given` are arguments of `subprocess.run`."""
-    found = project.inspect(config.project_path)
+    found = project.inspect_or_refuse(config.project_path)
     argv = command(config, release_of(config))
     options: dict[str, Any] = {
         "cwd": found.path.parent,

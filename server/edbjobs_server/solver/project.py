@@ -118,6 +118,20 @@ def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
     return Project(Path(real), _key(real), kind)
 
 
+def inspect_or_refuse(path: str, folders: dict[str, Folder] | None = None) -> Project:
+    """Do as `inspect`, for a request that can be repeated: what cannot be looked at now is refused as well.
+
+    Raises
+    ------
+    Refused
+        As `inspect`; PATH_UNREACHABLE for a transient error.
+    """
+    try:
+        return inspect(path, folders)
+    except OSError as error:
+        raise unreachable(path, error) from error
+
+
 def unreachable(path: str, error: OSError) -> Refused:
     """Return the answer to a request whose project cannot be looked at now, for a transient reason."""
     text = f"{path} cannot be looked at now: {text_of(error)}; is its file system mounted and its server up? Try again"
