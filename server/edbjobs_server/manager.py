@@ -15,7 +15,7 @@ from edbjobs_server.clusters import Clusters
 from edbjobs_server.control import About, Control
 from edbjobs_server.core import transitions
 from edbjobs_server.core.admission import refuse_priority
-from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.errors import Refused, path_unreachable
 from edbjobs_server.core.gates import HostLoad
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.scheduler import Core
@@ -102,7 +102,7 @@ class JobManager:
         self.core = Core(rules.host, snapshot.limits)
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused)
         self.events = EventLog(store, snapshot.revision)
-        self.paths = PathWorkers()
+        self.paths = PathWorkers(path_unreachable)
         self.drafting = Drafting(self.paths, rules, lambda: self.core.limits)
         self.runs = Runs(
             store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds

@@ -11,6 +11,7 @@ from edbjobs.v1 import job_config_pb2
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec
 from edbjobs_server.executors.cluster.allocation import allocation_of, job_name
+from edbjobs_server.solver import log as solver_log
 from edbjobs_server.solver.command import command_line
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.submission import Rules, info
@@ -24,8 +25,8 @@ def run_key(job: Job) -> RunKey:
 
 
 def solver_job_name(job: Job, attempt: int) -> str:
-    """Name that AEDT gets as -jobid, and its log bears: no other run of this service has it."""
-    return f"{job.id}-{job.seq}-{attempt}"
+    """Return what AEDT gets as ``-jobid``, as `edbjobs_server.solver.log.job_name`."""
+    return solver_log.job_name(job.spec.project_path, job.id, job.seq, attempt)
 
 
 def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Mapping[str, str]) -> RunSpec:

@@ -12,7 +12,7 @@ from pathlib import Path
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.solver.log import find_log
+from edbjobs_server.solver.log import find_log, job_name
 from edbjobs_server.util import files
 from edbjobs_server.util.files import GrowingFile, is_transient, text_of
 from edbjobs_server.util.path_workers import PathWorkers
@@ -168,7 +168,7 @@ class Output:
         last = Path(job.run_directory)
         seq = last.name.partition(".")[0]
         if self._request.stream == jobs_messages_pb2.LOG_STREAM_SOLVER:
-            return find_log(self._project, f"{job.id}-{seq}-{self._attempt}")
+            return find_log(self._project, job_name(self._project, job.id, int(seq), self._attempt))
         names = _FILES.get(self._request.stream)
         if names is None:
             raise Refused("LOG_NOT_FOUND", f"this release knows no output of the kind {self._request.stream}")

@@ -12,7 +12,7 @@ import pytest
 from edbjobs.config import ExistingResults
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver import project
-from edbjobs_server.solver.log import find_log
+from edbjobs_server.solver.log import find_log, job_name
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX paths")
 NOBODY = 65534
@@ -251,10 +251,16 @@ def test_an_old_aedt_beside_a_new_aedb_is_warned_of(aedt: Path, aedb: Path) -> N
     assert project.stale_sibling(project.inspect(str(aedb))) == ""
 
 
+def test_the_log_of_a_short_name_bears_the_jobs_id() -> None:
+    assert job_name("/p/board.aedt", "night", 7, 2) == "night-7-2"
+    assert job_name(f"/p/{'n' * 130}.aedt", "a", 7, 2) == "a-7-2"
+    assert job_name(f"/p/{'n' * 135}.aedt", "night", 7, 2) == "7-2"
+
+
 @pytest.mark.parametrize("kind", ["aedt", "aedtz", "aedb"])
 def test_a_name_beside_which_no_log_can_be_written_is_refused(tmp_path: Path, kind: str) -> None:
     limit = os.pathconf(tmp_path, "PC_NAME_MAX")
-    longest = limit - len(f"-{'i' * 63}-{10**12 - 1}-{9999}.log")
+    longest = limit - len(f"-{10**12 - 1}-{9999}.log")
     for length in (longest, longest + 1, limit - len(kind) - 1):
         path = tmp_path / f"{'n' * length}.{kind}"
         if kind == "aedb":
@@ -265,7 +271,7 @@ def test_a_name_beside_which_no_log_can_be_written_is_refused(tmp_path: Path, ki
         if length == longest:
             found = project.inspect(str(path))
             assert project.lock_state(found) is None
-            log = find_log(found.path, f"{'i' * 63}-{10**12 - 1}-{9999}")
+            log = find_log(found.path, job_name(found.path, "i" * 63, 10**12 - 1, 9999))
             log.parent.mkdir()
             log.touch()
             continue

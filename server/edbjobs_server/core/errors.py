@@ -42,3 +42,8 @@ def store_unavailable(detail: str) -> Refused:
         f"the state folder cannot be written ({detail}); running solves go on, nothing acknowledged is lost; "
         "free space or mend the volume, then try again",
     )
+
+
+def path_unreachable(text: str) -> Refused:
+    """Return the answer to a request whose path does not answer."""
+    return Refused("PATH_UNREACHABLE", text)

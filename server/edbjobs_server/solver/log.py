@@ -20,6 +20,7 @@ LINE_LIMIT = 64 * 1024
 MESSAGE_LIMIT = 4 * 1024
 TEXT_LIMIT = 500  # of a text for people
 READ_LIMIT = 512 * 1024 * 1024  # of a larger log the first part and the rest of this much at its end are read
+PORTABLE_NAME_BYTES = 143  # of a file name, that all file systems take (eCryptfs the least)
 HEAD = 64 * 1024 * 1024
 READ_SECONDS = 60.0  # longest reading of a whole log
 _CHUNK = 1024 * 1024
@@ -113,6 +114,24 @@ class Segment:
     errors: int = 0
     first_error: str = ""
     skipped: bool = False
+
+
+def job_name(project: str | Path, id: str, seq: int, attempt: int) -> str:
+    """Return what AEDT gets as ``-jobid``, which its log bears: no other run of this service has it.
+
+    Parameters
+    ----------
+    project : str or Path
+        The project's real path. Beside a long name the job's id is left out, or the log's name would be too long.
+    id : str
+        Of the job.
+    seq, attempt : int
+        Numbers of the job and of its run.
+    """
+    name = f"{seq}-{attempt}"
+    with_id = f"{id}-{name}"
+    fits = files.name_length(f"{Path(project).stem}-{with_id}.log") <= PORTABLE_NAME_BYTES
+    return with_id if fits else name
 
 
 def find_log(project: str | Path, job_id: str) -> Path:

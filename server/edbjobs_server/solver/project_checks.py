@@ -14,8 +14,8 @@ from edbjobs_server.util.files import is_transient, text_of
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 FIELD = "config.project_path"
-# AEDT's log is named <project>-<job>-<number>-<attempt>.log: the job's id, then as many digits as there can be.
-_LOG_NAME_BYTES = len("-") + 63 + len("-") + 12 + len("-") + 4 + len(".log")
+# AEDT's log of a project with a long name is named <project>-<number>-<attempt>.log, of as many digits as there can be.
+_LOG_NAME_BYTES = len("-") + 12 + len("-") + 4 + len(".log")
 
 
 def refuse_text(path: str) -> None:
@@ -73,7 +73,7 @@ def refuse_long(path: str, name: str, limit: int) -> None:
         raise invalid(
             path,
             f"has a name of {files.name_length(stem)} bytes without its suffix, and at most {longest} are possible: "
-            f"the solver's log bears it together with the job's id, and the file system takes names of {limit} bytes",
+            f"the solver's log bears it and the number of its run, and the file system takes names of {limit} bytes",
         )
 
 

@@ -8,15 +8,15 @@ Threads are daemons, so that a hanging one never keeps the process from ending.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
-
-from edbjobs_server.core.errors import Refused
 
 T = TypeVar("T")
 
@@ -114,11 +114,18 @@ class PathWorkers:
 
     Parameters
     ----------
+    unreachable : callable, optional
+        Makes the error of a path that does not answer from its text. Default: an `OSError` with ETIMEDOUT.
     mount_of : callable, optional
         Returns the mount of a path without touching the path. Default: by the system's table of mounts.
     """
 
-    def __init__(self, mount_of: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self,
+        unreachable: Callable[[str], Exception] | None = None,
+        mount_of: Callable[[str], str] | None = None,
+    ) -> None:
+        self._unreachable = unreachable or partial(OSError, errno.ETIMEDOUT)
         self.mount_of = mount_of or MountTable().mount_of
         self._lanes: dict[str, _Lane] = {}
         self._keys: dict[str, _Look] = {}  # looks in flight, also those that nobody waits for any more
@@ -145,14 +152,15 @@ class PathWorkers:
 
         Raises
         ------
-        Refused
-            PATH_UNREACHABLE when the deadline passes. Work that has started then goes on, and its result is dropped.
+        Exception
+            As `unreachable` makes it, when the deadline passes. Work that has started then goes on, and its result is
+            dropped.
         """
         if self._closed:
-            raise Refused("DRAINING", "the service is stopping; try again when it is back")
+            raise self._unreachable(f"{path} is not looked at any more: the service is stopping")
         loop = self._loop = asyncio.get_running_loop()
         look = _Look(work, key or path, loop)
-        timer = loop.call_later(deadline, _expire, look.answer, path, deadline)
+        timer = loop.call_later(deadline, self._expire, look.answer, path, deadline)
         try:
             while (earlier := self._keys.get(look.key)) is not None:
                 await self._end_of(earlier, look.answer)
@@ -168,7 +176,7 @@ class PathWorkers:
         """Wait for the look of a key that is in flight no longer than so many seconds from now."""
         look = self._keys.get(key)
         if look is not None and not look.answer.done():
-            asyncio.get_running_loop().call_later(seconds, _expire, look.answer, key, seconds)
+            asyncio.get_running_loop().call_later(seconds, self._expire, look.answer, key, seconds)
 
     def close(self) -> None:
         """End the threads; one that hangs is not waited for."""
@@ -188,6 +196,11 @@ class PathWorkers:
         await asyncio.wait({earlier.finished, answer}, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             answer.result()
+
+    def _expire(self, answer: asyncio.Future[Any], path: str, deadline: float) -> None:
+        if not answer.done():
+            text = f"{path} did not answer within {deadline:g} s; is its file system mounted and its server up?"
+            answer.set_exception(self._unreachable(text))
 
     def _put(self, path: str, look: _Look) -> None:
         mount = self.mount_of(path)
@@ -242,12 +255,6 @@ class PathWorkers:
                 look.answer.set_result(look.result)
             else:
                 look.answer.set_exception(look.error)
-
-
-def _expire(answer: asyncio.Future[Any], path: str, deadline: float) -> None:
-    if not answer.done():
-        text = f"{path} did not answer within {deadline:g} s; is its file system mounted and its server up?"
-        answer.set_exception(Refused("PATH_UNREACHABLE", text))
 
 
 class MountTable:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Ending, RunKey
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.evidence import Found
@@ -45,7 +44,7 @@ class SharedFolder:
         self._folders = folders
         self._said = said
         self._script = record.SCRIPT + (".ps1" if template.endswith(".ps1.j2") else "")
-        self._workers = PathWorkers()
+        self._workers = PathWorkers(partial(SilentFolder, errno.ETIMEDOUT))
 
     def close(self) -> None:
         """End the threads; one that hangs is not waited for."""
@@ -100,7 +99,4 @@ class SharedFolder:
     async def _off_loop(self, work: Callable[[], _T], run: Run | None = None) -> _T:
         root = str(self._folders.root)
         key = root if run is None else str(run.folder)
-        try:
-            return await self._workers.run(work, root, DEADLINE_SECONDS, key=key)
-        except Refused as refused:
-            raise SilentFolder(errno.ETIMEDOUT, refused.message) from None
+        return await self._workers.run(work, root, DEADLINE_SECONDS, key=key)
