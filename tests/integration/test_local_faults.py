@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from edbjobs_server.executors.base import Ending, OpenRun, RunStarted
-from edbjobs_server.executors.local import faults, judge, processes, record
+from edbjobs_server.executors.local import faults, judge, processes, record, run
 from support.local_runs import KEY, Runs, alive, clean, key_of, local_runs, owner, until, written
 
 
@@ -240,7 +240,7 @@ async def test_the_launcher_is_killed(runs: Runs, tmp_path: Path) -> None:
     os.kill(first, signal.SIGSTOP)  # so that it has not read these when it dies
     for seq in (11, 12):
         await runs.start(f"echo x >> {tmp_path}/ran.{seq}", key_of(seq))
-    await until(lambda: (runs.executor._channel and runs.executor._channel._waiting) or None)
+    await runs.asked(3)
     os.kill(first, signal.SIGKILL)
     for seq in (11, 12):
         assert (await runs.ended(key_of(seq))).ending is Ending.NEVER_RAN
@@ -258,7 +258,7 @@ async def test_a_dead_service_is_still_obeyed(root: Path, tmp_path: Path) -> Non
         os.kill(launcher, signal.SIGSTOP)
         await first.start(f"echo x >> {tmp_path}/ran; exit 3")
         await first.start(f"echo x >> {tmp_path}/voided", key_of(2))
-        await until(lambda: len(first.executor._channel._waiting) == 2 if first.executor._channel else None)
+        await first.asked(2)
         await first.executor.close()
         async with local_runs(root) as second:
             await second.adopt(key_of(2))
@@ -284,14 +284,25 @@ async def test_what_nobody_claimed(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("where", ["host", "pidns"])
-async def test_a_record_written_elsewhere_is_not_judged(
-    runs: Runs, where: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_record_written_elsewhere_is_not_judged(runs: Runs, where: str) -> None:
     await _record_without_end(runs, **({"host": "other", "boot": "b"} if where == "host" else {"pidns": "pid:[1]"}))
     await runs.adopt(grace=0.0)
     await runs.executor.cancel(KEY, 0.0)
-    assert runs.updates == [] or [type(update) for update in runs.updates] == [RunStarted]
-    assert "not visible from here" in caplog.text
+    assert [type(update) for update in runs.told()] == [RunStarted]
+    assert "not visible from here" in runs.troubles()[-1]
+
+
+async def test_an_end_that_is_written_elsewhere_is_found(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_ELSEWHERE_LOOK", 0.01)
+    path = runs.folder() / record.NAME
+    await _record_without_end(runs, host="other", boot="b")
+    before = path.read_text()
+    await runs.adopt()
+    assert "on host other" in runs.troubles()[-1]
+    end = {"t": "end", "ending": "exited", "code": 7, "signal": None, "time": 1.0, "cpu": 0, "rss": 0, "message": ""}
+    path.write_text(f"{before}{json.dumps(end)}\n")
+    assert (await runs.ended()).exit_code == 7
+    assert runs.troubles()[-1] == ""
 
 
 async def test_after_another_boot(runs: Runs) -> None:
@@ -374,7 +385,8 @@ async def test_a_full_disk_delays_the_end_but_does_not_lose_it(small: Path, tmp_
         await runs.start("exit 6", key_of(2))
         await asyncio.sleep(1.5)  # longer than the pause between attempts
         assert alive(supervisor_of(runs))
-        assert runs.updates[2:] == [start]
+        assert runs.told()[2:] == [start]
+        assert "No space left" in runs.troubles(key_of(2))[-1]
         (small / "ballast").unlink()
         assert (await runs.ended()).exit_code == 5
         assert (await runs.ended(key_of(2))).ending is Ending.NEVER_RAN

@@ -22,6 +22,7 @@ from edbjobs_server.executors.base import (
     RunKey,
     RunSpec,
     RunStarted,
+    RunTrouble,
     RunUnkillable,
     RunUpdate,
 )
@@ -110,6 +111,17 @@ class Runs:
     async def run(self, script: str | Sequence[str], key: RunKey = KEY, **fields: Any) -> RunEnded:
         await self.start(script, key, **fields)
         return await self.ended(key)
+
+    async def asked(self, number: int) -> None:
+        """Wait until so many requests have been sent to the launcher."""
+        await until(lambda: self.executor._channel is not None and self.executor._channel.requests >= number)
+
+    def told(self) -> list[RunUpdate]:
+        """All updates but for troubles."""
+        return [update for update in self.updates if not isinstance(update, RunTrouble)]
+
+    def troubles(self, key: RunKey = KEY) -> list[str]:
+        return [update.text for update in self.updates if isinstance(update, RunTrouble) and update.key == key]
 
     def launcher(self) -> int:
         assert self.executor._channel is not None

@@ -2,51 +2,78 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edbjobs_server.executors.local import processes
 from edbjobs_server.within import within
 
 assert sys.platform != "win32"
 
+_log = logging.getLogger(__name__)
 _START_SECONDS = 60.0  # a cold interpreter on a slow disk
 _UNSENT = 1 << 20  # bytes waiting for the launcher above which senders wait, too
-_PIDFDS = 64  # taken from the socket at once
+_LONGEST_ANSWER = 1 << 20
 
 
 class LauncherGone(Exception):
-    """The launcher ended before it answered: whether the run was begun is for its record to tell."""
+    """The launcher has ended: whether the run was started is for its record to tell."""
+
+
+class NotStarted(Exception):
+    """The launcher could not be started.
+
+    Attributes
+    ----------
+    definite : bool
+        It would not be different at the next attempt: a program is missing, for example.
+    """
+
+    def __init__(self, message: str, *, definite: bool) -> None:
+        super().__init__(message)
+        self.definite = definite
+
+
+class Owner(Protocol):
+    """Who is told what the launcher says."""
+
+    def on_supervisor_gone(self, name: str) -> None:
+        """Take note that the supervisor of a run has ended with it, or before it."""
+
+    def on_refused(self, name: str, error: OSError) -> None:
+        """Take note that a run got no supervisor."""
+
+    def on_launcher_gone(self) -> None:
+        """Take note that the launcher has ended."""
 
 
 class Channel:
     """The connection to one launcher; made by `open`."""
 
-    def __init__(self, ours: socket.socket) -> None:
+    def __init__(self, ours: socket.socket, owner: Owner) -> None:
         self._socket = ours
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._unsent = bytearray()
         self._drained = asyncio.Event()
-        self._received = bytearray()
-        self._pidfds: deque[int] = deque()
-        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._received = b""
         self.gone = False
         self.pid = 0  # of the launcher
+        self.requests = 0  # sent, or in the way
         self._ready: asyncio.Future[int] = self._loop.create_future()
         ours.setblocking(False)
         self._loop.add_reader(ours, self._receive)
 
     @classmethod
-    async def open(cls, log: Path, notify: int) -> Channel:
+    async def open(cls, log: Path, notify: int, owner: Owner) -> Channel:
         """Start a launcher.
 
         Parameters
@@ -55,55 +82,58 @@ class Channel:
             File for what the launcher and the supervisors have to say in case of trouble.
         notify : int
             Write end of the pipe on which supervisors tell news.
+        owner : Owner
+            Told what the launcher says, on the event loop.
 
         Raises
         ------
-        OSError
+        NotStarted
             If it cannot be started.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+            inherited = [theirs.detach()]
+            try:
+                inherited.append(os.dup(notify))
+            except OSError:
+                os.close(inherited[0])
+                ours.close()
+                raise
+        except OSError as error:
+            raise NotStarted(str(error), definite=not processes.is_transient(error.errno)) from error
         try:
             # The thread owns what it is given: it goes on if this task is cancelled.
-            await asyncio.to_thread(_start, log, theirs.detach(), os.dup(notify))
+            await asyncio.to_thread(_start, log, *inherited)
         except BaseException:
             ours.close()
             raise
-        channel = cls(ours)
+        channel = cls(ours, owner)
         try:
             channel.pid = await within(channel._ready, _START_SECONDS)
         except (LauncherGone, asyncio.TimeoutError) as error:
             channel.close()
-            raise OSError(f"the launcher of local runs could not be started; {log} tells why") from error
+            raise NotStarted(f"it ended while it was started, or did not answer; see {log}", definite=False) from error
         except BaseException:
             channel.close()
             raise
         return channel
 
-    async def request(self, request: Mapping[str, Any]) -> int:
-        """Ask for a supervisor.
-
-        Returns
-        -------
-        int
-            Its pidfd, the caller's to close.
+    async def request(self, name: str, request: Mapping[str, Any]) -> None:
+        """Ask for a supervisor; what becomes of that is for the run's record and the owner's callbacks to tell.
 
         Raises
         ------
         LauncherGone
-            If the launcher ended before it answered.
-        OSError
-            If the supervisor could not be forked.
+            If the launcher has ended.
         """
         if self.gone:
             raise LauncherGone
-        answer: asyncio.Future[int] = self._loop.create_future()
-        self._waiting[request["name"]] = answer
-        data = json.dumps(request).encode()
+        self.requests += 1
+        data = name.encode() + b"\n" + json.dumps(request).encode()
         self._send(len(data).to_bytes(4, "big") + data)
         while len(self._unsent) > _UNSENT:
             self._drained.clear()
             await self._drained.wait()
-        return await answer
 
     def close(self) -> None:
         """Let the launcher go: it stays until its last supervisor has ended."""
@@ -115,22 +145,23 @@ class Channel:
         self._socket.close()
         self._unsent.clear()
         self._drained.set()
-        while self._pidfds:
-            os.close(self._pidfds.popleft())
-        for answer in (self._ready, *self._waiting.values()):
-            if not answer.done():
-                answer.set_exception(LauncherGone())
-        self._waiting.clear()
+        if not self._ready.done():
+            self._ready.set_exception(LauncherGone())
+
+    def _lose(self) -> None:
+        started = self._ready.done()
+        self.close()
+        if started:
+            self._owner.on_launcher_gone()
 
     def _send(self, data: bytes) -> None:
         if not self._unsent:
             try:
                 data = data[self._socket.send(data) :]
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.close()
-                return
+            except OSError as error:
+                if not _is_momentary(error):
+                    self._lose()
+                    return
             if data:
                 self._loop.add_writer(self._socket, self._send_more)
         self._unsent += data
@@ -138,70 +169,68 @@ class Channel:
     def _send_more(self) -> None:
         try:
             del self._unsent[: self._socket.send(self._unsent)]
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
+        except OSError as error:
+            if not _is_momentary(error):
+                self._lose()
             return
         if not self._unsent:
             self._loop.remove_writer(self._socket)
             self._drained.set()
 
     def _receive(self) -> None:
-        space = socket.CMSG_SPACE(_PIDFDS * array.array("i").itemsize)
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(1 << 16, space)
-        except BlockingIOError:
-            return
-        except OSError:
-            data, ancillary = b"", []
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                self._pidfds.extend(array.array("i", payload))
-        if not data:
-            self.close()
-            return
-        *lines, rest = (self._received + data).split(b"\n")
-        self._received = bytearray(rest)
+            data = self._socket.recv(1 << 16)
+        except OSError as error:
+            if _is_momentary(error):
+                return
+            data = b""
+        *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
-            self._understand(json.loads(line))
+            self._understand(line)
+        if not self.gone and (not data or len(self._received) > _LONGEST_ANSWER):
+            self._lose()
 
-    def _understand(self, answer: Mapping[str, Any]) -> None:
-        if "launcher" in answer:
-            self._ready.set_result(answer["launcher"])
-            return
-        waiting = self._waiting.pop(answer["name"])
-        if "error" in answer:
-            if not waiting.done():
-                waiting.set_exception(OSError(answer["error"]))
-            return
-        pidfd = self._pidfds.popleft()
-        os.set_inheritable(pidfd, False)
-        if waiting.done():  # whoever asked has been cancelled
-            os.close(pidfd)
-        else:
-            waiting.set_result(pidfd)
+    def _understand(self, line: bytes) -> None:
+        try:
+            answer = json.loads(line)
+            if "launcher" in answer:
+                if not self._ready.done():
+                    self._ready.set_result(int(answer["launcher"]))
+            elif "gone" in answer:
+                self._owner.on_supervisor_gone(str(answer["gone"]))
+            else:
+                self._owner.on_refused(str(answer["name"]), OSError(answer.get("errno"), str(answer["error"])))
+        except (ValueError, TypeError, LookupError, RecursionError):
+            _log.exception("expected an answer of the launcher, got %r; it is ignored", line[:200])
 
 
-def _start(log: Path, channel: int, notify: int) -> None:
+def _is_momentary(error: OSError) -> bool:
+    return isinstance(error, BlockingIOError) or processes.is_transient(error.errno)
+
+
+def _start(log: Path, *inherited: int) -> None:
     """Start the launcher and wait until it has detached itself."""
-    program = Path(__file__).with_name("launcher.py")
     environment = {name: value for name, value in os.environ.items() if name != processes.MARK}
     try:
-        done = _run(program, log, environment, channel, notify)
+        done = _run(log, environment, *inherited)
+    except subprocess.TimeoutExpired as error:
+        raise NotStarted(f"it did not detach itself within {_START_SECONDS:g} s", definite=False) from error
+    except OSError as error:
+        raise NotStarted(str(error), definite=not processes.is_transient(error.errno)) from error
     finally:
-        os.close(channel)
-        os.close(notify)
+        for number in inherited:
+            os.close(number)
     if done.returncode != 0:
-        raise OSError(f"the launcher of local runs could not be started; {log} tells why")
+        definite = done.returncode > 0  # else somebody killed it
+        raise NotStarted(f"it ended with {done.returncode}; {log} tells why", definite=definite)
 
 
-def _run(
-    program: Path, log: Path, environment: Mapping[str, str], *inherited: int
-) -> subprocess.CompletedProcess[bytes]:
+def _run(log: Path, environment: Mapping[str, str], *inherited: int) -> subprocess.CompletedProcess[bytes]:
+    program = Path(__file__).with_name("launcher.py")
+    numbers = (*inherited, processes.soft_descriptor_limit())
     with log.open("ab") as output:
         return subprocess.run(
-            [sys.executable, "-I", "-S", "-E", str(program), *map(str, inherited)],
+            [sys.executable, "-I", "-S", "-E", str(program), *map(str, numbers)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

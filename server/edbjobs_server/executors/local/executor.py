@@ -11,49 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edbjobs_server.executors.base import (
-    Ending,
-    Listener,
-    OpenRun,
-    RunEnded,
-    RunKey,
-    RunSpec,
-    RunUnkillable,
-    RunUpdate,
-)
-from edbjobs_server.executors.local import channel, judge, orphans, processes, record, verdict
+from edbjobs_server.executors.base import Listener, OpenRun, RunEnded, RunKey, RunSpec, RunUpdate
+from edbjobs_server.executors.local import channel, processes, verdict
+from edbjobs_server.executors.local.run import Run
 
 assert sys.platform != "win32"
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _THREADS = 4  # for records: many runs may end at once, on a disk that takes its time
-_RETRY = 1.0  # seconds between attempts to read or void a record
-_FIRST_LOOK = 0.05  # seconds; doubled until
-_LAST_LOOK = 10.0  # news comes through a pipe, but not from runs that an earlier service started
-
-
-class _Run:
-    """A run in hand."""
-
-    def __init__(self, key: RunKey, folder: str, boot: str) -> None:
-        self.key = key
-        self.folder = folder
-        self.boot = boot
-        self.news = asyncio.Event()  # the record should be looked at, or the supervisor is gone
-        self.looked = asyncio.Event()  # its standing has been looked at once
-        self.gone = False
-        self.started = False
-        self.stuck: tuple[int, ...] = ()
-        self.grace: float | None = None  # cancel was asked for
-        self.unasked = False  # and could not be passed on yet
-        self.failure = ""  # why no supervisor could be had
-        self.orphans: orphans.Orphans | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    def on_gone(self) -> None:
-        self.gone = True
-        self.news.set()
+_LAUNCHER_TRIES = 5  # in a row, before those who wait for a launcher get an error
+_FIRST_DELAY = 0.1  # seconds before a launcher is started again; doubled until
+_LAST_DELAY = 5.0
+_LAUNCHER_LIVES = 10.0  # seconds after which the end of a launcher has nothing to do with the end of the last one
+_LONGEST_NEWS = 1 << 16
 
 
 class LocalExecutor:
@@ -76,14 +47,16 @@ class LocalExecutor:
     name = "local"
 
     def __init__(self, runs_root: Path, *, linger: float = 10.0, unkillable_after: float = 60.0) -> None:
+        self.here = processes.here()
+        self.unkillable_after = unkillable_after
         self._root = runs_root.absolute()
         self._linger = linger
-        self._unkillable_after = unkillable_after
-        self._here = processes.here()
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         self._listener: Listener | None = None
         self._channel: channel.Channel | None = None
-        self._starting = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
+        self._opened_at: float | None = None
+        self._delay = 0.0  # before the next launcher
         self._pool = ThreadPoolExecutor(_THREADS, "edbjobs-runs")
         self._news = (-1, -1)
         self._partial = b""
@@ -96,16 +69,21 @@ class LocalExecutor:
         OSError
             If the folder cannot be written or the launcher cannot be started.
         """
-        await self._off_loop(lambda: self._root.mkdir(mode=0o700, parents=True, exist_ok=True))
+        await self.off_loop(lambda: self._root.mkdir(mode=0o700, parents=True, exist_ok=True))
         self._listener = listener
         self._news = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         asyncio.get_running_loop().add_reader(self._news[0], self._read_news)
-        await self._launcher()
+        try:
+            await self._launcher()
+        except channel.NotStarted as error:
+            raise OSError(f"the launcher of local runs could not be started: {error}") from error
 
     async def close(self) -> None:
         """Let go of everything; runs go on, and so does the launcher until the last of them has ended."""
         self._listener = None
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        tasks: list[asyncio.Task[Any]] = [run.task for run in self._runs.values() if run.task is not None]
+        if self._opening is not None:
+            tasks.append(self._opening)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -124,15 +102,15 @@ class LocalExecutor:
         return self._root / key.folder
 
     async def start(self, run: RunSpec) -> None:
-        """Start a reserved run; starting it again does nothing, whoever started it and whenever."""
+        """Start a reserved run; a second request for it starts nothing, but tells again how it stands."""
         if run.key.folder not in self._runs:
-            self._take(run.key, self._here.boot, run)
+            self._take(run.key, self.here.boot, run)
 
     async def adopt(self, runs: Sequence[OpenRun]) -> None:
         """Take over runs of an earlier service; returns when each has been looked at once.
 
         A run whose record was written on another host or in another pid namespace cannot be judged from here:
-        nothing is told about it, and the log says so.
+        it is in trouble until its end is on record.
         """
         taken = [
             self._take(run.key, run.boot_id, None, run.cancel_grace) for run in runs if run.key.folder not in self._runs
@@ -142,57 +120,42 @@ class LocalExecutor:
     async def cancel(self, key: RunKey, grace: float) -> None:
         """End a run; asked again with a shorter grace, it is killed earlier. A run not in hand has ended."""
         run = self._runs.get(key.folder)
-        if run is None:
-            return
-        run.grace = grace
-        if run.orphans is not None:
-            run.orphans.end(grace)
-        else:
-            await self._ask_end(run)
+        if run is not None:
+            await run.cancel(grace)
 
-    def _take(self, key: RunKey, boot: str, spec: RunSpec | None, grace: float | None = None) -> _Run:
-        run = _Run(key, str(self.run_directory(key)), boot)
-        run.grace = grace
+    def _take(self, key: RunKey, boot: str, spec: RunSpec | None, grace: float | None = None) -> Run:
+        run = Run(key, str(self.run_directory(key)), boot, self, grace)
         self._runs[key.folder] = run
-        run.task = asyncio.get_running_loop().create_task(self._mind(run, spec))
-        run.task.add_done_callback(self._on_done)
+        run.task = asyncio.get_running_loop().create_task(run.follow(spec))
         return run
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("a run is no longer followed", exc_info=task.exception())
+    # What a run needs --------------------------------------------------------------------------------------
 
-    async def _mind(self, run: _Run, spec: RunSpec | None) -> None:
-        """Follow a run from its request, or from its adoption, to its end."""
-        supervisor = None if spec is None else await self._ask_start(run, spec)
-        while True:
-            if supervisor is not None:
-                if run.grace is not None:
-                    await self._ask_end(run)
-                await self._watch(run, supervisor)
-            standing = await self._settle(run)
-            supervisor = standing.supervisor
-            if supervisor is None:
-                break
-            self._tell(run, standing.record)
-            run.looked.set()
-        await self._conclude(run, standing.record)
+    def emit(self, update: RunUpdate) -> None:
+        """Hand an update on to the manager; a run that has ended is forgotten."""
+        if self._listener is not None:
+            self._listener(update)
+        if isinstance(update, RunEnded):
+            self._runs.pop(update.key.folder, None)
 
-    async def _ask_start(self, run: _Run, spec: RunSpec) -> int | None:
-        try:
+    async def launch(self, spec: RunSpec, folder: str) -> None:
+        """Ask the launcher for a supervisor.
+
+        Raises
+        ------
+        LauncherGone
+            If it has ended meanwhile.
+        NotStarted
+            If there is none.
+        """
+        launcher = self._channel
+        if launcher is None or launcher.gone:
             launcher = await self._launcher()
-            return await launcher.request(self._request(spec, run.folder))
-        except channel.LauncherGone:
-            _log.warning("the launcher ended before it answered for %s; its record decides", run.folder)
-        except OSError as error:
-            run.failure = f"no supervisor could be started: {error}"
-        return None
+        await launcher.request(spec.key.folder, self._request(spec, folder))
 
-    async def _launcher(self) -> channel.Channel:
-        async with self._starting:
-            if self._channel is None or self._channel.gone:
-                self._channel = await channel.Channel.open(self._root / "launcher.log", self._news[1])
-            return self._channel
+    async def off_loop(self, work: Callable[[], _T]) -> _T:
+        """Run a function that may block, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _request(self, spec: RunSpec, folder: str) -> dict[str, Any]:
         return {
@@ -210,113 +173,76 @@ class LocalExecutor:
             "umask": spec.umask,
             "grace": spec.cancel_grace,
             "linger": self._linger,
-            "unkillable": self._unkillable_after,
+            "unkillable": self.unkillable_after,
         }
 
-    async def _watch(self, run: _Run, supervisor: int) -> None:
-        """Tell news of a run until its supervisor is gone."""
-        loop = asyncio.get_running_loop()
-        run.gone = False
-        delay = _FIRST_LOOK
-        loop.add_reader(supervisor, run.on_gone)
-        try:
-            while not run.gone:
-                timer = loop.call_later(_LAST_LOOK if run.started else delay, run.news.set)
-                delay = min(2 * delay, _LAST_LOOK)
-                await run.news.wait()
-                timer.cancel()
-                run.news.clear()
-                if run.unasked and not run.gone:
-                    run.unasked = False
-                    await self._ask_end(run)
-                if not run.gone:
-                    await self._look(run)
-        finally:
-            loop.remove_reader(supervisor)
-            os.close(supervisor)
+    # Launcher ----------------------------------------------------------------------------------------------
 
-    async def _look(self, run: _Run) -> None:
-        try:
-            found = await self._off_loop(lambda: record.read(run.folder))
-        except OSError as error:
-            _log.warning("cannot read a run's record, will try again: %s", error)
-        else:
-            self._tell(run, found)
+    async def _launcher(self) -> channel.Channel:
+        """Return a launcher that lives; all who wait for one wait for the same."""
+        while self._channel is None or self._channel.gone:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.get_running_loop().create_task(self._open_launcher())
+            await asyncio.shield(self._opening)
+        return self._channel
 
-    async def _settle(self, run: _Run) -> judge.Standing:
-        return await self._insist(run, lambda: judge.settle(run.folder, run.key, run.boot, self._here))
-
-    async def _insist(self, run: _Run, work: Callable[[], _T]) -> _T:
-        """Find something out about a run, and try until it is known: nothing is concluded from an error."""
-        while True:
+    async def _open_launcher(self) -> None:
+        for tries in range(1, _LAUNCHER_TRIES + 1):
+            await asyncio.sleep(self._next_delay())
             try:
-                return await self._off_loop(work)
-            except OSError as error:
-                _log.warning("cannot tell how a run stands, will try again: %s: %s", run.folder, error)
-                run.looked.set()
-                await asyncio.sleep(_RETRY)
+                self._channel = await channel.Channel.open(self._root / "launcher.log", self._news[1], self)
+            except channel.NotStarted as error:
+                _log.warning("the launcher of local runs could not be started: %s", error)
+                if tries == _LAUNCHER_TRIES:
+                    raise
+            else:
+                return
 
-    async def _conclude(self, run: _Run, found: record.Record) -> None:
-        self._tell(run, found)
-        if found.end is None and verdict.sight(found, self._here) is verdict.Sight.ELSEWHERE:
-            _log.warning("a run is not visible from here, it is left alone: %s: %s", run.folder, found.claim)
-            run.looked.set()
-            return
-        if judge.may_have_left(found, self._here):
-            await self._follow_orphans(run, found)
-        end = verdict.ended(run.key, found, self._here)
-        if found.void and run.failure:
-            end = RunEnded(run.key, Ending.START_FAILED, end.time, message=run.failure)
-        del self._runs[run.key.folder]
-        self._emit(end)
-        run.looked.set()
+    def _next_delay(self) -> float:
+        """Return how long to wait before a launcher is started, so that one that ends at once is no load."""
+        now = asyncio.get_running_loop().time()
+        if self._opened_at is None or now - self._opened_at > _LAUNCHER_LIVES:
+            self._delay = 0.0
+        else:
+            self._delay = min(max(2 * self._delay, _FIRST_DELAY), _LAST_DELAY)
+        self._opened_at = now + self._delay
+        return self._delay
 
-    async def _follow_orphans(self, run: _Run, found: record.Record) -> None:
-        def report(pids: tuple[int, ...]) -> None:
-            self._tell_stuck(run, pids)
+    def on_launcher_gone(self) -> None:
+        """Have every run settled by its record: nobody else tells now when a supervisor ends."""
+        _log.warning("the launcher of local runs has ended; the next run starts another")
+        for run in list(self._runs.values()):
+            run.on_gone()
 
-        run.orphans = orphans.Orphans(
-            lambda: self._insist(run, lambda: judge.left_of(found, run.key)), report, self._unkillable_after
-        )
-        if run.grace is not None:
-            run.orphans.end(run.grace)
-        run.looked.set()
-        await run.orphans.follow()
+    def on_supervisor_gone(self, name: str) -> None:
+        """Have a run settled by its record."""
+        run = self._runs.get(name)
+        if run is not None:
+            run.on_gone()
 
-    async def _ask_end(self, run: _Run) -> None:
-        grace = 0.0 if run.grace is None else run.grace
-        try:
-            await self._off_loop(lambda: judge.ask_end(run.folder, run.key, grace, self._here))
-        except OSError as error:
-            _log.warning("a cancel could not be passed on, will try again: %s: %s", run.folder, error)
-            run.unasked = True
-            asyncio.get_running_loop().call_later(_RETRY, run.news.set)
-
-    def _tell(self, run: _Run, found: record.Record) -> None:
-        update = verdict.started(run.key, found, self._here)
-        if update is not None and not run.started:
-            run.started = True
-            self._emit(update)
-        if found.stuck is not None and found.end is None:
-            self._tell_stuck(run, tuple(found.stuck["pids"]))
-
-    def _tell_stuck(self, run: _Run, pids: tuple[int, ...]) -> None:
-        if pids != run.stuck:
-            run.stuck = pids
-            self._emit(RunUnkillable(run.key, pids))
-
-    def _emit(self, update: RunUpdate) -> None:
-        if self._listener is not None:
-            self._listener(update)
+    def on_refused(self, name: str, error: OSError) -> None:
+        """Have a run settled by its record that got no supervisor."""
+        run = self._runs.get(name)
+        if run is not None:
+            run.on_refused(error)
 
     def _read_news(self) -> None:
-        """Tell what supervisors have just put on record."""
-        *news, self._partial = (self._partial + os.read(self._news[0], 1 << 16)).split(b"\n")
+        """Take what supervisors have just put on record; what gets lost here is found when the record is looked at."""
+        try:
+            data = os.read(self._news[0], 1 << 16)
+        except OSError as error:
+            _log.warning("news of local runs cannot be read, their records are looked at instead: %s", error)
+            return
+        *news, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > _LONGEST_NEWS:
+            self._partial = b""
         for piece in news:
             name, _, line = piece.partition(b" ")
-            run = self._runs.get(name.decode())
-            if run is not None:
-                self._tell(run, record.parse(line + b"\n"))
-
-    async def _off_loop(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            run = self._runs.get(name.decode(errors="replace"))
+            if run is None:
+                continue
+            try:
+                run.on_news(line)
+            except Exception:  # its own task meets the same, and shows it
+                _log.exception("news of %s cannot be taken", name)
+                run.on_gone()

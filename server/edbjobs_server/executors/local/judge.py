@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import signal
@@ -14,13 +16,26 @@ from edbjobs_server.executors.local import processes, record, verdict
 assert sys.platform != "win32"
 
 _log = logging.getLogger(__name__)
+_LOCK_SECONDS = 10.0
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)  # this file system has none
 
 
 class Standing(NamedTuple):
-    """How a run stands: what is on record and, if its supervisor lives, a pidfd of it."""
+    """How a run stands.
+
+    Attributes
+    ----------
+    record : Record
+        What is on record.
+    alive : bool
+        Its supervisor lives and has not written an end: it is on this run, because none leaves a run without an end.
+    supervisor : int or None
+        A pidfd of it, the caller's to close; None also if there are no file descriptors for one.
+    """
 
     record: record.Record
-    supervisor: int | None
+    alive: bool
+    supervisor: int | None = None
 
 
 def settle(folder: str, key: RunKey, boot: str, here: record.Here) -> Standing:
@@ -48,11 +63,26 @@ def settle(folder: str, key: RunKey, boot: str, here: record.Here) -> Standing:
         void(folder, key, here)
         found = record.read(folder)
     if found.end is not None:
-        return Standing(found, None)
-    supervisor = _open_claimer(found, here)
-    if supervisor is None and found.claim is not None:
+        return Standing(found, alive=False)
+    supervisor, alive = None, False
+    try:
+        supervisor = _open_claimer(found, here)
+        alive = supervisor is not None
+    except OSError as error:
+        if not processes.is_transient(error.errno):
+            raise
+        alive = claimer_lives(found, here)
+    if not alive and found.claim is not None:
         found = record.read(folder)  # it may have written its end just before it went
-    return Standing(found, supervisor)
+    return Standing(found, alive, supervisor)
+
+
+def look(folder: str, here: record.Here) -> Standing:
+    """Look how a run stands that may not be claimed yet; changes nothing and opens no pidfd."""
+    found = record.read(folder)
+    if found.claim is None or found.end is not None:
+        return Standing(found, alive=False)
+    return Standing(found, claimer_lives(found, here))
 
 
 def void(folder: str, key: RunKey, here: record.Here) -> bool:
@@ -88,6 +118,27 @@ def ask_end(folder: str, key: RunKey, grace: float, here: record.Here) -> None:
         if void(folder, key, here):
             return
         found = record.read(folder)
+    if found.end is not None or found.claim is None or found.void:
+        return
+    file = os.open(f"{folder}/{record.NAME}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock(file)  # from here on its supervisor cannot go on to another run
+        _send_end(folder, grace, here)
+    finally:
+        os.close(file)
+
+
+def _lock(file: int) -> None:
+    try:
+        if not processes.lock(file, fcntl.LOCK_SH, _LOCK_SECONDS):
+            raise BlockingIOError(errno.EAGAIN, "the end of the run is being written")
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:  # else its supervisor has no second run
+            raise
+
+
+def _send_end(folder: str, grace: float, here: record.Here) -> None:
+    found = record.read(folder)
     supervisor = None if found.end is not None else _open_claimer(found, here)
     if supervisor is None:
         return
@@ -107,6 +158,13 @@ def _open_claimer(found: record.Record, here: record.Here) -> int | None:
     if found.claim is None or found.void or verdict.sight(found, here) is not verdict.Sight.HERE:
         return None
     return processes.open_process(found.claim["pid"], found.claim["ticks"])
+
+
+def claimer_lives(found: record.Record, here: record.Here) -> bool:
+    """Return whether the process that claimed a run lives here; it is on this run as long as there is no end."""
+    if found.claim is None or found.void or verdict.sight(found, here) is not verdict.Sight.HERE:
+        return False
+    return processes.is_alive(found.claim["pid"], found.claim["ticks"])
 
 
 def left_of(found: record.Record, key: RunKey) -> list[processes.Process]:

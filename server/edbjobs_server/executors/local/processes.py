@@ -8,10 +8,13 @@ Linux only.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import resource
 import select
 import signal
 import sys
+import time
 
 from edbjobs_server.executors.local import record
 
@@ -25,6 +28,15 @@ MARK = "EDBJOBS_RUN"  # environment variable that every process of a run inherit
 _DEAD = "ZXx"
 _NOBODY = (errno.ESRCH, errno.EINVAL, errno.ENOENT)  # no such process, or the number is a thread's by now
 _COMM_LENGTH = 15  # the kernel cuts names of programs to this
+_TRANSIENT = frozenset(
+    (
+        *(errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EINTR),
+        *(errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT, errno.ETXTBSY),
+    )
+)
+_LOCK_PAUSE = 0.005  # seconds between attempts to lock a file that another process has locked
+
+_soft_limit: int | None = None  # of file descriptors, before it was raised
 
 
 class Process:
@@ -41,6 +53,73 @@ class Process:
         self.state = fields[0].decode()
         self.parent = int(fields[1])
         self.ticks = int(fields[19])
+
+
+def is_transient(number: int | None) -> bool:
+    """Return whether an error number tells of a lack that may be over in a moment: nothing is concluded from it."""
+    return number in _TRANSIENT
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit of open files to the hard one.
+
+    Returns
+    -------
+    int
+        The soft limit as it was before the first call, for programs that are started and may not expect another:
+        `select` does not work above 1,024.
+    """
+    global _soft_limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _soft_limit is None:
+        _soft_limit = soft
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # the kernel allows less than the hard limit says
+            return _soft_limit
+    return _soft_limit
+
+
+def soft_descriptor_limit() -> int:
+    """Return the soft limit of open files that programs should be started with."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if _soft_limit is None else _soft_limit
+
+
+def lock(file: int, how: int, seconds: float) -> bool:
+    """Lock an open file (``flock``); closing it unlocks it.
+
+    Parameters
+    ----------
+    file : int
+        A record. A supervisor locks it exclusively to write the end of the run; whoever asks it to end the run
+        makes sure under a shared lock that the end is not there. So no request meant for one run reaches the
+        supervisor when it has gone on to another.
+    how : int
+        ``fcntl.LOCK_SH`` or ``fcntl.LOCK_EX``.
+    seconds : float
+        How long to try.
+
+    Returns
+    -------
+    bool
+        False if another process still has it.
+
+    Raises
+    ------
+    OSError
+        If files cannot be locked here; supervisors are not reused then.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+        else:
+            return True
+        time.sleep(_LOCK_PAUSE)
 
 
 def here() -> record.Here:
@@ -73,6 +152,12 @@ def own_ticks() -> int:
     return process.ticks
 
 
+def is_alive(pid: int, ticks: int) -> bool:
+    """Return whether a process lives; a zombie does not, nor one that bears its pid by now."""
+    process = look(pid)
+    return process is not None and process.ticks == ticks and process.state not in _DEAD
+
+
 def open_process(pid: int, ticks: int) -> int | None:
     """Open a pidfd on a live process.
 
@@ -91,11 +176,14 @@ def open_process(pid: int, ticks: int) -> int | None:
         if error.errno in _NOBODY:
             return None
         raise
-    process = look(pid)
-    if process is None or process.ticks != ticks or has_ended(pidfd):
-        os.close(pidfd)
-        return None
-    return pidfd
+    ours = False
+    try:
+        process = look(pid)
+        ours = process is not None and process.ticks == ticks and not has_ended(pidfd)
+    finally:  # also if there is no descriptor left to look with
+        if not ours:
+            os.close(pidfd)
+    return pidfd if ours else None
 
 
 def has_ended(pidfd: int) -> bool:

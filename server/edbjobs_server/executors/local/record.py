@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # the launcher imports this file: every module it loads is co
 FORMAT = 1
 NAME = "record"
 _LARGEST = 2**63
+_sync = getattr(os, "fdatasync", os.fsync)  # the times of the file need not be on disk
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would write another newline
 _FIELDS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "claim": {
@@ -140,20 +141,35 @@ def claim(folder: str, facts: Mapping[str, Any]) -> int | None:
     OSError
         If the file cannot be written; nothing is in place then.
     """
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = f"{folder}/{NAME}"
     temporary = f"{folder}/.claim.{os.getpid()}.{time.time_ns()}"
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+    file = _create(folder, temporary)
     try:
         try:
             append(file, {"t": "claim", "format": FORMAT, "time": time.time(), **facts})
-        finally:
+            os.link(temporary, path)
+        except BaseException:
             os.close(file)
-        os.link(temporary, f"{folder}/{NAME}")
+            raise
+        if _BINARY:  # Windows does not remove a file that is open
+            os.close(file)
     except FileExistsError:
         return None
     finally:
         os.unlink(temporary)
-    return os.open(f"{folder}/{NAME}", os.O_WRONLY | os.O_APPEND | _BINARY)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | _BINARY) if _BINARY else file
+
+
+def _create(folder: str, path: str) -> int:
+    """Create a file in a folder, which is made if it is not there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    return os.open(path, flags, 0o600)
 
 
 def append(record: int, line: Mapping[str, Any], *, sync: bool = False) -> None:
@@ -168,7 +184,7 @@ def append(record: int, line: Mapping[str, Any], *, sync: bool = False) -> None:
     if os.write(record, data) != len(data):
         raise OSError(errno.ENOSPC, "no space left for a whole line of the run's record")
     if sync:
-        os.fsync(record)
+        _sync(record)
 
 
 def append_cancel(folder: str, grace: float) -> None:

@@ -1,15 +1,30 @@
-"""The supervisor of one run: starts the solver, ends it when asked, and records how it ended.
+"""The supervisor of a run: starts the solver, ends it when asked, and records how it ended.
 
 It is forked from the launcher, outlives the service, and goes last. It is the leader of the run's session and
 adopts every process of the run that daemonises (child subreaper), so that "no child is left" means "nothing of
 the run is left". It is single threaded; the signals it wants are blocked and fetched one at a time, so none is
 missed and none interrupts anything. Linux only, standard library only.
+
+After a run of which nothing is left it may take the next one from the launcher, so that a short run does not pay for
+the fork of a supervisor. The rules that keep this safe:
+
+* One run at a time, and none is left without an end on record: `supervise` returns only after the end is on disk, or
+  if the run is another's. Whatever is raised ends the process. So a claimer that lives and has written no end is
+  on that run.
+* Another run is taken only after one that was started, whose processes have all ended (``wait4`` says that there is
+  no child), and whose end was written under the lock of its record. Whoever asks for the end of a run sends the
+  signal under that lock, too, and only if there is no end: what is pending after the end was for this run, and is
+  thrown away.
+* The supervisor changes nothing of itself for a run: directory, mask, limits and environment are set in the
+  solver's process.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -25,7 +40,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 WANTED = (signal.SIGCHLD, signal.SIGUSR1)  # a child ended; the service asks for the end of the run
-IGNORED = (  # by launcher and supervisors; a file size limit shall be an error that can be retried
+IGNORED = (  # blocked in launcher and supervisors; a file size limit shall be an error that can be retried
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGHUP,
@@ -33,37 +48,93 @@ IGNORED = (  # by launcher and supervisors; a file size limit shall be an error 
     signal.SIGPIPE,
     signal.SIGXFSZ,
 )
+LARGEST_REQUEST = 1 << 16  # bytes of a request that is handed to a supervisor; a larger one gets a new supervisor
+_CANCEL = (signal.SIGUSR1,)
+_RUNS = 1000  # of one supervisor, so that nothing can grow for ever
 _UNSTARTED = 125  # exit code of a solver process that was never let go
 _UNEXECUTABLE = 127
 _RETRY = 1.0  # seconds between attempts at what must succeed in the end
 _LONGEST = 3600.0  # seconds that a supervisor sleeps at most
+_LOCK_SECONDS = 5.0  # a service that stands still must not keep an end from the record for longer
 
 
-def supervise(request: dict[str, Any], here: dict[str, str], notify: int) -> None:
-    """Claim the run and carry it through; does nothing if it is claimed already.
+class Host:
+    """What is the same for all runs of a launcher.
+
+    Attributes
+    ----------
+    facts : dict
+        Host, boot and pid namespace for the claims.
+    notify : int
+        Pipe to the service for news: the run's name, a blank, and a line as it stands in the record.
+    descriptors : (int, int)
+        Soft and hard limit of open files for solvers.
+    """
+
+    __slots__ = ("descriptors", "facts", "notify")
+
+    def __init__(self, facts: dict[str, str], notify: int, descriptors: tuple[int, int]) -> None:
+        self.facts = facts
+        self.notify = notify
+        self.descriptors = descriptors
+
+
+def serve(request: bytes, host: Host, work: int) -> None:
+    """Carry runs through, one after the other, until there is no more or this process should not be used again.
+
+    Parameters
+    ----------
+    request : bytes
+        The first run, as JSON: what `launcher` reads from the service.
+    host : Host
+        Where we are.
+    work : int
+        Socket to the launcher: a byte says that this process is free, then comes a request or the end of the
+        stream. -1: there is no second run.
+    """
+    identity = {**host.facts, "pid": os.getpid(), "ticks": processes.own_ticks()}
+    for _ in range(_RUNS):
+        if not supervise(json.loads(request), host, identity) or work < 0:
+            return
+        try:
+            os.write(work, b"f")
+            request = os.read(work, LARGEST_REQUEST)
+        except OSError:  # the launcher is gone
+            return
+        if not request:
+            return
+
+
+def supervise(request: dict[str, Any], host: Host, identity: dict[str, Any]) -> bool:
+    """Claim the run and carry it through; do nothing if it is claimed already.
 
     Parameters
     ----------
     request : dict
-        What `launcher` reads from the service.
-    here : dict
-        Host, boot and pid namespace for the claim.
-    notify : int
-        Pipe to the service for news: the run's name, a blank, and a line as it stands in the record.
+        The run.
+    host : Host
+        Where we are.
+    identity : dict
+        Host, boot, pid namespace, pid and start ticks of this process.
+
+    Returns
+    -------
+    bool
+        This process may take another run.
     """
     faults.point("supervisor.before_claim")
     facts = {name: request[name] for name in ("seq", "uid", "attempt", "keep", "info")}
-    identity = {"pid": os.getpid(), "ticks": processes.own_ticks()}
-    file = record.claim(request["folder"], {"kind": "run", **here, **identity, **facts})
+    file = record.claim(request["folder"], {"kind": "run", **identity, **facts})
     if file is None:
-        return
+        return False
     faults.point("supervisor.after_claim")
-    supervisor = Supervisor(request, file, notify)
+    supervisor = Supervisor(request, file, host)
     supervisor.start()
     supervisor.follow()
     faults.point("supervisor.before_end")
     supervisor.write_end()
     faults.point("supervisor.after_end")
+    return supervisor.leave()
 
 
 def complain(text: str) -> None:
@@ -83,22 +154,24 @@ class Supervisor:
         As `supervise`.
     file : int
         The record, open.
-    notify : int
+    host : Host
         As `supervise`.
     """
 
-    def __init__(self, request: dict[str, Any], file: int, notify: int) -> None:
+    def __init__(self, request: dict[str, Any], file: int, host: Host) -> None:
         self._request = request
         self._file = file
-        self._notify = notify
+        self._host = host
         self._solver = 0
         self._status: int | None = None  # of the solver; set when nothing more is to be expected of it
         self._failure = ""  # why the solver could not be started
+        self._errno: int | None = None  # the same
         self._cause = ""  # why we ended it, an ending's name
         self._error_pipe = -1
         self._let_go = False
         self._asked = False
         self._alone = False
+        self._ended_alone = False  # the end was written when nobody could send a request to end this run any more
         self._limit_at: float | None = None
         self._linger_until: float | None = None
         self._kill_at: float | None = None
@@ -111,7 +184,7 @@ class Supervisor:
         go = -1
         try:
             go = self._fork_solver()
-            if signal.SIGUSR1 in signal.sigpending():  # cancelled before anything began
+            if signal.sigtimedwait(_CANCEL, 0) is not None:  # cancelled before anything began
                 self._cause = "cancelled"
                 return
             solver = processes.look(self._solver)
@@ -126,7 +199,7 @@ class Supervisor:
                 self._limit_at = time.monotonic() + self._request["limit"]
             self._tell(line)
         except OSError as error:
-            self._failure = f"the run could not be started: {error}"
+            self._failure, self._errno = f"the run could not be started: {error}", error.errno
         finally:
             if go >= 0:
                 os.close(go)  # a solver that was not let go leaves by itself
@@ -144,7 +217,7 @@ class Supervisor:
         self._solver = os.fork()
         if self._solver == 0:
             os.close(go)
-            _become_solver(self._request, held, error_pipe, stdout, stderr)
+            _become_solver(self._request, self._host.descriptors, held, error_pipe, stdout, stderr)
         for number in (stdout, stderr, held, error_pipe):
             os.close(number)
         return go
@@ -246,22 +319,42 @@ class Supervisor:
         line = self._end_line()
         while not self._wrote(line):
             time.sleep(_RETRY)
+        self._tell(line)
+
+    def leave(self) -> bool:
+        """Forget the run; returns whether nothing of it is left that another run could meet."""
+        clean = self._let_go and self._alone and self._ended_alone
+        if clean:
+            os.close(self._file)
+            os.close(self._error_pipe)
+            while signal.sigtimedwait(WANTED, 0) is not None:
+                pass
+        return clean
 
     def _wrote(self, line: dict[str, Any]) -> bool:
         try:
+            self._ended_alone = self._lock()
             record.append(self._file, line, sync=True)
         except OSError as error:
+            if self._ended_alone:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
             complain(f"{self._request['folder']}: the end is not yet on record: {error}")
             return False
         return True
+
+    def _lock(self) -> bool:
+        try:
+            return processes.lock(self._file, fcntl.LOCK_EX, _LOCK_SECONDS)
+        except OSError:  # not on this file system
+            return False
 
     def _end_line(self) -> dict[str, Any]:
         status = self._status if self._let_go else None
         code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
         number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
-        message = self._failure or self._exec_error(code)
+        message, why = (self._failure, self._errno) if self._failure else self._exec_error(code)
         if message:
-            ending, code = "start_failed", None
+            ending, code = ("never_ran" if processes.is_transient(why) else "start_failed"), None
         elif self._cause:
             ending = self._cause
         else:
@@ -279,23 +372,29 @@ class Supervisor:
             "message": message,
         }
 
-    def _exec_error(self, code: int | None) -> str:
+    def _exec_error(self, code: int | None) -> tuple[str, int | None]:
+        """Return what kept the solver from being executed, and the error's number."""
         if code != _UNEXECUTABLE:
-            return ""
+            return "", None
         # The solver's end of the pipe is closed: by exec, or because the process has ended.
-        return os.read(self._error_pipe, 4096).decode(errors="replace")
+        number, _, text = os.read(self._error_pipe, 4096).decode(errors="replace").partition(" ")
+        return text, int(number or 0)
 
     def _tell(self, line: dict[str, Any]) -> None:
         """Show the service a line that is on record; it also looks at the record by itself now and then."""
-        message = f"{self._request['name']} {json.dumps(line)}\n".encode()
+        name = self._request["name"]
+        message = f"{name} {json.dumps(line)}\n".encode()
+        if len(message) > select.PIPE_BUF:  # it could mix with those of other supervisors: have the record read
+            message = f"{name} \n".encode()
         try:
-            if len(message) <= select.PIPE_BUF:  # longer ones would mix with those of other supervisors
-                os.write(self._notify, message)
+            os.write(self._host.notify, message)
         except OSError:  # nobody is there, or it is far behind
             return
 
 
-def _become_solver(request: dict[str, Any], held: int, error_pipe: int, stdout: int, stderr: int) -> NoReturn:
+def _become_solver(
+    request: dict[str, Any], descriptors: tuple[int, int], held: int, error_pipe: int, stdout: int, stderr: int
+) -> NoReturn:
     """In the forked process: wait to be let go, then become the solver.
 
     It gets a process group of its own, so that a program that signals its group does not hit the supervisor.
@@ -303,9 +402,8 @@ def _become_solver(request: dict[str, Any], held: int, error_pipe: int, stdout: 
     doing = "be set up"
     try:
         os.setpgid(0, 0)
-        for number in IGNORED:  # before it is let go, or a TERM that follows at once would be lost
-            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
         if os.read(held, 1) != b"1":
             os._exit(_UNSTARTED)
         if request.get("umask") is not None:  # the record is for this account alone, results have the usual mode
@@ -318,7 +416,7 @@ def _become_solver(request: dict[str, Any], held: int, error_pipe: int, stdout: 
         execute = os.execve if os.sep in request["argv"][0] else os.execvpe  # the first is much cheaper
         execute(request["argv"][0], request["argv"], request["env"])
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        os.write(error_pipe, f"the run could not {doing}: {reason}".encode(errors="replace")[:4096])
+        reason, number = (error.strerror, error.errno or 0) if isinstance(error, OSError) else (str(error), 0)
+        os.write(error_pipe, f"{number} the run could not {doing}: {reason}".encode(errors="replace")[:4096])
     finally:
         os._exit(_UNEXECUTABLE)
