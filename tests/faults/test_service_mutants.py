@@ -41,7 +41,7 @@ job.Job.order = property(lambda self: (self.priority, -self.seq))
 # What an earlier service started has never been.
 async def adopt(self, open_runs):
     for run in open_runs:
-        self._emit(RunEnded(run.key, Ending.NEVER_RAN, time.time()))
+        self.emit(RunEnded(run.key, Ending.NEVER_RAN, time.time()))
 LocalExecutor.adopt = adopt
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from edbjobs_server.executors.local import processes
@@ -130,3 +133,46 @@ def test_the_launcher_loads_only_the_standard_library() -> None:
         "edbjobs_server.executors.local",
         *(f"edbjobs_server.executors.local.{name}" for name in names),
     }
+
+
+def test_the_descriptor_limit_is_raised_and_the_old_one_known() -> None:
+    code = (
+        "import resource; from edbjobs_server.executors.local import processes as p;"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard));"
+        "print(p.soft_descriptor_limit(), p.raise_descriptor_limit(), p.raise_descriptor_limit(),"
+        "p.soft_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["100", "100", "100", "100", "True"]
+
+
+def test_a_lock_is_waited_for_so_long(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    path.touch()
+    with path.open() as one, path.open() as other, path.open() as third:
+        assert processes.lock(one.fileno(), fcntl.LOCK_SH, 0.0)
+        assert processes.lock(other.fileno(), fcntl.LOCK_SH, 0.0)
+        assert not processes.lock(third.fileno(), fcntl.LOCK_EX, 0.02)
+        one.close()
+        other.close()
+        assert processes.lock(third.fileno(), fcntl.LOCK_EX, 0.0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        processes.lock(10_000_000, fcntl.LOCK_EX, 0.0)
+
+
+def test_what_lives(child: subprocess.Popen[bytes]) -> None:
+    process = look(child.pid)
+    assert processes.is_alive(process.pid, process.ticks)
+    assert not processes.is_alive(process.pid, process.ticks + 1)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not processes.is_alive(process.pid, process.ticks), "a zombie does not"
+
+
+@pytest.mark.parametrize(
+    ("number", "transient"),
+    [(errno.EMFILE, True), (errno.ENOMEM, True), (errno.EAGAIN, True), (errno.ENOENT, False), (None, False)],
+)
+def test_which_errors_are_transient(number: int | None, transient: bool) -> None:
+    assert processes.is_transient(number) is transient

@@ -92,6 +92,8 @@ def kill_processes(at: Round) -> None:
     if whom != "solver" and supervisor is not None:
         chosen = [supervisor] + (others if whom == "all" else [])
     processes.kill(chosen)
+    if whom != "solver" and supervisor is not None:
+        at.evidence.killed |= at.runs_of(supervisor)
 
 
 def drain(at: Round) -> None:
@@ -150,9 +152,10 @@ def _end_run(at: Round, folder: Path, stranger: int) -> None:
     if found.claim is None or found.void:
         return
     at.evidence.killed.add(found.claim["uid"])
-    supervisor = processes.look(found.claim["pid"])
+    supervisor = None if found.end else processes.look(found.claim["pid"])
     if supervisor is not None and supervisor.ticks == found.claim["ticks"]:
         processes.kill([supervisor])
+        at.evidence.killed |= at.runs_of(supervisor)
     solver = (found.start["pid"], found.start["ticks"]) if found.start else None
     mark = f"{found.claim['uid']}.{found.claim['attempt']}"
     assert comes(lambda: not _killed_all(mark, solver)), f"{mark} cannot be ended"

@@ -167,11 +167,19 @@ class Round:
     def processes_of(self, job: job_pb2.Job) -> tuple[processes.Process | None, list[processes.Process]]:
         """Find the supervisor and the solver's processes of a job's newest run."""
         found = record.read(job.run_directory)
-        supervisor = processes.look(found.claim["pid"]) if found.claim else None
+        supervisor = processes.look(found.claim["pid"]) if found.claim and not found.end else None
         if supervisor is not None and found.claim is not None and supervisor.ticks != found.claim["ticks"]:
             supervisor = None
         solver = (found.start["pid"], found.start["ticks"]) if found.start else None
         return supervisor, processes.of_run(f"{job.uid}.{job.attempt}", solver, processes.table())
+
+    def runs_of(self, supervisor: processes.Process) -> set[str]:
+        """Find the jobs whose run a supervisor had when it was killed: it may just have gone on to another."""
+        found = (record.read(str(path.parent)) for path in self.folder.glob(f"state/runs/*/*/{record.NAME}"))
+        claims = [each.claim for each in found if each.claim is not None and each.end is None]
+        return {
+            claim["uid"] for claim in claims if (claim["pid"], claim["ticks"]) == (supervisor.pid, supervisor.ticks)
+        }
 
     # The end ---------------------------------------------------------------------------------------------
 
@@ -211,16 +219,18 @@ class Round:
         self.evidence.revision = status.revision
 
     def _left(self) -> list[tuple[str, int]]:
-        """Live processes of this round's runs; their supervisors too, which leave last."""
+        """Live processes of this round's runs; their supervisors too, unless they wait for other runs."""
         marks: dict[bytes, str] = {}
         found = []
         for path in self.folder.glob(f"state/runs/*/*/{record.NAME}"):
-            claim = record.read(str(path.parent)).claim
+            content = record.read(str(path.parent))
+            claim = content.claim
             if claim is None:
                 continue
             marks[f"{processes.MARK}={claim['uid']}.{claim['attempt']}".encode()] = claim["uid"]
             process = processes.look(claim["pid"])
-            if claim["kind"] == "run" and process and process.ticks == claim["ticks"] and process.state not in "ZX":
+            busy = claim["kind"] == "run" and content.end is None
+            if busy and process and process.ticks == claim["ticks"] and process.state not in "ZX":
                 found.append((claim["uid"], process.pid))
         for pid in processes.table():
             try:

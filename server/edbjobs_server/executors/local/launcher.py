@@ -94,13 +94,13 @@ class Launcher:
         """Work until the service is gone and no supervisor is left."""
         while self._channel is not None or self._supervisors:
             ready = self._poller.poll(_IDLE_SECONDS * 500 if self._idle else None)
-            for number, _ in ready:
-                if number in self._working:
-                    self._set_free(number)
-                elif number == self._children:
-                    self._reap()
-                elif self._channel is not None and number == self._channel.fileno():
-                    self._receive()
+            numbers = {number for number, _ in ready}
+            for number in numbers & self._working.keys():  # before the requests, which they may take
+                self._set_free(number)
+            if self._children in numbers:
+                self._reap()
+            if self._channel is not None and self._channel.fileno() in numbers:
+                self._receive()
             self._retire_idle()
 
     def _set_free(self, number: int) -> None:

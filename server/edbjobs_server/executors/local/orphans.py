@@ -12,6 +12,7 @@ from edbjobs_server.executors.local import processes
 assert sys.platform != "win32"
 
 _RESCAN = 1.0  # seconds between looks while something should be ending
+_LONGEST = 60.0  # the same otherwise
 _SETTLE = 0.1  # seconds after which an empty result is believed: a fork may slip through one look at /proc
 
 Scan = Callable[[], Awaitable[list[processes.Process]]]
@@ -74,9 +75,8 @@ class Orphans:
         loop = asyncio.get_running_loop()
         pidfds = [_open(process) for process in left]
         opened = [pidfd for pidfd in pidfds if pidfd is not None]
-        timer = None
-        if self._kill_at is not None:
-            timer = loop.call_at(max(self._kill_at, loop.time() + _RESCAN), self._news.set)
+        until = loop.time() + (_LONGEST if self._kill_at is None else _RESCAN)
+        timer = loop.call_at(until if self._kill_at is None else max(self._kill_at, until), self._news.set)
         try:
             for pidfd in opened:
                 loop.add_reader(pidfd, self._news.set)
@@ -86,8 +86,7 @@ class Orphans:
                 await asyncio.sleep(_SETTLE)
             self._news.clear()
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
             for pidfd in opened:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)

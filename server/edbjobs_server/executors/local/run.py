@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -208,7 +208,8 @@ class Run:
             return
         loop = asyncio.get_running_loop()
         try:
-            loop.add_reader(supervisor, self.on_gone)
+            with suppress(OSError):  # no memory for another reader: looks tell in time
+                loop.add_reader(supervisor, self.on_gone)
             yield
         finally:
             loop.remove_reader(supervisor)

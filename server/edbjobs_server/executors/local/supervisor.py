@@ -93,20 +93,27 @@ def serve(request: bytes, host: Host, work: int) -> None:
         stream. -1: there is no second run.
     """
     identity = {**host.facts, "pid": os.getpid(), "ticks": processes.own_ticks()}
-    for _ in range(_RUNS):
-        if not supervise(json.loads(request), host, identity) or work < 0:
+    for number in range(1, _RUNS + 1):
+        one = supervise(json.loads(request), host, identity)
+        if one is None:
             return
+        free = work >= 0 and number < _RUNS and one.leave()
         try:
-            os.write(work, b"f")
-            request = os.read(work, LARGEST_REQUEST)
+            if free:  # said before the end is told: what the service asks for after that finds us free
+                os.write(work, b"f")
+        except OSError:
+            free = False
+        one.tell_end()
+        try:
+            request = os.read(work, LARGEST_REQUEST) if free else b""
         except OSError:  # the launcher is gone
             return
         if not request:
             return
 
 
-def supervise(request: dict[str, Any], host: Host, identity: dict[str, Any]) -> bool:
-    """Claim the run and carry it through; do nothing if it is claimed already.
+def supervise(request: dict[str, Any], host: Host, identity: dict[str, Any]) -> Supervisor | None:
+    """Claim the run and carry it through to its end on record; do nothing if it is claimed already.
 
     Parameters
     ----------
@@ -119,14 +126,14 @@ def supervise(request: dict[str, Any], host: Host, identity: dict[str, Any]) -> 
 
     Returns
     -------
-    bool
-        This process may take another run.
+    Supervisor or None
+        None if the run is another's.
     """
     faults.point("supervisor.before_claim")
     facts = {name: request[name] for name in ("seq", "uid", "attempt", "keep", "info")}
     file = record.claim(request["folder"], {"kind": "run", **identity, **facts})
     if file is None:
-        return False
+        return None
     faults.point("supervisor.after_claim")
     supervisor = Supervisor(request, file, host)
     supervisor.start()
@@ -134,7 +141,7 @@ def supervise(request: dict[str, Any], host: Host, identity: dict[str, Any]) -> 
     faults.point("supervisor.before_end")
     supervisor.write_end()
     faults.point("supervisor.after_end")
-    return supervisor.leave()
+    return supervisor
 
 
 def complain(text: str) -> None:
@@ -176,6 +183,7 @@ class Supervisor:
         self._linger_until: float | None = None
         self._kill_at: float | None = None
         self._stuck: list[int] = []
+        self._end: dict[str, Any] = {}
         self._cpu = 0.0
         self._rss = 0
 
@@ -316,10 +324,13 @@ class Supervisor:
 
     def write_end(self) -> None:
         """Put the end on record; tries until it is there."""
-        line = self._end_line()
-        while not self._wrote(line):
+        self._end = self._end_line()
+        while not self._wrote(self._end):
             time.sleep(_RETRY)
-        self._tell(line)
+
+    def tell_end(self) -> None:
+        """Show the service the end."""
+        self._tell(self._end)
 
     def leave(self) -> bool:
         """Forget the run; returns whether nothing of it is left that another run could meet."""
