@@ -218,7 +218,7 @@ async def test_adopted_between_the_end_of_a_run_and_the_next(root: Path, monkeyp
         await first.started(key_of(2))
         assert supervisor_of(first) == supervisor_of(first, key_of(2))
         stale = first.record()
-        stale.end = None
+        stale.end, stale.size = None, stale.size - 100
         monkeypatch.setattr(judge, "settle", _once(judge.settle, judge.Standing(stale, alive=True)))
         async with local_runs(root) as second:
             await second.adopt()

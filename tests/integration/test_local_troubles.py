@@ -139,7 +139,12 @@ async def test_only_a_definite_error_of_the_fork_is_a_failure(runs: Runs, number
     "answer",
     [
         *(b"", b"no JSON", b"[]", b"1", b'"launcher"', b"{}", b'{"name": 1}', b'{"gone": {}}', b'{"launcher": "x"}'),
-        *(b"\xff\xfe", b'{"name": [], "error": {}, "errno": "x"}', b"[" * 100_000),
+        *(
+            b"\xff\xfe",
+            b'{"name": [], "error": {}, "errno": "x"}',
+            b'{"name": "", "error": "", "errno": {}}',
+            b"[" * 100_000,
+        ),
     ],
 )
 async def test_an_answer_that_makes_no_sense_disturbs_nobody(runs: Runs, answer: bytes) -> None:

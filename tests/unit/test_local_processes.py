@@ -126,7 +126,7 @@ def test_the_launcher_loads_only_the_standard_library() -> None:
     ours = {name for name in loaded if name.startswith("edbjobs")}
     others = {name.partition(".")[0] for name in loaded} - {"edbjobs_server", "__main__"}
     assert others <= set(sys.stdlib_module_names) | {"sitecustomize", "usercustomize"}
-    names = ("faults", "launcher", "processes", "record", "supervisor")
+    names = ("faults", "launcher", "processes", "record", "solver_process", "supervisor")
     assert ours == {
         "edbjobs_server",
         "edbjobs_server.executors",

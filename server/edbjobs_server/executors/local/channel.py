@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ assert sys.platform != "win32"
 _log = logging.getLogger(__name__)
 _START_SECONDS = 60.0  # a cold interpreter on a slow disk
 _UNSENT = 1 << 20  # bytes waiting for the launcher above which senders wait, too
+_SEND_SECONDS = 10.0
 _LONGEST_ANSWER = 1 << 20
 
 
@@ -131,9 +133,10 @@ class Channel:
         self.requests += 1
         data = name.encode() + b"\n" + json.dumps(request).encode()
         self._send(len(data).to_bytes(4, "big") + data)
-        while len(self._unsent) > _UNSENT:
+        if len(self._unsent) > _UNSENT:
             self._drained.clear()
-            await self._drained.wait()
+            with suppress(asyncio.TimeoutError):  # the launcher stands still; the request waits without its sender
+                await within(self._drained.wait(), _SEND_SECONDS)
 
     def close(self) -> None:
         """Let the launcher go: it stays until its last supervisor has ended."""
@@ -199,7 +202,8 @@ class Channel:
             elif "gone" in answer:
                 self._owner.on_supervisor_gone(str(answer["gone"]))
             else:
-                self._owner.on_refused(str(answer["name"]), OSError(answer.get("errno"), str(answer["error"])))
+                error = OSError(int(answer["errno"] or 0), str(answer["error"]))
+                self._owner.on_refused(str(answer["name"]), error)
         except (ValueError, TypeError, LookupError, RecursionError):
             _log.exception("expected an answer of the launcher, got %r; it is ignored", line[:200])
 

@@ -77,9 +77,13 @@ def settle(folder: str, key: RunKey, boot: str, here: record.Here) -> Standing:
     return Standing(found, alive, supervisor)
 
 
-def look(folder: str, here: record.Here) -> Standing:
-    """Look how a run stands that may not be claimed yet; changes nothing and opens no pidfd."""
-    found = record.read(folder)
+def look(folder: str, here: record.Here, before: record.Record) -> Standing:
+    """Look how a run stands that may not be claimed yet; changes nothing and opens no pidfd.
+
+    `before` is what was found last time: a record that has not grown is not read again.
+    """
+    unchanged = before.claim is not None and record.size(folder) == before.size
+    found = before if unchanged else record.read(folder)
     if found.claim is None or found.end is not None:
         return Standing(found, alive=False)
     return Standing(found, claimer_lives(found, here))

@@ -103,12 +103,15 @@ class Record:
         The first of each.
     cancel, stuck : dict or None
         The newest of each.
+    size : int
+        Bytes that it had.
     """
 
-    __slots__ = ("cancel", "claim", "end", "exists", "start", "stuck")
+    __slots__ = ("cancel", "claim", "end", "exists", "size", "start", "stuck")
 
-    def __init__(self, exists: bool) -> None:
+    def __init__(self, exists: bool, size: int = 0) -> None:
         self.exists = exists
+        self.size = size
         self.claim: dict[str, Any] | None = None
         self.start: dict[str, Any] | None = None
         self.cancel: dict[str, Any] | None = None
@@ -205,9 +208,17 @@ def read(folder: str) -> Record:
         return Record(exists=False)
 
 
+def size(folder: str) -> int:
+    """Return how many bytes the record in a run's folder has; 0 if there is none."""
+    try:
+        return os.stat(f"{folder}/{NAME}").st_size
+    except FileNotFoundError:
+        return 0
+
+
 def parse(data: bytes) -> Record:
     """Make sense of a record's bytes, whatever their end looks like."""
-    record = Record(exists=True)
+    record = Record(exists=True, size=len(data))
     for piece in data.split(b"\n")[:-1]:
         line = _line(piece)
         if line is None:

@@ -217,7 +217,7 @@ class Run:
 
     async def _look(self) -> None:
         try:
-            standing = await self._means.off_loop(lambda: judge.look(self._folder, self._means.here))
+            standing = await self._means.off_loop(lambda: judge.look(self._folder, self._means.here, self._found))
         except OSError as error:
             self._trouble("look", f"its record cannot be read: {_words(error)}", error)
             return
@@ -260,7 +260,7 @@ class Run:
         if isinstance(refusal, channel.NotStarted):
             definite = refusal.definite
         else:
-            definite = refusal.errno is not None and not processes.is_transient(refusal.errno)
+            definite = bool(refusal.errno) and not processes.is_transient(refusal.errno)
         message = f"no supervisor could be started: {_words(refusal)}"
         return replace(end, ending=Ending.START_FAILED if definite else Ending.NEVER_RAN, message=message)
 

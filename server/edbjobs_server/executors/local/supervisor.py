@@ -24,20 +24,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import resource
 import select
 import signal
 import sys
 import time
 import traceback
 
-from edbjobs_server.executors.local import faults, processes, record
+from edbjobs_server.executors.local import faults, processes, record, solver_process
 
 assert sys.platform != "win32"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 WANTED = (signal.SIGCHLD, signal.SIGUSR1)  # a child ended; the service asks for the end of the run
 IGNORED = (  # blocked in launcher and supervisors; a file size limit shall be an error that can be retried
@@ -51,8 +50,6 @@ IGNORED = (  # blocked in launcher and supervisors; a file size limit shall be a
 LARGEST_REQUEST = 1 << 16  # bytes of a request that is handed to a supervisor; a larger one gets a new supervisor
 _CANCEL = (signal.SIGUSR1,)
 _RUNS = 1000  # of one supervisor, so that nothing can grow for ever
-_UNSTARTED = 125  # exit code of a solver process that was never let go
-_UNEXECUTABLE = 127
 _RETRY = 1.0  # seconds between attempts at what must succeed in the end
 _LONGEST = 3600.0  # seconds that a supervisor sleeps at most
 _LOCK_SECONDS = 5.0  # a service that stands still must not keep an end from the record for longer
@@ -212,7 +209,7 @@ class Supervisor:
             if go >= 0:
                 os.close(go)  # a solver that was not let go leaves by itself
             else:
-                self._status = _UNSTARTED << 8
+                self._status = solver_process.UNSTARTED << 8
 
     def _fork_solver(self) -> int:
         """Fork the solver's process, which waits for a byte in the pipe that is returned."""
@@ -225,7 +222,7 @@ class Supervisor:
         self._solver = os.fork()
         if self._solver == 0:
             os.close(go)
-            _become_solver(self._request, self._host.descriptors, held, error_pipe, stdout, stderr)
+            solver_process.become_solver(self._request, self._host.descriptors, held, error_pipe, stdout, stderr)
         for number in (stdout, stderr, held, error_pipe):
             os.close(number)
         return go
@@ -385,7 +382,7 @@ class Supervisor:
 
     def _exec_error(self, code: int | None) -> tuple[str, int | None]:
         """Return what kept the solver from being executed, and the error's number."""
-        if code != _UNEXECUTABLE:
+        if code != solver_process.UNEXECUTABLE:
             return "", None
         # The solver's end of the pipe is closed: by exec, or because the process has ended.
         number, _, text = os.read(self._error_pipe, 4096).decode(errors="replace").partition(" ")
@@ -401,33 +398,3 @@ class Supervisor:
             os.write(self._host.notify, message)
         except OSError:  # nobody is there, or it is far behind
             return
-
-
-def _become_solver(
-    request: dict[str, Any], descriptors: tuple[int, int], held: int, error_pipe: int, stdout: int, stderr: int
-) -> NoReturn:
-    """In the forked process: wait to be let go, then become the solver.
-
-    It gets a process group of its own, so that a program that signals its group does not hit the supervisor.
-    """
-    doing = "be set up"
-    try:
-        os.setpgid(0, 0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
-        if os.read(held, 1) != b"1":
-            os._exit(_UNSTARTED)
-        if request.get("umask") is not None:  # the record is for this account alone, results have the usual mode
-            os.umask(request["umask"])
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        doing = f"enter its working directory {request['cwd']}"
-        os.chdir(request["cwd"])
-        doing = f"execute {request['argv'][0]}"
-        execute = os.execve if os.sep in request["argv"][0] else os.execvpe  # the first is much cheaper
-        execute(request["argv"][0], request["argv"], request["env"])
-    except (OSError, ValueError) as error:
-        reason, number = (error.strerror, error.errno or 0) if isinstance(error, OSError) else (str(error), 0)
-        os.write(error_pipe, f"{number} the run could not {doing}: {reason}".encode(errors="replace")[:4096])
-    finally:
-        os._exit(_UNEXECUTABLE)
