@@ -38,6 +38,9 @@ from edbjobs_server.submission import Rules
 from edbjobs_server.telemetry.host import HostSampler, capacity
 from edbjobs_server.util.keep_running import keep_running
 
+if sys.platform != "win32":
+    from edbjobs_server.executors.local import processes
+
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3.0  # for calls that go on when the service stops
@@ -76,6 +79,8 @@ async def serve(settings: Settings) -> None:
     SettingsError, StoreError
         It could not begin.
     """
+    if sys.platform != "win32":
+        processes.raise_descriptor_limit()  # connections and watchers are many; solvers get the old limit
     umask = os.umask(0o077)  # what the service writes is for its account alone; what solvers write is not
     # The loop shares the interpreter with the store's writer and the threads for paths: at the default of 5 ms
     # each hand-over under load would cost more than the work itself.

@@ -109,9 +109,10 @@ def ended(job: Job, number: int, outcome: Outcome, now: float) -> Change | None:
     attempt = job.open_attempt
     if attempt is None or attempt.number != number:
         return None
+    start = attempt.start_time if attempt.start_time is not None else outcome.start_time
     closed = replace(
         attempt,
-        start_time=attempt.start_time if attempt.start_time is not None else outcome.start_time,
+        start_time=start if outcome.ran else None,  # what had been forked, but never became the solver, is no start
         end_time=outcome.end_time,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
@@ -135,7 +136,7 @@ def _never_ran(job: Job, outcome: Outcome, now: float) -> Change:
     times = next((number for number, reason in enumerate(reasons) if reason is not Reason.NONE), len(reasons))
     # While the cause lasts, only the latest of these attempts stay on record.
     kept = job.attempts if times <= MAX_NEVER_RAN else (*job.attempts[:-times], *job.attempts[-MAX_NEVER_RAN:])
-    after = replace(job, state=State.QUEUED, attempts=kept, message=outcome.message)
+    after = replace(job, state=State.QUEUED, attempts=kept, message=outcome.message, start_time=None)
     if times > QUICK_STARTS:
         wait = min(60.0, 2.0 ** min(times - QUICK_STARTS, 6))
         detail = f"it could not be started {times} times in a row, the next try is {wait:g} s later: {outcome.message}"

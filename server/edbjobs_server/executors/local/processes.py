@@ -36,6 +36,7 @@ _TRANSIENT = frozenset(
 )
 _LOCK_PAUSE = 0.005  # seconds between attempts to lock a file that another process has locked
 
+DESCRIPTORS = 65_536  # at most
 _soft_limit: int | None = None  # of file descriptors, before it was raised
 
 
@@ -61,7 +62,9 @@ def is_transient(number: int | None) -> bool:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit of open files to the hard one.
+    """Raise this process's soft limit of open files to the hard one, but not above 65,536.
+
+    That is enough, and commands that are started with it, which may close all that could be open, are not slowed down.
 
     Returns
     -------
@@ -73,9 +76,10 @@ def raise_descriptor_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _soft_limit is None:
         _soft_limit = soft
-    if soft != hard:
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):  # the kernel allows less than the hard limit says
             return _soft_limit
     return _soft_limit

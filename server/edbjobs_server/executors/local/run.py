@@ -34,6 +34,7 @@ _FIRST_RETRY = 1.0  # seconds between attempts at what failed; doubled until
 _LAST_RETRY = 60.0
 _FIRST_LOOK = 0.05  # seconds between looks at the record; doubled until
 _LAST_LOOK = 10.0  # news comes through a pipe, but not from runs that an earlier service started
+_SEEN = frozenset({"cancel"})  # troubles that leave no doubt about which processes the run has
 _ELSEWHERE_LOOK = 60.0  # seconds between looks at a run that another host has
 
 
@@ -340,7 +341,7 @@ class Run:
         now = "; ".join(self._troubles.values())
         if now != before:
             try:
-                self._means.emit(RunTrouble(self._key, now))
+                self._means.emit(RunTrouble(self._key, now, unseen=not _SEEN.issuperset(self._troubles)))
             except Exception:
                 _log.exception("run %s: its trouble cannot be shown: %s", self._folder, now)
 
