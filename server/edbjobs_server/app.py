@@ -18,6 +18,7 @@ from edbjobs._endpoint import Endpoint, process_start, remove_endpoint, write_en
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._version import __version__
 
+from edbjobs_server import event_loop
 from edbjobs_server.access import TOKEN_FILE, Access, account_name, load_token, make_access
 from edbjobs_server.control import About
 from edbjobs_server.core.job import LOCAL
@@ -64,7 +65,7 @@ def main(values: Mapping[str, Any], config_file: Path | None = None) -> int:
         Exit code: 0 after a clean stop, 2 when it could not begin; one line on stderr says why.
     """
     try:
-        asyncio.run(serve(load_settings(values, config_file)))
+        event_loop.run(serve(load_settings(values, config_file)))
     except (SettingsError, StoreError, EdbJobsError) as error:
         print(f"edbjobs: {error}", file=sys.stderr)
         return USAGE_ERROR

@@ -36,8 +36,8 @@ LAYERS = [
     {"events"},
     {"store"},
     {"site"},
-    {"access", "addresses", "codec", "executors", "logs", "sockets", "solver", "telemetry", "util", "within"}
-    | {"settings", "settings_types"},
+    {"access", "addresses", "codec", "executors", "logs", "sockets", "solver", "telemetry", "within"}
+    | {"event_loop", "settings", "settings_types"},
     {"core"},
     {"util"},
 ]
