@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
@@ -45,10 +45,23 @@ MAX_WAIT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Accepted:
-    """A submitted job as it stands on disk; `existed`: an earlier request had made it."""
+    """A submitted job as it stands on disk.
 
-    job: job_pb2.Job
+    Attributes
+    ----------
+    message : bytes
+        Serialised ``edbjobs.v1.Job``.
+    existed : bool
+        An earlier request had made it.
+    """
+
+    message: bytes
     existed: bool = False
+
+    @cached_property
+    def job(self) -> job_pb2.Job:
+        """The same, parsed."""
+        return job_pb2.Job.FromString(self.message)
 
 
 class JobManager:
@@ -103,7 +116,7 @@ class JobManager:
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused)
         self.events = EventLog(store, snapshot.revision)
         self.paths = PathWorkers(path_unreachable)
-        self.drafting = Drafting(self.paths, rules, lambda: self.core.limits)
+        self.drafting = Drafting(self.paths, rules, lambda: self.core.limits, store)
         self.runs = Runs(
             store, self.core, executors, rules, self.paths, environment, boot_id, lock_wait, gate_event_seconds
         )
@@ -160,17 +173,15 @@ class JobManager:
             raise draining()
         if len(requests) > MAX_ITEMS:
             raise Refused("TOO_MANY_ITEMS", f"{len(requests)} jobs in one request; at most {MAX_ITEMS} are taken")
-        drafts = await self.drafting.draft(requests, user)
-        commands = [
-            partial(accept, request=request, drafted=drafted, principal=principal)
-            for request, drafted in zip(requests, drafts, strict=True)
-        ]
-        ids = [request.request_id for request in requests if request.request_id]
-        results = await self.store.write_all(commands, request_ids=ids)
+        results = await self.drafting.submit(requests, user, principal)
         faults.point("submit.before_reply")
         answers: list[Accepted | Refused] = []
         for item in results:
-            answers.append(item if isinstance(item, Refused) else Accepted(self._message(item[0]), item[1]))
+            if isinstance(item, Refused):
+                answers.append(item)
+            else:
+                message = item.message + self.explaining.addition(item.job.uid, item.job.state)
+                answers.append(Accepted(message, item.existed))
             if len(answers) % SLICE == 0:
                 await asyncio.sleep(0)  # so that the loop never stalls on a long answer
         return answers

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +32,7 @@ from edbjobs_server.store import Duplicate, Transaction
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_GRACE_SECONDS = 3600.0
 MAX_REQUEST_BYTES = 1 << 20
+RANDOM_BYTES = 14  # 10 of a uid, 4 of an id that is made here
 LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: what calendars and timestamps can tell
 _EXECUTORS = {
     job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
@@ -112,6 +113,7 @@ def draft(
     rules: Rules,
     limits: Limits,
     folders: dict[str, project.Folder] | None = None,
+    random: bytes = b"",
 ) -> Job:
     """Make a job of a request; blocks on the project's path.
 
@@ -127,6 +129,8 @@ def draft(
         Limits in force.
     folders : dict, optional
         As of `project.inspect`.
+    random : bytes, optional
+        `RANDOM_BYTES` of them, used once; default: made here.
 
     Returns
     -------
@@ -158,7 +162,8 @@ def draft(
         cores=total_cores(config),
         memory_mib=request.config.memory_mib,
     )
-    uid, job_id = _uid(), request.job_id or _job_id(found.path)
+    random = random or os.urandom(RANDOM_BYTES)
+    uid, job_id = _uid(random[:10]), request.job_id or _job_id(found.path, random[10:])
     if executor != LOCAL:
         spec = _for_cluster(config, spec, rules, uid, job_id, request.user or user)
     job = Job(
@@ -188,12 +193,44 @@ def draft_all(
     """Make a job, or its refusal, of each request."""
     result: list[Job | Refused] = []
     folders: dict[str, project.Folder] = {}
-    for request in requests:
+    random = os.urandom(RANDOM_BYTES * len(requests))  # each call of the system gives the interpreter's lock away
+    for index, request in enumerate(requests):
+        part = random[index * RANDOM_BYTES : (index + 1) * RANDOM_BYTES]
         try:
-            result.append(draft(request, user, rules, limits, folders))
+            result.append(draft(request, user, rules, limits, folders, part))
         except Refused as refused:
             result.append(refused)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A submitted job as it is on disk.
+
+    Attributes
+    ----------
+    job : Job
+        The job.
+    message : bytes
+        The same as serialised ``edbjobs.v1.Job``: the bytes that were written.
+    existed : bool
+        An earlier request had made it.
+    """
+
+    job: Job
+    message: bytes
+    existed: bool
+
+
+def save(
+    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: str
+) -> Saved | Refused:
+    """Do as `accept`, and give the bytes as well; a refusal is given back and has changed nothing."""
+    try:
+        job, existed = accept(tx, request, drafted, principal)
+    except Refused as refused:
+        return refused
+    return Saved(job, tx.message(job), existed)
 
 
 def accept(
@@ -329,15 +366,15 @@ def _warnings(spec: Spec, host: Host, stale: str) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _uid() -> str:
+def _uid(random: bytes) -> str:
     """Make a uid: time first, so that the store's index grows at its end, then 80 random bits."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return f"{time.time_ns() // 1_000_000:012x}{random.hex()}"
 
 
-def _job_id(path: Path) -> str:
+def _job_id(path: Path, random: bytes) -> str:
     """Name a job after its project, with a tail that does not repeat."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:48] or "job"
-    return f"{stem}-{secrets.token_hex(4)}"
+    return f"{stem}-{random.hex()}"
 
 
 def info(job: Job) -> Mapping[str, str]:

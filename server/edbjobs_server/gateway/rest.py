@@ -55,7 +55,8 @@ class Rest:
             if refused.reason != "JOB_EXISTS":
                 raise
             # As documented, the id of a live job is answered with that job, whatever the configuration.
-            accepted = Accepted(await self._manager.get(refused.metadata["uid"]), existed=True)
+            job = await self._manager.get(refused.metadata["uid"])
+            accepted = Accepted(job.SerializeToString(), existed=True)
             warnings.append(f"{refused.message}; the configuration of this request was not taken")
         return accepted, [*warnings, *accepted.job.warnings]
 

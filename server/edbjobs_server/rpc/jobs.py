@@ -9,8 +9,9 @@ import grpc.aio
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import jobs_service_pb2_grpc
 
+from edbjobs_server.codec import embedded
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.manager import JobManager
+from edbjobs_server.manager import Accepted, JobManager
 from edbjobs_server.rpc.convert import seconds
 from edbjobs_server.rpc.errors import to_status
 from edbjobs_server.rpc.interceptors import current_principal
@@ -25,23 +26,18 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager
 
-    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
-        """Accept a job."""
+    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> Any:
+        """Accept a job; the answer is made of the bytes that were written."""
         who = current_principal()
         accepted = await self._manager.submit(request, who.label, who.name)
-        return pb.SubmitJobResponse(job=accepted.job, existed=accepted.existed)
+        job = embedded(pb.SubmitJobResponse.JOB_FIELD_NUMBER, accepted.message)
+        return job + pb.SubmitJobResponse(existed=True).SerializeToString() if accepted.existed else job
 
-    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> pb.SubmitJobsResponse:
-        """Accept many jobs."""
+    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> Any:
+        """Accept many jobs; the answer is made of the bytes that were written."""
         who = current_principal()
         results = await self._manager.submit_many(request.requests, who.label, who.name)
-        answer = pb.SubmitJobsResponse()
-        for result in results:
-            if isinstance(result, Refused):
-                answer.results.add(error=to_status(result))
-            else:
-                answer.results.add(job=result.job, existed=result.existed)
-        return answer
+        return b"".join([embedded(pb.SubmitJobsResponse.RESULTS_FIELD_NUMBER, _result(item)) for item in results])
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Tell how a job is."""
@@ -109,3 +105,10 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
         """Send output."""
         async for message in self._manager.tail(request):
             yield message
+
+
+def _result(item: Accepted | Refused) -> bytes:
+    if isinstance(item, Refused):
+        return pb.SubmitJobsResult(error=to_status(item)).SerializeToString()
+    job = embedded(pb.SubmitJobsResult.JOB_FIELD_NUMBER, item.message)
+    return job + pb.SubmitJobsResult(existed=True).SerializeToString() if item.existed else job

@@ -13,17 +13,14 @@ from functools import cache
 from edbjobs_server.store.queries import QUERIES
 
 # 32 rows of 19 columns stay below 999 parameters, the bound of older SQLite.
-_SIZES = (32, 16, 8, 4, 2, 1)
+_MOST_ROWS = 32
 
 
 def write_rows(connection: sqlite3.Connection, query: str, rows: Sequence[tuple[object, ...]]) -> None:
     """Run a named ``INSERT … VALUES (?, …)`` for many rows."""
-    done = 0
-    for size in _SIZES:
-        while len(rows) - done >= size:
-            values = [value for row in rows[done : done + size] for value in row]
-            connection.execute(_repeated(query, size), values)
-            done += size
+    for start in range(0, len(rows), _MOST_ROWS):
+        part = rows[start : start + _MOST_ROWS]
+        connection.execute(_repeated(query, len(part)), [value for row in part for value in row])
 
 
 def select_in(connection: sqlite3.Connection, query: str, values: Iterable[object]) -> Iterable[tuple[object, ...]]:

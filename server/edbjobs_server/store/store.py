@@ -14,7 +14,7 @@ from edbjobs_server.store.database import FILE, open_checked
 from edbjobs_server.store.reader import Reader, ReaderPool
 from edbjobs_server.store.transaction import Transaction
 from edbjobs_server.store.values import Snapshot
-from edbjobs_server.store.writer import OnCommit, OnReset, Writer
+from edbjobs_server.store.writer import OnCommit, OnReset, Writer, draining
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -118,8 +118,20 @@ class Store:
     def send(self, command: Callable[[Transaction], T], *, request_ids: Sequence[str] = ()) -> asyncio.Future[T]:
         """Do as `write`, without waiting: commands are run in the order in which they are sent."""
         if self._closing:
-            raise Refused("DRAINING", "the service is stopping; try again when it is back")
+            raise draining()
         return self._writer.submit(command, request_ids)
+
+    def post(
+        self, command: Callable[[Transaction], T], answer: asyncio.Future[T], *, request_ids: Sequence[str] = ()
+    ) -> None:
+        """Do as `write`, from any thread: `answer`, a future of the loop, gets what the command gives.
+
+        Raises
+        ------
+        Refused
+            OVERLOADED, if too many wait; DRAINING, after `close`. The answer is left alone then.
+        """
+        self._writer.post(command, request_ids, answer)
 
     async def write_all(
         self, commands: Sequence[Callable[[Transaction], T]], *, request_ids: Sequence[str] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from edbjobs_server.codec import event_to_bytes, job_to_bytes, limits_to_message
 from edbjobs_server.core.errors import Refused
@@ -189,6 +189,11 @@ class Transaction:
             row = (job.seq, job.request_id, job.uid, job.digest, self.now)
             self._set(self._new_requests, job.seq, row)
         return job
+
+    def message(self, job: Job) -> bytes:
+        """Return the serialised ``Job`` of a job: what this commit writes of it, or else made anew."""
+        row = self._rows.get(job.seq)
+        return job_to_bytes(job) if row is None else cast(bytes, row[-1])
 
     def put(self, job: Job, type: EventType, principal: str = "", detail: str = "") -> Job:
         """Write a changed job; returns it with its new `revision`.

@@ -30,6 +30,11 @@ OnCommit = Callable[[Sequence[Committed]], None]
 OnReset = Callable[[Snapshot], None]
 
 
+def draining() -> Refused:
+    """Make the answer to a change that comes after the end has begun."""
+    return Refused("DRAINING", "the service is stopping; try again when it is back")
+
+
 @dataclass(slots=True)
 class _Request:
     command: Callable[[Transaction], Any]
@@ -55,7 +60,9 @@ class Writer:
         self._sql: sqlite3.Connection | None = connection
         self._state = read_state(connection)
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # of the two that follow
         self._waiting = 0
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="edbjobs-store", daemon=True)
         self._stale = False  # what we know may differ from what is committed
         self._loop: asyncio.AbstractEventLoop
@@ -73,23 +80,40 @@ class Writer:
         self._thread.start()
 
     def submit(self, command: Callable[[Transaction], Any], request_ids: Sequence[str]) -> asyncio.Future[Any]:
-        """Queue a command; its answer comes after COMMIT.
+        """Queue a command; its answer comes after COMMIT. On the loop only.
 
         Raises
         ------
         Refused
-            OVERLOADED, if too many wait already.
+            OVERLOADED, if too many wait already; DRAINING after `stop`.
         """
-        if self._waiting >= MAX_WAITING:
-            raise Refused("OVERLOADED", f"{self._waiting} changes wait for the disk already; try again in a moment")
-        self._waiting += 1
-        request = _Request(command, request_ids, self._loop.create_future())
-        self._queue.put(request)
-        return request.answer
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.post(command, request_ids, answer)
+        return answer
+
+    def post(
+        self, command: Callable[[Transaction], Any], request_ids: Sequence[str], answer: asyncio.Future[Any]
+    ) -> None:
+        """Queue a command from any thread; `answer`, a future of the loop, gets its result after COMMIT.
+
+        Raises
+        ------
+        Refused
+            As `submit`; nothing was queued then.
+        """
+        with self._lock:
+            if self._stopping:
+                raise draining()
+            if self._waiting >= MAX_WAITING:
+                raise Refused("OVERLOADED", f"{self._waiting} changes wait for the disk already; try again in a moment")
+            self._waiting += 1
+            self._queue.put(_Request(command, request_ids, answer))
 
     def stop(self, timeout: float) -> bool:
         """Finish what waits and end the thread; blocks. Returns whether it ended in time."""
-        self._queue.put(None)
+        with self._lock:
+            self._stopping = True
+            self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -226,7 +250,8 @@ class Writer:
 
     def _finish(self, batch: list[_Request], committed: list[Committed]) -> None:
         """Publish a commit, then answer; on the loop."""
-        self._waiting -= len(batch)
+        with self._lock:
+            self._waiting -= len(batch)
         try:
             if committed:
                 self.revision = committed[-1].revision

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edbjobs.v1 import job_config_pb2
+from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs_server import drafting, submission
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.drafting import Drafting
+from edbjobs_server.paths import UserPaths
+from edbjobs_server.solver.releases import Release
+from edbjobs_server.store import Store
+from edbjobs_server.submission import Rules, Saved
+from support.store_jobs import Heard, started_store
+
+
+def rules() -> Rules:
+    release = Release("2025.2", "252", Path("/bin/true"), "settings")
+    return Rules(releases=[release], executors=frozenset({"local"}), host=Host(cores=2, memory_mib=4_000))
+
+
+def made(store: Store) -> tuple[Drafting, UserPaths]:
+    paths = UserPaths()
+    return Drafting(paths, rules(), Limits, store), paths
+
+
+def submit(path: Path, **values: Any) -> pb.SubmitJobRequest:
+    return pb.SubmitJobRequest(config=job_config_pb2.JobConfig(project_path=str(path)), **values)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    path = tmp_path / "p.aedt"
+    path.touch()
+    return path
+
+
+async def test_the_answer_is_what_was_written(tmp_path: Path, project: Path) -> None:
+    async with started_store(tmp_path / "state") as (store, heard):
+        drafts, paths = made(store)
+        saved, refused = await drafts.submit([submit(project), submit(tmp_path / "none.aedt")], "me", "me@uds")
+        assert isinstance(saved, Saved)
+        assert isinstance(refused, Refused)
+        assert refused.reason == "PROJECT_NOT_FOUND"
+        assert saved.message == await store.read(lambda reader: reader.job_bytes(saved.job.uid))
+        assert [item.principal for item in heard.events] == ["me@uds"]
+        paths.close()
+
+
+async def test_a_repetition_is_answered_with_the_bytes_of_the_first(tmp_path: Path, project: Path) -> None:
+    async with started_store(tmp_path / "state") as (store, _):
+        drafts, paths = made(store)
+        first, second = await drafts.submit([submit(project, request_id="r")] * 2, "me", "")
+        (third,) = await drafts.submit([submit(project, request_id="r")], "me", "")
+        assert isinstance(first, Saved)
+        assert isinstance(second, Saved)
+        assert isinstance(third, Saved)
+        assert (first.existed, second.existed, third.existed) == (False, True, True)
+        assert first.message == second.message == third.message
+        paths.close()
+
+
+async def test_a_call_that_was_given_up_is_not_accepted_later(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, done = threading.Event(), threading.Event()
+    original, work = submission.draft_all, Drafting._draft
+
+    def slow(*arguments: Any) -> object:
+        go.wait(20)
+        return original(*arguments)
+
+    def watched(self: Drafting, *arguments: Any) -> None:
+        try:
+            work(self, *arguments)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(drafting, "draft_all", slow)
+    monkeypatch.setattr(Drafting, "_draft", watched)
+    monkeypatch.setattr(drafting, "DEADLINE_SECONDS", 0.05)
+    async with started_store(tmp_path / "state") as (store, heard):
+        drafts, paths = made(store)
+        with pytest.raises(Refused) as refused:
+            await drafts.submit([submit(project)], "me", "")
+        assert refused.value.reason == "PATH_UNREACHABLE"
+        go.set()
+        assert await asyncio.to_thread(done.wait, 20)
+        await store.write(lambda tx: None)
+        assert heard.events == []
+        paths.close()
+
+
+async def test_a_mistake_in_one_call_spoils_no_other(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = submission.draft_all
+
+    def broken(requests: list[pb.SubmitJobRequest], *rest: Any) -> object:
+        if requests[0].user == "odd":
+            raise ZeroDivisionError
+        return original(requests, *rest)
+
+    monkeypatch.setattr(drafting, "draft_all", broken)
+    async with started_store(tmp_path / "state") as (store, _):
+        drafts, paths = made(store)
+        calls = [drafts.submit([submit(project, user=user)], "", "") for user in ("a", "odd", "b")]
+        first, odd, last = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(odd, ZeroDivisionError)
+        assert isinstance(first, list)
+        assert isinstance(last, list)
+        assert [isinstance(item, Saved) for item in (*first, *last)] == [True, True]
+        paths.close()
+
+
+async def test_a_store_that_is_closing_refuses_what_is_drafted(tmp_path: Path, project: Path) -> None:
+    store = Store.open(tmp_path / "state")
+    store.start(asyncio.get_running_loop(), Heard().on_commit, lambda _: None)
+    drafts, paths = made(store)
+    await store.close()
+    with pytest.raises(Refused) as refused:
+        await drafts.submit([submit(project)], "me", "")
+    assert refused.value.reason == "DRAINING"
+    paths.close()
