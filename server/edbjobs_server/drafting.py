@@ -19,6 +19,7 @@ from edbjobs_server.submission import Rules, Saved, draft_all, save
 from edbjobs_server.util.path_workers import PathWorkers
 
 DEADLINE_SECONDS = 30.0
+_MANY = 50  # requests of one call
 
 Results = list["Saved | Refused"]
 
@@ -101,16 +102,24 @@ class Drafting:
     def _draft(self, calls: Sequence[_Call], limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         """Draft and hand on; in a thread. A call that cannot be drafted spoils no other."""
         rules = replace(self._rules, no_local=cache(self._rules.no_local))  # asked once for all
-        for call in calls:
-            try:
-                drafts = draft_all(call.requests, call.user, rules, limits)
-                ids = [request.request_id for request in call.requests if request.request_id]
-                if self._settle(call):
-                    self._store.post(partial(_save_all, call=call, drafts=drafts), call.answer, request_ids=ids)
-            except Exception as error:
-                with self._lock:
-                    call.settled = True
-                loop.call_soon_threadsafe(_fail, call, error)
+        try:
+            for call in calls:
+                self._draft_one(call, rules, limits, loop)
+                if len(call.requests) >= _MANY:
+                    self._store.commit_posted()  # the others do not wait for it, nor it for them
+        finally:
+            self._store.commit_posted()
+
+    def _draft_one(self, call: _Call, rules: Rules, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            drafts = draft_all(call.requests, call.user, rules, limits)
+            ids = [request.request_id for request in call.requests if request.request_id]
+            if self._settle(call):
+                self._store.post(partial(_save_all, call=call, drafts=drafts), call.answer, request_ids=ids)
+        except Exception as error:
+            with self._lock:
+                call.settled = True
+            loop.call_soon_threadsafe(_fail, call, error)
 
     def _settle(self, call: _Call) -> bool:
         """Take a call, to post it or to give it up; False: that was done already."""

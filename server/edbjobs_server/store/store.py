@@ -121,10 +121,16 @@ class Store:
             raise draining()
         return self._writer.submit(command, request_ids)
 
+    def commit_posted(self) -> None:
+        """Commit what was posted, in this thread unless another is at it; blocks on the disk."""
+        self._writer.commit_posted()
+
     def post(
         self, command: Callable[[Transaction], T], answer: asyncio.Future[T], *, request_ids: Sequence[str] = ()
     ) -> None:
         """Do as `write`, from any thread: `answer`, a future of the loop, gets what the command gives.
+
+        Call `commit_posted` after the last one.
 
         Raises
         ------

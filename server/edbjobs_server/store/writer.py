@@ -1,13 +1,13 @@
-"""The one thread that writes: everything that waits is one commit."""
+"""The one place that writes: everything that waits is one commit, by one thread at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class _Request:
 
 
 class Writer:
-    """Runs commands in a thread of its own and commits all that wait together.
+    """Runs commands off the loop, in a thread of its own or of those who `post`, and commits all that wait together.
 
     Parameters
     ----------
@@ -59,10 +59,12 @@ class Writer:
         self._path = path
         self._sql: sqlite3.Connection | None = connection
         self._state = read_state(connection)
-        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # of the two that follow
+        self._turn = threading.Lock()  # of whoever commits: all that is here but the queue
+        self._lock = threading.Lock()  # of the three that follow
+        self._queue: deque[_Request] = deque()
         self._waiting = 0
         self._stopping = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edbjobs-store", daemon=True)
         self._stale = False  # what we know may differ from what is committed
         self._loop: asyncio.AbstractEventLoop
@@ -89,12 +91,15 @@ class Writer:
         """
         answer: asyncio.Future[Any] = self._loop.create_future()
         self.post(command, request_ids, answer)
+        self._wake.set()
         return answer
 
     def post(
         self, command: Callable[[Transaction], Any], request_ids: Sequence[str], answer: asyncio.Future[Any]
     ) -> None:
         """Queue a command from any thread; `answer`, a future of the loop, gets its result after COMMIT.
+
+        It may wait until `commit_posted` is called.
 
         Raises
         ------
@@ -107,13 +112,26 @@ class Writer:
             if self._waiting >= MAX_WAITING:
                 raise Refused("OVERLOADED", f"{self._waiting} changes wait for the disk already; try again in a moment")
             self._waiting += 1
-            self._queue.put(_Request(command, request_ids, answer))
+            self._queue.append(_Request(command, request_ids, answer))
+
+    def commit_posted(self) -> None:
+        """Commit what waits in the calling thread, or leave it to the thread that is at it; blocks on the disk.
+
+        To wake another thread and to share the interpreter with it costs more than the commit.
+        """
+        if self._turn.acquire(blocking=False):
+            try:
+                self._do(self._next_batch())
+            finally:
+                self._turn.release()
+        if self._queue:
+            self._wake.set()
 
     def stop(self, timeout: float) -> bool:
         """Finish what waits and end the thread; blocks. Returns whether it ended in time."""
         with self._lock:
             self._stopping = True
-            self._queue.put(None)
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -129,29 +147,24 @@ class Writer:
         self._sql.close()
 
     def _run(self) -> None:
-        going_on = True
-        while going_on:
-            batch, going_on = self._next_batch()
-            if batch:
-                self._do(batch)
-            elif self.error and going_on:
-                self._probe()
+        while True:
+            woken = self._wake.wait(_PROBE_SECONDS if self.error else None)
+            self._wake.clear()  # before looking: what comes now wakes again
+            with self._turn:
+                while batch := self._next_batch():
+                    self._do(batch)
+                if self._stopping:  # nothing is queued any more
+                    return
+                if self.error and not woken:
+                    self._probe()
 
-    def _next_batch(self) -> tuple[list[_Request], bool]:
-        """Wait for requests; False: this was the last batch."""
-        batch: list[_Request] = []
-        try:
-            request = self._queue.get(timeout=_PROBE_SECONDS if self.error else None)
-            while request is not None:
-                batch.append(request)
-                if len(batch) == _MAX_BATCH:
-                    return batch, True
-                request = self._queue.get_nowait()
-        except queue.Empty:
-            return batch, True
-        return batch, False
+    def _next_batch(self) -> list[_Request]:
+        with self._lock:
+            return [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
 
     def _do(self, batch: list[_Request]) -> None:
+        if not batch:
+            return
         try:
             committed = self._commit(batch)
         except Exception as error:  # whatever it is, the thread goes on and all callers hear
