@@ -15,7 +15,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.store import Store, Transaction
-from edbjobs_server.submission import Rules, Saved, draft_all, save
+from edbjobs_server.submission import Rules, Saved, draft_all, one_look, save
 from edbjobs_server.util.path_workers import PathWorkers
 
 DEADLINE_SECONDS = 30.0
@@ -102,17 +102,20 @@ class Drafting:
     def _draft(self, calls: Sequence[_Call], limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         """Draft and hand on; in a thread. A call that cannot be drafted spoils no other."""
         rules = replace(self._rules, no_local=cache(self._rules.no_local))  # asked once for all
+        look = one_look()
         try:
             for call in calls:
-                self._draft_one(call, rules, limits, loop)
+                self._draft_one(call, partial(draft_all, rules=rules, limits=limits, look=look), loop)
                 if len(call.requests) >= _MANY:
                     self._store.commit_posted()  # the others do not wait for it, nor it for them
         finally:
             self._store.commit_posted()
 
-    def _draft_one(self, call: _Call, rules: Rules, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def _draft_one(
+        self, call: _Call, draft: Callable[..., list[Job | Refused]], loop: asyncio.AbstractEventLoop
+    ) -> None:
         try:
-            drafts = draft_all(call.requests, call.user, rules, limits)
+            drafts = draft(call.requests, call.user)
             ids = [request.request_id for request in call.requests if request.request_id]
             if self._settle(call):
                 self._store.post(partial(_save_all, call=call, drafts=drafts), call.answer, request_ids=ids)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from edbjobs.config import HFSSSimulationConfig, field_errors, total_cores
@@ -107,12 +108,33 @@ class Rules:
         return choose(releases, version, config.ansys_edt_path or "")
 
 
+Look = Callable[[str], "tuple[project.Project, str]"]
+
+
+def look_at(path: str, folders: dict[str, project.Folder] | None = None) -> tuple[project.Project, str]:
+    """Look at a project: what it is, and a warning if what AEDT would solve is stale; as `project.inspect`."""
+    try:
+        found = project.inspect(path, folders)
+        return found, project.stale_sibling(found)
+    except OSError as error:  # only a transient one; what is definite is refused with its reason
+        raise project.unreachable(path, error) from error
+
+
+def one_look() -> Look:
+    """Make a `look_at` for requests of one moment: it looks at each project, and at each folder, once.
+
+    Each look is some calls of the system, of which each gives the interpreter's lock away.
+    """
+    folders: dict[str, project.Folder] = {}
+    return cache(lambda path: look_at(path, folders))
+
+
 def draft(
     request: jobs_messages_pb2.SubmitJobRequest,
     user: str,
     rules: Rules,
     limits: Limits,
-    folders: dict[str, project.Folder] | None = None,
+    look: Look = look_at,
     random: bytes = b"",
 ) -> Job:
     """Make a job of a request; blocks on the project's path.
@@ -127,8 +149,8 @@ def draft(
         What it is checked against.
     limits : Limits
         Limits in force.
-    folders : dict, optional
-        As of `project.inspect`.
+    look : callable, default: `look_at`
+        Looks at the project.
     random : bytes, optional
         `RANDOM_BYTES` of them, used once; default: made here.
 
@@ -148,11 +170,7 @@ def draft(
     executor = _executor(request.config, rules)
     release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
-    try:
-        found = project.inspect(config.project_path, folders)
-        stale = project.stale_sibling(found)
-    except OSError as error:  # only a transient one; what is definite is refused with its reason
-        raise project.unreachable(config.project_path, error) from error
+    found, stale = look(config.project_path)
     refuse_outside(found.path, rules.project_roots)
     spec = spec_from_config(
         request.config,
@@ -188,16 +206,15 @@ def draft(
 
 
 def draft_all(
-    requests: Sequence[jobs_messages_pb2.SubmitJobRequest], user: str, rules: Rules, limits: Limits
+    requests: Sequence[jobs_messages_pb2.SubmitJobRequest], user: str, rules: Rules, limits: Limits, look: Look
 ) -> list[Job | Refused]:
-    """Make a job, or its refusal, of each request."""
+    """Make a job, or its refusal, of each request; parameters as of `draft`."""
     result: list[Job | Refused] = []
-    folders: dict[str, project.Folder] = {}
     random = os.urandom(RANDOM_BYTES * len(requests))  # each call of the system gives the interpreter's lock away
     for index, request in enumerate(requests):
         part = random[index * RANDOM_BYTES : (index + 1) * RANDOM_BYTES]
         try:
-            result.append(draft(request, user, rules, limits, folders, part))
+            result.append(draft(request, user, rules, limits, look, part))
         except Refused as refused:
             result.append(refused)
     return result

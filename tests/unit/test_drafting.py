@@ -71,9 +71,9 @@ async def test_a_call_that_was_given_up_is_not_accepted_later(
     go, done = threading.Event(), threading.Event()
     original, work = submission.draft_all, Drafting._draft
 
-    def slow(*arguments: Any) -> object:
+    def slow(*arguments: Any, **rest: Any) -> object:
         go.wait(20)
-        return original(*arguments)
+        return original(*arguments, **rest)
 
     def watched(self: Drafting, *arguments: Any) -> None:
         try:
@@ -101,10 +101,10 @@ async def test_a_mistake_in_one_call_spoils_no_other(
 ) -> None:
     original = submission.draft_all
 
-    def broken(requests: list[pb.SubmitJobRequest], *rest: Any) -> object:
+    def broken(requests: list[pb.SubmitJobRequest], *arguments: Any, **rest: Any) -> object:
         if requests[0].user == "odd":
             raise ZeroDivisionError
-        return original(requests, *rest)
+        return original(requests, *arguments, **rest)
 
     monkeypatch.setattr(drafting, "draft_all", broken)
     async with started_store(tmp_path / "state") as (store, _):

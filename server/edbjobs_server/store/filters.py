@@ -118,7 +118,9 @@ def where(wanted: jobs_messages_pb2.JobFilter) -> Where:
         drivers = [_named(wanted.names)]
     elif equal:
         column, values = equal.pop(0)
-        drivers = [Condition(f"{column} = ?", (value,)) for value in values]
+        # The index of batches has none for jobs of no batch.
+        also = " AND batch <> ''" if column == "batch" else ""
+        drivers = [Condition(f"{column} = ?{also}", (value,)) for value in values]
     else:
         drivers = [Condition("true", ())]
     # A unary plus hides a column from the indexes, so that the driver's index is the one that is used.

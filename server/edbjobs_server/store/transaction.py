@@ -15,7 +15,7 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.core.states import EventType
 from edbjobs_server.store.errors import Duplicate
-from edbjobs_server.store.flush import select_in, write_rows
+from edbjobs_server.store.flush import Statement, insert, run, select_in, with_many
 from edbjobs_server.store.queries import QUERIES
 from edbjobs_server.store.rows import job_of, row_of
 from edbjobs_server.store.state import State
@@ -47,7 +47,7 @@ class Transaction:
         self._jobs: dict[str, Job | None] = {}  # changed here; None: deleted
         self._rows: dict[int, tuple[object, ...] | None] = {}  # by seq; None: deleted
         self._requests: dict[str, tuple[str, bytes] | None] = {}  # made or looked up here
-        self._new_requests: dict[int, tuple[object, ...]] = {}
+        self._new: dict[int, bool] = {}  # by seq: inserted here
         self._settings: dict[str, tuple[object, ...]] = {}  # queries that set one thing
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
 
@@ -85,22 +85,27 @@ class Transaction:
             self._requests[str(request_id)] = (uid, digest)  # type: ignore[assignment]
 
     def flush(self) -> None:
-        """Write what all commands changed."""
+        """Write what all commands changed, in the transaction that is open, or in one of its own."""
+        run(self._sql, list(self._statements()))
+
+    def _statements(self) -> Iterator[Statement]:
         for query, values in self._settings.items():
-            self._sql.execute(QUERIES[query], values)
-        deleted = [(seq,) for seq, row in self._rows.items() if row is None]
-        if deleted:
-            self._sql.executemany(QUERIES["delete_job"], deleted)
-        # In order of seq: a job that ended gives its id free for the one that follows it.
-        write_rows(self._sql, "write_jobs", [row for _, row in sorted(self._rows.items()) if row is not None])
-        write_rows(self._sql, "insert_requests", list(self._new_requests.values()))
-        if self.committed:
-            rows = [
-                (item.revision, item.time, item.type.value, item.job.uid if item.job else "", item.event)
-                for item in self.committed
-            ]
-            write_rows(self._sql, "insert_events", rows)
-            self._sql.execute(QUERIES["set_counters"], (self._state.revision, self._state.last_seq))
+            yield QUERIES[query], values
+        yield from with_many("delete_jobs", [seq for seq, row in self._rows.items() if row is None])
+        last = {item.job.seq: item.revision for item in self.committed if item.job is not None}
+        changes, events = [], []
+        for item in self.committed:
+            row = self._rows[item.job.seq] if item.job is not None and last[item.job.seq] == item.revision else None
+            if row is None:  # nothing of a job to write, or a later change has it
+                uid = item.job.uid if item.job is not None else ""
+                events.append((item.revision, item.time, item.type.value, uid, item.event))
+            else:
+                is_new = row[0] in self._new
+                changes.append((*row, is_new, item.revision, item.time, item.type.value, item.event))
+        yield from insert("write_changes", changes)
+        yield from insert("insert_events", events)
+        if events:
+            yield QUERIES["set_counters"], (self._state.revision, self._state.last_seq)
 
     @property
     def revision(self) -> int:
@@ -184,10 +189,9 @@ class Transaction:
         job = _numbered(job, state.last_seq + 1, state.revision + 1)
         self._change(job, type, principal, detail)
         state.last_seq = job.seq
+        self._set(self._new, job.seq, True)
         if job.request_id:
             self._set(self._requests, job.request_id, (job.uid, job.digest))
-            row = (job.seq, job.request_id, job.uid, job.digest, self.now)
-            self._set(self._new_requests, job.seq, row)
         return job
 
     def message(self, job: Job) -> bytes:

@@ -175,7 +175,6 @@ class Writer:
 
     def _commit(self, batch: list[_Request]) -> list[Committed]:
         connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
         self._stale = True
         transaction = Transaction(connection, self._state, time.time())
         request_ids = [request_id for request in batch for request_id in request.request_ids]
@@ -183,10 +182,9 @@ class Writer:
             transaction.look_up(request_ids)
         for request in batch:
             self._attempt(transaction, request)
-        transaction.flush()
         if transaction.committed:
             faults.point("store.before_commit")
-        connection.execute("COMMIT")
+        transaction.flush()
         self._stale = False
         if transaction.committed:
             faults.point("store.after_commit")

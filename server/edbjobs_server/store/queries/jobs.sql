@@ -1,16 +1,13 @@
--- name: write_jobs
--- New and changed jobs, as many rows as wanted; columns in the order of rows.row_of.
-INSERT INTO jobs (
+-- name: write_changes
+-- New and changed jobs, each with the event that tells of it, as many as wanted; columns in the order of rows.row_of.
+INSERT INTO changes (
     seq, uid, id, state, user, batch, project, labels, create_time, end_time, project_path, project_key,
-    request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, job
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (seq) DO UPDATE SET state = excluded.state, end_time = excluded.end_time,
-    cancel_grace = excluded.cancel_grace, backing_off = excluded.backing_off,
-    unkillable = excluded.unkillable, boot_ids = excluded.boot_ids, job = excluded.job;
+    request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, job, is_new, revision, time, type, event
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: delete_job
--- Remove a job's record.
-DELETE FROM jobs WHERE seq = ?;
+-- name: delete_jobs
+-- Remove the records of as many jobs as wanted.
+DELETE FROM jobs WHERE seq IN (?);
 
 -- name: live_jobs
 -- All that have not ended, in order of acceptance.
@@ -51,10 +48,6 @@ SELECT state, number FROM counts;
 -- name: count_ended
 -- Number of ended jobs.
 SELECT sum(number) FROM counts WHERE state >= 5;
-
--- name: insert_requests
--- Remember which jobs requests made, as many rows as wanted.
-INSERT INTO requests (seq, request_id, uid, digest, time) VALUES (?, ?, ?, ?, ?);
 
 -- name: requests_in
 -- The jobs that requests made, of as many requests as wanted.
