@@ -37,6 +37,7 @@ from support.service import DEADLINE, ServiceProcess
 
 pb, S = jobs_messages_pb2, job_state_pb2
 V1 = Path(__file__).parent / "state-v1"
+NEWEST = max(database.migrations())
 MADE_AT = "/tmp/edbjobs-v1"  # paths in it begin so
 STATES = {
     "good": S.JOB_STATE_COMPLETED,
@@ -303,33 +304,33 @@ def test_a_newer_store_is_refused_in_one_line(v1: Upgrade) -> None:
     assert v1.store.read_bytes() == before
 
 
-SCHEMA_2 = """
+ANOTHER_STEP = """
 from edbjobs_server.store import database
 known = database.migrations
-database.migrations = lambda: {**known(), 2: STEP}
+database.migrations = lambda: {**known(), max(known()) + 1: STEP}
 """.strip()
 
 
-def with_schema_2(step: str) -> str:
+def with_another_step(step: str) -> str:
     """Give the service a further schema."""
-    return SCHEMA_2.replace("STEP", repr(step))
+    return ANOTHER_STEP.replace("STEP", repr(step))
 
 
 def test_an_upgrade_of_the_schema_keeps_a_copy(v1: Upgrade) -> None:
     old = on_record(v1.store)
-    v1.service.prelude = with_schema_2("ALTER TABLE jobs ADD COLUMN added TEXT NOT NULL DEFAULT 'new';")
+    v1.service.prelude = with_another_step("ALTER TABLE jobs ADD COLUMN added TEXT NOT NULL DEFAULT 'new';")
     v1.service.start()
     assert {name: job.state for name, job in v1.jobs().items()} == STATES
     assert v1.service.stop() == 0
     with sqlite3.connect(v1.store) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (NEWEST + 1,)
         assert connection.execute("SELECT DISTINCT added FROM jobs").fetchall() == [("new",)]
     connection.close()
     (copy,) = v1.service.state_dir.glob("store.db.schema1-*")
     assert on_record(copy) == old
     assert copy.stat().st_mode & 0o777 == 0o600
     v1.service.prelude = ""
-    assert "newer edbjobs (schema 2" in v1.refused(), "the program of before does not open it"
+    assert f"newer edbjobs (schema {NEWEST + 1}" in v1.refused(), "the program of before does not open it"
     shutil.copy(copy, v1.store)  # and with the copy put back it goes on
     v1.service.start()
     assert {name: job.state for name, job in v1.jobs().items()} == STATES
@@ -339,7 +340,7 @@ def test_an_upgrade_that_fails_changes_nothing(v1: Upgrade, monkeypatch: pytest.
     old = on_record(v1.store)
     known = database.migrations()
     step = "ALTER TABLE jobs ADD COLUMN added TEXT; INSERT INTO no_such_table VALUES (1);"
-    monkeypatch.setattr(database, "migrations", lambda: {**known, 2: step})
+    monkeypatch.setattr(database, "migrations", lambda: {**known, NEWEST + 1: step})
     with pytest.raises(StoreError, match="no_such_table"):
         Store.open(v1.service.state_dir)
     monkeypatch.undo()

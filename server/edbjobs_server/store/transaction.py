@@ -47,7 +47,7 @@ class Transaction:
         self._jobs: dict[str, Job | None] = {}  # changed here; None: deleted
         self._rows: dict[int, tuple[object, ...] | None] = {}  # by seq; None: deleted
         self._requests: dict[str, tuple[str, bytes] | None] = {}  # made or looked up here
-        self._new: dict[int, bool] = {}  # by seq: inserted here
+        self._new: dict[int, tuple[object, ...]] = {}  # by seq: what was inserted here, as rows of requests
         self._settings: dict[str, tuple[object, ...]] = {}  # queries that set one thing
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
 
@@ -104,6 +104,9 @@ class Transaction:
                 changes.append((*row, is_new, item.revision, item.time, item.type.value, item.event))
         yield from insert("write_changes", changes)
         yield from insert("insert_events", events)
+        # A new job that is gone already is not among the changes; its request is remembered all the same.
+        gone = [request for seq, request in self._new.items() if self._rows[seq] is None and request[1]]
+        yield from insert("insert_requests", gone)
         if events:
             yield QUERIES["set_counters"], (self._state.revision, self._state.last_seq)
 
@@ -189,7 +192,7 @@ class Transaction:
         job = _numbered(job, state.last_seq + 1, state.revision + 1)
         self._change(job, type, principal, detail)
         state.last_seq = job.seq
-        self._set(self._new, job.seq, True)
+        self._set(self._new, job.seq, (job.seq, job.request_id, job.uid, job.digest, self.now))
         if job.request_id:
             self._set(self._requests, job.request_id, (job.uid, job.digest))
         return job

@@ -49,6 +49,10 @@ SELECT state, number FROM counts;
 -- Number of ended jobs.
 SELECT sum(number) FROM counts WHERE state >= 5;
 
+-- name: insert_requests
+-- Remember which jobs requests made, as many rows as wanted.
+INSERT INTO requests (seq, request_id, uid, digest, time) VALUES (?, ?, ?, ?, ?);
+
 -- name: requests_in
 -- The jobs that requests made, of as many requests as wanted.
 SELECT request_id, uid, digest FROM requests WHERE request_id IN (?);
