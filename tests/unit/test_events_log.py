@@ -282,6 +282,16 @@ async def test_what_was_built_for_watchers_is_let_go(service: Service) -> None:
     assert len(service.log._built) <= 1
 
 
+async def test_watchers_at_many_places_keep_a_bounded_number_of_messages(service: Service) -> None:
+    await service.submit(log.MAX_BUILT * 3)
+    for revision in range(log.MAX_BUILT * 3):
+        message = await next_of(service.watch(after_revision=revision))
+        assert message.events[0].revision == revision + 1
+    assert len(service.log._built) == log.MAX_BUILT
+    newest = log.MAX_BUILT * 3 - 1
+    assert (newest, False) in service.log._built, "the newest are kept, for those who stand there too"
+
+
 async def test_closing_ends_every_watch(service: Service) -> None:
     waiting = [asyncio.ensure_future(next_of(service.watch())) for _ in range(3)]
     assert all(message.caught_up for message in await asyncio.gather(*waiting))

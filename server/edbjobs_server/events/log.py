@@ -19,6 +19,7 @@ MAX_MESSAGE_EVENTS = 500
 MAX_MESSAGE_BYTES = 1024 * 1024
 DEFAULT_PROGRESS = 15.0
 SHORTEST_PROGRESS = 1.0
+MAX_BUILT = 64  # messages kept for other watchers at the same place, each of up to 1 MiB
 _EVENTS = jobs_messages_pb2.WatchJobsResponse.EVENTS_FIELD_NUMBER
 
 
@@ -188,6 +189,8 @@ class EventLog:
             found = entries[-1].revision, self._message(wanted, entries[-1].revision)
             if watcher.matcher.everything and watcher.cursor >= self._ring.floor:
                 self._built[key] = found
+                if len(self._built) > MAX_BUILT:
+                    del self._built[next(iter(self._built))]  # the oldest
         watcher.cursor, message = found
         return message
 
