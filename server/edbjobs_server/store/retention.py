@@ -1,4 +1,7 @@
-"""Forgetting what is old enough: bounded commands, to be run until nothing is left to do."""
+"""Forgetting what is old enough: bounded commands, to be run until nothing is left to do.
+
+Ages are measured by `Transaction.age_time`, not by the clock of the system, which may be set wrongly for a while.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.store.transaction import Transaction
 
 REQUEST_SECONDS = 7 * 86_400.0
+MAX_REQUESTS = 1_000_000  # about 150 MB
 _ENDLESS = float("inf")
 
 
@@ -32,7 +36,7 @@ def expire(
     list of Job
         What was removed, for the caller to remove their run folders; empty: nothing is left to do.
     """
-    before = tx.now - max_age if max_age is not None else -_ENDLESS
+    before = tx.age_time() - max_age if max_age is not None else -_ENDLESS
     old = tx.ended_before(before, batch_size)
     if max_number is not None and len(old) < batch_size:
         surplus = min(batch_size, tx.count_ended() - max_number)
@@ -63,7 +67,7 @@ def cut_events(
     int
         Number of events that were cut; 0: nothing is left to do.
     """
-    before = tx.now - max_age if max_age is not None else -_ENDLESS
+    before = tx.age_time() - max_age if max_age is not None else -_ENDLESS
     surplus = tx.revision - max_number if max_number is not None else 0
     cut = _prefix(tx.oldest_events(batch_size), before, surplus)
     if cut:
@@ -71,9 +75,25 @@ def cut_events(
     return len(cut)
 
 
-def forget_requests(tx: Transaction, batch_size: int = 5_000) -> int:
-    """Forget request ids older than a week; returns their number, 0: nothing is left to do."""
-    old = _prefix(tx.oldest_requests(batch_size), tx.now - REQUEST_SECONDS, 0)
+def forget_requests(tx: Transaction, max_number: int = MAX_REQUESTS, batch_size: int = 5_000) -> int:
+    """Forget request ids older than a week, or of other than the newest jobs.
+
+    Parameters
+    ----------
+    tx : Transaction
+        Of a command.
+    max_number : int, default: 1000000
+        Newest jobs whose requests are remembered.
+    batch_size : int, default: 5000
+        Most requests to forget.
+
+    Returns
+    -------
+    int
+        Number of those that were forgotten; 0: nothing is left to do.
+    """
+    surplus = tx.last_seq - max_number
+    old = _prefix(tx.oldest_requests(batch_size), tx.age_time() - REQUEST_SECONDS, surplus)
     if old:
         tx.forget_requests(old[-1])
     return len(old)

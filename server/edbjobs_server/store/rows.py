@@ -11,8 +11,10 @@ from edbjobs_server.store.filters import labels_text, project_of
 Row = tuple[int, str, str, str, bytes, "float | None", int, str, str, bytes]
 
 
-def row_of(job: Job, message: bytes) -> tuple[object, ...]:
-    """Make the values of one row of ``write_jobs``; `message` is the serialised job.
+def row_of(job: Job, message: bytes, end: float | None) -> tuple[object, ...]:
+    """Make the values of one row of ``write_changes``.
+
+    `message` is the serialised job, `end` its place in the order of ends.
 
     Raises
     ------
@@ -33,7 +35,7 @@ def row_of(job: Job, message: bytes) -> tuple[object, ...]:
         project_of(config.project_path),
         labels_text(spec.labels),
         job.create_time,
-        job.end_time,
+        end,
         spec.project_path,
         spec.project_key,
         job.request_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from dataclasses import dataclass, field
 
 from edbjobs.v1 import resource_pb2
@@ -17,7 +18,17 @@ from edbjobs_server.store.values import Snapshot
 
 @dataclass(slots=True)
 class State:
-    """Counters, settings, and the jobs that have not ended, by uid; `uids` finds theirs by id."""
+    """Counters, settings, and the jobs that have not ended, by uid; `uids` finds theirs by id.
+
+    Attributes
+    ----------
+    newest_time : float
+        Time of the newest event; 0: there is none.
+    last_end : float
+        Where the newest end stands in the order of ends; never goes back.
+    age_time : float
+        The clock that ages are measured by, as it stood at `age_mark` of the monotonic clock.
+    """
 
     store_id: str
     revision: int
@@ -27,6 +38,10 @@ class State:
     jobs: dict[str, Job] = field(default_factory=dict)
     uids: dict[str, str] = field(default_factory=dict)
     generation: int = 0
+    newest_time: float = field(default=0.0, compare=False)
+    last_end: float = field(default=0.0, compare=False)
+    age_time: float = field(default=0.0, compare=False)
+    age_mark: float = field(default_factory=time.monotonic, compare=False)
 
     def snapshot(self) -> Snapshot:
         """Make a value of it that does not change."""
@@ -39,8 +54,11 @@ def read_state(connection: sqlite3.Connection) -> State:
     connection.execute("BEGIN")
     try:
         row = connection.execute(QUERIES["service"]).fetchone()
-        store_id, revision, last_seq, paused, limits, _ = row
+        store_id, revision, last_seq, paused, limits, age_time, _ = row
         state = State(store_id, revision, last_seq, bool(paused), _limits_of(limits))
+        state.newest_time = float((connection.execute(QUERIES["newest_time"]).fetchone() or (0.0,))[0])
+        state.last_end = float(connection.execute(QUERIES["last_end"]).fetchone()[0] or 0.0)
+        state.age_time = age_time or state.newest_time or time.time()
         for live in connection.execute(QUERIES["live_jobs"]):
             job = job_of(live)
             state.jobs[job.uid] = job

@@ -74,6 +74,11 @@ class Store:
         return self._writer.revision
 
     @property
+    def newest_time(self) -> float:
+        """Time of the newest change on disk, seconds since the epoch; 0: there is none."""
+        return self._writer.newest_time
+
+    @property
     def last_error(self) -> str:
         """Why the store cannot be written; empty while it can."""
         return self._writer.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -22,6 +23,7 @@ from edbjobs_server.store.state import State
 from edbjobs_server.store.values import Committed
 
 T = TypeVar("T")
+AGE_RATE = 24.0
 _MISSING: Any = object()
 
 
@@ -78,6 +80,19 @@ class Transaction:
         except Refused as refused:
             return refused
 
+    def age_time(self) -> float:
+        """Move on the clock that ages are measured by, and return it.
+
+        It follows the clock of the system, but at most `AGE_RATE` times as fast as time goes by, and not at all
+        while the service is off. So a clock that is set far ahead, even for a moment or over a restart, makes no
+        record old; after a long stop the records of each day missed go in an hour.
+        """
+        state, mark = self._state, time.monotonic()
+        state.age_time = min(self.now, state.age_time + (mark - state.age_mark) * AGE_RATE)
+        state.age_mark = mark
+        self._set(self._settings, "set_age_time", (state.age_time,))
+        return state.age_time
+
     def look_up(self, request_ids: list[str]) -> None:
         """Look up many requests at once, for commands that will ask `request`."""
         self._requests.update(dict.fromkeys(request_ids))
@@ -114,6 +129,11 @@ class Transaction:
     def revision(self) -> int:
         """Newest revision given so far."""
         return self._state.revision
+
+    @property
+    def last_seq(self) -> int:
+        """Newest number given to a job so far."""
+        return self._state.last_seq
 
     @property
     def limits(self) -> Limits:
@@ -289,7 +309,7 @@ class Transaction:
         state = self._state
         message = job_to_bytes(job)
         deleted = type is EventType.JOB_DELETED
-        self._set(self._rows, job.seq, None if deleted else row_of(job, message))
+        self._set(self._rows, job.seq, None if deleted else row_of(job, message, self._end_of(job)))
         self._set(self._jobs, job.uid, None if deleted else job)
         if not deleted and not job.state.terminal:
             self._set(state.jobs, job.uid, job)
@@ -298,6 +318,13 @@ class Transaction:
             self._set(state.jobs, job.uid, _MISSING)
             self._set(state.uids, job.id, _MISSING)
         self._event(type, principal, detail, job=job, message=message)
+
+    def _end_of(self, job: Job) -> float | None:
+        """Return where the end of a job stands in the order of ends: a clock that was set back changes none of it."""
+        if job.end_time is None or job.uid not in self._state.jobs:
+            return job.end_time
+        self._state.last_end = max(self._state.last_end, job.end_time)
+        return self._state.last_end
 
     def _set(self, mapping: dict[Any, Any], key: object, value: object) -> None:
         """Change a mapping so that it can be undone."""

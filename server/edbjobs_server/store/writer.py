@@ -25,6 +25,7 @@ LOG = logging.getLogger(__name__)
 MAX_WAITING = 20_000
 _MAX_BATCH = 2_000
 _PROBE_SECONDS = 1.0
+CORRECTION_SECONDS = 60.0
 
 OnCommit = Callable[[Sequence[Committed]], None]
 OnReset = Callable[[Snapshot], None]
@@ -33,6 +34,14 @@ OnReset = Callable[[Snapshot], None]
 def draining() -> Refused:
     """Make the answer to a change that comes after the end has begun."""
     return Refused("DRAINING", "the service is stopping; try again when it is back")
+
+
+def steady(newest: float, clock: float) -> float:
+    """Return the time of a change: times do not go back by what a clock is corrected by now and then.
+
+    A clock that is set back further was wrong before, and is taken as it is now: revisions have the order.
+    """
+    return newest if clock < newest <= clock + CORRECTION_SECONDS else clock
 
 
 @dataclass(slots=True)
@@ -73,6 +82,7 @@ class Writer:
         self.error = ""
         self.snapshot = self._state.snapshot()
         self.revision = self.snapshot.revision
+        self.newest_time = self._state.newest_time
 
     def start(self, loop: asyncio.AbstractEventLoop, on_commit: OnCommit, on_reset: OnReset) -> None:
         """Begin to write; both functions are called on `loop`."""
@@ -176,7 +186,7 @@ class Writer:
     def _commit(self, batch: list[_Request]) -> list[Committed]:
         connection = self._connection()
         self._stale = True
-        transaction = Transaction(connection, self._state, time.time())
+        transaction = Transaction(connection, self._state, steady(self._state.newest_time, time.time()))
         request_ids = [request_id for request in batch for request_id in request.request_ids]
         if request_ids:
             transaction.look_up(request_ids)
@@ -187,6 +197,7 @@ class Writer:
         transaction.flush()
         self._stale = False
         if transaction.committed:
+            self._state.newest_time = self.newest_time = transaction.now
             faults.point("store.after_commit")
         return transaction.committed
 

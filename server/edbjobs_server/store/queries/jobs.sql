@@ -41,6 +41,10 @@ SELECT seq, project_path, project_key, request_id, digest, cancel_grace, backing
     job
 FROM jobs WHERE state >= 5 AND end_time < ? ORDER BY end_time LIMIT ?;
 
+-- name: last_end
+-- Where the newest end stands in the order of ends.
+SELECT max(end_time) FROM jobs WHERE state >= 5;
+
 -- name: count_by_state
 -- Number of jobs in each state.
 SELECT state, number FROM counts;

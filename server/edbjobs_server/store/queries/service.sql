@@ -5,7 +5,7 @@ VALUES (1, ?, 0, 0, 0, 0, NULL, 0);
 
 -- name: service
 -- The one row.
-SELECT store_id, revision, last_seq, paused, limits, clean FROM service;
+SELECT store_id, revision, last_seq, paused, limits, age_time, clean FROM service;
 
 -- name: set_counters
 -- Newest revision and job number, once for each commit.
@@ -18,6 +18,10 @@ UPDATE service SET paused = ?;
 -- name: set_limits
 -- Limits in force.
 UPDATE service SET limits = ?;
+
+-- name: set_age_time
+-- How far the clock is that ages are measured by.
+UPDATE service SET age_time = ?;
 
 -- name: set_clean
 -- Whether the service stopped in order.
@@ -50,6 +54,10 @@ SELECT revision, event FROM events WHERE revision > ? AND revision <= ? AND uid 
 -- name: events_after
 -- Changes after a revision.
 SELECT revision, event FROM events WHERE revision > ? ORDER BY revision LIMIT ?;
+
+-- name: newest_time
+-- Time of the newest event.
+SELECT time FROM events ORDER BY revision DESC LIMIT 1;
 
 -- name: oldest_events
 -- The oldest events on record, to cut those that are old enough.
