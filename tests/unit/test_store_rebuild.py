@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
+import sqlite3
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +13,11 @@ from typing import Any
 import pytest
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.executors.local import record
-from edbjobs_server.store import StoreError
+from edbjobs_server.store import Store, StoreError
 from edbjobs_server.store.folder import Lock
 from edbjobs_server.store.rebuild import rebuild
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.store_jobs import config_of, new_job, started_store
 
 CONFIG = config_of(project_path="/p/x.aedb", cores=3, memory_mib=5, labels={"k": "v"}, batch="b")
@@ -139,6 +145,111 @@ async def test_what_tells_too_little_is_named_and_its_number_not_given_again(tmp
     async with started_store(tmp_path / "state") as (store, _):
         assert [job.run_directory for job in store.snapshot().jobs] == [str(good)]
         assert (await store.write(lambda tx: tx.insert(new_job(), EventType.JOB_QUEUED))).seq == 10
+
+
+async def test_a_request_id_that_was_used_twice_belongs_to_the_newest(tmp_path: Path) -> None:
+    """It may be: a week after the first."""
+    for seq in (1, 2, 3):
+        info = {**INFO, "id": f"j{seq}", "request_id": "again" if seq < 3 else ""}
+        write_run(tmp_path / "runs", seq, 1, [START, {**END, "ending": "exited", "code": 0}], info=info)
+    report = rebuild(tmp_path / "state", tmp_path / "runs")
+    assert (report.jobs, report.damaged) == (3, ())
+    assert "never ran" in report.note
+    async with started_store(tmp_path / "state") as (store, _):
+        assert await store.write(lambda tx: tx.request("again")) == ("u2", b"")
+
+
+async def test_a_copy_of_a_run_is_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs", 1, 1, [START])
+    shutil.copytree(folder, folder.with_name("2.1"))
+    shutil.copytree(folder, tmp_path / "runs" / "000001" / "1.1")
+    report = rebuild(tmp_path / "state", tmp_path / "runs")
+    assert report.jobs == 1
+    assert len(report.damaged) == 2
+
+
+async def test_one_damaged_record_does_not_take_the_others_of_its_job_along(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", 1, 1, [START, {**END, "ending": "exited", "code": 3}])
+    bad = write_run(tmp_path / "runs", 1, 2, [{**END, "ending": "something new"}])
+    report = rebuild(tmp_path / "state", tmp_path / "runs")
+    assert (report.jobs, report.damaged) == (1, (str(bad),))
+    async with started_store(tmp_path / "state") as (store, _):
+        job = await store.read(lambda reader: reader.job("mine"))
+        assert job is not None
+        assert (job.exit_code, job.outcome_unknown) == (3, True)
+        assert "damaged" in job.message
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+INFO_NAMES = [*INFO, "request_id", "digest", "solver_version", "demo"]
+
+
+@st.composite
+def records(draw: st.DrawFn) -> tuple[str, bytes, bool]:
+    """Folder and content of a record, and whether it is as the service writes it."""
+    seq, attempt = draw(st.integers(1, 6)), draw(st.integers(1, 2))
+    request_id = draw(st.sampled_from(["", "r"]))
+    claim: dict[str, Any] = {
+        "t": "claim",
+        "format": 1,
+        "time": 10.0,
+        "kind": draw(st.sampled_from(["run", "void"])),
+        "host": "h",
+        "boot": "b",
+        "pidns": "",
+        "pid": 5,
+        "ticks": 6,
+        "seq": seq,
+        "uid": f"u{seq}",
+        "attempt": attempt,
+        "keep": [],
+        "info": (info := {**INFO, "request_id": request_id}),
+    }
+    endings = ["exited", "signalled", "cancelled", "timeout", "start_failed", "lost", "never_ran"]
+    end = {**END, "ending": draw(st.sampled_from(endings))}
+    lines: list[dict[str, Any]] = [claim, dict(START), {"t": "cancel", "grace": 7, "time": 25.0}, end]
+    lines = lines[: draw(st.integers(1, 4))]
+    whole = True
+    for _ in range(draw(st.integers(0, 2))):
+        whole = False
+        line = draw(st.sampled_from([*lines, info]))
+        line[draw(st.sampled_from([*line, *(INFO_NAMES if line is info else [])]))] = draw(ODD)
+    data = b"".join(b"\n" + json.dumps(line).encode() + b"\n" for line in lines)
+    if draw(st.integers(0, 9)) == 0:
+        whole = False
+        data = data[: draw(st.integers(0, len(data)))] + draw(st.binary(max_size=20))
+    name = f"{seq}.{attempt}"
+    if draw(st.integers(0, 9)) == 0:
+        whole = False
+        name = draw(st.sampled_from(["\u00b2.1", "9223372036854775807.1", "0.0", "7.4294967296", "5.99999999999"]))
+    return name, data, whole
+
+
+@given(st.lists(records(), max_size=8, unique_by=lambda item: item[0]))
+@settings(max_examples=150, deadline=None)
+def test_whatever_the_records_say_there_is_a_store_and_a_report(found: list[tuple[str, bytes, bool]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for folder, data, _ in found:
+            (root / "runs" / "000000" / folder).mkdir(parents=True)
+            (root / "runs" / "000000" / folder / "record").write_bytes(data)
+        report = rebuild(root / "state", root / "runs")
+        store = Store.open(root / "state")
+        live = {job.seq for job in store.snapshot().jobs}
+        asyncio.run(store.close())
+        connection = sqlite3.connect(root / "state" / "store.db")
+        on_record = {seq for (seq,) in connection.execute("SELECT seq FROM jobs")}
+        connection.close()
+        assert (len(on_record), len(live)) == (report.jobs, report.live)
+        left_out = {Path(folder).name for folder in report.damaged}
+        for folder, _, whole in found:
+            if whole:
+                assert folder not in left_out
+                assert int(folder.partition(".")[0]) in on_record
 
 
 async def test_two_open_runs_of_one_id_are_both_kept(tmp_path: Path) -> None:

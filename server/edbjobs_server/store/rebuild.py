@@ -2,10 +2,14 @@
 
 A run's record tells of its job what the claim copied from it, and how the run stands. Jobs that never ran left no
 record: they are lost and have to be submitted again. An open run stays open, so that the service takes it over.
+
+Records may say anything: what makes no job that the store can hold and give back is left out, by name, and nothing
+else is.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +20,7 @@ from typing import Any
 from edbjobs.v1 import job_config_pb2
 from google.protobuf.message import DecodeError
 
-from edbjobs_server.codec import spec_from_config
+from edbjobs_server.codec import job_to_bytes, spec_from_config
 from edbjobs_server.core.job import LOCAL, Attempt, Job
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.executors.base import Ending
@@ -26,11 +30,17 @@ from edbjobs_server.store.database import FILE, open_checked, put_aside
 from edbjobs_server.store.errors import StoreError
 from edbjobs_server.store.filters import project_of
 from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.rows import job_of, row_of
 from edbjobs_server.store.state import read_state
 from edbjobs_server.store.store import LOCK_FILE
 from edbjobs_server.store.transaction import Transaction
 
+_FOLDER = re.compile(r"([0-9]{1,19})\.([0-9]{1,9})")
+_LARGEST_SEQ = 2**62  # numbers beyond it would leave none for new jobs
+_LATEST_SECONDS = 253_402_300_799  # the end of the year 9999
+_NONSENSE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, DecodeError)
 _UNJUDGED = "rebuilt from the record of its run: its log was not judged again"
+_NEWER = "rebuilt from the record of an earlier run: that of its last run is damaged, and how it ended is not known"
 _NEVER_RAN = "rebuilt from the record of its run: it never ran; submit it again if it is still wanted"
 _ENDS = {
     Ending.EXITED: (State.FAILED, Reason.EXIT_CODE),
@@ -61,15 +71,18 @@ class RebuildReport:
     live : int
         Those among them whose run has not ended on record; the service takes them over when it starts.
     damaged : tuple of str
-        Run folders whose record tells too little.
+        Run folders that are in no job of the new store: their record tells too little, or what cannot be.
     kept : str
         Name the old store was kept under; empty: there was none.
+    note : str
+        What no record can tell.
     """
 
     jobs: int
     live: int
     damaged: tuple[str, ...]
     kept: str
+    note: str = "jobs that never ran left no record and are lost: submit them again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,39 +138,77 @@ def _remove(path: Path) -> None:
 
 def _runs(root: Path) -> Iterator[_Run]:
     for path in root.glob("*/*.*"):
-        seq, _, attempt = path.name.partition(".")
-        if seq.isdigit() and attempt.isdigit():
-            yield _Run(path, int(seq), int(attempt), record.read(str(path)))
+        name = _FOLDER.fullmatch(path.name)
+        if name is None or int(name[1]) >= _LARGEST_SEQ:
+            continue
+        try:
+            found = record.read(str(path))
+        except OSError:  # a folder in its place, or not to be read
+            found = record.Record(exists=True)
+        yield _Run(path, int(name[1]), int(name[2]), found)
 
 
 def _jobs_of(runs: Iterable[_Run]) -> tuple[list[Job], list[Path]]:
-    """Make the jobs, in order of seq, and tell which folders are of no use."""
-    by_seq: dict[int, list[_Run]] = {}
+    """Make the jobs, in order of seq, and tell which folders are in none of them."""
+    by_seq: dict[int, dict[int, _Run]] = {}
+    newest: dict[int, int] = {}
     damaged: list[Path] = []
     for run in runs:
-        if run.claim:
-            by_seq.setdefault(run.seq, []).append(run)
+        newest[run.seq] = max(run.attempt, newest.get(run.seq, 0))
+        attempts = by_seq.setdefault(run.seq, {})
+        if run.attempt not in attempts and _is_whole(run):
+            attempts[run.attempt] = run
         else:
             damaged.append(run.folder)
     jobs: list[Job] = []
-    for of_job in by_seq.values():
+    uids: set[str] = set()
+    for seq, of_job in by_seq.items():
+        job = _job_of([*of_job.values()])
+        if job is not None and job.state.terminal and job.attempt < newest[seq]:
+            job = replace(job, outcome_unknown=True, message=_NEWER)
+        if job is None or job.uid in uids:
+            damaged += [run.folder for run in of_job.values()]
+        else:
+            uids.add(job.uid)
+            jobs.append(job)
+    return _without_repeated_requests(jobs), damaged
+
+
+def _without_repeated_requests(jobs: list[Job]) -> list[Job]:
+    """Let a request id stand for the newest job it made: after a week it may be used again."""
+    newest = {job.request_id: job.uid for job in jobs}
+    return [job if newest[job.request_id] == job.uid else replace(job, request_id="") for job in jobs]
+
+
+def _is_whole(run: _Run) -> bool:
+    """Tell whether a record is that of its folder, and makes an attempt."""
+    claim = run.claim
+    if not claim or (claim["seq"], claim["attempt"]) != (run.seq, run.attempt):
+        return False
+    try:
+        _attempt_of(run)
+    except _NONSENSE:
+        return False
+    return True
+
+
+def _job_of(runs: list[_Run]) -> Job | None:
+    """Make a job of the records of its attempts, by the newest of them that tells what the job was; None: none does."""
+    for run in reversed(runs):
         try:
-            jobs.append(_job_of(of_job))
-        except (LookupError, ValueError, DecodeError):
-            damaged += [run.folder for run in of_job]
-    return jobs, damaged
+            job = _told_by(run.claim["info"], runs)
+            row = row_of(job, job_to_bytes(job), job.end_time)
+            if job_of((row[0], *row[10:])) == job:  # type: ignore[arg-type]
+                return job
+        except _NONSENSE:
+            continue
+    return None
 
 
-def _job_of(runs: list[_Run]) -> Job:
-    """Make a job of the records of its attempts.
-
-    Raises
-    ------
-    LookupError, ValueError, DecodeError
-        If none of the records tells what the job was, or one tells nonsense.
-    """
+def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
     last = runs[-1]
-    info: Mapping[str, str] = next((run.claim["info"] for run in reversed(runs) if run.claim["info"]), {})
+    if not info["id"]:
+        raise ValueError("a job has an id")
     config = bytes.fromhex(info["config"])
     message = job_config_pb2.JobConfig.FromString(config)
     spec = spec_from_config(
@@ -173,7 +224,7 @@ def _job_of(runs: list[_Run]) -> Job:
         seq=last.seq,
         id=info["id"],
         spec=spec,
-        create_time=float(info.get("create_time", runs[0].claim["time"])),
+        create_time=_time(info.get("create_time", runs[0].claim["time"])),
         config=config,
         request_id=info.get("request_id", ""),
         digest=bytes.fromhex(info.get("digest", "")),
@@ -191,9 +242,9 @@ def _attempt_of(run: _Run) -> Attempt:
     start, end = run.record.start, run.record.end
     attempt = Attempt(
         number=run.attempt,
-        reserve_time=float(run.claim["time"]),
+        reserve_time=_time(run.claim["time"]),
         boot_id=run.claim["boot"],
-        start_time=float(start["time"]) if start else None,
+        start_time=_time(start["time"]) if start else None,
         nodes=(run.claim["host"],),
         pid=start["pid"] if start else 0,
     )
@@ -202,7 +253,7 @@ def _attempt_of(run: _Run) -> Attempt:
     _, reason = _ENDS[Ending(end["ending"])]
     return replace(
         attempt,
-        end_time=float(end["time"]),
+        end_time=_time(end["time"]),
         reason=Reason.NORMAL if reason is Reason.EXIT_CODE and end["code"] == 0 else reason,
         exit_code=end["code"],
         signal=end["signal"],
@@ -212,11 +263,18 @@ def _attempt_of(run: _Run) -> Attempt:
     )
 
 
+def _time(value: object) -> float:
+    time = float(value)  # type: ignore[arg-type]
+    if not 0 <= time <= _LATEST_SECONDS:
+        raise ValueError(f"{time} is no time that a calendar has")
+    return time
+
+
 def _standing(job: Job, found: record.Record) -> Job:
     """Set what follows from the record of the last attempt."""
     attempt = job.attempts[-1]
     if found.cancel:
-        job = replace(job, cancel_time=float(found.cancel["time"]), cancel_grace=float(found.cancel["grace"]))
+        job = replace(job, cancel_time=_time(found.cancel["time"]), cancel_grace=float(found.cancel["grace"]))
     job = replace(job, start_time=attempt.start_time)
     if attempt.end_time is None:
         return replace(job, state=State.RUNNING if found.start else State.QUEUED)
@@ -244,9 +302,10 @@ def _write(path: Path, jobs: list[Job], last_seq: int) -> None:
         connection.execute("BEGIN IMMEDIATE")
         tx = Transaction(connection, state, time.time())
         for job in jobs:
-            taken = not job.state.terminal and tx.live_id(job.id) is not None
+            while not job.state.terminal and tx.live_id(job.id) is not None:
+                job = replace(job, id=f"{job.id}.{job.seq}")
             state.last_seq = job.seq - 1
-            tx.insert(replace(job, id=f"{job.id}.{job.seq}") if taken else job, _EVENTS[job.state])
+            tx.insert(job, _EVENTS[job.state])
         tx.flush()
         # A number is never given again, also that of a folder that tells nothing.
         connection.execute(QUERIES["set_counters"], (state.revision, last_seq))

@@ -34,6 +34,7 @@ def rebuild(doctor: ModuleType, settings: Any, json: bool) -> None:
         write_json(report)
         return
     print(f"{report.jobs} jobs in the new store, {report.live} of them with a run that has not ended on record")
+    print(report.note)
     if report.kept:
         print(f"the old store is kept as {report.kept}")
     for folder in report.damaged:
