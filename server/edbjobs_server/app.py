@@ -86,6 +86,7 @@ async def serve(settings: Settings) -> None:
     # The loop shares the interpreter with the store's writer and the threads for paths: at the default of 5 ms
     # each hand-over under load would cost more than the work itself.
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.disable()  # while many objects are made that stay, each pass would look through all of them
     stop = Stop()
     stop.on_signals()
     store = await asyncio.to_thread(Store.open, settings.state_dir)
@@ -100,6 +101,7 @@ async def serve(settings: Settings) -> None:
             # What is there now stays: a full collection that looked through it would stop the loop for 50 ms.
             gc.collect()
             gc.freeze()
+            gc.enable()
             await stop.first.wait()
             log.info("draining: no new starts; running solves go on")
         finally:

@@ -10,6 +10,7 @@ import pytest
 from edbjobs_server.core.states import EventType
 from edbjobs_server.store import Store, StoreError, database
 from edbjobs_server.store.folder import Lock, network_file_system
+from edbjobs_server.store.queries import QUERIES
 from support.store_jobs import new_job, started_store
 
 MOUNTS = """\
@@ -133,6 +134,14 @@ async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch
             Store.open(tmp_path)
     async with started_store(tmp_path):
         pass
+
+
+def test_a_start_looks_at_live_jobs_only(tmp_path: Path) -> None:
+    """However many have ended: a million of them took ten seconds."""
+    connection = database.open_checked(tmp_path / "store.db")
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {QUERIES['live_jobs']}").fetchall()
+    connection.close()
+    assert [step[-1] for step in plan] == ["SEARCH jobs USING INDEX jobs_state (state<?)"]
 
 
 def files(folder: Path, pattern: str = "*") -> list[Path]:

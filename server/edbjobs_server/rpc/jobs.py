@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -96,10 +97,12 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
         """Tell what a job would run."""
         return await self._manager.preview(request.request, current_principal().name)
 
-    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[Any]:
-        """Send changes; the messages are serialised already."""
-        async for message in self._manager.watch(request):
-            yield message.serialized
+    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:  # type: ignore[override]
+        """Send changes; the messages are serialised already, and written here: a generator more costs a tenth."""
+        messages: Any = self._manager.watch(request)
+        async with aclosing(messages):
+            async for message in messages:
+                await context.write(message.serialized)
 
     async def TailLog(self, request: pb.TailLogRequest, context: Context) -> AsyncIterator[pb.TailLogResponse]:
         """Send output."""

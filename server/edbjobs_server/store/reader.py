@@ -17,7 +17,7 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.store.database import connect_readonly, is_storage_failure
 from edbjobs_server.store.pages import Page, read_page
 from edbjobs_server.store.queries import QUERIES
-from edbjobs_server.store.rows import job_of
+from edbjobs_server.store.rows import job_of, live_jobs
 
 T = TypeVar("T")
 _THREADS = 3
@@ -68,7 +68,7 @@ class Reader:
 
     def live_jobs(self) -> list[Job]:
         """All jobs that have not ended, in order of acceptance."""
-        return [job_of(row) for row in self._sql.execute(QUERIES["live_jobs"])]
+        return live_jobs(self._sql)
 
     def counts(self) -> dict[int, int]:
         """Count the jobs in each state that has any."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from operator import attrgetter
+
 from edbjobs.v1 import job_config_pb2, job_pb2
 
 from edbjobs_server.codec import Internals, job_from_message
 from edbjobs_server.core.job import Job
 from edbjobs_server.store.filters import labels_text, project_of
+from edbjobs_server.store.queries import QUERIES
 
 Row = tuple[int, str, str, str, bytes, "float | None", int, str, str, bytes]
 
@@ -64,6 +68,11 @@ def job_of(row: Row) -> Job:
         boot_ids=tuple(boot_ids.split("\n")),
     )
     return job_from_message(message, internals)
+
+
+def live_jobs(connection: sqlite3.Connection) -> list[Job]:
+    """Read all jobs that have not ended, in order of acceptance."""
+    return sorted([job_of(row) for row in connection.execute(QUERIES["live_jobs"])], key=attrgetter("seq"))
 
 
 def _numbers_text(numbers: tuple[int, ...]) -> str:

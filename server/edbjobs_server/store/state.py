@@ -12,7 +12,7 @@ from edbjobs_server.codec import limits_from_message
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.store.queries import QUERIES
-from edbjobs_server.store.rows import job_of
+from edbjobs_server.store.rows import live_jobs
 from edbjobs_server.store.values import Snapshot
 
 
@@ -59,8 +59,7 @@ def read_state(connection: sqlite3.Connection) -> State:
         state.newest_time = float((connection.execute(QUERIES["newest_time"]).fetchone() or (0.0,))[0])
         state.last_end = float(connection.execute(QUERIES["last_end"]).fetchone()[0] or 0.0)
         state.age_time = age_time or state.newest_time or time.time()
-        for live in connection.execute(QUERIES["live_jobs"]):
-            job = job_of(live)
+        for job in live_jobs(connection):
             state.jobs[job.uid] = job
             state.uids[job.id] = job.uid
     finally:
