@@ -326,3 +326,22 @@ def test_a_project_is_one_whatever_its_suffix(path: str, expected: str) -> None:
 @given(LABELS, st.tuples(st.sampled_from(["k", "l", 'k"']), WORDS))
 def test_a_label_is_found_as_text_only_if_it_is_there(labels: dict[str, str], pair: tuple[str, str]) -> None:
     assert (labels_text([pair]) in labels_text(labels.items())) == (labels.get(pair[0]) == pair[1])
+
+
+@pytest.mark.parametrize(
+    ("values", "index"),
+    [
+        ({"batch": "b"}, "jobs_batch"),
+        ({"user": "u"}, "jobs_user"),
+        ({"project_path": "/p"}, "jobs_project"),
+        ({"states": [5]}, "jobs_state"),
+    ],
+)
+def test_each_filter_is_served_by_its_index(tmp_path: Path, values: dict[str, Any], index: str) -> None:
+    connection = open_checked(tmp_path / "store.db")
+    (driver,) = where(Filter(**values)).drivers
+    text = f"EXPLAIN QUERY PLAN SELECT seq, job FROM jobs WHERE {driver.text} AND seq > 7 ORDER BY seq LIMIT 100"
+    plan = connection.execute(text, driver.values).fetchall()
+    connection.close()
+    assert len(plan) == 1, "and nothing is sorted"
+    assert f"USING INDEX {index} " in plan[0][-1]

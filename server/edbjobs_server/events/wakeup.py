@@ -8,7 +8,7 @@ _SLICE = 100
 _TICK = 0.5
 _SHORTEST = 0.002
 _LONGEST = 0.1
-_PER_WATCHER = 0.00005
+_PER_WATCHER = 0.0001
 
 
 class Wakeup:
