@@ -12,10 +12,10 @@ from edbjobs_server import drafting, submission
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.drafting import Drafting
-from edbjobs_server.paths import UserPaths
 from edbjobs_server.solver.releases import Release
 from edbjobs_server.store import Store
 from edbjobs_server.submission import Rules, Saved
+from edbjobs_server.util.path_workers import PathWorkers
 from support.store_jobs import Heard, started_store
 
 
@@ -24,8 +24,8 @@ def rules() -> Rules:
     return Rules(releases=[release], executors=frozenset({"local"}), host=Host(cores=2, memory_mib=4_000))
 
 
-def made(store: Store) -> tuple[Drafting, UserPaths]:
-    paths = UserPaths()
+def made(store: Store) -> tuple[Drafting, PathWorkers]:
+    paths = PathWorkers()
     return Drafting(paths, rules(), Limits, store), paths
 
 
