@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 3.0  # for calls that go on when the service stops
 SWITCH_SECONDS = 0.001
 USAGE_ERROR = 2
+_OLDEST_JOBS = 200  # live jobs whose projects' volumes are sampled beside those of running jobs
+_PROJECT_PATHS = 20
 
 
 def main(values: Mapping[str, Any], config_file: Path | None = None) -> int:
@@ -278,12 +281,15 @@ class Service:
         return self._site.local_allowed(socket.gethostname(), answers)
 
     def _run_pids(self) -> list[int]:
-        local = [job for job in self.manager.core.jobs.values() if job.spec.executor == LOCAL]
+        local = [job for job in self.manager.core.running() if job.spec.executor == LOCAL]
         attempts = [job.open_attempt for job in local]
         return [attempt.pid for attempt in attempts if attempt is not None and attempt.pid]
 
     def _project_paths(self) -> list[str]:
-        return sorted({os.path.dirname(job.spec.project_path) for job in self.manager.core.jobs.values()})[:20]
+        """Return folders of projects whose volumes matter: those of running jobs, then of the oldest live ones."""
+        core = self.manager.core
+        jobs = [*core.running(), *islice(core.jobs.values(), _OLDEST_JOBS)]
+        return list(dict.fromkeys(os.path.dirname(job.spec.project_path) for job in jobs))[:_PROJECT_PATHS]
 
 
 def _make_gateway(manager: JobManager, access: Access, settings: Settings, methods: Methods) -> Gateway:

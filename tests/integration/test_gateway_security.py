@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -303,19 +304,34 @@ def test_a_port_in_use_is_told_at_once_in_one_line(tmp_path: Path) -> None:
     assert "--http" in line
 
 
-async def test_a_connection_that_never_says_who_it_is_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_socketio, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(gateway_socketio, "_SWEEP_SECONDS", 0.05)
+@asynccontextmanager
+async def socket_io_alone() -> AsyncIterator[tuple[SocketIo, str]]:
+    """Run the Socket.IO endpoint without a manager or a guard: nobody gets further than its first request."""
     nothing: Any = None
     server = SocketIo(nothing, nothing, nothing)
-    app = web.Application()
+
+    @web.middleware
+    async def note(request: web.Request, handler: Any) -> Any:
+        server.note(request)
+        return await handler(request)
+
+    app = web.Application(middlewares=[note])
     server.attach(app)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     server.start()
     try:
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}/socket.io/?EIO=4&transport=polling"
+        yield server, f"http://127.0.0.1:{runner.addresses[0][1]}/socket.io/?EIO=4&transport=polling"
+    finally:
+        await server.close()
+        await runner.cleanup()
+
+
+async def test_a_connection_that_never_says_who_it_is_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_socketio, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(gateway_socketio, "_SWEEP_SECONDS", 0.05)
+    async with socket_io_alone() as (server, url):
         async with aiohttp.ClientSession() as http, http.get(url) as response:
             assert response.status == 200
         assert len(server.server.eio.sockets) == 1
@@ -324,6 +340,24 @@ async def test_a_connection_that_never_says_who_it_is_is_closed(monkeypatch: pyt
             return not server.server.eio.sockets
 
         await until(gone, 10)
-    finally:
-        await server.close()
-        await runner.cleanup()
+
+
+async def test_an_upgrade_of_a_connection_that_is_not_there_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault C2: each such request stayed in memory for good, whoever had sent it."""
+    monkeypatch.setattr(gateway_socketio, "_SWEEP_SECONDS", 0.05)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    async with socket_io_alone() as (server, url), aiohttp.ClientSession() as http:
+        for number in range(3):
+            async with http.get(f"{url}&sid=invented{number}", headers=upgrade) as response:
+                assert response.status == 400
+        assert not server._upgrades
+        async with http.get(url) as response:
+            sid = json.loads((await response.text())[1:])["sid"]
+        async with http.get(f"{url}&sid={sid}", headers=upgrade):
+            assert set(server._upgrades) == {sid}
+        del server.server.eio.sockets[sid]
+
+        async def gone() -> bool:
+            return not server._upgrades
+
+        await until(gone, 10)

@@ -40,6 +40,16 @@ def test_a_start_that_does_not_come_about_gives_back_what_it_held() -> None:
     assert lab.plan() == ["job1"], "and stands where it stood"
 
 
+def test_running_jobs_are_those_that_hold_resources() -> None:
+    lab = lab_of(3, max_concurrent_jobs=2)
+    assert lab.core.running() == []
+    assert lab.plan() == ["job1", "job2"]
+    lab.put(running(lab.jobs["job1"]))
+    assert [job.state for job in lab.core.running()] == [State.RUNNING, State.QUEUED]
+    lab.core.release(lab.jobs["job2"].uid)
+    assert [job.id for job in lab.core.running()] == ["job1"]
+
+
 def test_only_a_planned_start_is_given_back() -> None:
     lab = lab_of(2, max_concurrent_jobs=1)
     lab.start()

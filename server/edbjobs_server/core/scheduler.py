@@ -197,6 +197,10 @@ class Core:
         block = self._own_block(job, now) or self._queue_block(job, now)
         return Explanation(block.reason, block.detail, self._queue.before(uid))
 
+    def running(self) -> list[Job]:
+        """Return the jobs that hold resources now: their attempt is open, or their start is planned."""
+        return [self.jobs[uid] for uid in self._held]
+
     def counts(self) -> dict[str, int]:
         """Count live jobs: waiting, held, running (starting included), scheduled."""
         return {

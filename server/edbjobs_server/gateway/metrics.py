@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 
 from aiohttp import web
@@ -113,9 +114,11 @@ class Metrics:
     def _clusters(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("edbjobs_scheduler_up", "1: the cluster's scheduler answers.", labels=["scheduler"])
         held = GaugeMetricFamily("edbjobs_cluster_jobs", "Jobs that are with a cluster.", labels=["scheduler"])
-        live = [job.spec.executor for job in self._manager.core.jobs.values() if job.open_attempt is not None]
-        for status in self._manager.clusters.statuses():
+        statuses = self._manager.clusters.statuses()
+        running = self._manager.core.running() if statuses else []
+        numbers = Tally(job.spec.executor for job in running if job.open_attempt is not None)
+        for status in statuses:
             up.add_metric([status.name], status.answering)
-            held.add_metric([status.name], live.count(status.name))
+            held.add_metric([status.name], numbers[status.name])
         yield up
         yield held

@@ -29,27 +29,35 @@ class ProgressTeller:
         Follows the solves.
     offer : callable
         Takes an event that may be lost.
+    has_clients : callable
+        Returns whether anybody is connected; if not, nothing is worked out.
     """
 
-    def __init__(self, manager: JobManager, offer: Callable[[Frame], None]) -> None:
+    def __init__(self, manager: JobManager, offer: Callable[[Frame], None], has_clients: Callable[[], bool]) -> None:
         self._manager = manager
         self._offer = offer
-        self._told: dict[str, bytes] = {}
+        self._has_clients = has_clients
+        self._last: dict[str, job_pb2.JobProgress] = {}
 
     async def run(self) -> None:
-        """Tell until cancelled."""
+        """Offer events until cancelled."""
         while True:
             await asyncio.sleep(SECONDS)
-            running = [job for job in self._manager.core.jobs.values() if job.state is State.RUNNING]
-            told: dict[str, bytes] = {}
-            for job in running:
-                progress = self._manager.runs.following.progress_of(job.uid)
-                if progress is None:
-                    continue
-                told[job.uid] = data = progress.SerializeToString(deterministic=True)
-                if self._told.get(job.uid) != data:
-                    self._offer(self._frame(job, progress))
-            self._told = told
+            self._last = self._offer_changes() if self._has_clients() else {}
+
+    def _offer_changes(self) -> dict[str, job_pb2.JobProgress]:
+        """Offer what has changed since the last time; return the progress of each running job."""
+        latest: dict[str, job_pb2.JobProgress] = {}
+        for job in self._manager.core.running():
+            if job.state is not State.RUNNING:
+                continue
+            progress = self._manager.runs.following.progress_of(job.uid)
+            if progress is None:
+                continue
+            latest[job.uid] = progress
+            if self._last.get(job.uid) != progress:
+                self._offer(self._frame(job, progress))
+        return latest
 
     def _frame(self, job: Job, progress: job_pb2.JobProgress) -> Frame:
         payload = {

@@ -73,7 +73,7 @@ class Gateway:
         self._websockets = WebSockets(manager, shaper)
         self._socketio = SocketIo(manager, self._guard, shaper)
         self._metrics = Metrics(manager)
-        self._progress = ProgressTeller(manager, self._offer)
+        self._progress = ProgressTeller(manager, self._offer, self._has_clients)
         self._grpcweb = GrpcWeb(methods, self._guard, access, settings.cors_origins, self._metrics.count_error)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner = web.AppRunner(
@@ -134,6 +134,9 @@ class Gateway:
     def _offer(self, frame: Frame) -> None:
         self._socketio.offer(frame)
         self._websockets.offer(frame)
+
+    def _has_clients(self) -> bool:
+        return self._socketio.has_clients or self._websockets.has_clients
 
     @web.middleware
     async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -110,8 +110,15 @@ class SocketIo:
 
     def note(self, request: web.BaseRequest) -> None:
         """Remember the request that turns a connection's long polling into a WebSocket."""
-        if "Upgrade" in request.headers and "sid" in request.query:
-            self._upgrades[request.query["sid"]] = request
+        sid = request.query.get("sid", "")
+        # Only of a connection that is there: a request with an invented sid, from anybody, would be kept for good.
+        if "Upgrade" in request.headers and sid in self.server.eio.sockets:
+            self._upgrades[sid] = request
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._clients)
 
     def offer(self, frame: Frame) -> None:
         """Send what may be lost to all clients that keep up."""
@@ -197,6 +204,7 @@ class SocketIo:
         first_seen: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
+            self._upgrades = {sid: item for sid, item in self._upgrades.items() if sid in self.server.eio.sockets}
             known = {self.server.manager.eio_sid_from_sid(sid, "/") for sid in self._clients}
             strangers = self.server.eio.sockets.keys() - known
             first_seen = {sid: first_seen.get(sid, loop.time()) for sid in strangers}

@@ -52,6 +52,11 @@ class WebSockets:
         self._shaper = shaper
         self._clients: set[_Client] = set()
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._clients)
+
     def offer(self, frame: Frame) -> None:
         """Send what may be lost to all clients that keep up."""
         for client in self._clients:
