@@ -20,24 +20,54 @@ _PROJECTS = 1_000
 
 def fill_ended(state_dir: Path, number: int) -> None:
     """Make a store with so many jobs that have ended."""
-    asyncio.run(_fill(state_dir, number))
+    fill(state_dir, ended=number)
 
 
-async def _fill(state_dir: Path, number: int) -> None:
+def fill(state_dir: Path, *, ended: int = 0, queued: int = 0) -> None:
+    """Make a store with so many jobs that have ended, then so many that wait."""
+    asyncio.run(_fill(state_dir, ended, queued))
+
+
+async def _fill(state_dir: Path, ended: int, queued: int) -> None:
     store = Store.open(state_dir)
     store.start(asyncio.get_running_loop(), lambda batch: None, lambda snapshot: None)
-    kinds = [_ended_job(i) for i in range(_PROJECTS)]
+    done = [_ended_job(i) for i in range(_PROJECTS)]
+    waiting = [_queued_job(job) for job in done]
     try:
-        for start in range(0, number, _PART):
-            await store.write(partial(_insert, kinds=kinds, numbers=range(start, min(start + _PART, number))))
+        for numbers in _parts(0, ended):
+            insert = partial(_insert, kinds=done, event=EventType.JOB_COMPLETED, numbers=numbers)
+            await store.write(insert)
+        for numbers in _parts(ended, ended + queued):
+            insert = partial(_insert, kinds=waiting, event=EventType.JOB_QUEUED, numbers=numbers)
+            await store.write(insert)
     finally:
         await store.close()
 
 
-def _insert(tx: Transaction, kinds: list[Job], numbers: range) -> None:
+def _parts(first: int, end: int) -> list[range]:
+    return [range(start, min(start + _PART, end)) for start in range(first, end, _PART)]
+
+
+def _insert(tx: Transaction, kinds: list[Job], event: EventType, numbers: range) -> None:
     for number in numbers:
         job = replace(kinds[number % _PROJECTS], uid=f"{number:032x}", id=f"job-{number}")
-        tx.insert(job, EventType.JOB_COMPLETED)
+        tx.insert(job, event)
+
+
+def _queued_job(ended: Job) -> Job:
+    """Make the same job before its first start."""
+    return replace(
+        ended,
+        state=State.QUEUED,
+        attempts=(),
+        start_time=None,
+        end_time=None,
+        reason=Reason.NONE,
+        exit_code=None,
+        evidence=Evidence.UNKNOWN,
+        message="",
+        run_directory="",
+    )
 
 
 def _ended_job(number: int) -> Job:

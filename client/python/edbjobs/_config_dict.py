@@ -22,7 +22,7 @@ from edbjobs._enums import SchedulerType
 if TYPE_CHECKING:
     from edbjobs.config import HFSSSimulationConfig
 
-__all__ = ["read_dict", "write_dict"]
+__all__ = ["DOCUMENTED", "FORMAT_VERSION", "read_dict", "write_dict"]
 
 FORMAT_VERSION = "1.0.0"
 _WRITTEN_ONLY = frozenset({"platform", "timestamp", "version"})
@@ -37,7 +37,7 @@ _LAYOUT_DEFAULTS: Mapping[str, Any] = {
     "solve_adaptive_only": False,
     "validate_only": False,
 }
-_DOCUMENTED = (
+DOCUMENTED = (
     "solver",
     "ansys_edt_path",
     "jobid",
@@ -106,7 +106,7 @@ def write_dict(config: HFSSSimulationConfig) -> dict[str, Any]:
     """Write a configuration in the documented form."""
     layout, explicit = _write_layout(config.layout_options)
     values = config.model_dump(mode="json", exclude_defaults=True)
-    documented: dict[str, Any] = {name: getattr(config, name) for name in _DOCUMENTED}
+    documented: dict[str, Any] = {name: getattr(config, name) for name in DOCUMENTED}
     for name, default in _DEFAULTS.items():
         if documented[name] == default:
             explicit.append(name)

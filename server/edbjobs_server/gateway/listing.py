@@ -1,119 +1,29 @@
-"""Long answers: lists of jobs, a job's events, its output."""
+"""Long answers about one job: its events, its output."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
-from urllib.parse import urlencode
+from collections.abc import AsyncIterator
 
 from aiohttp import hdrs, web
-from edbjobs.v1 import event_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
+from edbjobs.v1 import event_pb2, jobs_messages_pb2
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.gateway import requests, shapes
-from edbjobs_server.gateway.answers import answer
+from edbjobs_server.gateway import requests
+from edbjobs_server.gateway.answers import answer, send_pieces
 from edbjobs_server.gateway.events import Shaper
 from edbjobs_server.gateway.logview import LogView
 from edbjobs_server.manager import JobManager
 
-PAGE = 1000
-SLICE = 250  # jobs read at once for the documented list: why each waits is worked out on the event loop
-NEWEST_ENDED = 1000
 MAX_EVENTS = 1000
 MAX_RANGE = 4 * 1024 * 1024
-_PARAMETERS = ("limit", "page_token", "status", "user", "batch")
-_ENDED_TOKEN = "ended."  # noqa: S105 (begins the token of a page of ended jobs)
-_LIVE = (job_state_pb2.JOB_STATE_QUEUED, job_state_pb2.JOB_STATE_SCHEDULED, job_state_pb2.JOB_STATE_RUNNING)
-_ENDED = (job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED)
 _STREAMS = {
     "stdout": jobs_messages_pb2.LOG_STREAM_STDOUT,
     "stderr": jobs_messages_pb2.LOG_STREAM_STDERR,
     "solver": jobs_messages_pb2.LOG_STREAM_SOLVER,
     "script": jobs_messages_pb2.LOG_STREAM_SCRIPT,
 }
-
-
-async def jobs(manager: JobManager, request: web.Request) -> web.Response:
-    """Answer `GET /jobs`.
-
-    Without parameters: a bare array of all live jobs and the newest 1,000 ended ones, oldest first. With any of
-    limit, page_token, status, user and batch: a page, newest first. The token of the next page stands in the
-    header ``X-Next-Page-Token``; revision and store of the list in ``X-Revision`` and ``X-Store-Id``.
-    """
-    if not any(name in request.query for name in _PARAMETERS):
-        found, token, first = await _documented_list(manager)
-    else:
-        found, token, first = await _page(manager, request)
-    body = await asyncio.to_thread(_array, found)
-    headers = {"X-Revision": str(first.revision), "X-Store-Id": first.store_id}
-    if token:
-        headers["X-Next-Page-Token"] = token
-        more = urlencode({"page_token": token, **{k: v for k, v in request.query.items() if k != "page_token"}})
-        headers["Link"] = f'<{request.path}?{more}>; rel="next"'
-    return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers)
-
-
-def _array(found: Sequence[job_pb2.Job]) -> bytes:
-    return f"[{','.join([shapes.dumps(shapes.job_json(job)) for job in found])}]".encode()
-
-
-_List = tuple[Sequence[job_pb2.Job], str, jobs_messages_pb2.ListJobsResponse]
-
-
-async def _documented_list(manager: JobManager) -> _List:
-    # Live jobs first: one that ends meanwhile is then found twice, not missed.
-    live: dict[str, job_pb2.Job] = {}
-    first: jobs_messages_pb2.ListJobsResponse | None = None
-    async for page in _pages(manager, jobs_messages_pb2.JobFilter(states=_LIVE)):
-        first = first or page
-        live.update((job.uid, job) for job in page.jobs)
-    ended: list[job_pb2.Job] = []
-    token = ""
-    async for page in _pages(manager, jobs_messages_pb2.JobFilter(states=_ENDED), NEWEST_ENDED):
-        ended += page.jobs
-        token = page.next_page_token
-        if len(ended) >= NEWEST_ENDED:
-            break
-    assert first is not None, "there is always a first page"
-    merged = {**live, **{job.uid: job for job in ended}}
-    found = sorted(merged.values(), key=lambda job: (job.create_time.seconds, job.create_time.nanos))
-    return found, _ENDED_TOKEN + token if token else "", first
-
-
-async def _pages(
-    manager: JobManager, wanted: jobs_messages_pb2.JobFilter, most: int | None = None
-) -> AsyncIterator[jobs_messages_pb2.ListJobsResponse]:
-    token = ""
-    while True:
-        size = SLICE if most is None else min(SLICE, most)
-        page = await manager.list_jobs(
-            jobs_messages_pb2.ListJobsRequest(filter=wanted, page_size=size, page_token=token, newest_first=True)
-        )
-        yield page
-        token = page.next_page_token
-        most = None if most is None else most - len(page.jobs)
-        if not token or (most is not None and most <= 0):
-            return
-
-
-async def _page(manager: JobManager, request: web.Request) -> _List:
-    wanted = requests.job_filter(request.query, request.query.getall("status", []))
-    token = request.query.get("page_token", "")
-    of_ended = token.startswith(_ENDED_TOKEN)
-    if of_ended:
-        token = token[len(_ENDED_TOKEN) :]
-        wanted.states[:] = _ENDED
-    page = await manager.list_jobs(
-        jobs_messages_pb2.ListJobsRequest(
-            filter=wanted,
-            page_size=requests.number_of(request.query, "limit", PAGE, PAGE),
-            page_token=requests.text_of(token, "page_token"),
-            newest_first=True,
-        )
-    )
-    next_token = page.next_page_token
-    return page.jobs, _ENDED_TOKEN + next_token if of_ended and next_token else next_token, page
 
 
 async def job_events(manager: JobManager, request: web.Request) -> web.Response:
@@ -207,13 +117,13 @@ async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> w
 
 async def _whole(request: web.Request, pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> web.StreamResponse:
     """Send all there is now, piece by piece."""
-    piece = await anext(pieces)
-    response = web.StreamResponse(headers={"Accept-Ranges": "bytes", "X-Attempt": str(piece.attempt)})
-    response.content_type = "text/plain"
-    response.charset = "utf-8"
-    await response.prepare(request)
-    while piece.data:
-        await response.write(piece.data)
-        piece = await anext(pieces)
-    await response.write_eof()
-    return response
+    first = await anext(pieces)
+
+    async def contents() -> AsyncIterator[bytes]:
+        piece = first
+        while piece.data:
+            yield piece.data
+            piece = await anext(pieces)
+
+    headers = {"Accept-Ranges": "bytes", "X-Attempt": str(first.attempt)}
+    return await send_pieces(request, contents(), "text/plain", headers)

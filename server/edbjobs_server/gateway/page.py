@@ -124,7 +124,7 @@ def _partition(partition: cluster_pb2.Partition) -> str:
 
 
 def _row(job: job_pb2.Job) -> str:
-    times = shapes.job_times(job)
+    times = shapes.job_times(job, "start_time", "end_time")
     status = shapes.status_of(job)
     cells = (
         job.id,

@@ -10,8 +10,9 @@ from edbjobs.v1 import job_pb2
 
 from edbjobs_server.clusters import NO_CLUSTER
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.gateway import listing, requests, shapes
+from edbjobs_server.gateway import job_list, listing, requests, shapes
 from edbjobs_server.gateway.answers import answer, error
+from edbjobs_server.gateway.job_text import job_text
 from edbjobs_server.gateway.security import CALLER
 from edbjobs_server.manager import Accepted, JobManager
 from edbjobs_server.solver.releases import is_known
@@ -68,11 +69,12 @@ class Rest:
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
         """List jobs: as documented all live and the newest ended ones, or a page of those asked for."""
-        return await listing.jobs(self._manager, request)
+        return await job_list.jobs(self._manager, request)
 
     async def job(self, request: web.Request) -> web.Response:
         """Tell how one job is."""
-        return answer(shapes.job_json(await self._manager.get(requests.name_of(request))))
+        job = await self._manager.get(requests.name_of(request))
+        return web.Response(text=job_text(job), content_type="application/json")
 
     async def job_events(self, request: web.Request) -> web.Response:
         """List the changes of one job."""

@@ -9,8 +9,7 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
-from edbjobs._enums import EndReason, Evidence, JobStatus, WaitingReason, from_number, optional_from_number
-from edbjobs.config import HFSSSimulationConfig
+from edbjobs._enums import EndReason, Evidence, JobStatus, from_number, optional_from_number
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2, job_pb2, resource_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -66,70 +65,16 @@ def job_evidence(job: job_pb2.Job) -> str | None:
     return _word(Evidence, job.evidence)
 
 
-def job_json(job: job_pb2.Job) -> Json:
-    """Write a job."""
-    config = HFSSSimulationConfig.from_message(job.config, jobid=job.id, user=job.user).to_dict()
-    return {
-        "id": job.id,
-        "user": job.user,
-        "config": config,
-        "status": status_of(job),
-        "return_code": return_code(job),
-        "scheduler_job_id": job.scheduler_job_id or None,
-        "priority": job.priority,
-        "uid": job.uid,
-        "revision": job.revision,
-        "attempt": job.attempt,
-        **job_times(job),
-        **_how_it_is(job),
-    }
-
-
-def job_times(job: job_pb2.Job) -> Json:
-    """Write all times of a job."""
-    return times(
-        start_time=_stamp(job, "start_time"),
-        end_time=_stamp(job, "end_time"),
-        create_time=_stamp(job, "create_time"),
-        cancel_time=_stamp(job, "cancel_time"),
-        not_before=_stamp(job, "not_before"),
-    )
-
-
-def _how_it_is(job: job_pb2.Job) -> Json:
-    return {
-        "held": job.held,
-        "waiting_reason": _word(WaitingReason, job.waiting_reason),
-        "waiting_detail": job.waiting_detail,
-        "jobs_before": job.jobs_before,
-        "reason": job_reason(job),
-        "signal": job.signal if job.HasField("signal") else None,
-        "evidence": job_evidence(job),
-        "outcome_unknown": job.outcome_unknown,
-        "message": job.message,
-        "warnings": list(job.warnings),
-        "attempts": [attempt_json(attempt) for attempt in job.attempts],
-        "retry_of": job.retry_of or None,
-        "batch": job.config.batch or None,
-        "labels": dict(job.config.labels),
-        "executor": job.executor,
-        "solver_version": job.solver_version,
-        "demo": job.demo,
-        "cores": job.cores,
-        "memory_mib": job.memory_mib,
-        "progress": progress_json(job.progress) if job.HasField("progress") else None,
-    }
+def job_times(message: Message, *names: str) -> Json:
+    """Write times of a job or an attempt; null where it has none."""
+    return times(**{name: _stamp(message, name) for name in names})
 
 
 def attempt_json(attempt: job_pb2.Attempt) -> Json:
     """Write an attempt."""
     return {
         "number": attempt.number,
-        **times(
-            reserve_time=_stamp(attempt, "reserve_time"),
-            start_time=_stamp(attempt, "start_time"),
-            end_time=_stamp(attempt, "end_time"),
-        ),
+        **job_times(attempt, "reserve_time", "start_time", "end_time"),
         "nodes": list(attempt.nodes),
         "pid": attempt.pid or None,
         "scheduler_job_id": attempt.scheduler_job_id or None,

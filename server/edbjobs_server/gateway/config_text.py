@@ -1,0 +1,98 @@
+"""Configurations as the documented JSON text, as `HFSSSimulationConfig.to_dict` has them.
+
+A list may hold 100,000 of them, so a configuration goes through its model once for each *kind*: what is left of it
+without the fields that differ from job to job. Those are put into the text of their kind.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, NamedTuple
+
+from edbjobs._config_dict import DOCUMENTED, FORMAT_VERSION
+from edbjobs.config import HFSSSimulationConfig
+from edbjobs.v1 import job_config_pb2
+
+from edbjobs_server.gateway.shapes import dumps
+
+_FIELDS = HFSSSimulationConfig.model_fields
+_BESIDE = ("jobid", "user")  # documented in the configuration, but not part of its message
+# Documented fields, which are always there, whose text is that of the message's value.
+_DIRECT = ("solver", "ansys_edt_path", "project_path", "design_name", "design_mode", "setup_name")
+_DEFAULTS = {name: "" if name == "project_path" else str(_FIELDS[name].default) for name in _DIRECT}
+# Likewise of the others, which are there where they are set. The order is that of the model.
+_ADDED = (*(name for name in _FIELDS if name not in DOCUMENTED), "explicit")
+_DIRECT_ADDED: Mapping[str, Callable[[Any], str]] = {
+    "aedt_version": quoted,
+    "batch": quoted,
+    "cores": str,
+    "memory_mib": str,
+    **dict.fromkeys(("licenses", "environment", "labels", "batch_options"), lambda entries: dumps(dict(entries))),
+}
+_PLACES = tuple(name for name in DOCUMENTED if name in _BESIDE or name in _DIRECT)
+_KEPT_KINDS = 1024
+_KEPT_BYTES = 4096  # the message of a kind; a larger one is not kept
+
+
+class _Kind(NamedTuple):
+    """Text of the documented fields, with a place for each direct one, and texts of those added to them."""
+
+    documented: str
+    added: Mapping[str, str]
+
+
+def config_text(config: job_config_pb2.JobConfig, job_id: str, user: str, written: str) -> str:
+    """Write a configuration; `written` is from `written_text`."""
+    values = {**_DEFAULTS, "jobid": job_id, "user": user}
+    added: dict[str, str] = {}
+    kind = _PLAIN
+    for field, value in config.ListFields():
+        name = field.name
+        if name in _DEFAULTS:
+            values[name] = value
+        elif name in _DIRECT_ADDED:
+            added[name] = _DIRECT_ADDED[name](value)
+        elif kind is _PLAIN:
+            kind = _kind_of(config)
+    values["project_path"] = values["project_path"].rstrip("\\/")
+    documented = kind.documented % tuple([quoted(values[name]) for name in _PLACES])
+    if kind.added:
+        added.update(kind.added)
+    if not added:
+        return f"{{{documented},{written}}}"
+    more = ",".join([f'"{name}":{added[name]}' for name in _ADDED if name in added])
+    return f"{{{documented},{more},{written}}}"
+
+
+def written_text() -> str:
+    """Write where and when configurations are written, which those of a list have in common."""
+    return (
+        f'"platform":{quoted(platform.system())},"timestamp":"{datetime.now().astimezone().isoformat()}",'
+        f'"version":"{FORMAT_VERSION}"'
+    )
+
+
+def _kind_of(config: job_config_pb2.JobConfig) -> _Kind:
+    rest = job_config_pb2.JobConfig()
+    rest.CopyFrom(config)
+    for name in (*_DIRECT, *_DIRECT_ADDED):
+        rest.ClearField(name)  # type: ignore[arg-type]
+    data = rest.SerializeToString(deterministic=True)
+    return _kept_kind(data) if len(data) <= _KEPT_BYTES else _make_kind(data)
+
+
+def _make_kind(data: bytes) -> _Kind:
+    config = job_config_pb2.JobConfig.FromString(data)
+    config.project_path = "/any.aedt"
+    values = HFSSSimulationConfig.from_message(config).to_dict()
+    texts = {name: "%s" if name in _PLACES else dumps(values[name]).replace("%", "%%") for name in DOCUMENTED}
+    documented = ",".join(f'"{name}":{text}' for name, text in texts.items())
+    return _Kind(documented, {name: dumps(values[name]) for name in _ADDED if name in values})
+
+
+_kept_kind = lru_cache(_KEPT_KINDS)(_make_kind)
+_PLAIN = _make_kind(b"")
