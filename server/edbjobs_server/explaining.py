@@ -32,29 +32,29 @@ class Explaining:
 
     def explained(self, message: job_pb2.Job) -> job_pb2.Job:
         """Add to a live job why it waits now, and its progress."""
-        addition = self._addition(message.uid, message.state)
-        if addition is not None:
-            message.MergeFrom(addition)
+        self._add(message, message.uid, message.state)
         return message
 
     def addition(self, uid: str, state: int) -> bytes:
-        """Give the same to be appended to a serialised job, which is then merged when it is parsed."""
-        addition = self._addition(uid, state)
-        return b"" if addition is None else addition.SerializeToString()
+        """Return the same, to be appended to a serialised job, which is then merged when it is parsed."""
+        message = job_pb2.Job()
+        self._add(message, uid, state)
+        return message.SerializeToString()
 
-    def _addition(self, uid: str, state: int) -> job_pb2.Job | None:
+    def _add(self, message: job_pb2.Job, uid: str, state: int) -> None:
         job = self._core.jobs.get(uid)
         if job is None or state >= State.COMPLETED:  # what is on disk may be ahead of the core
-            return None
+            return
         trouble = self._core.trouble(uid) if not job.unkillable else None
         why = trouble or self._clusters.explain(job) or self._core.explain(uid, time.time())
-        message = job_pb2.Job(
-            waiting_reason=job_state_pb2.WaitingReason.ValueType(why.reason),
-            waiting_detail=why.detail,
-            jobs_before=why.before,
-            progress=self._following.progress_of(uid),
-        )
-        if not message.HasField("progress") and not why.reason and self._following.waits_for_license(uid):
+        message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
+        message.waiting_detail = why.detail
+        message.jobs_before = why.before
+        if job.state is not State.RUNNING:
+            return
+        progress = self._following.progress_of(uid)
+        if progress is not None:
+            message.progress.CopyFrom(progress)
+        elif not why.reason and self._following.waits_for_license(uid):
             message.waiting_reason = job_state_pb2.WAITING_REASON_LICENSE_WAIT
             message.waiting_detail = "no setup is begun yet; the solver may be waiting for a licence"
-        return message

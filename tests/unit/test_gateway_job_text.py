@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2
+from edbjobs_server.codec import timestamp
 from edbjobs_server.gateway import config_text as module
 from edbjobs_server.gateway.config_text import config_text, written_text
-from edbjobs_server.gateway.job_text import job_text, jobs_text
+from edbjobs_server.gateway.job_text import _minute, job_text, jobs_text
+from edbjobs_server.gateway.shapes import times
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,8 +127,10 @@ def full_job() -> job_pb2.Job:
 def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
+    _minute.cache_clear()
     yield
     monkeypatch.undo()
+    _minute.cache_clear()
     time.tzset()
 
 
@@ -181,6 +185,13 @@ def test_every_member_of_a_job_is_written(utc: None) -> None:
         "cores": 4,
         "memory_mib": 5,
     }
+
+
+@given(st.floats(-1e6, 4e9) | st.floats(0, 1, exclude_max=True).map(lambda part: 1_700_000_000 + part))
+def test_times_are_those_of_events(at: float) -> None:
+    stamp = timestamp(at)
+    found = json.loads(job_text(job_pb2.Job(create_time=stamp)))
+    assert {name: value for name, value in found.items() if name.startswith("create")} == times(create_time=stamp)
 
 
 def test_what_a_job_has_not_is_null_or_empty() -> None:

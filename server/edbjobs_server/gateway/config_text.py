@@ -7,7 +7,7 @@ without the fields that differ from job to job. Those are put into the text of t
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
@@ -20,10 +20,10 @@ from edbjobs.v1 import job_config_pb2
 from edbjobs_server.gateway.shapes import dumps
 
 _FIELDS = HFSSSimulationConfig.model_fields
-_BESIDE = ("jobid", "user")  # documented in the configuration, but not part of its message
 # Documented fields, which are always there, whose text is that of the message's value.
-_DIRECT = ("solver", "ansys_edt_path", "project_path", "design_name", "design_mode", "setup_name")
-_DEFAULTS = {name: "" if name == "project_path" else str(_FIELDS[name].default) for name in _DIRECT}
+_DIRECT = frozenset({"solver", "ansys_edt_path", "project_path", "design_name", "design_mode", "setup_name"})
+_SLASHES = "/\\"  # at the end of a project's path: left out, as the model does
+_SOLVER: str = _FIELDS["solver"].default
 # Likewise of the others, which are there where they are set. The order is that of the model.
 _ADDED = (*(name for name in _FIELDS if name not in DOCUMENTED), "explicit")
 _DIRECT_ADDED: Mapping[str, Callable[[Any], str]] = {
@@ -33,35 +33,35 @@ _DIRECT_ADDED: Mapping[str, Callable[[Any], str]] = {
     "memory_mib": str,
     **dict.fromkeys(("licenses", "environment", "labels", "batch_options"), lambda entries: dumps(dict(entries))),
 }
-_PLACES = tuple(name for name in DOCUMENTED if name in _BESIDE or name in _DIRECT)
+_PLACES = _DIRECT | {"jobid", "user"}  # these two are documented in the configuration, but not part of its message
 _KEPT_KINDS = 1024
 _KEPT_BYTES = 4096  # the message of a kind; a larger one is not kept
 
 
 class _Kind(NamedTuple):
-    """Text of the documented fields, with a place for each direct one, and texts of those added to them."""
+    """Text around the direct ones of the documented fields, and texts of what is added to them."""
 
-    documented: str
+    around: Sequence[str]
     added: Mapping[str, str]
 
 
 def config_text(config: job_config_pb2.JobConfig, job_id: str, user: str, written: str) -> str:
     """Write a configuration; `written` is from `written_text`."""
-    values = {**_DEFAULTS, "jobid": job_id, "user": user}
     added: dict[str, str] = {}
     kind = _PLAIN
     for field, value in config.ListFields():
         name = field.name
-        if name in _DEFAULTS:
-            values[name] = value
-        elif name in _DIRECT_ADDED:
+        if name in _DIRECT_ADDED:
             added[name] = _DIRECT_ADDED[name](value)
-        elif kind is _PLAIN:
+        elif name not in _DIRECT and kind is _PLAIN:
             kind = _kind_of(config)
-    values["project_path"] = values["project_path"].rstrip("\\/")
-    documented = kind.documented % tuple([quoted(values[name]) for name in _PLACES])
-    if kind.added:
-        added.update(kind.added)
+    at = kind.around
+    documented = (
+        f"{at[0]}{quoted(config.solver or _SOLVER)}{at[1]}{quoted(config.ansys_edt_path)}{at[2]}{quoted(job_id)}"
+        f"{at[3]}{quoted(user)}{at[4]}{quoted(config.project_path.rstrip(_SLASHES))}{at[5]}{quoted(config.design_name)}"
+        f"{at[6]}{quoted(config.design_mode)}{at[7]}{quoted(config.setup_name)}{at[8]}"
+    )
+    added.update(kind.added)
     if not added:
         return f"{{{documented},{written}}}"
     more = ",".join([f'"{name}":{added[name]}' for name in _ADDED if name in added])
@@ -89,9 +89,14 @@ def _make_kind(data: bytes) -> _Kind:
     config = job_config_pb2.JobConfig.FromString(data)
     config.project_path = "/any.aedt"
     values = HFSSSimulationConfig.from_message(config).to_dict()
-    texts = {name: "%s" if name in _PLACES else dumps(values[name]).replace("%", "%%") for name in DOCUMENTED}
-    documented = ",".join(f'"{name}":{text}' for name, text in texts.items())
-    return _Kind(documented, {name: dumps(values[name]) for name in _ADDED if name in values})
+    parts = [""]
+    for name in DOCUMENTED:
+        parts[-1] += f'"{name}":' if len(parts) == 1 and not parts[0] else f',"{name}":'
+        if name in _PLACES:
+            parts.append("")
+        else:
+            parts[-1] += dumps(values[name])
+    return _Kind(parts, {name: dumps(values[name]) for name in _ADDED if name in values})
 
 
 _kept_kind = lru_cache(_KEPT_KINDS)(_make_kind)

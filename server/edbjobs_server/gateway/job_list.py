@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from heapq import merge
 from itertools import islice
 from operator import attrgetter
 from urllib.parse import urlencode
@@ -106,12 +106,13 @@ def _oldest_first(live: list[Job], ended: Sequence[job_pb2.Job]) -> Iterator[job
     """Put jobs in order, and make the message of each when its turn comes."""
     live.sort(key=attrgetter("create_time"))
     uids = {job.uid for job in ended}
-    still_live = (codec.job_to_message(job) for job in live if job.uid not in uids)
-    yield from merge(still_live, sorted(ended, key=_create_time), key=_create_time)
-
-
-def _create_time(job: job_pb2.Job) -> float:
-    return codec.seconds(job.create_time)
+    others = deque(sorted((codec.seconds(job.create_time), number) for number, job in enumerate(ended)))
+    for job in live:
+        while others and others[0][0] < job.create_time:
+            yield ended[others.popleft()[1]]
+        if job.uid not in uids:
+            yield codec.job_to_message(job)
+    yield from (ended[number] for _, number in others)
 
 
 async def _pieces(

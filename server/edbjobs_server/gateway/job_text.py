@@ -1,54 +1,21 @@
-"""Jobs as the documented JSON text, written from what is set in the message: most of a waiting job is not."""
+"""Jobs as the documented JSON text, written straight from the message: a list may have 100,000 of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from functools import cache, lru_cache
 from json.encoder import encode_basestring_ascii as quoted
+from math import modf
 from typing import Any
 
 from edbjobs._enums import EndReason, Evidence, JobStatus, WaitingReason, from_number, optional_from_number
 from edbjobs.v1 import job_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from edbjobs_server.codec import seconds
 from edbjobs_server.gateway.config_text import config_text, written_text
-from edbjobs_server.gateway.shapes import attempt_json, dumps, progress_json, times
-
-_TIMES = ("start_time", "end_time", "create_time", "cancel_time", "not_before")
-# What the members are where the message has nothing, in the order of the text.
-_UNSET: Mapping[str, Any] = {
-    "id": "",
-    "user": "",
-    "config": None,
-    "status": JobStatus.UNKNOWN.value,
-    "return_code": None,
-    "scheduler_job_id": None,
-    "priority": 0,
-    "uid": "",
-    "revision": 0,
-    "attempt": 0,
-    **times(**dict.fromkeys(_TIMES)),
-    "held": False,
-    "waiting_reason": None,
-    "waiting_detail": "",
-    "jobs_before": 0,
-    "reason": None,
-    "signal": None,
-    "evidence": None,
-    "outcome_unknown": False,
-    "message": "",
-    "warnings": [],
-    "attempts": [],
-    "retry_of": None,
-    "batch": None,
-    "labels": {},
-    "executor": "",
-    "solver_version": "",
-    "demo": False,
-    "cores": 0,
-    "memory_mib": 0,
-    "progress": None,
-}
+from edbjobs_server.gateway.shapes import attempt_json, dumps, progress_json, return_code, times
 
 
 def job_text(job: job_pb2.Job, written: str = "") -> str:
@@ -61,26 +28,22 @@ def job_text(job: job_pb2.Job, written: str = "") -> str:
     written : str, optional
         From `written_text`: what the jobs of a list have in common.
     """
-    texts = dict(_UNSET_TEXTS)
-    for field, value in job.ListFields():
-        name = field.name
-        write = _WRITE.get(name)
-        if write is not None:
-            texts[name] = f'"{name}":{write(value)}'
-        elif name in _TIMES:
-            _write_time(texts, name, value)
-    if job.HasField("exit_code"):
-        texts["return_code"] = f'"return_code":{job.exit_code}'
-    elif job.HasField("signal"):
-        texts["return_code"] = f'"return_code":{-job.signal}'
     config = job.config
-    texts["status"] = f'"status":{_status(job.state)}'
-    texts["config"] = f'"config":{config_text(config, job.id, job.user, written or written_text())}'
-    if config.batch:
-        texts["batch"] = f'"batch":{quoted(config.batch)}'
-    if config.labels:
-        texts["labels"] = f'"labels":{dumps(dict(config.labels))}'
-    return f"{{{','.join(texts.values())}}}"
+    return (
+        f'{{"id":{quoted(job.id)},"user":{quoted(job.user)},'
+        f'"config":{config_text(config, job.id, job.user, written or written_text())},'
+        f'"status":{_status(job.state)},"return_code":{_return_code(job)},'
+        f'"scheduler_job_id":{_optional(job.scheduler_job_id)},"priority":{job.priority},"uid":{quoted(job.uid)},'
+        f'"revision":{job.revision},"attempt":{job.attempt},{_times(job)},'
+        f'"held":{_bool(job.held)},"waiting_reason":{_waiting(job.waiting_reason)},'
+        f'"waiting_detail":{quoted(job.waiting_detail)},"jobs_before":{job.jobs_before},"reason":{_reason(job.reason)},'
+        f'"signal":{job.signal if job.HasField("signal") else "null"},"evidence":{_evidence(job.evidence)},'
+        f'"outcome_unknown":{_bool(job.outcome_unknown)},"message":{quoted(job.message)},'
+        f'"warnings":{_list(job.warnings)},"attempts":{_attempts(job)},"retry_of":{_optional(job.retry_of)},'
+        f'"batch":{_optional(config.batch)},"labels":{dumps(dict(config.labels)) if config.labels else "{}"},'
+        f'"executor":{quoted(job.executor)},"solver_version":{quoted(job.solver_version)},"demo":{_bool(job.demo)},'
+        f'"cores":{job.cores},"memory_mib":{job.memory_mib},"progress":{_progress(job)}}}'
+    )
 
 
 def jobs_text(jobs: Iterable[job_pb2.Job]) -> str:
@@ -89,13 +52,52 @@ def jobs_text(jobs: Iterable[job_pb2.Job]) -> str:
     return ",".join([job_text(job, written) for job in jobs])
 
 
-def _write_time(texts: dict[str, str], name: str, stamp: Timestamp) -> None:
-    for key, value in times(**{name: stamp}).items():
-        texts[key] = f'"{key}":"{value}"'
+def _times(job: job_pb2.Job) -> str:
+    return ",".join([_time(name, getattr(job, name)) if job.HasField(name) else text for name, text in _NO_TIMES])
 
 
-def _true(_: bool) -> str:
-    return "true"  # an unset one is false
+def _time(name: Any, stamp: Timestamp) -> str:
+    """Write a time twice, as `shapes.times` does."""
+    part, whole = modf(seconds(stamp))
+    minute, second = divmod(int(whole), 60)
+    micro = round(part * 1e6)
+    if not 0 <= micro < 1_000_000:  # it is rounded up to the next second, or before 1970
+        return dumps(times(**{name: stamp}))[1:-1]
+    local, utc = _minute(minute)
+    rest = f"{second:02}.{micro:06}" if micro else f"{second:02}"
+    return f'"{name}":"{local}{rest}","{name}_utc":"{utc}{rest}+00:00"'
+
+
+@lru_cache(1024)
+def _minute(minute: int) -> tuple[str, str]:
+    """Write a minute in local time and in UTC, up to its seconds: most times of a list share theirs with others."""
+    at = minute * 60
+    return datetime.fromtimestamp(at).isoformat()[:17], datetime.fromtimestamp(at, timezone.utc).isoformat()[:17]
+
+
+def _return_code(job: job_pb2.Job) -> int | str:
+    found = return_code(job)
+    return "null" if found is None else found
+
+
+def _optional(text: str) -> str:
+    return quoted(text) if text else "null"
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _list(texts: Sequence[str]) -> str:
+    return dumps(list(texts)) if texts else "[]"
+
+
+def _attempts(job: job_pb2.Job) -> str:
+    return dumps([attempt_json(attempt) for attempt in job.attempts]) if job.attempts else "[]"
+
+
+def _progress(job: job_pb2.Job) -> str:
+    return dumps(progress_json(job.progress)) if job.HasField("progress") else "null"
 
 
 @cache
@@ -112,16 +114,8 @@ def _word(kind: Any) -> Callable[[int], str]:
     return write
 
 
-_WRITE: Mapping[str, Callable[[Any], str]] = {
-    **dict.fromkeys(("id", "uid", "user", "scheduler_job_id", "waiting_detail", "message", "retry_of"), quoted),
-    **dict.fromkeys(("executor", "solver_version"), quoted),
-    **dict.fromkeys(("priority", "revision", "attempt", "jobs_before", "signal", "cores", "memory_mib"), str),
-    **dict.fromkeys(("held", "outcome_unknown", "demo"), _true),
-    "waiting_reason": _word(WaitingReason),
-    "reason": _word(EndReason),
-    "evidence": _word(Evidence),
-    "warnings": lambda warnings: dumps(list(warnings)),
-    "attempts": lambda attempts: dumps([attempt_json(attempt) for attempt in attempts]),
-    "progress": lambda progress: dumps(progress_json(progress)),
-}
-_UNSET_TEXTS = {name: f'"{name}":{dumps(value)}' for name, value in _UNSET.items()}
+_waiting, _reason, _evidence = _word(WaitingReason), _word(EndReason), _word(Evidence)
+_NO_TIMES: Sequence[tuple[Any, str]] = [
+    (name, f'"{name}":null,"{name}_utc":null')
+    for name in ("start_time", "end_time", "create_time", "cancel_time", "not_before")
+]
