@@ -8,14 +8,17 @@ another origin, and a body must be JSON, which no form can send.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
 import socket
 import time
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
+from weakref import WeakKeyDictionary
 
 from aiohttp import hdrs, web
 
@@ -45,6 +48,9 @@ class Peer(NamedTuple):
         return f"ipv4:{self.host}:{self.port}"
 
 
+PEER = web.RequestKey("peer", Peer)
+
+
 class Guard:
     """Lets requests in or refuses them.
 
@@ -68,6 +74,7 @@ class Guard:
         self._proxies = [ipaddress.ip_network(item) for item in settings.trusted_proxies]
         # Cookies are shared by all ports of a host: the port in the name keeps two services apart.
         self.cookie = f"edbjobs_{address[1]}"
+        self._owners: WeakKeyDictionary[asyncio.Transport, Principal] = WeakKeyDictionary()
 
     # Where it comes from ---------------------------------------------------------------------------------
 
@@ -100,11 +107,8 @@ class Guard:
             )
 
     def _is_own_name(self, host: str) -> bool:
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:
-            return False
-        return name in self._names or _is_address(name)
+        name, is_address = _host_name(host)
+        return is_address or name in self._names
 
     def _is_own_page(self, request: web.BaseRequest, host: str) -> bool:
         origin = request.headers.get(hdrs.ORIGIN)
@@ -117,6 +121,11 @@ class Guard:
 
     def peer(self, request: web.BaseRequest) -> Peer:
         """Tell where a request comes from, by the word of proxies that are trusted."""
+        if PEER not in request:
+            request[PEER] = self._find_peer(request)
+        return request[PEER]
+
+    def _find_peer(self, request: web.BaseRequest) -> Peer:
         name = request.transport.get_extra_info("peername") if request.transport is not None else None
         host, port = (str(name[0]), int(name[1])) if name else ("0.0.0.0", 0)  # noqa: S104 (no address)
         if not (self._public or any(header in request.headers for header in _PROXIED)):
@@ -131,8 +140,7 @@ class Guard:
         return Peer(host, port, proxied=True)
 
     def _is_trusted(self, host: str) -> bool:
-        address = ipaddress.ip_address(host)
-        address = getattr(address, "ipv4_mapped", None) or address
+        address = _address(host)
         return any(address.version == proxy.version and address in proxy for proxy in self._proxies)
 
     # Who sends it ----------------------------------------------------------------------------------------
@@ -168,7 +176,16 @@ class Guard:
                 "this request came through a proxy: send `Authorization: Bearer TOKEN`, or open the page once with "
                 "?token=TOKEN; the token stands in the file `token` in the service's state folder",
             )
-        return self._access.identify(peer.label, ())
+        return self._by_connection(request, peer)
+
+    def _by_connection(self, request: web.BaseRequest, peer: Peer) -> Principal:
+        """Return the owner of a connection, which is looked up for its first request only."""
+        known = self._owners.get(request.transport) if request.transport is not None else None
+        if known is None:
+            known = self._access.identify(peer.label, ())
+            if request.transport is not None:
+                self._owners[request.transport] = known
+        return known
 
     def _has_session(self, cookies: Mapping[str, str]) -> bool:
         expiry, _, check = cookies.get(self.cookie, "").partition(".")
@@ -203,6 +220,23 @@ def _own_names(settings: Settings, bound: str) -> frozenset[str]:
     if not ipaddress.ip_address(bound).is_loopback:
         names.add(socket.gethostname().lower())
     return frozenset(names)
+
+
+@lru_cache(256)
+def _host_name(host: str) -> tuple[str, bool]:
+    """Return the name in a Host header, and whether it is an address; without a name it is ("", False)."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return "", False
+    return name, _is_address(name)
+
+
+@lru_cache(1024)
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address; one of IPv4 within IPv6 is IPv4."""
+    address = ipaddress.ip_address(host)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_address(name: str) -> bool:

@@ -62,7 +62,7 @@ class Gateway:
 
     def __init__(self, manager: JobManager, access: Access, token: str, settings: Settings, methods: Methods) -> None:
         assert settings.web is not None, "made only where there is an HTTP door"
-        self._log = structlog.get_logger("http")
+        self._log = structlog.get_logger("http").bind()  # once, not for each line
         self._socket = _bind(*settings.web)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         access.listen([self.address])
