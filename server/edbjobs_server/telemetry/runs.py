@@ -88,11 +88,15 @@ def process_times() -> ProcessTimes:
         if not name.isdigit():
             continue
         try:
-            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
-                line = file.read(4096)
+            descriptor = os.open(f"/proc/{name}/stat", os.O_RDONLY)
+            try:
+                line = os.read(descriptor, 4096)
+            finally:
+                os.close(descriptor)
         except OSError:  # it has ended
             continue
-        fields = line[line.rindex(b")") + 2 :].split()  # proc_pid_stat(5), from the third field on
+        # proc_pid_stat(5), from the third field on; all after the times is left in one piece
+        fields = line[line.rindex(b")") + 2 :].split(None, 15)
         result[int(name)] = int(fields[1]), sum(map(int, fields[11:15])) * tick
     return result
 
