@@ -17,13 +17,13 @@ class Row:
     value : float
         In `unit`; the median where there were several rounds.
     goal : str
-        What is to be reached.
+        What is to be reached; those of DESIGN.md, section 7.
     floor : float or None
         The least that any program must spend (or the most that it can reach) on this machine in this run.
     floor_name : str
         What the floor is.
-    others : mapping of str to float
-        What others reached in this run, by name.
+    others : mapping of str to float or None
+        What others reached in this run, by name; None: not installed.
     more_is_better : bool
         A rate; else a time or a size.
     """
@@ -34,7 +34,7 @@ class Row:
     goal: str
     floor: float | None = None
     floor_name: str = ""
-    others: Mapping[str, float] = field(default_factory=dict)
+    others: Mapping[str, float | None] = field(default_factory=dict)
     more_is_better: bool = False
 
     @property
@@ -62,16 +62,31 @@ def percentile(values: Sequence[float], part: float) -> float:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Make a table."""
-    lines = ["| measure | value | floor | ratio | others in this run | goal |", "|---|---|---|---|---|---|"]
+    lines = [_line("measure", "value", "floor", "ratio", "peers in this run", "goal"), _line(*["---"] * 6)]
     for row in rows:
-        floor = f"{_number(row.floor)} {row.unit} ({row.floor_name})" if row.floor is not None else ""
+        floor = f"{number(row.floor)} {row.unit} ({row.floor_name})" if row.floor is not None else ""
         ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
-        others = ", ".join(f"{name} {_number(value)}" for name, value in row.others.items())
-        lines.append(f"| {row.measure} | {_number(row.value)} {row.unit} | {floor} | {ratio} | {others} | {row.goal} |")
+        others = ", ".join(f"{name} {_other(value)}" for name, value in row.others.items())
+        lines.append(_line(row.measure, f"{number(row.value)} {row.unit}", floor, ratio, others, row.goal))
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def promises(peers: Mapping[str, tuple[str, str]]) -> str:
+    """Make the table of what is on disk when a submit is answered, and what becomes of a run when the manager dies."""
+    lines = [_line("", "on disk when a submit is answered", "a run when its manager dies"), _line(*["---"] * 3)]
+    return "\n".join([*lines, *(_line(name, *texts) for name, texts in peers.items())])
+
+
+def _other(value: float | None) -> str:
+    return "not installed" if value is None else number(value)
+
+
+def number(value: float) -> str:
+    """Write a figure with three digits or more."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

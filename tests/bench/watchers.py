@@ -29,14 +29,15 @@ def watchers(folder: Path) -> Iterator[Row]:
     (project,) = projects(folder / "projects", 1)
     with service(folder / "s") as running, echo_server(folder) as echo:
         pause(running)
-        value = median_of(ROUNDS, lambda: asyncio.run(_service_rate(running.target, project)))
+        value = median_of(ROUNDS, lambda: asyncio.run(events_rate(running.target, project)))
         floor = median_of(ROUNDS, lambda: asyncio.run(_fan_rate(echo)))
-    goal = "≥ 40,000/s, none lost"
+    goal = "≥ 45,000/s, none lost"
     name = "events to 1,000 watchers"
     yield Row(name, value, "/s", goal, floor, "bare gRPC, a message each", more_is_better=True)
 
 
-async def _service_rate(target: str, project: Path) -> float:
+async def events_rate(target: str, project: Path) -> float:
+    """Change jobs while a thousand clients watch; gives the events they get a second, all together."""
     async with grpc.aio.insecure_channel(target) as channel:
         jobs = jobs_service_pb2_grpc.JobsStub(channel)
         first = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1))).revision

@@ -62,15 +62,19 @@ class ServiceProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def command(self) -> list[str]:
+        """Return the command line of the process."""
+        values = {**self.settings, "state_dir": str(self.state_dir), "ready_file": str(self.ready_file)}
+        program = f"{self.prelude}\nimport sys; from edbjobs_server.app import main; sys.exit(main({values!r}))"
+        return [sys.executable, "-c", program]
+
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the process and do not wait for its answer."""
         self.runtime_dir.mkdir(mode=0o700, exist_ok=True)
         self.ready_file.unlink(missing_ok=True)
-        values = {**self.settings, "state_dir": str(self.state_dir), "ready_file": str(self.ready_file)}
-        program = f"{self.prelude}\nimport sys; from edbjobs_server.app import main; sys.exit(main({values!r}))"
         with (self.folder / "service.out").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program],
+                self.command(),
                 env={**os.environ, "EDBJOBS_RUNTIME_DIR": str(self.runtime_dir), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

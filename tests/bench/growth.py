@@ -1,0 +1,145 @@
+"""What grows with the number of jobs, and what does not: with 1,000 and with 100,000 that wait beside 1,000,000 ended.
+
+Stores are filled through the store's own transactions; nothing starts meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import statistics
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import psutil
+from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1 import jobs_service_pb2_grpc
+
+from bench.fill import fill
+from bench.load import latencies
+from bench.loop import longest_stall
+from bench.service import MeasuredService, pause, projects, service
+from bench.submits import submitter
+from bench.table import Row
+
+QUEUED, ENDED, FEW = 100_000, 1_000_000, 1_000
+CALLS = 200
+IDLE_SECONDS = 20.0
+LISTS = 3
+KEPT: dict[str, Any] = {"retention_days": 0.0, "retention_jobs": 0}
+# What is measured, its unit, and how much of it is left to a store with many jobs.
+_GROWTH = {
+    "submit, one client, p50": ("ms", "as with few"),
+    "page of 100, p50": ("ms", "as with few"),
+    "hold and release, which plan, p50": ("ms", "as with few"),
+    "/metrics, p50": ("ms", "as with few"),
+    "idle, the loop's probe included": ("% of a core", "as with few"),
+    "longest stall when idle": ("ms", "< 30 ms"),
+}
+
+
+def growth(folder: Path) -> Iterator[Row]:
+    """The same calls on a small store and on a large one."""
+    few, many = (_figures(folder / str(queued), queued, ended) for queued, ended in ((FEW, 0), (QUEUED, ENDED)))
+    for name, (unit, goal) in _GROWTH.items():
+        measure = f"{name}, {QUEUED:,} queued + {ENDED:,} ended"
+        yield Row(measure, many[name], unit, goal, few[name], f"{FEW:,} queued")
+
+
+def whole_list(folder: Path) -> Iterator[Row]:
+    """`GET /jobs` without parameters: all live jobs in one answer."""
+    with _filled(folder / "s", QUEUED, 0, http="127.0.0.1:0") as (running, report):
+        resident = psutil.Process(_pid(running)).memory_info().rss
+        lists = [_list(running, report) for _ in range(LISTS)]
+    seconds, stalls, peaks = zip(*lists, strict=True)
+    name = f"GET /jobs with {QUEUED:,} queued"
+    yield Row(f"{name}: time", statistics.median(seconds), "s", "< 3 s")
+    yield Row(f"{name}: longest stall of the event loop", statistics.median(stalls), "ms", "< 30 ms")
+    yield Row(f"{name}: memory it takes", (max(peaks) - resident) / 2**20, "MiB", "< 60 MiB")
+
+
+def restart_many(folder: Path) -> Iterator[Row]:
+    """Kill -9 with many jobs on record; the time until the next service answers."""
+    with _filled(folder / "s", QUEUED, ENDED) as (running, _):
+        running.kill()
+        began = time.perf_counter()
+        running.start()
+        running.jobs.ListJobs(pb.ListJobsRequest(page_size=1))
+        taken = time.perf_counter() - began
+    yield Row(f"restart after kill -9, {QUEUED:,} queued + {ENDED:,} ended", taken, "s", "< 5 s")
+
+
+@contextmanager
+def _filled(folder: Path, queued: int, ended: int, **settings: Any) -> Iterator[tuple[MeasuredService, Path]]:
+    """Run a paused service on a filled store; gives the report of its event loop too."""
+    folder.mkdir()
+    fill(folder / "state", ended=ended, queued=queued)
+    report = folder / "stalls"
+    prelude = f"from bench import probed; probed.install({str(report)!r})"
+    try:
+        with service(folder, prelude=prelude, **KEPT, **settings) as running:
+            pause(running)
+            yield running, report
+    finally:
+        shutil.rmtree(folder / "state")  # a million jobs are a gigabyte
+
+
+def _pid(running: MeasuredService) -> int:
+    assert running.process is not None
+    return running.process.pid
+
+
+def _list(running: MeasuredService, report: Path) -> tuple[float, float, int]:
+    """Read the whole list; gives seconds, the longest stall in ms, and the most memory meanwhile in bytes."""
+    process = psutil.Process(_pid(running))
+    peak, began = 0, time.monotonic()
+    with urllib.request.urlopen(running.endpoint["http"] + "/jobs") as answer:
+        while answer.read(1 << 20):
+            peak = max(peak, process.memory_info().rss)
+    ended = time.monotonic()
+    time.sleep(0.1)  # for the probe's last line
+    return ended - began, longest_stall(report, began, ended), peak
+
+
+def _figures(folder: Path, queued: int, ended: int) -> dict[str, float]:
+    with _filled(folder, queued, ended, http="127.0.0.1:0") as (running, report):
+        (project,) = projects(folder / "projects", 1)
+        found = asyncio.run(_latencies(running, project))
+        url = running.endpoint["http"] + "/metrics"
+        found.append(_median(lambda: urllib.request.urlopen(url).read()))
+        spent, began = running.spent(), time.monotonic()
+        time.sleep(IDLE_SECONDS)
+        over = time.monotonic()
+        found += [(running.spent() - spent) / (over - began) * 100, longest_stall(report, began, over)]
+    return dict(zip(_GROWTH, found, strict=True))
+
+
+async def _latencies(running: MeasuredService, project: Path) -> list[float]:
+    async with grpc.aio.insecure_channel(running.target) as channel:
+        jobs: Any = jobs_service_pb2_grpc.JobsStub(channel)
+        submit = submitter(channel, project)
+        uid = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1))).jobs[0].uid
+
+        async def page(number: int) -> object:
+            return await jobs.ListJobs(pb.ListJobsRequest(page_size=100, newest_first=True))
+
+        async def hold(number: int) -> object:
+            call = jobs.ReleaseJob if number % 2 else jobs.HoldJob
+            kind = pb.ReleaseJobRequest if number % 2 else pb.HoldJobRequest
+            return await call(kind(name=uid))
+
+        return [(await latencies(call, CALLS))[0] for call in (submit, page, hold)]
+
+
+def _median(call: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(CALLS // 4):
+        began = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken)
