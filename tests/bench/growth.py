@@ -23,7 +23,7 @@ from edbjobs.v1 import jobs_service_pb2_grpc
 from bench.fill import fill
 from bench.load import latencies
 from bench.loop import longest_stall
-from bench.service import MeasuredService, pause, projects, service
+from bench.service import MeasuredService, projects, service
 from bench.submits import submitter
 from bench.table import Row
 
@@ -76,14 +76,14 @@ def restart_many(folder: Path) -> Iterator[Row]:
 
 @contextmanager
 def _filled(folder: Path, queued: int, ended: int, **settings: Any) -> Iterator[tuple[MeasuredService, Path]]:
-    """Run a paused service on a filled store; gives the report of its event loop too."""
+    """Run a service that starts nothing on a filled store; gives the report of its event loop too."""
     folder.mkdir()
     fill(folder / "state", ended=ended, queued=queued)
     report = folder / "stalls"
     prelude = f"from bench import probed; probed.install({str(report)!r})"
     try:
-        with service(folder, prelude=prelude, **KEPT, **settings) as running:
-            pause(running)
+        # Not paused, which would come after some had begun: there is no room for any.
+        with service(folder, prelude=prelude, max_concurrent_jobs=0, **KEPT, **settings) as running:
             yield running, report
     finally:
         shutil.rmtree(folder / "state")  # a million jobs are a gigabyte
@@ -123,7 +123,7 @@ async def _latencies(running: MeasuredService, project: Path) -> list[float]:
     async with grpc.aio.insecure_channel(running.target) as channel:
         jobs: Any = jobs_service_pb2_grpc.JobsStub(channel)
         submit = submitter(channel, project)
-        uid = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1))).jobs[0].uid
+        uid = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1, newest_first=True))).jobs[0].uid
 
         async def page(number: int) -> object:
             return await jobs.ListJobs(pb.ListJobsRequest(page_size=100, newest_first=True))

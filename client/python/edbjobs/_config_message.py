@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_message", "write_message"]
 
+_NO_LAYOUT, _NO_SCHEDULER, _NO_RETRY = HFSS3DLayoutBatchOptions(), SchedulerOptions(), RetryPolicy()
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -96,11 +97,11 @@ def write_message(config: HFSSSimulationConfig) -> pb.JobConfig:
         values["licenses"] = dict(config.licenses)
     message = pb.JobConfig(**values)
     message.machine_nodes.extend(_node(node) for node in config.machine_nodes)
-    if config.layout_options != HFSS3DLayoutBatchOptions():
+    if config.layout_options != _NO_LAYOUT:
         message.layout_options.CopyFrom(pb.LayoutOptions(**_changed(config.layout_options)))
-    if config.scheduler_options != SchedulerOptions():
+    if config.scheduler_options != _NO_SCHEDULER:
         message.scheduler_options.CopyFrom(pb.SchedulerOptions(**_changed(config.scheduler_options)))
-    if config.retry != RetryPolicy():
+    if config.retry != _NO_RETRY:
         message.retry.CopyFrom(pb.RetryPolicy(**_changed(config.retry)))
     return message
 
@@ -119,9 +120,10 @@ def _node(node: MachineNode) -> pb.MachineNode:
 
 def _changed(model: Model, skip: tuple[str, ...] = ()) -> dict[str, Any]:
     values = {}
-    for name, default in _defaults(type(model)).items():
+    defaults = _defaults(type(model))
+    for name in model.model_fields_set:  # the others have their defaults, and most are others
         value = getattr(model, name)
-        if value != default and name not in skip:
+        if name not in skip and value != defaults[name]:
             values[name] = _plain(value)
     return values
 
