@@ -23,6 +23,7 @@ from edbjobs_server.manager import JobManager
 
 SLICE = 25  # events made, or sent, between two rounds of the event loop
 KEPT = 2000  # events that are kept: what clients that stand at the same place share
+KEPT_BYTES = 16 * 1024**2  # of the messages they were made from: one event may hold a configuration of 1 MiB
 _ENDED = (EventType.JOB_COMPLETED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
 
 
@@ -58,7 +59,7 @@ class Shaper:
         self._manager = manager
         self._kept: OrderedDict[bytes, Sequence[Frame]] = OrderedDict()
         self._making: dict[bytes, asyncio.Task[Sequence[Frame]]] = {}
-        self._number = 0
+        self._number = self._bytes = 0
 
     async def frames(self, message: Message) -> Sequence[Frame]:
         """Give the events of a message, which is shared by all clients that stand at the same place."""
@@ -72,15 +73,20 @@ class Shaper:
 
     async def _make(self, message: Message) -> Sequence[Frame]:
         made: list[Frame] = []
-        for frame in self.shape(message.parsed):
-            made.append(frame)
-            if len(made) % SLICE == 0:
-                await asyncio.sleep(0)
+        try:
+            for frame in self.shape(message.parsed):
+                made.append(frame)
+                if len(made) % SLICE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            del self._making[message.serialized]
         self._kept[message.serialized] = made
         self._number += len(made)
-        while self._number > KEPT:
-            self._number -= len(self._kept.popitem(last=False)[1])
-        del self._making[message.serialized]
+        self._bytes += len(message.serialized)
+        while self._number > KEPT or self._bytes > KEPT_BYTES:
+            oldest, frames = self._kept.popitem(last=False)
+            self._number -= len(frames)
+            self._bytes -= len(oldest)
         return made
 
     def shape(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:

@@ -1,0 +1,54 @@
+"""Events that are made once for all clients are kept within bounds, and a failure is not kept at all."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
+from edbjobs_server.core.scheduler import Explanation
+from edbjobs_server.core.states import Waiting
+from edbjobs_server.events.log import Message
+from edbjobs_server.gateway import events
+from edbjobs_server.gateway.events import Shaper
+
+
+def shaper() -> Shaper:
+    manager: Any = SimpleNamespace(core=SimpleNamespace(explain=lambda uid, now: Explanation(Waiting.NONE)))
+    return Shaper(manager)
+
+
+def message(revision: int, size: int = 0, number: int = 1) -> Message:
+    job = job_pb2.Job(uid="u", message="x" * size)
+    event = event_pb2.Event(revision=revision, type=event_pb2.EVENT_TYPE_JOB_QUEUED, job=job)
+    return Message(jobs_messages_pb2.WatchJobsResponse(events=[event] * number).SerializeToString())
+
+
+async def test_frames_are_made_once_and_kept_by_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEPT", 10)
+    monkeypatch.setattr(events, "KEPT_BYTES", 5000)
+    made = shaper()
+    first = await made.frames(message(1, number=4))
+    assert await made.frames(message(1, number=4)) is first
+    await made.frames(message(2, number=4))
+    await made.frames(message(3, number=4))
+    assert [len(frames) for frames in made._kept.values()] == [4, 4], "ten at most"
+    await made.frames(message(4, size=4980))
+    assert [key.count(b"x") for key in made._kept] == [4980], "5,000 bytes at most"
+    assert (made._number, made._bytes) == (1, len(next(iter(made._kept))))
+    assert await made.frames(message(1, number=4)) is not first
+
+
+async def test_a_failure_is_made_anew_for_the_next_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = shaper()
+
+    def fail(message: Any) -> Any:
+        raise RuntimeError("once")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made, "shape", fail)
+        with pytest.raises(RuntimeError):
+            await made.frames(message(1))
+    assert not made._making
+    assert len(await made.frames(message(1))) == 1
