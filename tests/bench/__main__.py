@@ -32,7 +32,6 @@ MEASURES: dict[str, Callable[[Path], Iterable[Row]]] = {
     "memory": records.memory,
     "running": running.running,
     "restart": records.restart,
-    "restart-many": growth.restart_many,
     "list": growth.whole_list,
     "growth": growth.growth,
     "watchers": watchers.watchers,
