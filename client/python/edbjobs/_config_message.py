@@ -97,11 +97,12 @@ def write_message(config: HFSSSimulationConfig) -> pb.JobConfig:
         values["licenses"] = dict(config.licenses)
     message = pb.JobConfig(**values)
     message.machine_nodes.extend(_node(node) for node in config.machine_nodes)
-    if config.layout_options != _NO_LAYOUT:
+    given = config.model_fields_set
+    if "layout_options" in given and config.layout_options != _NO_LAYOUT:
         message.layout_options.CopyFrom(pb.LayoutOptions(**_changed(config.layout_options)))
-    if config.scheduler_options != _NO_SCHEDULER:
+    if "scheduler_options" in given and config.scheduler_options != _NO_SCHEDULER:
         message.scheduler_options.CopyFrom(pb.SchedulerOptions(**_changed(config.scheduler_options)))
-    if config.retry != _NO_RETRY:
+    if "retry" in given and config.retry != _NO_RETRY:
         message.retry.CopyFrom(pb.RetryPolicy(**_changed(config.retry)))
     return message
 

@@ -20,13 +20,14 @@ from edbjobs_server.codec import seconds
 Json = dict[str, Any]
 
 GIB = 1024**3
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # `json.dumps` would make one for each call
 DOCUMENTED_LIMITS = ("max_concurrent_jobs", "max_cpu_percent", "min_memory_gb", "min_disk_gb")
 _FURTHER_LIMITS = ("max_cores", "max_memory_mib", "max_cluster_jobs")
 
 
 def dumps(value: Any) -> str:
     """Write JSON, without what JSON has no word for."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def times(**stamps: Timestamp | None) -> Json:
