@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import chain, islice, pairwise
 from operator import attrgetter
 from urllib.parse import urlencode
 
@@ -20,7 +21,8 @@ from edbjobs_server.gateway.job_text import jobs_text
 from edbjobs_server.manager import JobManager
 
 PAGE = 1000
-SLICE = 500  # jobs written at once: why each waits is worked out on the event loop, 5 ms for so many
+SLICE = 250  # jobs written at once: why each waits is worked out on the event loop, 2 ms for so many
+RUN = 5000  # jobs sorted at once: a sort holds the interpreter, 20 ms for 100,000
 NEWEST_ENDED = 1000
 _PARAMETERS = ("limit", "page_token", "status", "user", "batch")
 _ENDED_TOKEN = "ended."  # noqa: S105 (begins the token of a page of ended jobs)
@@ -104,15 +106,23 @@ async def _newest_ended(manager: JobManager) -> tuple[list[job_pb2.Job], str]:
 
 def _oldest_first(live: list[Job], ended: Sequence[job_pb2.Job]) -> Iterator[job_pb2.Job]:
     """Put jobs in order, and make the message of each when its turn comes."""
-    live.sort(key=attrgetter("create_time"))
     uids = {job.uid for job in ended}
     others = deque(sorted((codec.seconds(job.create_time), number) for number, job in enumerate(ended)))
-    for job in live:
+    for job in _by_time(live):
         while others and others[0][0] < job.create_time:
             yield ended[others.popleft()[1]]
         if job.uid not in uids:
             yield codec.job_to_message(job)
     yield from (ended[number] for _, number in others)
+
+
+def _by_time(live: Sequence[Job]) -> Iterable[Job]:
+    """Sort jobs by the time they were created, in runs; these follow each other unless a clock was set back."""
+    created = attrgetter("create_time")
+    runs = [sorted(live[first : first + RUN], key=created) for first in range(0, len(live), RUN)]
+    if all(created(one[-1]) <= created(other[0]) for one, other in pairwise(runs)):
+        return chain.from_iterable(runs)
+    return merge(*runs, key=created)
 
 
 async def _pieces(
