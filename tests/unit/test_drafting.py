@@ -9,7 +9,7 @@ import pytest
 from edbjobs.v1 import job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs_server import drafting, submission
-from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.errors import Refused, path_unreachable
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.drafting import Drafting
 from edbjobs_server.solver.releases import Release
@@ -25,7 +25,7 @@ def rules() -> Rules:
 
 
 def made(store: Store) -> tuple[Drafting, PathWorkers]:
-    paths = PathWorkers()
+    paths = PathWorkers(path_unreachable)
     return Drafting(paths, rules(), Limits, store), paths
 
 

@@ -169,10 +169,6 @@ class Core:
         block = self._troubles.get(uid)
         return None if block is None else Explanation(block.reason, block.detail)
 
-    def running(self) -> list[Job]:
-        """Return the jobs that hold a reservation, those being started included."""
-        return [self.jobs[uid] for uid in self._held]
-
     def next_wake(self) -> float | None:
         """Tell when something that waits for a time comes due."""
         return self._timers.first()
