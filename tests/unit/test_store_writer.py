@@ -238,3 +238,44 @@ async def test_too_many_reads_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
         assert refused.value.reason == "OVERLOADED"
         go.set()
         await waiting
+
+
+async def test_whoever_posts_commits_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Threads that post and commit by themselves, beside commands of the loop: each is answered, one at a time."""
+    loop = asyncio.get_running_loop()
+    busy = threading.Lock()
+
+    def command(tx: Transaction) -> str:
+        assert busy.acquire(blocking=False), "two threads commit at once"
+        try:
+            return tx.insert(new_job(), EventType.JOB_QUEUED).uid
+        finally:
+            busy.release()
+
+    async with started_store(tmp_path) as (store, heard):
+        answers: list[asyncio.Future[str]] = [loop.create_future() for _ in range(400)]
+
+        def post(part: list[asyncio.Future[str]]) -> None:
+            for answer in part:
+                store.post(command, answer)
+                store.commit_posted()
+
+        threads = [asyncio.to_thread(post, answers[start::4]) for start in range(4)]
+        written = [store.write(command) for _ in range(100)]
+        uids = await asyncio.gather(*written, *threads, *answers)
+        assert len({uid for uid in uids if uid}) == 500
+        assert [item.revision for item in heard.events] == list(range(1, 501))
+
+
+async def test_what_was_posted_is_committed_though_another_thread_is_at_it(tmp_path: Path) -> None:
+    async with started_store(tmp_path) as (store, _):
+        go = threading.Event()
+        blocker = asyncio.ensure_future(store.write(lambda tx: go.wait(10)))
+        await asyncio.sleep(0.01)
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        store.post(lambda tx: tx.insert(new_job(uid="posted"), EventType.JOB_QUEUED).uid, answer)
+        await asyncio.to_thread(store.commit_posted)  # does not wait for the other
+        assert not answer.done()
+        go.set()
+        assert await answer == "posted"
+        await blocker

@@ -125,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         write(
             "call",
             method=method,
-            peer=context.peer(),
+            peer=caller.peer if caller else context.peer(),
             principal=caller.name if caller else None,
             door=caller.door if caller else None,
             code=code.name,
