@@ -95,11 +95,11 @@ def refuse_moved(path: Path) -> None:
     Raises
     ------
     Refused
-        PROJECT_MOVED.
+        INVALID_JOB: it leads elsewhere now.
     """
     moved = project.moved(str(path))
     if moved:
-        raise Refused("PROJECT_MOVED", moved)
+        raise Refused("INVALID_JOB", moved)
 
 
 def reason_of(refused: Refused) -> Reason:

@@ -15,7 +15,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "server" / "edbjobs_server"
-TABLES = [f"tests/unit/test_core_{name}.py" for name in ("admission", "transitions", "order", "planning", "explain")]
+TABLES = [
+    f"tests/unit/test_core_{name}.py"
+    for name in ("admission", "transitions", "order", "planning", "explain", "troubles")
+]
 
 # One process tries both, for importing takes longer than testing. Nothing is shrunk: a fault that is found is enough.
 TRIAL = f"""
@@ -83,27 +86,45 @@ MUTANTS = [
     Mutant("scheduler.py", "claims.setdefault(feature, job.id)", "pass", False),
     Mutant(
         "scheduler.py",
-        "if self.paused or self.draining:\n            return chosen",
-        "if self.draining:\n            return chosen",
+        "if self.paused or self.draining or self.store_error:\n            return chosen",
+        "if self.draining or self.store_error:\n            return chosen",
     ),
     Mutant("scheduler.py", "known[0] == version and known[1] is self.limits", "known[1] is self.limits"),
     Mutant("scheduler.py", "known[0] == version and known[1] is self.limits", "known[0] == version"),
-    Mutant("scheduler.py", "        self.usage.add(need, -1)\n", ""),
+    Mutant(
+        "scheduler.py",
+        "            self._settling.discard(uid)\n            self.usage.add(need, -1)\n        key",
+        "            self._settling.discard(uid)\n        key",
+    ),
+    Mutant("scheduler.py", "            self._gone.add(uid)\n", "", False),
+    Mutant("scheduler.py", "        if job.uid in self._gone:\n            return\n", "", False),
     Mutant("scheduler.py", "eligible=not job.held and not until", "eligible=not job.held"),
     Mutant(
         "scheduler.py",
         "            if not self.jobs[uid].held:\n                self._queue",
         "            if True:\n                self._queue",
     ),
-    Mutant("scheduler.py", "        self._settling.discard(uid)\n", "", False),
+    Mutant(
+        "scheduler.py",
+        "            self._settling.discard(uid)\n            self.usage.add(need, -1)\n        key",
+        "            self.usage.add(need, -1)\n        key",
+        False,
+    ),
     Mutant("scheduler.py", "        elif uid not in self._planned:", "        else:", False),
     Mutant("deadlines.py", "began + SETTLING_SECONDS", "began", False),
     Mutant("transitions.py", " or outcome.state is State.COMPLETED", ""),
+    Mutant(
+        "transitions.py",
+        "    if outcome.before_cancel and outcome.state.terminal:\n        return outcome\n",
+        "",
+        False,
+    ),
+    Mutant("transitions.py", "return wanted and job.cancel_time is None", "return wanted", False),
     Mutant("transitions.py", "ran < policy.max_attempts", "job.attempt < policy.max_attempts", False),
     Mutant(
         "transitions.py",
-        "    if attempt is None or attempt.number != number:\n        return None\n    closed",
-        "    if attempt is None:\n        return None\n    closed",
+        "    if attempt is None or attempt.number != number:\n        return None\n    start =",
+        "    if attempt is None:\n        return None\n    start =",
     ),
     Mutant("transitions.py", "or job.held or job.open_attempt", "or job.open_attempt", False),
 ]
