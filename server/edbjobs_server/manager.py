@@ -371,13 +371,16 @@ class JobManager:
                 self.runs.forget(item.job.uid)
             elif item.job is not None:
                 self.core.apply(item.job)
-                if item.job.state.terminal:
+                if item.type is EventType.JOB_STARTING:
+                    self.runs.own(item.job.uid)
+                elif item.job.state.terminal:
                     self.runs.forget(item.job.uid)
                     self._waiters.tell(item.job.uid)
         self.events.publish(batch)
         for observe in self.observers:
             observe(batch)
-        self.runs.wake()
+        if any(item.type not in _NOTHING_TO_PLAN for item in batch):
+            self.runs.wake()
 
     def _on_reset(self, snapshot: Snapshot) -> None:
         """Begin anew from what is on disk: a commit failed."""
@@ -428,6 +431,17 @@ class JobManager:
         return self.explaining.explained(codec.job_to_message(job))
 
 
+_NOTHING_TO_PLAN = frozenset(
+    {
+        EventType.JOB_STARTING,
+        EventType.JOB_SCHEDULED,
+        EventType.JOB_STARTED,
+        EventType.JOB_CANCEL_REQUESTED,
+        EventType.JOB_NOTE,
+        EventType.JOB_DELETED,
+        EventType.GATE,
+    }
+)
 _TERMINAL = frozenset(
     {job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED}
 )

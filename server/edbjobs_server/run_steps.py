@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,10 +77,10 @@ def prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
 
 
 def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
-    path = Path(job.spec.project_path)
-    refuse_moved(path)
-    refuse_outside(path, rules.project_roots)
-    found = project.inspect(str(path))
+    path = job.spec.project_path
+    found = project.inspect(path)
+    _refuse_moved(path, found)
+    refuse_outside(found.path, rules.project_roots)
     lock = project.lock_state(found)
     if lock is not None:
         return Prepared(lock=lock)
@@ -89,17 +90,10 @@ def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared
     return Prepared(spec=spec, clear=config.existing_results is ExistingResults.CLEAR)
 
 
-def refuse_moved(path: Path) -> None:
-    """Refuse to run what is no longer the project that was accepted.
-
-    Raises
-    ------
-    Refused
-        INVALID_JOB: it leads elsewhere now.
-    """
-    moved = project.moved(str(path))
-    if moved:
-        raise Refused("INVALID_JOB", moved)
+def _refuse_moved(path: str, found: project.Project) -> None:
+    """Refuse to run what is no longer the project that was accepted."""
+    if os.path.normcase(found.path) != os.path.normcase(path):
+        raise Refused("INVALID_JOB", project.moved_text(path, str(found.path)))
 
 
 def reason_of(refused: Refused) -> Reason:
@@ -159,7 +153,7 @@ def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
 
 def _remove_lock(path: Path, start_time: float | None) -> str:
     """Remove the lock that the run left, and say so."""
-    if start_time is None or project.moved(str(path)):
+    if start_time is None:
         return ""
     try:
         removed = project.remove_own_lock(path, start_time)

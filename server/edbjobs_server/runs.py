@@ -174,13 +174,19 @@ class Runs:
         if run is not None and not run.recording:  # somebody else has ended it: it was abandoned
             self._owners[run].cancel()
 
+    def own(self, uid: str) -> None:
+        """Own a run that nobody owns though its reservation is on disk: whoever reserved it has stopped waiting."""
+        job = self._core.jobs.get(uid)
+        if job is not None and job.open_attempt is not None and uid not in self._runs and self._planned is not None:
+            self._adopt(job)
+
     def on_reset(self) -> None:
         """Tell the core again which runs are over: it was made anew from what is on disk."""
         for uid, run in self._runs.items():
             if run.ended is not None:
                 self._core.run_gone(uid)
         for job in self._core.running():
-            self._adopt_unowned(job.uid)
+            self.own(job.uid)
         self.wake()
 
     async def remove_folders(self, jobs: Sequence[Job]) -> None:
@@ -258,13 +264,7 @@ class Runs:
         del self._runs[uid]
         if not task.cancelled() and task.exception() is not None:
             log.error("the task of run %s ended by a fault of edbjobs", run.key.folder, exc_info=task.exception())
-        self._adopt_unowned(uid)
-
-    def _adopt_unowned(self, uid: str) -> None:
-        """Own a run that nobody owns: its reservation is on disk though the answer to its commit was an error."""
-        job = self._core.jobs.get(uid)
-        if job is not None and job.open_attempt is not None and uid not in self._runs and self._planned is not None:
-            self._adopt(job)
+        self.own(uid)
 
     def _on_update(self, update: RunUpdate) -> None:
         if isinstance(update, Reach):

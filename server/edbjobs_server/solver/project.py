@@ -154,6 +154,11 @@ def moved(path: str) -> str:
     real = files.real_path(path)
     if os.path.normcase(real) == os.path.normcase(path):
         return ""
+    return moved_text(path, real)
+
+
+def moved_text(path: str, real: str) -> str:
+    """Return a sentence that says that a path leads elsewhere now."""
     return f"{path} now leads to {real}: a link in its path was changed after the submission"
 
 
@@ -241,6 +246,8 @@ def remove_own_lock(path: str | Path, started_at: float) -> Path | None:
                 continue
             ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
             if ours and found.st_mtime >= _file_time(started_at, found.st_mtime_ns):
+                if moved(str(path)):  # then it is that of another project
+                    return None
                 with suppress(FileNotFoundError):
                     os.unlink(lock)
                 return lock

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 DEADLINE_SECONDS = 10.0
+THREADS = 1  # of one mount that are started at once
 MAX_THREADS = 64  # of one mount
 MAX_THREADS_IN_ALL = 256
 PATIENCE_SECONDS = 0.1  # without any look of a mount ending, before it gets a further thread
@@ -61,7 +62,7 @@ class _Lane:
         self._on_done = on_done
         self._ready = threading.Condition()
         self._waiting: deque[_Look] = deque()
-        self._idle = 0
+        self.idle = 0
         self.threads = 0
         self.taken = 0  # looks taken so far: grows while the mount answers
         self.closed = False
@@ -69,7 +70,7 @@ class _Lane:
     def put(self, look: _Look) -> None:
         with self._ready:
             self._waiting.append(look)
-            if self._idle:
+            if self.idle:
                 self._ready.notify()
 
     @property
@@ -97,9 +98,9 @@ class _Lane:
     def _next(self) -> _Look | None:
         with self._ready:
             while not self._waiting and not self.closed:
-                self._idle += 1
+                self.idle += 1
                 woken = self._ready.wait(IDLE_SECONDS)
-                self._idle -= 1
+                self.idle -= 1
                 if not woken and not self._waiting:
                     break
             if self._waiting and not self.closed:
@@ -208,9 +209,9 @@ class PathWorkers:
         if lane is None:
             lane = self._lanes[mount] = _Lane(mount, self._on_done)
         lane.put(look)
-        if not lane.threads:
+        if lane.threads < THREADS and lane.waiting > lane.idle:
             lane.add_thread()
-        elif self._watch is None:
+        if self._watch is None:
             self._start_watch()
 
     def _start_watch(self) -> None:
