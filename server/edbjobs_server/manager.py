@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -113,6 +114,7 @@ class JobManager:
         self.store = store
         self.rules = rules
         self.core = Core(rules.host, snapshot.limits)
+        self.core.now = time.time()
         self.core.reset(snapshot.jobs, snapshot.limits, snapshot.paused)
         self.events = EventLog(store, snapshot.revision)
         self.paths = PathWorkers(path_unreachable)

@@ -35,6 +35,7 @@ def test_news_of_a_run_that_is_gone_take_nothing_again() -> None:
     lab.core.run_gone(lab.jobs["job1"].uid)
     lab.put(changed(transitions.noted(lab.jobs["job1"], 1, "a note")))
     assert lab.core.usage.jobs == 0
+    assert lab.core._settling.cores == 0, "nor does it count as a start that the host's averages do not show yet"
     lab.put(completed(lab.jobs["job1"]))
     assert lab.core.usage.jobs == 0
     assert lab.plan() == ["job2"]
@@ -131,3 +132,33 @@ def test_a_run_that_cannot_be_observed_is_abandoned() -> None:
     )
     with pytest.raises(Refused, match="not known to resist"):
         transitions.abandon(make_job(1), 20.0, unseen=True)
+
+
+# Clocks that are set back ---------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_set_back_makes_no_delay_longer() -> None:
+    lab = Lab([make_job(1), make_job(2), make_job(3), make_job(4)], Limits(max_concurrent_jobs=9))
+    policy = RetryPolicy(max_attempts=3, initial_backoff=500.0)
+    job = running(make_job(2, retry=policy), now=99_999.0)
+    failed = transitions.ended(job, 1, outcome(State.FAILED, Reason.LICENSE), 100_000.0)
+    lab.now = 100_000.0
+    lab.put(changed(failed), make_job(3, not_before=100_500.0))
+    assert lab.plan() == ["job1", "job4"]
+    lab.core.defer(lab.jobs["job1"].uid, 100_005.0, TROUBLE)
+    lab.now = 1_000.0
+    assert lab.plan() == []
+    lab.now = 1_060.0
+    assert lab.plan() == ["job1"], "its delay was a minute at most"
+    lab.now = 1_600.0
+    assert lab.plan() == ["job2"], "its delay was ten minutes at most"
+    lab.now = 100_400.0
+    assert lab.plan() == [], "job3 waits for a time that its user has set"
+
+
+def test_a_delay_from_a_clock_that_was_ahead_is_cut_at_the_start() -> None:
+    lab = Lab()
+    lab.core.now = 1_000.0
+    lab.put(make_job(1, not_before=100_000.0, backing_off=True), make_job(2, not_before=100_000.0))
+    lab.now = 1_601.0
+    assert lab.plan() == ["job1"]

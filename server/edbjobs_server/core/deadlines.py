@@ -28,6 +28,10 @@ class Deadlines:
         if time is not None:
             del self._order[bisect_left(self._order, (time, uid))]
 
+    def items(self) -> list[tuple[str, float]]:
+        """Return each uid with its time."""
+        return list(self._times.items())
+
     def first(self) -> float | None:
         """Tell the soonest time."""
         return self._order[0][0] if self._order else None

@@ -28,6 +28,7 @@ class Explanation:
     before: int = 0
 
 
+LONGEST_DEFERRAL = 60.0  # seconds for which a planned start is put off at most
 _NO_WAIT = Explanation(Waiting.NONE)
 
 
@@ -48,6 +49,7 @@ class Core:
         self.paused = False
         self.generation = 0
         self.draining = False
+        self.now = 0.0  # of the last plan; 0: not known
         self.store_error = ""  # why nothing can be written now, so that nothing may start
         self.load: HostLoad | None = None
         self.silent: dict[str, str] = {}  # executor to why it takes nothing now: its scheduler does not answer
@@ -119,6 +121,9 @@ class Core:
         list of Job
             In order of start.
         """
+        if now < self.now:
+            self._shorten_waits(now)
+        self.now = now
         self._wake_up(now)
         chosen: list[Job] = []
         if self.paused or self.draining or self.store_error:
@@ -255,6 +260,8 @@ class Core:
 
     def _enqueue(self, job: Job, until: float = 0.0) -> None:
         until = max(job.not_before, until)
+        if job.backing_off and self.now:  # the clock may have been set back since it was written
+            until = min(until, self.now + _longest_back_off(job))
         self._queue.add(job, need_of(job, self.host), eligible=not job.held and not until)
         if until:
             self._timers.set(job.uid, until)
@@ -270,6 +277,18 @@ class Core:
             self._deferred.pop(uid, None)
             if not self.jobs[uid].held:
                 self._queue.enable(uid)
+
+    def _shorten_waits(self, now: float) -> None:
+        """Keep a clock that was set back from making delays of ours longer than they can be."""
+        for uid, until in self._timers.items():
+            job = self.jobs[uid]
+            if uid in self._deferred:
+                longest = LONGEST_DEFERRAL
+            elif job.backing_off:
+                longest = _longest_back_off(job)
+            else:  # a time that the user has set
+                continue
+            self._timers.set(uid, min(until, now + longest))
 
     # Blocks ----------------------------------------------------------------------------------------------
 
@@ -346,6 +365,10 @@ class Core:
                 reason = f", which waits: {block.detail}" if block is not None else ""
                 return Block(Waiting.JOBS_BEFORE, f"behind job {first.id}{reason}")
         return self._turn_block(job, now, claims) or Block(Waiting.STARTING, "it is next")
+
+
+def _longest_back_off(job: Job) -> float:
+    return max(LONGEST_DEFERRAL, job.spec.retry.max_backoff)
 
 
 def _utc(time: float) -> str:
