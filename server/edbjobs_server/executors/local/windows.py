@@ -35,10 +35,12 @@ from edbjobs_server.executors.base import (
     RunEnded,
     RunKey,
     RunSpec,
+    RunTrouble,
     RunUnkillable,
     RunUpdate,
 )
 from edbjobs_server.executors.local import record, verdict
+from edbjobs_server.util.backoff import Backoff
 
 assert sys.platform == "win32"
 
@@ -67,6 +69,7 @@ class _Run:
         self.started = False
         self.stuck: tuple[int, ...] = ()
         self.failure = ""
+        self.trouble = ""
         self.looked = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -124,8 +127,23 @@ class WindowsExecutor:
         cancelled = open_run.cancel_grace is not None
         run = _Run(key, str(self.run_directory(key)), open_run.boot_id, cancelled=cancelled)
         self._runs[key.folder] = run
-        run.task = asyncio.get_running_loop().create_task(self._mind(run, spec))
+        run.task = asyncio.get_running_loop().create_task(self._follow(run, spec))
         return run
+
+    async def _follow(self, run: _Run, spec: RunSpec | None) -> None:
+        """Follow a run to its end, whatever is raised meanwhile: its record decides, and looking again is safe."""
+        delays = Backoff(first=_RETRY)
+        while True:
+            try:
+                await self._mind(run, spec)
+            except Exception as error:
+                spec, delay = None, delays.next()
+                _log.warning("run %s cannot be followed, tried again after %g s", run.folder, delay, exc_info=error)
+                self._show(run, f"it cannot be followed: {type(error).__name__}: {error}")
+                run.looked.set()
+                await asyncio.sleep(delay)
+            else:
+                return
 
     async def _mind(self, run: _Run, spec: RunSpec | None) -> None:
         supervisor = None
@@ -137,6 +155,7 @@ class WindowsExecutor:
         while True:
             while supervisor is not None and not native.has_ended(supervisor):
                 self._tell(run, await asyncio.to_thread(record.read, run.folder))
+                self._show(run, "")
                 run.looked.set()
                 await asyncio.sleep(_LOOK)
             try:
@@ -156,7 +175,8 @@ class WindowsExecutor:
         self._tell(run, found)
         run.looked.set()
         if found.end is None and verdict.sight(found, self._here) is verdict.Sight.ELSEWHERE:
-            _log.warning("a run is not visible from here, it is left alone: %s: %s", run.folder, found.claim)
+            host = found.claim["host"] if found.claim is not None else "another host"
+            self._show(run, f"it is not visible from here and left alone: its record was written on {host}")
             return
         if found.end is None:
             await self._follow_orphans(run)
@@ -204,6 +224,12 @@ class WindowsExecutor:
         if tuple(pids) != run.stuck:
             run.stuck = tuple(pids)
             self._emit(RunUnkillable(run.key, run.stuck))
+
+    def _show(self, run: _Run, trouble: str) -> None:
+        """Show why a run cannot be followed; empty: that is over."""
+        if trouble != run.trouble:
+            run.trouble = trouble
+            self._emit(RunTrouble(run.key, trouble, unseen=bool(trouble)))
 
     def _emit(self, update: RunUpdate) -> None:
         if self._listener is not None:
