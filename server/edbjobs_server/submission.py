@@ -111,10 +111,10 @@ class Rules:
 Look = Callable[[str], "tuple[project.Project, str]"]
 
 
-def look_at(path: str, folders: dict[str, project.Folder] | None = None) -> tuple[project.Project, str]:
+def look_at(path: str, seen: project.Seen | None = None) -> tuple[project.Project, str]:
     """Look at a project: what it is, and a warning if what AEDT would solve is stale; as `project.inspect`."""
     try:
-        found = project.inspect(path, folders)
+        found = project.inspect(path, seen)
         return found, project.stale_sibling(found)
     except OSError as error:  # only a transient one; what is definite is refused with its reason
         raise project.unreachable(path, error) from error
@@ -125,8 +125,8 @@ def one_look() -> Look:
 
     Each look is some calls of the system, of which each gives the interpreter's lock away.
     """
-    folders: dict[str, project.Folder] = {}
-    return cache(lambda path: look_at(path, folders))
+    seen = project.Seen()
+    return cache(lambda path: look_at(path, seen))
 
 
 def draft(

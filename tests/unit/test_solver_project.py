@@ -13,6 +13,7 @@ from edbjobs.config import ExistingResults
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver import project
 from edbjobs_server.solver.log import find_log, job_name
+from edbjobs_server.util import files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX paths")
 NOBODY = 65534
@@ -351,3 +352,30 @@ def test_results_that_may_not_be_removed_are_refused_by_name(ordinary_account: P
         project.clear_results(ordinary_account / "p.aedt")
     assert refused.value.reason == "RESULTS_EXIST"
     (results / "inner").chmod(0o700)
+
+
+def test_files_that_are_alike_are_opened_once_in_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alike, other = [tmp_path / "a.aedt", tmp_path / "b.aedt"], tmp_path / "c.aedt"
+    for path in (*alike, other):
+        path.touch(0o600)
+    other.chmod(0o400)
+    opened: list[str] = []
+    readable = files.is_readable
+    monkeypatch.setattr(files, "is_readable", lambda path: opened.append(str(path)) or readable(path))
+    seen = project.Seen()
+    assert [project.inspect(str(path), seen).path for path in (*alike, other)] == [*alike, other]
+    assert opened == [str(alike[0]), str(other)]
+    monkeypatch.setattr(os, "geteuid", lambda: other.stat().st_uid + 1)  # the files of somebody else
+    for _ in range(2):
+        project.inspect(str(other), seen)
+    assert opened[2:] == [str(other)] * 2
+
+
+def test_a_file_that_was_refused_is_refused_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.aedt"
+    path.touch()
+    monkeypatch.setattr(files, "is_readable", lambda path: False)
+    seen = project.Seen()
+    for _ in range(2):
+        with pytest.raises(Refused, match="cannot be read"):
+            project.inspect(str(path), seen)

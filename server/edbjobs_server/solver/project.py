@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edbjobs.config import ExistingResults
@@ -24,10 +24,10 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver.project_checks import (
     FIELD,
     invalid,
-    mode_of_project,
     refuse_long,
     refuse_text,
     refuse_unreadable,
+    status_of_project,
 )
 from edbjobs_server.util import files
 from edbjobs_server.util.files import is_transient, text_of
@@ -76,15 +76,32 @@ class Folder:
     name_limit: int
 
 
-def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
+@dataclass(slots=True)
+class Seen:
+    """What was found at projects of one moment and holds for others too, as each look costs calls of the system.
+
+    Attributes
+    ----------
+    folders : dict of str to Folder
+        By name as clients gave it.
+    readable : set of tuple of int
+        File system, owner, group and mode of files that could be opened. Files that are alike in these are readable
+        alike if this account is root or owns them; an access control list may tell others apart.
+    """
+
+    folders: dict[str, Folder] = field(default_factory=dict)
+    readable: set[tuple[int, int, int, int]] = field(default_factory=set)
+
+
+def inspect(path: str, seen: Seen | None = None) -> Project:
     """Look at a project that is to be solved.
 
     Parameters
     ----------
     path : str
         As the client gave it.
-    folders : dict, optional
-        Folders that were looked at in the same moment, by name; added to. Each look costs several calls of the system.
+    seen : Seen, optional
+        What was found in the same moment; added to.
 
     Raises
     ------
@@ -96,29 +113,34 @@ def inspect(path: str, folders: dict[str, Folder] | None = None) -> Project:
         A transient one.
     """
     refuse_text(path)
-    folders = {} if folders is None else folders
-    real = _real(path, folders)
+    seen = Seen() if seen is None else seen
+    real, status = _real(path, seen)
     parent, name = os.path.split(real)
     kind = os.path.splitext(name)[1][1:].lower()
     if kind not in KINDS:
         raise invalid(path, "must be a .aedt or .aedtz file or a .aedb folder")
-    mode = mode_of_project(path, real)
+    status = status or status_of_project(path, real)
     readable = real
     if kind == "aedb":
         readable = os.path.join(real, "edb.def")
-        if not stat.S_ISDIR(mode):
+        if not stat.S_ISDIR(status.st_mode):
             raise invalid(path, "is no folder, as an .aedb project is")
-    elif not stat.S_ISREG(mode):
+        status = _status(readable)
+    elif not stat.S_ISREG(status.st_mode):
         raise invalid(path, f"is no file, as a .{kind} project is")
-    refuse_unreadable(path, readable, kind)
-    folder = _folder(parent, folders)
+    alike = _alike(status)
+    if alike is None or alike not in seen.readable:
+        refuse_unreadable(path, readable, kind)
+        if alike is not None:
+            seen.readable.add(alike)
+    folder = _folder(parent, seen)
     if not folder.writable:
         raise invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
     refuse_long(path, name, folder.name_limit)
     return Project(Path(real), _key(real), kind)
 
 
-def inspect_or_refuse(path: str, folders: dict[str, Folder] | None = None) -> Project:
+def inspect_or_refuse(path: str) -> Project:
     """Do as `inspect`, for a request that can be repeated: what cannot be looked at now is refused as well.
 
     Raises
@@ -127,7 +149,7 @@ def inspect_or_refuse(path: str, folders: dict[str, Folder] | None = None) -> Pr
         As `inspect`; PATH_UNREACHABLE for a transient error.
     """
     try:
-        return inspect(path, folders)
+        return inspect(path)
     except OSError as error:
         raise unreachable(path, error) from error
 
@@ -172,29 +194,43 @@ def _key(real: str) -> str:
     return os.path.normcase(stem if suffix[1:].lower() in KINDS else real)
 
 
-def _real(path: str, folders: dict[str, Folder]) -> str:
+def _real(path: str, seen: Seen) -> tuple[str, os.stat_result | None]:
+    """Return the real path and, where one look told both, the status of what stands there."""
     parent, name = os.path.split(path)
     if name in ("", ".", "..") or sys.platform == "win32":  # where a name has a short form as well
-        return files.real_path(path)
-    real = os.path.join(_folder(parent, folders).real, name)
-    return files.real_path(real) if _is_link(real) else real
+        return files.real_path(path), None
+    real = os.path.join(_folder(parent, seen).real, name)
+    status = _status(real, follow=False)
+    if status is not None and stat.S_ISLNK(status.st_mode):
+        return files.real_path(real), None
+    return real, status
 
 
-def _is_link(path: str) -> bool:
+def _status(path: str, *, follow: bool = True) -> os.stat_result | None:
+    """Return the status of what stands at a path; None: there is none, and the next look at it will tell why."""
     try:
-        mode = files.mode_of(path, follow=False)
+        return files.status_of(path, follow=follow)
     except OSError as error:
         if is_transient(error):
             raise
-        return False  # the next look at it will tell why
-    return mode is not None and stat.S_ISLNK(mode)
+        return None
 
 
-def _folder(path: str, folders: dict[str, Folder]) -> Folder:
-    if path not in folders:
+def _alike(status: os.stat_result | None) -> tuple[int, int, int, int] | None:
+    """Return by what files are readable alike; None: each must be asked for."""
+    if status is None or sys.platform == "win32" or not stat.S_ISREG(status.st_mode):
+        return None
+    if os.geteuid() not in (0, status.st_uid):
+        return None
+    return status.st_dev, status.st_uid, status.st_gid, status.st_mode
+
+
+def _folder(path: str, seen: Seen) -> Folder:
+    folder = seen.folders.get(path)
+    if folder is None:
         real = files.real_path(path)
-        folders[path] = Folder(real, files.is_writable_folder(real), files.name_limit(real))
-    return folders[path]
+        folder = seen.folders[path] = Folder(real, files.is_writable_folder(real), files.name_limit(real))
+    return folder
 
 
 def lock_state(project: Project) -> Lock | None:

@@ -34,10 +34,10 @@ def refuse_text(path: str) -> None:
         raise invalid(path, "must be absolute: the service has no current folder of yours")
 
 
-def mode_of_project(path: str, real: str) -> int:
-    """Return the mode of what stands at a real path; refuse a project that is not there."""
+def status_of_project(path: str, real: str) -> os.stat_result:
+    """Return the status of what stands at a real path; refuse a project that is not there."""
     try:
-        return os.stat(real).st_mode
+        return os.stat(real)
     except (FileNotFoundError, NotADirectoryError):
         raise Refused(
             "PROJECT_NOT_FOUND",
