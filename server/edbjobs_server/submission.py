@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -12,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from edbjobs.config import HFSSSimulationConfig, field_errors, total_cores
+from edbjobs.config import HFSSSimulationConfig, total_cores
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
-from pydantic import ValidationError
 
 from edbjobs_server.codec import seconds, spec_from_config
 from edbjobs_server.core.admission import refuse_infeasible
@@ -29,12 +27,9 @@ from edbjobs_server.solver import project
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import Release, choose
 from edbjobs_server.store import Duplicate, Transaction
+from edbjobs_server.validation import digest, validated
 
-JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-MAX_GRACE_SECONDS = 3600.0
-MAX_REQUEST_BYTES = 1 << 20
 RANDOM_BYTES = 14  # 10 of a uid, 4 of an id that is made here
-LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: what calendars and timestamps can tell
 _EXECUTORS = {
     job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
     job_config_pb2.SCHEDULER_TYPE_LOCAL: LOCAL,
@@ -166,7 +161,8 @@ def draft(
         ENVIRONMENT_NOT_ALLOWED, INFEASIBLE, PATH_UNREACHABLE or INVALID_PRIORITY; of a cluster job
         also NO_SHARED_DIR and PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
     """
-    config = _validated(request)
+    data = request.config.SerializeToString(deterministic=True)
+    config = validated(request, data)
     executor = _executor(request.config, rules)
     release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
@@ -190,7 +186,7 @@ def draft(
         id=job_id,
         spec=spec,
         create_time=time.time(),
-        config=request.config.SerializeToString(deterministic=True),
+        config=data,
         request_id=request.request_id,
         digest=digest(request),
         priority=request.priority,
@@ -295,39 +291,6 @@ def _repeated(tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, refu
         fields={"job_id": "in use by a live job"},
         metadata={"uid": live.uid},
     )
-
-
-def digest(request: jobs_messages_pb2.SubmitJobRequest) -> bytes:
-    """Fingerprint of what was asked for: equal for a repetition, whatever its request_id."""
-    same = jobs_messages_pb2.SubmitJobRequest()
-    same.CopyFrom(request)
-    same.request_id = ""
-    return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=16).digest()
-
-
-def _validated(request: jobs_messages_pb2.SubmitJobRequest) -> HFSSSimulationConfig:
-    wrong: dict[str, str] = {}
-    if request.job_id and not JOB_ID.fullmatch(request.job_id):
-        wrong["job_id"] = "1 to 63 letters, digits, '.', '_' or '-', the first a letter or a digit"
-    if len(request.request_id) > 64:
-        wrong["request_id"] = "at most 64 characters"
-    if len(request.user) > 255 or any(ord(char) < 32 for char in request.user):
-        wrong["user"] = "at most 255 characters, none of them a control character"
-    grace = seconds(request.config.cancel_grace)
-    if not 0 <= grace <= MAX_GRACE_SECONDS:
-        wrong["config.cancel_grace"] = f"0 to {MAX_GRACE_SECONDS:g} seconds"
-    if request.ByteSize() > MAX_REQUEST_BYTES:  # one event holds the whole job, and must fit a client's message
-        wrong["config"] = f"larger than {MAX_REQUEST_BYTES} bytes"
-    if request.config.not_before.seconds > LATEST_SECONDS:
-        wrong["config.not_before"] = "not after the year 9999"
-    try:
-        config = HFSSSimulationConfig.from_message(request.config)
-    except ValidationError as error:
-        wrong.update({f"config.{field}": text for field, text in field_errors(error).items()})
-    if wrong:
-        text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
-        raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong)
-    return config
 
 
 def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:

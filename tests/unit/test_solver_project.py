@@ -361,7 +361,12 @@ def test_files_that_are_alike_are_opened_once_in_one_moment(tmp_path: Path, monk
     other.chmod(0o400)
     opened: list[str] = []
     readable = files.is_readable
-    monkeypatch.setattr(files, "is_readable", lambda path: opened.append(str(path)) or readable(path))
+
+    def watched(path: str) -> bool:
+        opened.append(path)
+        return readable(path)
+
+    monkeypatch.setattr(files, "is_readable", watched)
     seen = project.Seen()
     assert [project.inspect(str(path), seen).path for path in (*alike, other)] == [*alike, other]
     assert opened == [str(alike[0]), str(other)]
