@@ -86,10 +86,11 @@ def embedded(number: int, payload: bytes) -> bytes:
 
     Serialised messages may be put together by concatenation, which saves parsing what is only passed on.
     """
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Encode a number that is not negative as the wire format has it."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

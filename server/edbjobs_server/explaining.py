@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from edbjobs.v1 import job_pb2, job_state_pb2
 
 from edbjobs_server.clusters import Clusters
-from edbjobs_server.core.scheduler import Core
+from edbjobs_server.codec import varint
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.scheduler import Core, Explanation
 from edbjobs_server.core.states import State
 from edbjobs_server.following import Following
+
+_JOBS_BEFORE = varint(job_pb2.Job.JOBS_BEFORE_FIELD_NUMBER << 3)
 
 
 class Explaining:
@@ -37,16 +42,24 @@ class Explaining:
 
     def addition(self, uid: str, state: int) -> bytes:
         """Return the same, to be appended to a serialised job, which is then merged when it is parsed."""
+        job = self._core.jobs.get(uid)
+        if job is not None and job.state is State.QUEUED and state == State.QUEUED:
+            why = self._why(job)
+            known = _serialised(why.reason.value, why.detail)
+            return known + _JOBS_BEFORE + varint(why.before) if why.before else known
         message = job_pb2.Job()
         self._add(message, uid, state)
         return message.SerializeToString()
+
+    def _why(self, job: Job) -> Explanation:
+        trouble = self._core.trouble(job.uid) if not job.unkillable else None
+        return trouble or self._clusters.explain(job) or self._core.explain(job.uid, time.time())
 
     def _add(self, message: job_pb2.Job, uid: str, state: int) -> None:
         job = self._core.jobs.get(uid)
         if job is None or state >= State.COMPLETED:  # what is on disk may be ahead of the core
             return
-        trouble = self._core.trouble(uid) if not job.unkillable else None
-        why = trouble or self._clusters.explain(job) or self._core.explain(uid, time.time())
+        why = self._why(job)
         message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
         message.waiting_detail = why.detail
         message.jobs_before = why.before
@@ -58,3 +71,11 @@ class Explaining:
         elif not why.reason and self._following.waits_for_license(uid):
             message.waiting_reason = job_state_pb2.WAITING_REASON_LICENSE_WAIT
             message.waiting_detail = "no setup is begun yet; the solver may be waiting for a licence"
+
+
+@lru_cache(256)
+def _serialised(reason: int, detail: str) -> bytes:
+    """Serialise why a job waits: of many jobs of one call it is the same."""
+    return job_pb2.Job(
+        waiting_reason=job_state_pb2.WaitingReason.ValueType(reason), waiting_detail=detail
+    ).SerializeToString()

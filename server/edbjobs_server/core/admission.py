@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job
@@ -21,9 +22,11 @@ class Block:
     own: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a job takes while it runs, as counted against limits and host."""
+class Need(NamedTuple):
+    """What a job takes while it runs, as counted against limits and host.
+
+    It is a tuple because it is a key of the queue: each job that is queued has it hashed several times.
+    """
 
     local: bool
     user: str

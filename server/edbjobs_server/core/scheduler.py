@@ -81,6 +81,10 @@ class Core:
     def apply(self, job: Job) -> None:
         """Take over a committed job."""
         uid = job.uid
+        if job.state is State.QUEUED and uid not in self.jobs and not job.attempts:  # as most are: it is new
+            self.jobs[uid] = job
+            self._enqueue(job)
+            return
         if job.state.terminal:
             self.remove(uid)
             return
