@@ -25,6 +25,7 @@ _JOB_CONFIG = job_pb2.Job.CONFIG_FIELD_NUMBER
 _EVENT_JOB = event_pb2.Event.JOB_FIELD_NUMBER
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_GRACE = 30.0
+_SHORT = [bytes([value]) for value in range(0x80)]
 # A look-up takes a tenth of the time of a call of the enumeration; a start makes jobs of all that wait.
 _STATES = {state.value: state for state in State}
 _REASONS = {reason.value: reason for reason in Reason}
@@ -69,11 +70,15 @@ class Internals:
 
 def timestamp(seconds: float) -> Timestamp:
     """Make a ``Timestamp`` of seconds since the epoch."""
+    value = Timestamp()
+    _set_time(value, seconds)
+    return value
+
+
+def _set_time(value: Timestamp, seconds: float) -> None:
     whole = math.floor(seconds)
     nanos = round((seconds - whole) * 1e9)
-    if nanos == 1_000_000_000:
-        return Timestamp(seconds=whole + 1)
-    return Timestamp(seconds=whole, nanos=nanos)
+    value.seconds, value.nanos = (whole + 1, 0) if nanos == 1_000_000_000 else (whole, nanos)
 
 
 def seconds(value: Timestamp | Duration) -> float:
@@ -91,6 +96,8 @@ def embedded(number: int, payload: bytes) -> bytes:
 
 def varint(value: int) -> bytes:
     """Encode a number that is not negative as the wire format has it."""
+    if value <= 0x7F:
+        return _SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -114,39 +121,59 @@ def job_to_bytes(job: Job) -> bytes:
 
 
 def _without_config(job: Job) -> job_pb2.Job:
-    spec = job.spec
-    last = job.attempts[-1] if job.attempts else None
-    return job_pb2.Job(
+    """Make the message; what has its default is passed over, as most has in a new job and each field takes its time."""
+    message = job_pb2.Job(
         uid=job.uid,
         id=job.id,
-        state=job.state,  # type: ignore[arg-type]
-        priority=job.priority,
         user=job.user,
-        revision=job.revision,
-        create_time=timestamp(job.create_time),
-        start_time=_optional_time(job.start_time),
-        end_time=_optional_time(job.end_time),
-        cancel_time=_optional_time(job.cancel_time),
-        held=job.held,
-        reason=job.reason,  # type: ignore[arg-type]
-        exit_code=job.exit_code,
-        signal=job.signal,
-        evidence=job.evidence,  # type: ignore[arg-type]
-        outcome_unknown=job.outcome_unknown,
-        message=job.message,
-        attempt=last.number if last else 0,
-        attempts=[_attempt_to_message(attempt) for attempt in job.attempts],
-        retry_of=job.retry_of,
-        warnings=job.warnings,
-        executor=spec.executor,
-        scheduler_job_id=last.scheduler_job_id if last else "",
+        executor=job.spec.executor,
         solver_version=job.solver_version,
-        demo=job.demo,
-        cores=spec.cores,
-        memory_mib=spec.memory_mib,
-        not_before=timestamp(job.not_before) if job.not_before else None,
+        message=job.message,
+        retry_of=job.retry_of,
         run_directory=job.run_directory,
     )
+    message.state = job.state  # type: ignore[assignment]
+    message.revision = job.revision
+    message.cores = job.spec.cores
+    _set_time(message.create_time, job.create_time)
+    if job.priority:
+        message.priority = job.priority
+    if job.held:
+        message.held = True
+    if job.demo:
+        message.demo = True
+    if job.spec.memory_mib:
+        message.memory_mib = job.spec.memory_mib
+    if job.not_before:
+        _set_time(message.not_before, job.not_before)
+    if job.warnings:
+        message.warnings.extend(job.warnings)
+    if job.attempts:
+        last = job.attempts[-1]
+        message.attempt = last.number
+        message.attempts.extend([_attempt_to_message(attempt) for attempt in job.attempts])
+        message.scheduler_job_id = last.scheduler_job_id
+    _put_outcome(message, job)
+    return message
+
+
+def _put_outcome(message: job_pb2.Job, job: Job) -> None:
+    if job.start_time is not None:
+        _set_time(message.start_time, job.start_time)
+    if job.end_time is not None:
+        _set_time(message.end_time, job.end_time)
+    if job.cancel_time is not None:
+        _set_time(message.cancel_time, job.cancel_time)
+    if job.exit_code is not None:
+        message.exit_code = job.exit_code
+    if job.signal is not None:
+        message.signal = job.signal
+    if job.outcome_unknown:
+        message.outcome_unknown = True
+    if job.reason is not Reason.NONE:
+        message.reason = job.reason  # type: ignore[assignment]
+    if job.evidence is not Evidence.UNKNOWN:
+        message.evidence = job.evidence  # type: ignore[assignment]
 
 
 def _optional_time(value: float | None) -> Timestamp | None:
@@ -358,14 +385,13 @@ def event_to_bytes(
     detail: str = "",
 ) -> bytes:
     """Serialise an event; `job` is a serialised ``Job``."""
-    message = event_pb2.Event(
-        revision=revision,
-        time=timestamp(time),
-        type=type,  # type: ignore[arg-type]
-        limits=limits_to_message(limits) if limits is not None else None,
-        old_limits=limits_to_message(old_limits) if old_limits is not None else None,
-        principal=principal,
-        detail=detail,
-    )
+    message = event_pb2.Event(principal=principal, detail=detail)
+    message.revision = revision
+    message.type = type  # type: ignore[assignment]
+    _set_time(message.time, time)
+    if limits is not None:
+        message.limits.CopyFrom(limits_to_message(limits))
+    if old_limits is not None:
+        message.old_limits.CopyFrom(limits_to_message(old_limits))
     data = message.SerializeToString()
     return data + embedded(_EVENT_JOB, job) if job else data

@@ -31,6 +31,7 @@ LAYERS = [
         "tail",
         "limit_changes",
         "silence",
+        "validation",
         "waiting",
     },
     {"events"},
