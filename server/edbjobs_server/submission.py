@@ -29,6 +29,7 @@ from edbjobs_server.solver.releases import Release, choose
 from edbjobs_server.store import Duplicate, Transaction
 from edbjobs_server.validation import digest, validated
 
+_OTHERS = re.compile(r"[^A-Za-z0-9._-]+")
 RANDOM_BYTES = 14  # 10 of a uid, 4 of an id that is made here
 _EXECUTORS = {
     job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
@@ -162,23 +163,25 @@ def draft(
         also NO_SHARED_DIR and PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
     """
     data = request.config.SerializeToString(deterministic=True)
-    config = validated(request, data)
+    config, path = validated(request, data)
     executor = _executor(request.config, rules)
     release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
-    found, stale = look(config.project_path)
-    refuse_outside(found.path, rules.project_roots)
+    found, stale = look(path)
+    if rules.project_roots:
+        refuse_outside(found.path, rules.project_roots)
     spec = spec_from_config(
         request.config,
-        project_path=str(found.path),
+        project_path=found.real,
         project_key=found.key,
         executor=executor,
         cores=total_cores(config),
         memory_mib=request.config.memory_mib,
     )
     random = random or os.urandom(RANDOM_BYTES)
-    uid, job_id = _uid(random[:10]), request.job_id or _job_id(found.path, random[10:])
+    uid, job_id = _uid(random[:10]), request.job_id or _job_id(found.real, random[10:])
     if executor != LOCAL:
+        config = config.model_copy(update={"project_path": path})
         spec = _for_cluster(config, spec, rules, uid, job_id, request.user or user)
     job = Job(
         uid=uid,
@@ -351,9 +354,10 @@ def _uid(random: bytes) -> str:
     return f"{time.time_ns() // 1_000_000:012x}{random.hex()}"
 
 
-def _job_id(path: Path, random: bytes) -> str:
+def _job_id(path: str, random: bytes) -> str:
     """Name a job after its project, with a tail that does not repeat."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:48] or "job"
+    stem, _ = os.path.splitext(os.path.basename(path))
+    stem = _OTHERS.sub("-", stem).strip("._-")[:48] or "job"
     return f"{stem}-{random.hex()}"
 
 

@@ -33,8 +33,10 @@ def digest(request: jobs_messages_pb2.SubmitJobRequest) -> bytes:
     return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
-def validated(request: jobs_messages_pb2.SubmitJobRequest, config: bytes) -> HFSSSimulationConfig:
-    """Return the configuration of a request.
+def validated(request: jobs_messages_pb2.SubmitJobRequest, config: bytes) -> tuple[HFSSSimulationConfig, str]:
+    """Return the configuration of a request and its project's path, which that of the configuration may not be.
+
+    Most jobs of a sweep are alike but for their project, and to make a whole model takes most of the time of a draft.
 
     Parameters
     ----------
@@ -50,13 +52,14 @@ def validated(request: jobs_messages_pb2.SubmitJobRequest, config: bytes) -> HFS
     """
     wrong = _wrong(request)
     try:
-        model = _known_config(request.config.project_path, config) or HFSSSimulationConfig.from_message(request.config)
+        known = _known(request.config.project_path, config)
+        model = known or HFSSSimulationConfig.from_message(request.config)
     except ValidationError as error:
         wrong.update({f"config.{field}": text for field, text in field_errors(error).items()})
     if wrong:
         text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
         raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong)
-    return model
+    return model if isinstance(model, tuple) else (model, model.project_path)
 
 
 def _wrong(request: jobs_messages_pb2.SubmitJobRequest) -> dict[str, str]:
@@ -77,17 +80,16 @@ def _wrong(request: jobs_messages_pb2.SubmitJobRequest) -> dict[str, str]:
     return wrong
 
 
-def _known_config(path: str, config: bytes) -> HFSSSimulationConfig | None:
+def _known(path: str, config: bytes) -> tuple[HFSSSimulationConfig, str] | None:
     """Return the model of a configuration that differs from an earlier one in its path at most; None: validate it.
 
-    Most jobs of a sweep are alike but for their project, and to check a whole model takes most of the time of a draft.
     No check of the model looks at the path together with another field.
     """
     head = embedded(_PROJECT_PATH, path.encode())  # the field of the lowest number comes first
     if len(config) - len(head) > _MOST_KEPT_BYTES or not config.startswith(head):
         return None
     try:
-        return _model(config[len(head) :]).model_copy(update={"project_path": _PATH.validate_python(path)})
+        return _model(config[len(head) :]), _PATH.validate_python(path)
     except ValidationError:
         return None  # to be told with everything that is wrong
 

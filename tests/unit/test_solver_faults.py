@@ -114,7 +114,7 @@ def verdict(folder: Path, code: int = 0) -> Verdict:
 
 
 def known(folder: Path, kind: str = "aedb") -> project.Project:
-    return project.Project(folder / f"p.{kind}", str(folder / "p"), kind)
+    return project.Project(str(folder / f"p.{kind}"), str(folder / "p"), kind)
 
 
 WORK: dict[str, Callable[[Path], object]] = {

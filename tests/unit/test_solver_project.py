@@ -280,7 +280,7 @@ def test_a_name_beside_which_no_log_can_be_written_is_refused(tmp_path: Path, ki
         assert refused.reason == "INVALID_JOB"
         assert f"{length} bytes" in refused.message
         assert f"at most {longest} are possible" in refused.message
-        accepted_before = project.Project(path, str(path.with_suffix("")), kind)
+        accepted_before = project.Project(str(path), str(path.with_suffix("")), kind)
         assert project.lock_state(accepted_before) is None
         assert project.clear_results(path) == ()
         assert project.remove_own_lock(path, 0) is None

@@ -25,7 +25,8 @@ def _nothing_is_kept() -> Iterator[None]:
 
 def check(path: str, **values: Any) -> HFSSSimulationConfig:
     config = job_config_pb2.JobConfig(project_path=path, **values)
-    return validated(pb.SubmitJobRequest(config=config), config.SerializeToString(deterministic=True))
+    model, real = validated(pb.SubmitJobRequest(config=config), config.SerializeToString(deterministic=True))
+    return model.model_copy(update={"project_path": real})
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Project:
 
     Attributes
     ----------
-    path : Path
+    real : str
         Real path.
     key : str
         Real path without suffix: .aedb, .aedt and .aedtz of one name are one project.
@@ -53,9 +53,14 @@ class Project:
         ``aedb``, ``aedt`` or ``aedtz``.
     """
 
-    path: Path
+    real: str
     key: str
     kind: str
+
+    @property
+    def path(self) -> Path:
+        """The real path; not made for each submission, as it takes as long as looking at the project."""
+        return Path(self.real)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,8 @@ def inspect(path: str, seen: Seen | None = None) -> Project:
     if not folder.writable:
         raise invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
     refuse_long(path, name, folder.name_limit)
-    return Project(Path(real), _key(real), kind)
+    stem = real[: -len(kind) - 1]
+    return Project(real, os.path.normcase(stem), kind)
 
 
 def inspect_or_refuse(path: str) -> Project:
