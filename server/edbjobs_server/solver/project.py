@@ -288,7 +288,7 @@ def remove_own_lock(path: str | Path, started_at: float) -> Path | None:
                 continue
             ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
             if ours and found.st_mtime >= _file_time(started_at, found.st_mtime_ns):
-                if moved(str(path)):  # then it is that of another project
+                if moved(os.path.dirname(path)):  # then it is that of another project
                     return None
                 with suppress(FileNotFoundError):
                     os.unlink(lock)
