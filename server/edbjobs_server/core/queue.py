@@ -18,6 +18,13 @@ def entry_of(job: Job) -> Entry:
     return (*job.order, job.uid)
 
 
+def _insert(entries: list[Entry], entry: Entry) -> None:
+    if not entries or entries[-1] < entry:  # as of nearly every new job
+        entries.append(entry)
+    else:
+        insort(entries, entry)
+
+
 def _remove(entries: list[Entry], entry: Entry) -> None:
     index = bisect_left(entries, entry)
     assert entries[index] == entry, "an entry is removed as it was put in"
@@ -66,9 +73,13 @@ class WaitingQueue:
         self._kinds[job.uid] = (job.spec.executor, need)
         self.held += job.held
         self.priorities[job.priority] += 1
-        insort(self._all, entry_of(job))
+        _insert(self._all, entry_of(job))
         if eligible:
             self.enable(job.uid)
+
+    def need(self, uid: str) -> Need:
+        """Return what a waiting job needs."""
+        return self._kinds[uid][1]
 
     def remove(self, uid: str) -> None:
         """Take a job out."""
@@ -85,7 +96,7 @@ class WaitingQueue:
         """Make a waiting job, which is none yet, a candidate."""
         job, kind = self._jobs[uid], self._kinds[uid]
         key = job.spec.project_key
-        insort(self._eligible.setdefault(key, {}).setdefault(kind, []), entry_of(job))
+        _insert(self._eligible.setdefault(key, {}).setdefault(kind, []), entry_of(job))
         self._refresh(key, kind)
 
     def _disable(self, uid: str) -> None:
@@ -164,7 +175,7 @@ class WaitingQueue:
             _remove(heads, shown)
             del self._shown[key, kind]
         if wanted is not None:
-            insort(heads, wanted)
+            _insert(heads, wanted)
             self._shown[key, kind] = wanted
         self._refresh_front(kind[0], front, heads[0] if heads else None)
         if not heads:

@@ -307,7 +307,7 @@ class Core:
         silent = self.silent.get(job.spec.executor)
         if silent is not None:
             return Block(Waiting.SCHEDULER_UNREACHABLE, silent)
-        need = need_of(job, self.host)
+        need = self._queue.need(job.uid)
         block = fit_block(need, self.usage, self.limits, self.host) or claim_block(need, claims)
         if block is not None and block.reason is Waiting.LICENSES:
             for feature, _ in need.licenses:
@@ -345,7 +345,7 @@ class Core:
         if working:
             name = self.jobs[working[0]].id
             return Block(Waiting.PROJECT_BUSY, f"job {name} works on the same project", own=True)
-        need = need_of(job, self.host)
+        need = self._queue.need(job.uid)
         block = user_block(need, self.usage, self.limits)
         if block is None:
             block = fit_block(need, self.usage, self.limits, self.host)
