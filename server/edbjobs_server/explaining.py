@@ -9,8 +9,7 @@ from edbjobs.v1 import job_pb2, job_state_pb2
 
 from edbjobs_server.clusters import Clusters
 from edbjobs_server.codec import varint
-from edbjobs_server.core.job import Job
-from edbjobs_server.core.scheduler import Core, Explanation
+from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import State
 from edbjobs_server.following import Following
 
@@ -43,23 +42,20 @@ class Explaining:
     def addition(self, uid: str, state: int) -> bytes:
         """Return the same, to be appended to a serialised job, which is then merged when it is parsed."""
         job = self._core.jobs.get(uid)
-        if job is not None and job.state is State.QUEUED and state == State.QUEUED:
-            why = self._why(job)
+        if job is not None and job.state is State.QUEUED and state == State.QUEUED and not job.attempts:
+            why = self._core.explain(uid, time.time())  # no run, so neither a cluster nor a run's trouble has a say
             known = _serialised(why.reason.value, why.detail)
             return known + _JOBS_BEFORE + varint(why.before) if why.before else known
         message = job_pb2.Job()
         self._add(message, uid, state)
         return message.SerializeToString()
 
-    def _why(self, job: Job) -> Explanation:
-        trouble = self._core.trouble(job.uid) if not job.unkillable else None
-        return trouble or self._clusters.explain(job) or self._core.explain(job.uid, time.time())
-
     def _add(self, message: job_pb2.Job, uid: str, state: int) -> None:
         job = self._core.jobs.get(uid)
         if job is None or state >= State.COMPLETED:  # what is on disk may be ahead of the core
             return
-        why = self._why(job)
+        trouble = self._core.trouble(uid) if not job.unkillable else None
+        why = trouble or self._clusters.explain(job) or self._core.explain(uid, time.time())
         message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
         message.waiting_detail = why.detail
         message.jobs_before = why.before

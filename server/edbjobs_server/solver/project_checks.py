@@ -15,6 +15,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 FIELD = "config.project_path"
 # AEDT's log of a project with a long name is named <project>-<number>-<attempt>.log, of as many digits as there can be.
+_MOST_BYTES = 4  # of a character of a file name
 _LOG_NAME_BYTES = len("-") + 12 + len("-") + 4 + len(".log")
 
 
@@ -69,6 +70,8 @@ def refuse_long(path: str, name: str, limit: int) -> None:
     """Refuse a name beside which the solver cannot write its log, whose name is the longest of all it makes."""
     stem = os.path.splitext(name)[0]
     longest = limit - _LOG_NAME_BYTES
+    if len(stem) * _MOST_BYTES <= longest:  # as of nearly all
+        return
     if files.name_length(stem) > longest:
         raise invalid(
             path,
