@@ -156,3 +156,19 @@ def test_mounts_are_known_without_touching_paths() -> None:
     assert table.mount_of("/no/such/thing") == "/"
     assert table.mount_of("/proc/../nothing") == os.sep
     assert table.mount_of("relative") in {"/", "."}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="drives are no mounts")
+def test_a_mount_that_was_added_is_seen_when_the_table_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"/", "/data"}
+    monkeypatch.setattr(path_workers, "_read_mounts", lambda: frozenset(table))
+    mounts = MountTable()
+    assert [mounts.mount_of("/data/a/b"), mounts.mount_of("/data/a/b"), mounts.mount_of("/x")] == [
+        "/data",
+        "/data",
+        "/",
+    ]
+    table.add("/data/a")
+    monkeypatch.setattr(path_workers, "_MOUNTS_SECONDS", 0.0)
+    mounts._until = 0.0
+    assert mounts.mount_of("/data/a/b") == "/data/a"

@@ -27,6 +27,7 @@ MAX_THREADS_IN_ALL = 256
 PATIENCE_SECONDS = 0.1  # without any look of a mount ending, before it gets a further thread
 _MAX_ADDED = 4  # threads at a time
 IDLE_SECONDS = 10.0  # until a thread without work ends
+_MOST_KNOWN = 1_000  # paths whose mount is remembered
 _MOUNTS_SECONDS = 5.0  # for which the table of mounts is taken as unchanged
 
 
@@ -264,6 +265,7 @@ class MountTable:
     def __init__(self) -> None:
         self._until = 0.0
         self._mounts: frozenset[str] = frozenset()
+        self._known: dict[str, str] = {}  # by path, since the table was read
 
     def mount_of(self, path: str) -> str:
         """Return the mount point that a path lies on, by its text: links in it are not followed."""
@@ -272,6 +274,15 @@ class MountTable:
         now = time.monotonic()
         if now >= self._until:
             self._mounts, self._until = _read_mounts(), now + _MOUNTS_SECONDS
+            self._known.clear()
+        mount = self._known.get(path)
+        if mount is None:
+            mount = self._find(path)
+            if len(self._known) < _MOST_KNOWN:
+                self._known[path] = mount
+        return mount
+
+    def _find(self, path: str) -> str:
         place = os.path.normpath(path)
         while place not in self._mounts and len(place) > 1:
             place = os.path.dirname(place)
