@@ -100,6 +100,60 @@ async def test_nothing_of_a_run_reaches_the_next(runs: Runs, tmp_path: Path) -> 
     assert end.max_rss_bytes < 40_000_000 < (runs.updates[1].max_rss_bytes)  # type: ignore[union-attr]
 
 
+ENVIRONMENTS: tuple[dict[str, str], ...] = (
+    {"PATH": os.environ["PATH"], "A": "a", "B": "b"},
+    {"PATH": os.environ["PATH"], "A": "a", "B": "b"},
+    {"A": "", "C": "\u00e4 \udcff\n="},  # another value, one that is no text, two that are gone
+    {},
+    {"PATH": os.environ["PATH"], "A": "a", "B": "b", **{f"N{number}": "x" * 100 for number in range(1000)}},
+)
+
+
+@pytest.mark.parametrize("first", range(len(ENVIRONMENTS)))
+@pytest.mark.parametrize("base", [True, False])
+async def test_each_run_has_exactly_its_environment(runs: Runs, first: int, base: bool) -> None:
+    """Whichever run was the first of the launcher, to which the requests of the others refer."""
+    assert runs.executor._channel is not None
+    assert runs.executor._channel._takes_base
+    runs.executor._channel._takes_base = base  # one of an earlier version does not
+    order = [*ENVIRONMENTS[first:], *ENVIRONMENTS[:first]]
+    for number, environment in enumerate(order):
+        key = key_of(number)
+        end = await runs.run(["/bin/cat", "/proc/self/environ"], key, env=environment)
+        assert end.exit_code == 0
+        found = (runs.folder(key) / "stdout").read_bytes().split(b"\0")[:-1]
+        wanted = {**environment, processes.MARK: f"{key.uid}.1"}
+        assert sorted(found) == sorted(os.fsencode(f"{name}={value}") for name, value in wanted.items())
+
+
+async def test_a_request_has_only_what_is_different(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large environment does not make each run pay for the fork of a supervisor."""
+    assert runs.executor._channel is not None
+    large = {f"N{number}": "x" * 100 for number in range(1000)}
+    await runs.run("exit 0", env=large)
+    await free(runs, supervisor_of(runs))
+    sent: list[bytes] = []
+    send = runs.executor._channel._send
+
+    def note(data: bytes) -> None:
+        sent.append(data)
+        send(data)
+
+    monkeypatch.setattr(runs.executor._channel, "_send", note)
+    assert (await runs.run('exit "$CODE"', key_of(2), env={**large, "CODE": "5"})).exit_code == 5
+    assert len(sent[0]) < 1000
+    assert supervisor_of(runs, key_of(2)) == supervisor_of(runs)
+
+
+async def test_another_launcher_gets_the_environment_again(runs: Runs) -> None:
+    script = 'exit "$CODE"'
+    assert (await runs.run(script, env={"CODE": "3", "OTHER": "x"})).exit_code == 3
+    os.kill(runs.launcher(), signal.SIGKILL)
+    await until(lambda: runs.executor._channel is None or runs.executor._channel.gone)
+    assert (await runs.run(script, key_of(2), env={"CODE": "3", "OTHER": "x"})).exit_code == 3
+    assert (await runs.run(script, key_of(3), env={"CODE": "4", "OTHER": "x"})).exit_code == 4
+
+
 async def test_descriptors_of_a_supervisor_do_not_grow(runs: Runs) -> None:
     await runs.run("exit 0")
     pid = supervisor_of(runs)

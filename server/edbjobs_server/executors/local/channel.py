@@ -70,6 +70,8 @@ class Channel:
         self.gone = False
         self.pid = 0  # of the launcher
         self.requests = 0  # sent, or in the way
+        self._takes_base = False  # a launcher of an earlier version does not
+        self._base: dict[str, str] | None = None  # the environment that was sent to it
         self._ready: asyncio.Future[int] = self._loop.create_future()
         ours.setblocking(False)
         self._loop.add_reader(ours, self._receive)
@@ -123,6 +125,13 @@ class Channel:
     async def request(self, name: str, request: Mapping[str, Any]) -> None:
         """Ask for a supervisor; what becomes of that is for the run's record and the owner's callbacks to tell.
 
+        Parameters
+        ----------
+        name : str
+            Name of the run.
+        request : dict
+            As the launcher takes it, with the whole environment of the run in ``env``.
+
         Raises
         ------
         LauncherGone
@@ -131,12 +140,24 @@ class Channel:
         if self.gone:
             raise LauncherGone
         self.requests += 1
-        data = name.encode() + b"\n" + json.dumps(request).encode()
-        self._send(len(data).to_bytes(4, "big") + data)
+        self._send(self._frames(name, request))
         if len(self._unsent) > _UNSENT:
             self._drained.clear()
             with suppress(asyncio.TimeoutError):  # the launcher stands still; the request waits without its sender
                 await within(self._drained.wait(), _SEND_SECONDS)
+
+    def _frames(self, name: str, request: Mapping[str, Any]) -> bytes:
+        """Return a request that has only what is different in its environment; before the first, what is not."""
+        if not self._takes_base:
+            return _frame(name, request)
+        environment = request["env"]
+        before = b""
+        if self._base is None:  # nearly all runs have nearly all of it
+            self._base = dict(environment)
+            before = _frame("", self._base)
+        different = {each: value for each, value in environment.items() if self._base.get(each) != value}
+        unset = [each for each in self._base if each not in environment]
+        return before + _frame(name, {**request, "env": different, "unset": unset})
 
     def close(self) -> None:
         """Let the launcher go: it stays until its last supervisor has ended."""
@@ -197,8 +218,10 @@ class Channel:
         try:
             answer = json.loads(line)
             if "launcher" in answer:
+                pid = int(answer["launcher"])
                 if not self._ready.done():
-                    self._ready.set_result(int(answer["launcher"]))
+                    self._takes_base = answer.get("base") is True
+                    self._ready.set_result(pid)
             elif "gone" in answer:
                 self._owner.on_supervisor_gone(str(answer["gone"]))
             else:
@@ -206,6 +229,11 @@ class Channel:
                 self._owner.on_refused(str(answer["name"]), error)
         except (ValueError, TypeError, LookupError, RecursionError):
             _log.exception("expected an answer of the launcher, got %r; it is ignored", line[:200])
+
+
+def _frame(name: str, content: Mapping[str, Any]) -> bytes:
+    data = name.encode() + b"\n" + json.dumps(content).encode()
+    return len(data).to_bytes(4, "big") + data
 
 
 def _is_momentary(error: OSError) -> bool:

@@ -9,16 +9,21 @@ A run gets a supervisor that has ended its last run and waits for another, or el
 supervisors have a socket to the launcher and can be used again; of more than that, those that have been on their
 runs for longest lose it, and end with their runs: so the launcher's descriptors do not grow with the runs.
 
-The service sends requests; of a run that goes as it should, the launcher says nothing.
+The service sends requests; of a run that goes as it should, the launcher says nothing. What most runs have in their
+environment is sent once, so that a request is short.
 
 =========  ============================================================================================
-request    4 bytes of length (network order), then the run's ``name``, a newline, and JSON: ``name`` and ``folder``
-           of the run, ``seq``, ``uid``, ``attempt``, ``argv``, ``cwd``, ``env``, ``keep``, ``info``, ``limit``
+base       4 bytes of length (network order), a newline, and JSON: names and values of the environment that the
+           requests refer to; comes once, before them
+request    4 bytes of length, then the run's ``name``, a newline, and JSON: ``name`` and ``folder`` of the run,
+           ``seq``, ``uid``, ``attempt``, ``argv``, ``cwd``, ``env`` (what is added to the base, or has another
+           value), ``unset`` (names in the base that the run does not get), ``keep``, ``info``, ``limit``
            (seconds of wall-clock time or null), ``umask``, ``grace`` (seconds between TERM and KILL), ``linger``
            (seconds for what a solver leaves behind), ``unkillable`` (seconds after KILL until processes that are
            still there are reported)
-answer     a JSON line: ``{"launcher": pid}`` at the start, ``{"name", "error", "errno"}`` if there can be no
-           supervisor, ``{"gone": name}`` when the supervisor of a run has ended with it
+answer     a JSON line: ``{"launcher": pid, "base": true}`` at the start (``base``: it can be sent one),
+           ``{"name", "error", "errno"}`` if there can be no supervisor, ``{"gone": name}`` when the supervisor of a
+           run has ended with it
 =========  ============================================================================================
 
 Through the pipe supervisors show what they put on record. Linux only.
@@ -53,6 +58,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _REUSABLE = 16  # supervisors with a socket, at most
 _IDLE = 8  # of them without a run
 _IDLE_SECONDS = 20.0  # after which one without a run ends
+_LARGEST_READ = 1 << 16  # a larger buffer would be mapped and unmapped for each request
 
 
 class _Supervisor:
@@ -88,7 +94,7 @@ class Launcher:
         self._poller = select.poll()
         self._poller.register(self._children, select.POLLIN)
         self._poller.register(channel, select.POLLIN)
-        self._answer({"launcher": os.getpid()})
+        self._answer({"launcher": os.getpid(), "base": True})
 
     def serve(self) -> None:
         """Work until the service is gone and no supervisor is left."""
@@ -155,7 +161,7 @@ class Launcher:
     def _receive(self) -> None:
         assert self._channel is not None
         try:
-            data = self._channel.recv(1 << 18)
+            data = self._channel.recv(_LARGEST_READ)
         except OSError as error:
             if processes.is_transient(error.errno):
                 return
@@ -174,7 +180,10 @@ class Launcher:
                 return
             name, _, request = bytes(self._received[4:end]).partition(b"\n")
             del self._received[:end]
-            self._launch(name.decode(), request)
+            if name:
+                self._launch(name.decode(), request)
+            else:
+                self._host.environment = json.loads(request)
 
     def _launch(self, name: str, request: bytes) -> None:
         faults.point("launcher.before_fork")

@@ -231,7 +231,7 @@ def parse(data: bytes) -> Record:
 
 def _line(piece: bytes) -> dict[str, Any] | None:
     try:
-        line = json.loads(piece, parse_constant=_refuse)
+        line = _DECODER.decode(piece.decode())
     except (ValueError, RecursionError):
         return None
     if not isinstance(line, dict) or not isinstance(line.get("t"), str):
@@ -250,3 +250,6 @@ def _fits(value: object, wanted: type | tuple[type, ...]) -> bool:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # json.loads would make one for each line

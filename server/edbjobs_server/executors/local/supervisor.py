@@ -66,14 +66,17 @@ class Host:
         Pipe to the service for news: the run's name, a blank, and a line as it stands in the record.
     descriptors : (int, int)
         Soft and hard limit of open files for solvers.
+    environment : dict
+        Environment of the runs; a request says what is different. Set before the first of them.
     """
 
-    __slots__ = ("descriptors", "facts", "notify")
+    __slots__ = ("descriptors", "environment", "facts", "notify")
 
     def __init__(self, facts: dict[str, str], notify: int, descriptors: tuple[int, int]) -> None:
         self.facts = facts
         self.notify = notify
         self.descriptors = descriptors
+        self.environment: dict[str, str] = {}
 
 
 def serve(request: bytes, host: Host, work: int) -> None:
@@ -222,7 +225,10 @@ class Supervisor:
         self._solver = os.fork()
         if self._solver == 0:
             os.close(go)
-            solver_process.become_solver(self._request, self._host.descriptors, held, error_pipe, stdout, stderr)
+            host = self._host
+            solver_process.become_solver(
+                self._request, host.descriptors, host.environment, held, error_pipe, stdout, stderr
+            )
         for number in (stdout, stderr, held, error_pipe):
             os.close(number)
         return go
