@@ -58,6 +58,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _REUSABLE = 16  # supervisors with a socket, at most
 _IDLE = 8  # of them without a run
 _IDLE_SECONDS = 20.0  # after which one without a run ends
+_QUIET_SECONDS = 1.0  # without a request, after which supervisors that are free are noticed at once
 _LARGEST_READ = 1 << 16  # a larger buffer would be mapped and unmapped for each request
 
 
@@ -94,13 +95,16 @@ class Launcher:
         self._poller = select.poll()
         self._poller.register(self._children, select.POLLIN)
         self._poller.register(channel, select.POLLIN)
+        self._callers = select.poll()  # all but the supervisors
+        self._callers.register(self._children, select.POLLIN)
+        self._callers.register(channel, select.POLLIN)
+        self._requested = False  # within the last _QUIET_SECONDS
         self._answer({"launcher": os.getpid(), "base": True})
 
     def serve(self) -> None:
         """Work until the service is gone and no supervisor is left."""
         while self._channel is not None or self._supervisors:
-            ready = self._poller.poll(_IDLE_SECONDS * 500 if self._idle else None)
-            numbers = {number for number, _ in ready}
+            numbers = self._wait()
             for number in numbers & self._working.keys():  # before the requests, which they may take
                 self._set_free(number)
             if self._children in numbers:
@@ -108,6 +112,19 @@ class Launcher:
             if self._channel is not None and self._channel.fileno() in numbers:
                 self._receive()
             self._retire_idle()
+
+    def _wait(self) -> set[int]:
+        """Return the descriptors that can be read, once there are some, or it is time to look at those without a run.
+
+        While requests come one after the other, supervisors that are free are noticed with the next request: to be
+        woken for each of them costs as much as the request.
+        """
+        if self._requested and self._callers.poll(_QUIET_SECONDS * 1000):
+            ready = self._poller.poll(0)
+        else:
+            self._requested = False
+            ready = self._poller.poll(_IDLE_SECONDS * 500 if self._idle else None)
+        return {number for number, _ in ready}
 
     def _set_free(self, number: int) -> None:
         """Take a supervisor back that has ended its run, or notice that it will end itself."""
@@ -168,6 +185,7 @@ class Launcher:
             data = b""  # it ended without reading our last answer
         if not data:
             self._poller.unregister(self._channel)
+            self._callers.unregister(self._channel)
             self._channel.close()
             self._channel = None
             for pid in list(self._working.values()):
@@ -181,6 +199,7 @@ class Launcher:
             name, _, request = bytes(self._received[4:end]).partition(b"\n")
             del self._received[:end]
             if name:
+                self._requested = True
                 self._launch(name.decode(), request)
             else:
                 self._host.environment = json.loads(request)
