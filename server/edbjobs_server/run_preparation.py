@@ -132,12 +132,9 @@ class RunPreparation:
 
     async def _after_ended(self) -> None:
         """Let the ends of runs whose place this one takes be recorded before it."""
-        ending = [task.settled.wait() for task in self._context.ending]
+        ending = [run.settled for run in self._context.ending if not run.settled.done()]
         if ending:
-            tasks = [asyncio.ensure_future(wait) for wait in ending]
-            await asyncio.wait(tasks, timeout=SETTLE_SECONDS)
-            for task in tasks:
-                task.cancel()
+            await asyncio.wait(ending, timeout=SETTLE_SECONDS)
 
     def _defer(self, error: Exception) -> None:
         """Let the job wait, ever longer, for what went wrong to go away; others may start meanwhile."""

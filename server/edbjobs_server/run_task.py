@@ -65,6 +65,8 @@ class RunTask:
 
     Attributes
     ----------
+    key : RunKey
+        Names the run; before the reservation, the one it will have.
     ended : RunEnded or None
         How the run ended; its processes are gone.
     unseen : bool
@@ -73,10 +75,13 @@ class RunTask:
 
     def __init__(self, context: RunContext, job: Job, patience: Patience) -> None:
         self.job = job
+        number = job.attempt if job.open_attempt is not None else job.attempt + 1
+        self.key = RunKey(job.seq, job.uid, number)
         self.ended: RunEnded | None = None
         self.unseen = False
         self.adopted = asyncio.Event()  # how the run stands has been looked at once
-        self.settled = asyncio.Event()  # the record of its end is on its way to the disk, or delayed
+        # Done when the record of its end is on its way to the disk, or delayed.
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.recording = False
         self._context = context
         self._patience = patience
@@ -92,16 +97,14 @@ class RunTask:
         self._give_up_at: float | None = None  # from then on an end that cannot be judged is recorded as it is
         self._judge_seconds = JUDGE_SECONDS  # a result that could not be read in that time is looked at more briefly
 
-    @property
-    def key(self) -> RunKey:
-        """Names the run; before the reservation, the one it will have."""
-        number = self.job.attempt if self.job.open_attempt is not None else self.job.attempt + 1
-        return RunKey(self.job.seq, self.job.uid, number)
-
     def _on_delay(self) -> None:
         """Let nobody wait for a step that is repeated later."""
         self.adopted.set()
-        self.settled.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self.settled.done():
+            self.settled.set_result(None)
 
     @property
     def _job_now(self) -> Job:
@@ -190,7 +193,7 @@ class RunTask:
             await self._retry.until_done(partial(self._write, command), "its end cannot be recorded yet")
             faults.point("run.after_end")
         finally:
-            self.settled.set()
+            self._settle()
             context.ending.discard(self)
 
     # After the reservation -------------------------------------------------------------------------------
@@ -338,5 +341,5 @@ class RunTask:
     async def _write(self, command: Callable[[Transaction], None]) -> None:
         writing = self._context.store.send(command)
         if self.recording:
-            self.settled.set()  # it stands before the reservations that wait for it
+            self._settle()  # it stands before the reservations that wait for it
         await writing

@@ -6,7 +6,7 @@ import asyncio
 
 _SLICE = 100
 _TICK = 0.5
-_SHORTEST = 0.002
+_SHORTEST = 0.005
 _LONGEST = 0.1
 _PER_WATCHER = 0.0001
 

@@ -13,16 +13,21 @@ from edbjobs.config import SchedulerOptions
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Names one run for ever: the job's number and uid, and the number of the attempt."""
+    """Names one run for ever: the job's number and uid, and the number of the attempt.
+
+    Attributes
+    ----------
+    folder : str
+        Folder of the run below the runs folder.
+    """
 
     seq: int
     uid: str
     attempt: int
+    folder: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def folder(self) -> str:
-        """Folder of the run below the runs folder."""
-        return f"{self.seq // 1000:06d}/{self.seq}.{self.attempt}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", f"{self.seq // 1000:06d}/{self.seq}.{self.attempt}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ class LocalExecutor:
             await run.cancel(grace)
 
     def _take(self, key: RunKey, boot: str, spec: RunSpec | None, grace: float | None = None) -> Run:
-        run = Run(key, str(self.run_directory(key)), boot, self, grace)
+        run = Run(key, f"{self._root}/{key.folder}", boot, self, grace)
         self._runs[key.folder] = run
         run.task = asyncio.get_running_loop().create_task(run.follow(spec))
         return run

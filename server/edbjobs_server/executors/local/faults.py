@@ -12,11 +12,12 @@ if sys.platform == "win32":
 else:
     _KILL = signal.SIGKILL
 
+_wanted, _, _number = os.environ.get(VARIABLE, "").partition(":")
 _passed = 0
 
 
 def point(name: str) -> None:
-    """Kill this process if the environment variable ``EDBJOBS_FAULT`` names this point.
+    """Kill this process if the environment variable ``EDBJOBS_FAULT`` named this point when it started.
 
     Its value is a name, or ``NAME:N`` to die at the Nth pass. The points are, in order of a job's way:
     ``submit.before_reply``; ``run.before_reserve``, ``run.after_reserve``, ``launcher.before_fork``,
@@ -26,8 +27,7 @@ def point(name: str) -> None:
     ``store.after_commit``.
     """
     global _passed
-    wanted, _, number = os.environ.get(VARIABLE, "").partition(":")
-    if wanted == name:
+    if name == _wanted:
         _passed += 1
-        if _passed == int(number or 1):
+        if _passed == int(_number or 1):
             os.kill(os.getpid(), _KILL)
