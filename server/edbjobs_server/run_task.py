@@ -46,6 +46,7 @@ from edbjobs_server.util.files import is_transient
 Update = RunScheduled | RunStarted | RunEnded | RunNote | RunTrouble | RunUnkillable
 
 CLEAR_SECONDS = 60.0  # for removing earlier results
+START_SECONDS = 0.005  # between a start and its record
 JUDGE_SECONDS = 120.0
 LAST_LOOK_SECONDS = 10.0  # for reading the log of a run that a user gives up on
 MAX_UPDATES = 1000  # of one run that wait to be recorded
@@ -260,25 +261,15 @@ class RunTask:
             elif isinstance(update, RunTrouble):
                 self._show(update)
             elif isinstance(update, RunStarted):
-                self._record_start(update)
+                asyncio.get_running_loop().call_later(START_SECONDS, self._record_start, update)
             else:
                 await self._record_before_end(update)
 
     def _record_start(self, update: RunStarted) -> None:
-        """Record a start without waiting for the disk: the run may end in the meantime, which records both."""
-
-        def on_recorded(writing: asyncio.Future[None]) -> None:
-            if not writing.cancelled() and writing.exception() is not None:
-                again()
-
-        def again() -> None:
+        """Record a start, in a moment: a run that has ended by then is recorded with its end, in one commit."""
+        if not self._has_ended:
             self._unrecorded.append(update)
             self._news.set()
-
-        try:
-            self._context.store.send(partial(apply_update, update=update)).add_done_callback(on_recorded)
-        except Refused:  # too much waits for the disk
-            again()
 
     async def _record_before_end(self, update: RunScheduled | RunStarted | RunNote | RunUnkillable) -> None:
         """Record an update, or leave that to the record of the end, once the run has ended."""

@@ -6,6 +6,7 @@ log, such as EMFILE or ESTALE, is no verdict at all: it is raised, and the calle
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bo
     for output in outputs:
         if fatal is not None or (log is not None and ended.exit_code == 0):
             break
-        printed, unreadable = _read(output)
+        printed, unreadable = _read_output(output)
         if printed is None:
             doubt = doubt or unreadable
             continue
@@ -250,6 +251,19 @@ def _read(path: Path) -> tuple[Segment | None, str]:
         if files.is_transient(error):
             raise
         return None, f"the solver's log cannot be read: {files.text_of(error)} ({path})"
+
+
+def _read_output(path: Path) -> tuple[Segment | None, str]:
+    """Do as `_read`; of most runs nothing was printed, which is seen without opening the file."""
+    try:
+        found = files.status_of(path)
+    except OSError as error:
+        if files.is_transient(error):
+            raise
+        found = None
+    if found is not None and found.st_size == 0 and stat.S_ISREG(found.st_mode):
+        return Segment(), ""
+    return _read(path)
 
 
 def _is_absent(path: Path) -> bool:

@@ -135,6 +135,10 @@ def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
     OSError
         It cannot be opened.
     """
+    return os.fdopen(_open_descriptor(path, follow), "rb")
+
+
+def _open_descriptor(path: str | Path, follow: bool = True) -> int:
     try:
         file = os.open(path, _FLAGS if follow else _FLAGS | getattr(os, "O_NOFOLLOW", 0))
     except OSError as error:
@@ -148,7 +152,7 @@ def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
     except BaseException:
         os.close(file)
         raise
-    return os.fdopen(file, "rb")
+    return file
 
 
 def _refuse_irregular(mode: int, path: str | Path) -> None:
@@ -189,7 +193,7 @@ def is_readable(path: str | Path) -> bool:
         It cannot be reached.
     """
     try:
-        open_regular(path).close()
+        os.close(_open_descriptor(path))
     except PermissionError as error:
         # On Windows somebody else may have it open, who will close it before the solver needs it.
         return getattr(error, "winerror", None) in _IN_USE_WINDOWS
