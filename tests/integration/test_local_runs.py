@@ -250,7 +250,7 @@ async def test_large_environment_and_output(runs: Runs) -> None:
 async def test_the_record_tells_the_whole_story(runs: Runs) -> None:
     await runs.run("exit 1", RunKey(4, KEY.uid, 2), info={"jobid": "A-1"}, keep=["ansyscl"])
     lines = [line for line in (runs.folder(RunKey(4, KEY.uid, 2)) / "record").read_text().splitlines() if line]
-    assert len(lines) == 3
+    assert len(lines) == 4
     found = runs.record(RunKey(4, KEY.uid, 2))
     assert found.claim is not None
     assert found.start is not None

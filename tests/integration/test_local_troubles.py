@@ -238,7 +238,7 @@ async def test_a_record_that_cannot_be_looked_at_is_a_trouble_until_it_can(
 
 
 async def test_a_launcher_without_descriptors_fails_no_run(runs: Runs, tmp_path: Path) -> None:
-    """At some of these limits it has no socket for the supervisor, at others the supervisor cannot claim or fork."""
+    """At some of these limits it has no socket for the supervisor, or none for its own work."""
     endings = set()
     for number in range(14):
         launcher = runs.launcher()
@@ -256,7 +256,8 @@ async def test_a_launcher_without_descriptors_fails_no_run(runs: Runs, tmp_path:
         assert claim is not None
         os.kill(claim["pid"], signal.SIGKILL)
         await until(lambda pid=claim["pid"]: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
-    assert endings == {Ending.EXITED, Ending.NEVER_RAN}
+    assert endings <= {Ending.EXITED, Ending.NEVER_RAN}
+    assert Ending.EXITED in endings
 
 
 async def test_a_service_without_descriptors_loses_nothing(root: Path, tmp_path: Path) -> None:

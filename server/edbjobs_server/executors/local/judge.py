@@ -173,7 +173,7 @@ def claimer_lives(found: record.Record, here: record.Here) -> bool:
 
 def left_of(found: record.Record, key: RunKey) -> list[processes.Process]:
     """Find what is left of a run whose supervisor is gone, but for its keep-list."""
-    solver = None if found.start is None else (found.start["pid"], found.start["ticks"])
+    solver = None if found.start is None or not found.start["pid"] else (found.start["pid"], found.start["ticks"])
     keep = [] if found.claim is None else found.claim["keep"]
     everybody = processes.table()
     return processes.without(processes.of_run(verdict.mark(key), solver, everybody), keep, everybody)

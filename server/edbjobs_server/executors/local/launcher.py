@@ -254,6 +254,8 @@ class Launcher:
             if ours is not None:
                 ours.close()
             self._let_go()
+            with contextlib.suppress(OSError, ValueError):  # the limit was lowered from outside
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._host.descriptors)  # for solvers; we need few
             supervisor.serve(request, self._host, -1 if theirs is None else theirs.fileno())
             status = 0
         except BaseException:

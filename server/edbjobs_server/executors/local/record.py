@@ -7,7 +7,7 @@ what a broken write left cannot swallow the next line. Fields may be added; none
 
 ``claim`` is the first line and decides who may start the run. It is written to a temporary file, which is then put
 in place by ``link()``: the first one stands, whoever comes later finds it. It is on disk as soon as a later
-line is synced, and nothing of the run is let go before that.
+line is synced, and nothing of the run is started before that.
 
 ============  ==========================================================================================
 ``t``         ``"claim"``
@@ -26,7 +26,10 @@ line is synced, and nothing of the run is let go before that.
 ``info``      names and texts copied from the request, to rebuild a lost store from
 ============  ==========================================================================================
 
-``start`` (at most one, synced before the solver is let go): ``pid``, ``ticks``, ``time`` of the solver.
+``start`` (at most one, synced before the solver is started): ``time``, and ``pid`` and ``ticks`` of the solver where
+these are known before; else 0.
+
+``solver`` (after ``start``): ``pid`` and ``ticks`` of the solver.
 
 ``cancel`` (any number, the newest counts, written by the service): ``grace`` in seconds, ``time``.
 
@@ -62,6 +65,7 @@ _FIELDS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "keep": list,
         "info": dict,
     },
+    "solver": {"pid": int, "ticks": int},
     "start": {"pid": int, "ticks": int, "time": (int, float)},
     "cancel": {"grace": (int, float), "time": (int, float)},
     "stuck": {"pids": list, "time": (int, float)},
@@ -224,7 +228,10 @@ def parse(data: bytes) -> Record:
         if line is None:
             continue
         name = line["t"]
-        if name in ("cancel", "stuck") or getattr(record, name) is None:
+        if name == "solver":
+            if record.start is not None:
+                record.start = {**record.start, "pid": line["pid"], "ticks": line["ticks"]}
+        elif name in ("cancel", "stuck") or getattr(record, name) is None:
             setattr(record, name, line)
     return record
 

@@ -1,9 +1,9 @@
-"""What a solver's process does between its fork from the supervisor and its own program. Linux only."""
+"""How a supervisor starts its solver. Linux only."""
 
 from __future__ import annotations
 
+import errno
 import os
-import resource
 import signal
 import sys
 
@@ -12,47 +12,69 @@ assert sys.platform != "win32"
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the launcher imports this file: every module it loads is copied into each supervisor
     from collections.abc import Mapping
-    from typing import Any, NoReturn
+    from typing import Any
 
-UNSTARTED = 125  # exit code of a process that was never let go
-UNEXECUTABLE = 127
+_NO_SIGNALS: tuple[signal.Signals, ...] = ()
+_DEFAULT_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
-def become_solver(
-    request: dict[str, Any],
-    descriptors: tuple[int, int],
-    environment: Mapping[str, str],
-    held: int,
-    error_pipe: int,
-    stdout: int,
-    stderr: int,
-) -> NoReturn:
-    """In the forked process: wait to be let go, then become the solver.
+class NotExecuted(Exception):
+    """The solver could not be started; `number` is the system's error."""
 
-    It gets a process group of its own, so that a program that signals its group does not hit the supervisor. Its
-    environment is the one of the launcher's runs, with what the request says is different.
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number
+
+
+def start_solver(request: Mapping[str, Any], base: Mapping[str, str], stdout: int, stderr: int) -> int:
+    """Start the solver in the present folder, and return its pid.
+
+    `posix_spawn` copies nothing of this process, in difference to a fork. The solver gets a process group of its own,
+    so that a program that signals its group does not hit the supervisor. Its environment is the one of the launcher's
+    runs, with what the request says is different.
+
+    Parameters
+    ----------
+    request : dict
+        The run.
+    base : mapping of str to str
+        Environment of the launcher's runs.
+    stdout, stderr : int
+        Files for its output.
+
+    Raises
+    ------
+    NotExecuted
+        It cannot be executed.
     """
-    doing = "be set up"
+    name, umask = request["argv"][0], request.get("umask")
+    before = None if umask is None else os.umask(umask)  # the record is for this account alone, results are not
     try:
-        os.setpgid(0, 0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
-        if os.read(held, 1) != b"1":
-            os._exit(UNSTARTED)
-        if request.get("umask") is not None:  # the record is for this account alone, results have the usual mode
-            os.umask(request["umask"])
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        doing = f"enter its working directory {request['cwd']}"
-        os.chdir(request["cwd"])
-        doing = f"execute {request['argv'][0]}"
-        execute = os.execve if os.sep in request["argv"][0] else os.execvpe  # the first is much cheaper
-        execute(request["argv"][0], request["argv"], _environment(request, environment))
-    except (OSError, ValueError) as error:
-        reason, number = (error.strerror, error.errno or 0) if isinstance(error, OSError) else (str(error), 0)
-        os.write(error_pipe, f"{number} the run could not {doing}: {reason}".encode(errors="replace")[:4096])
+        environment = _environment(request, base)
+        return os.posix_spawn(
+            _program(name, environment),
+            request["argv"],
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)],
+            setpgroup=0,
+            setsigmask=_NO_SIGNALS,
+            setsigdef=_DEFAULT_SIGNALS,
+        )
+    except OSError as error:
+        raise NotExecuted(f"the run could not execute {name}: {error.strerror}", error.errno or 0) from error
+    except ValueError as error:
+        raise NotExecuted(f"the run could not execute {name}: {error}", errno.EINVAL) from error
     finally:
-        os._exit(UNEXECUTABLE)
+        if before is not None:
+            os.umask(before)
+
+
+def _program(name: str, environment: Mapping[str, str]) -> str:
+    """Return the path of a program; one that is named without a folder is looked for on the run's own PATH."""
+    if os.sep in name:
+        return name
+    places = (os.path.join(folder, name) for folder in os.get_exec_path(environment))
+    return next((place for place in places if os.access(place, os.X_OK)), name)
 
 
 def _environment(request: Mapping[str, Any], base: Mapping[str, str]) -> dict[str, str]:

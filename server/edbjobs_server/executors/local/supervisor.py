@@ -15,8 +15,7 @@ the fork of a supervisor. The rules that keep this safe:
   no child), and whose end was written under the lock of its record. Whoever asks for the end of a run sends the
   signal under that lock, too, and only if there is no end: what is pending after the end was for this run, and is
   thrown away.
-* The supervisor changes nothing of itself for a run: directory, mask, limits and environment are set in the
-  solver's process.
+* What the supervisor changes of itself for a run, its folder and for a moment its mask, it puts back at once.
 """
 
 from __future__ import annotations
@@ -50,6 +49,7 @@ IGNORED = (  # blocked in launcher and supervisors; a file size limit shall be a
 LARGEST_REQUEST = 1 << 16  # bytes of a request that is handed to a supervisor; a larger one gets a new supervisor
 _CANCEL = (signal.SIGUSR1,)
 _RUNS = 1000  # of one supervisor, so that nothing can grow for ever
+_UNSTARTED = 125  # stands for the exit code of a solver that was never started
 _RETRY = 1.0  # seconds between attempts at what must succeed in the end
 _LONGEST = 3600.0  # seconds that a supervisor sleeps at most
 _LOCK_SECONDS = 5.0  # a service that stands still must not keep an end from the record for longer
@@ -174,8 +174,7 @@ class Supervisor:
         self._failure = ""  # why the solver could not be started
         self._errno: int | None = None  # the same
         self._cause = ""  # why we ended it, an ending's name
-        self._error_pipe = -1
-        self._let_go = False
+        self._started = False
         self._asked = False
         self._alone = False
         self._ended_alone = False  # the end was written when nobody could send a request to end this run any more
@@ -188,50 +187,62 @@ class Supervisor:
         self._rss = 0
 
     def start(self) -> None:
-        """Fork the solver, put the start on record, let the solver go."""
-        go = -1
+        """Put the start on record, then start the solver and record which process it is.
+
+        The start is on disk before the solver runs. Its process may be missing there after a loss of power, and after
+        a kill at this very moment; then it is found by its mark.
+        """
+        outputs: list[int] = []
         try:
-            go = self._fork_solver()
+            self._open_outputs(outputs)
             if signal.sigtimedwait(_CANCEL, 0) is not None:  # cancelled before anything began
                 self._cause = "cancelled"
                 return
-            solver = processes.look(self._solver)
-            assert solver is not None  # our child, and not yet reaped
-            line = {"t": "start", "pid": solver.pid, "ticks": solver.ticks, "time": time.time()}
-            record.append(self._file, line, sync=True)
+            self._enter_folder()
+            start = {"t": "start", "pid": 0, "ticks": 0, "time": time.time()}
+            record.append(self._file, start, sync=True)
             faults.point("supervisor.after_start_line")
-            os.write(go, b"1")
-            self._let_go = True
+            self._solver = solver_process.start_solver(self._request, self._host.environment, *outputs)
+            self._started = True
             faults.point("supervisor.after_go")
             if self._request["limit"] is not None:
                 self._limit_at = time.monotonic() + self._request["limit"]
-            self._tell(line)
+            self._tell({**start, **self._record_solver()})
         except OSError as error:
             self._failure, self._errno = f"the run could not be started: {error}", error.errno
+        except solver_process.NotExecuted as error:
+            self._failure, self._errno = str(error), error.number
         finally:
-            if go >= 0:
-                os.close(go)  # a solver that was not let go leaves by itself
-            else:
-                self._status = solver_process.UNSTARTED << 8
+            for number in outputs:
+                os.close(number)
+            if not self._started:
+                self._status = _UNSTARTED << 8
+            os.chdir("/")
 
-    def _fork_solver(self) -> int:
-        """Fork the solver's process, which waits for a byte in the pipe that is returned."""
+    def _open_outputs(self, outputs: list[int]) -> None:
         folder = self._request["folder"]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        stdout = os.open(f"{folder}/stdout", flags, 0o600)
-        stderr = os.open(f"{folder}/stderr", flags, 0o600)
-        held, go = os.pipe()
-        self._error_pipe, error_pipe = os.pipe()
-        self._solver = os.fork()
-        if self._solver == 0:
-            os.close(go)
-            host = self._host
-            solver_process.become_solver(
-                self._request, host.descriptors, host.environment, held, error_pipe, stdout, stderr
-            )
-        for number in (stdout, stderr, held, error_pipe):
-            os.close(number)
-        return go
+        outputs.extend(os.open(f"{folder}/{name}", flags, 0o600) for name in ("stdout", "stderr"))
+
+    def _enter_folder(self) -> None:
+        folder = self._request["cwd"]
+        try:
+            os.chdir(folder)
+        except (OSError, ValueError) as error:
+            reason, number = (error.strerror, error.errno or 0) if isinstance(error, OSError) else (str(error), 0)
+            text = f"the run could not enter its working directory {folder}: {reason}"
+            raise solver_process.NotExecuted(text, number) from error
+
+    def _record_solver(self) -> dict[str, int]:
+        """Put the solver's process on record, and return what is known of it."""
+        solver = processes.look(self._solver)
+        assert solver is not None  # our child, and not yet reaped
+        found = {"pid": solver.pid, "ticks": solver.ticks}
+        try:
+            record.append(self._file, {"t": "solver", **found})
+        except OSError as error:  # it runs, and is followed
+            complain(f"{self._request['folder']}: the solver's process is not on record: {error}")
+        return found
 
     def follow(self) -> None:
         """Wait until nothing of the run is left."""
@@ -337,10 +348,9 @@ class Supervisor:
 
     def leave(self) -> bool:
         """Forget the run; returns whether nothing of it is left that another run could meet."""
-        clean = self._let_go and self._alone and self._ended_alone
+        clean = self._started and self._alone and self._ended_alone
         if clean:
             os.close(self._file)
-            os.close(self._error_pipe)
             while signal.sigtimedwait(WANTED, 0) is not None:
                 pass
         return clean
@@ -363,12 +373,12 @@ class Supervisor:
             return False
 
     def _end_line(self) -> dict[str, Any]:
-        status = self._status if self._let_go else None
+        status = self._status if self._started else None
         code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
         number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
-        message, why = (self._failure, self._errno) if self._failure else self._exec_error(code)
+        message = self._failure
         if message:
-            ending, code = ("never_ran" if processes.is_transient(why) else "start_failed"), None
+            ending, code = ("never_ran" if processes.is_transient(self._errno) else "start_failed"), None
         elif self._cause:
             ending = self._cause
         else:
@@ -385,14 +395,6 @@ class Supervisor:
             "rss": self._rss,
             "message": message,
         }
-
-    def _exec_error(self, code: int | None) -> tuple[str, int | None]:
-        """Return what kept the solver from being executed, and the error's number."""
-        if code != solver_process.UNEXECUTABLE:
-            return "", None
-        # The solver's end of the pipe is closed: by exec, or because the process has ended.
-        number, _, text = os.read(self._error_pipe, 4096).decode(errors="replace").partition(" ")
-        return text, int(number or 0)
 
     def _tell(self, line: dict[str, Any]) -> None:
         """Show the service a line that is on record; it also looks at the record by itself now and then."""
