@@ -140,3 +140,15 @@ def test_no_record(tmp_path: Path) -> None:
     assert named(found) == []
     with pytest.raises(FileNotFoundError):
         record.append_cancel(str(tmp_path), 1.0)
+
+
+def test_the_process_of_a_solver_may_stand_in_a_line_of_its_own() -> None:
+    """The start is on disk before there is a process; a kill between the two leaves the mark to find it by."""
+    start = b'{"t": "start", "pid": 0, "ticks": 0, "time": 5.0}\n'
+    alone = record.parse(start)
+    assert alone.start is not None
+    assert (alone.start["pid"], alone.start["time"]) == (0, 5.0)
+    both = record.parse(start + b'{"t": "solver", "pid": 7, "ticks": 9}\n')
+    assert both.start is not None
+    assert (both.start["pid"], both.start["ticks"], both.start["time"]) == (7, 9, 5.0)
+    assert record.parse(b'{"t": "solver", "pid": 7, "ticks": 9}\n').start is None
