@@ -175,13 +175,13 @@ class Runs:
             self._owners[run].cancel()
 
     def own(self, uid: str) -> None:
-        """Own a run that nobody owns though its reservation is on disk: whoever reserved it has stopped waiting."""
+        """Own a run whose reservation is on disk though its task has stopped waiting for that."""
         job = self._core.jobs.get(uid)
         if job is not None and job.open_attempt is not None and uid not in self._runs and self._planned is not None:
             self._adopt(job)
 
     def on_reset(self) -> None:
-        """Tell the core again which runs are over: it was made anew from what is on disk."""
+        """Release again what ended runs held: the core was rebuilt from what is on disk."""
         for uid, run in self._runs.items():
             if run.ended is not None:
                 self._core.run_gone(uid)

@@ -210,7 +210,7 @@ class Launcher:
             self._fork(name, request)
 
     def _hand_over(self, name: str, request: bytes) -> bool:
-        """Give a run to a supervisor that is idle. One that dies now has not claimed it: its end tells the service."""
+        """Hand a run to an idle supervisor. One that dies now has not claimed it: its end tells the service."""
         while self._idle:
             pid = self._idle.pop()
             one = self._supervisors[pid]

@@ -180,7 +180,7 @@ class Run:
         return True
 
     async def _watch(self, supervisor: int | None) -> None:
-        """Tell news of the run until it has ended, or its supervisor may be gone.
+        """Report news of the run until it has ended, or its supervisor may be gone.
 
         Parameters
         ----------
