@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,6 @@ from edbjobs_server.util.path_workers import PathWorkers
 from edbjobs_server.within import within
 from support.manager_world import S, World
 from support.service import ServiceProcess
-
-
-@pytest.fixture
-async def it(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
-    await world.open()
-    yield world
-    await world.close()
 
 
 async def test_run_folders_and_their_group_go_with_the_record(it: World) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,6 @@ import pytest
 from edbjobs_server.executors.base import Ending, OpenRun, RunKey
 from edbjobs_server.executors.local import faults, judge, processes, record, run
 from support.local_runs import KEY, Runs, alive, clean, key_of, local_runs, owner, until, written
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-async def runs(root: Path) -> AsyncIterator[Runs]:
-    async with local_runs(root, linger=0.3, unkillable_after=0.5) as it:
-        yield it
 
 
 def supervisor_of(runs: Runs, key: RunKey = KEY) -> int:
