@@ -7,10 +7,11 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,6 @@ import pytest
 from edbjobs_server.executors.base import Ending, RunEnded, RunStarted, RunUpdate
 from edbjobs_server.executors.local import channel, executor, judge, processes, run
 from support.local_runs import DEADLINE, KEY, Runs, clean, key_of, local_runs, until
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-async def runs(root: Path) -> AsyncIterator[Runs]:
-    async with local_runs(root, linger=0.3, unkillable_after=0.5) as it:
-        yield it
 
 
 @pytest.fixture(autouse=True)
@@ -232,6 +222,34 @@ async def test_a_record_that_cannot_be_looked_at_is_a_trouble_until_it_can(
     await until(lambda: runs.troubles()[-1] == "")
     (tmp_path / "go").touch()
     assert (await runs.ended()).exit_code == 5
+
+
+# A file system that hangs while the solver is executed -----------------------------------------------------
+
+
+async def test_a_start_that_hangs_says_so_when_it_is_cancelled(runs: Runs, tmp_path: Path) -> None:
+    """The supervisor waits for the system and cannot end its run; when it comes back, it does."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    assert (await runs.run("exit 0", key_of(1))).exit_code == 0
+    claim = runs.record(key_of(1)).claim
+    assert claim is not None
+    hang = ["strace", "-f", "-o", str(tmp_path / "trace"), "-e", "trace=execve", "-e"]
+    tracer = await asyncio.create_subprocess_exec(
+        *hang, "inject=execve:delay_enter=600s", "-p", str(claim["pid"]), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert tracer.stderr is not None
+        assert b"attached" in await asyncio.wait_for(tracer.stderr.readline(), DEADLINE)
+        await runs.start(f"echo x >> {tmp_path}/ran; sleep 600", key_of(2))
+        await until(lambda: runs.record(key_of(2)).start is not None)
+        await runs.executor.cancel(key_of(2), 0.1)
+        assert (await runs.stuck(key_of(2))).pids == (claim["pid"],)
+        assert not [update for update in runs.updates if isinstance(update, RunStarted) and update.key == key_of(2)]
+    finally:
+        tracer.kill()
+        await tracer.wait()
+    assert (await runs.ended(key_of(2))).ending is Ending.CANCELLED
 
 
 # Descriptors --------------------------------------------------------------------------------------------------

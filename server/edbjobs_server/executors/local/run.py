@@ -92,6 +92,7 @@ class Run:
         self._stuck: tuple[int, ...] = ()
         self._ask_at: float | None = None  # when to try again to pass a cancellation on
         self._ask_delay = _FIRST_RETRY
+        self._held_at: float | None = None  # when a run that is to end should have started or ended
         self._refusal: OSError | channel.NotStarted | None = None  # why it got no supervisor
         self._troubles: dict[str, str] = {}
 
@@ -100,7 +101,7 @@ class Run:
     def on_news(self, line: bytes) -> None:
         """Take a line that its supervisor has just put on record."""
         news = record.parse(line + b"\n")
-        if news.start is not None and self._found.start is None:
+        if news.start is not None and (self._found.start is None or not self._found.start["pid"]):
             self._found.start = news.start
         if news.end is not None and self._found.end is None:
             self._found.end = news.end
@@ -199,6 +200,7 @@ class Run:
                     await self._ask_end()
                 if not self._gone and self._found.end is None:
                     await self._look()
+                    self._report_held(loop.time())
                     delay = min(2 * delay, _LAST_LOOK)
         self._gone = False
 
@@ -246,6 +248,7 @@ class Run:
         found, here = self._found, self._means.here
         while found.end is None and verdict.sight(found, here) is verdict.Sight.ELSEWHERE:
             found = await self._wait_elsewhere(found)
+        self._tell(found, over=True)
         if judge.may_have_left(found, here):
             await self._follow_orphans(found)
         end = verdict.ended(self._key, found, here)
@@ -304,6 +307,7 @@ class Run:
             self._ask_delay = min(2 * self._ask_delay, _LAST_RETRY)
         else:
             self._ask_delay = _FIRST_RETRY
+            self._held_at = loop.time() + grace + self._means.unkillable_after
             self._trouble("cancel", "")
             self._wake.set()  # it may be voided
 
@@ -315,13 +319,19 @@ class Run:
         self._found = found
         self._tell(found)
 
-    def _tell(self, found: record.Record) -> None:
-        update = None if self._started else verdict.started(self._key, found, self._means.here)
+    def _tell(self, found: record.Record, *, over: bool = False) -> None:
+        update = None if self._started else verdict.started(self._key, found, self._means.here, over=over)
         if update is not None:
             self._means.emit(update)
             self._started = True
         if found.stuck is not None and found.end is None:
             self._tell_stuck(tuple(found.stuck["pids"]))
+
+    def _report_held(self, now: float) -> None:
+        """Report a supervisor that cannot end its run, because a file system holds up the start of the solver."""
+        claim = self._found.claim
+        if claim is not None and not self._started and self._held_at is not None and now >= self._held_at:
+            self._tell_stuck((claim["pid"],))
 
     def _tell_stuck(self, pids: tuple[int, ...]) -> None:
         if pids != self._stuck:

@@ -33,9 +33,9 @@ def sight(found: record.Record, here: record.Here) -> Sight:
     return Sight.ELSEWHERE
 
 
-def started(key: RunKey, found: record.Record, here: record.Here) -> RunStarted | None:
-    """Make the update that tells a start, if it is on record."""
-    if found.start is None:
+def started(key: RunKey, found: record.Record, here: record.Here, *, over: bool = False) -> RunStarted | None:
+    """Return the update for a start, once the solver's process is on record, or is not awaited any more (`over`)."""
+    if found.start is None or not (found.start["pid"] or over):
         return None
     return RunStarted(key, time=found.start["time"], pid=found.start["pid"], nodes=(here.host,))
 
