@@ -74,6 +74,7 @@ class Retry:
                 text = self.explain(what, error)
                 instead = give_up(text)
                 if instead is not None:
+                    self.clear()
                     return instead
                 await self.pause(delays, text, error)
             else:

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 60.0  # until the next plan: the clock may have been set
 STORE_SECONDS = 1.0  # the same while the store cannot be written
+LOST_SECONDS = 10.0  # until a run whose task ended by a fault gets another one
 ADOPT_SECONDS = 30.0  # for which a start waits until it is known how the runs of an earlier service stand
 ABANDON_SECONDS = 30.0  # for which an abandon waits until a run whose processes are gone is on record
 
@@ -219,6 +220,7 @@ class Runs:
                 self._start(job)
             wakes = [wake for wake in (self._core.next_wake(), self._refuse_to_wait()) if wake is not None]
         except Exception:  # a fault of ours must not stop the queue for good
+            self._release_unowned()
             delay = self._plan_failures.next()
             log.exception("the queue could not be planned; tried again after %g s", delay)
             wakes = [time.time() + delay]
@@ -227,6 +229,12 @@ class Runs:
         longest = STORE_SECONDS if self._core.store_error else LONGEST_WAIT_SECONDS
         wait = min(max(min(wakes) - time.time(), 0.0), longest) if wakes else longest
         self._planned = asyncio.get_running_loop().call_later(wait, self._plan)
+
+    def _release_unowned(self) -> None:
+        """Release what was planned and has no task: the plan failed before it was given one."""
+        for job in self._core.running():
+            if job.open_attempt is None and job.uid not in self._runs:
+                self._core.release(job.uid)
 
     def _refuse_to_wait(self) -> float | None:
         """Fail jobs that have waited too long for an unreachable scheduler; return when the next one will have."""
@@ -264,7 +272,9 @@ class Runs:
         del self._runs[uid]
         if not task.cancelled() and task.exception() is not None:
             log.error("the task of run %s ended by a fault of edbjobs", run.key.folder, exc_info=task.exception())
-        self.own(uid)
+            asyncio.get_running_loop().call_later(LOST_SECONDS, self.own, uid)
+        else:
+            self.own(uid)
 
     def _on_update(self, update: RunUpdate) -> None:
         if isinstance(update, Reach):

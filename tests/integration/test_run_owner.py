@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edbjobs.v1 import job_config_pb2
-from edbjobs_server import run_steps
+from edbjobs_server import run_steps, runs
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.scheduler import Core
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.cluster.folders import Folders
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 from edbjobs_server.executors.cluster.timing import Timing
 from edbjobs_server.executors.local.executor import LocalExecutor
+from edbjobs_server.run_task import RunTask
+from edbjobs_server.runs import Runs
 from edbjobs_server.solver import project
 from support.manager_world import S, World
 from support.memory_cluster import MemorySlurm
-
-
-@pytest.fixture
-async def it(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
-    await world.open()
-    yield world
-    await world.close()
 
 
 async def release(it: World, uid: str) -> None:
@@ -204,6 +199,53 @@ async def test_a_start_that_raises_is_owned(it: World, monkeypatch: pytest.Monke
             raise KeyError("after it was started")
 
     monkeypatch.setattr(LocalExecutor, "start", late)
+    uid = await it.submit("job")
+    assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
+    assert it.runs_of("job") == 1
+
+
+async def test_a_plan_that_fails_half_way_leaves_nothing_reserved(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the planner has chosen before it fails is released, and planned again (of the kind of A2)."""
+    plan = Core.plan
+    failures = iter([True])
+
+    def half(self: Core, now: float) -> list[Job]:
+        chosen = plan(self, now)
+        fails = next(failures, False) if chosen else False
+        if fails:
+            raise KeyError("made by the test")
+        return chosen
+
+    monkeypatch.setattr(Core, "plan", half)
+    uids = [await it.submit(f"job{number}", cores=8) for number in range(2)]
+    for uid in uids:
+        assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
+
+
+async def test_a_task_that_cannot_be_made_leaves_nothing_reserved(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, failures = Runs._start, iter([True])
+
+    def once(self: Runs, job: Job) -> None:
+        if next(failures, False):
+            raise MemoryError
+        start(self, job)
+
+    monkeypatch.setattr(Runs, "_start", once)
+    uids = [await it.submit(f"job{number}", cores=8) for number in range(2)]
+    for uid in uids:
+        assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
+
+
+async def test_a_run_whose_task_is_lost_gets_another_one(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "LOST_SECONDS", 0.05)
+    own, failures = RunTask._own, iter([True])
+
+    async def broken(self: RunTask, begin: Any) -> None:
+        if next(failures, False):
+            raise AssertionError("made by the test")
+        await own(self, begin)
+
+    monkeypatch.setattr(RunTask, "_own", broken)
     uid = await it.submit("job")
     assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
     assert it.runs_of("job") == 1

@@ -30,6 +30,7 @@ from edbjobs_server.gateway.socketio import SocketIo
 from edbjobs_server.gateway.websocket import WebSockets
 from edbjobs_server.manager import JobManager
 from edbjobs_server.settings import Settings, SettingsError
+from edbjobs_server.util.keep_running import keep_running
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -120,8 +121,8 @@ class Gateway:
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
         self._socketio.start()
-        self._tasks.append(asyncio.create_task(self._progress.run(), name="progress"))
-        self._tasks.append(asyncio.create_task(self._metrics.watch_loop(), name="loop watch"))
+        self._tasks.append(asyncio.create_task(keep_running("sending progress", self._progress.run)))
+        self._tasks.append(asyncio.create_task(keep_running("watching the event loop", self._metrics.watch_loop)))
 
     async def stop(self) -> None:
         """End all connections, after the event log was closed, which ends the watches."""

@@ -17,6 +17,7 @@ from edbjobs_server.gateway.events import Frame, Shaper
 from edbjobs_server.gateway.pump import BOUND, Pump, TooSlow, watch_request
 from edbjobs_server.gateway.security import CALLER, REFUSAL, Guard
 from edbjobs_server.manager import JobManager
+from edbjobs_server.util.keep_running import keep_running
 
 log = logging.getLogger(__name__)
 # Below warnings the protocol's libraries log every packet, with the tokens in them.
@@ -106,7 +107,7 @@ class SocketIo:
 
     def start(self) -> None:
         """Begin to close connections that never say who they are."""
-        self._sweeper = asyncio.create_task(self._sweep(), name="socketio sweeper")
+        self._sweeper = asyncio.create_task(keep_running("closing connections of nobody", self._sweep))
 
     def note(self, request: web.BaseRequest) -> None:
         """Remember the request that turns a connection's long polling into a WebSocket."""
