@@ -323,7 +323,7 @@ class RunTask:
         return await self._context.paths.run(work, job.spec.project_path, deadline, key=job.uid)
 
     def _unjudged(self, why: str) -> tuple[Outcome, str] | None:
-        """Give up on judging once a user has asked for the end: what is known of the end is recorded."""
+        """Return the outcome without a result, once a user has asked for the end."""
         now = asyncio.get_running_loop().time()
         if self.ended is None or self._give_up_at is None or now < self._give_up_at:
             return None

@@ -43,7 +43,7 @@ class Piece:
     ended : bool
         The attempt had ended before the file was read, so nothing more comes.
     cut : bool
-        The file was cut or written anew since the piece before, and whoever does not follow it cannot join the two.
+        The file was cut or written anew since the piece before; a caller that does not follow it cannot join the two.
     """
 
     data: bytes

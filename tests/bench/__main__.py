@@ -114,14 +114,14 @@ def section(rows: Sequence[Row], began: datetime) -> str:
 
 
 def revision(tree: Path) -> str:
-    """Tell which revision a checkout has, and whether it was changed."""
+    """Return which revision a checkout has, and whether it was changed."""
     line = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     found = subprocess.run(line, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "no revision"
 
 
 def machine() -> str:
-    """Tell what was measured on, and how busy it was."""
+    """Return what was measured on, and how busy it was."""
     load = os.getloadavg()[1]
     version = platform.python_version()
     return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {version}, load {load:.1f}"

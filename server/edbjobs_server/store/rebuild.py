@@ -181,7 +181,7 @@ def _without_repeated_requests(jobs: list[Job]) -> list[Job]:
 
 
 def _is_whole(run: _Run) -> bool:
-    """Tell whether a record is that of its folder, and makes an attempt."""
+    """Return whether a record is that of its folder, and makes an attempt."""
     claim = run.claim
     if not claim or (claim["seq"], claim["attempt"]) != (run.seq, run.attempt):
         return False

@@ -84,7 +84,7 @@ class Store:
         return self._writer.error
 
     def snapshot(self) -> Snapshot:
-        """Tell what was on disk when the store was opened."""
+        """Return what was on disk when the store was opened."""
         return self._writer.snapshot
 
     def start(self, loop: asyncio.AbstractEventLoop, on_commit: OnCommit, on_reset: OnReset) -> None:

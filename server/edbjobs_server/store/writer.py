@@ -68,7 +68,7 @@ class Writer:
         self._path = path
         self._sql: sqlite3.Connection | None = connection
         self._state = read_state(connection)
-        self._turn = threading.Lock()  # of whoever commits: all that is here but the queue
+        self._turn = threading.Lock()  # of the thread that commits: guards all that is here but the queue
         self._lock = threading.Lock()  # of the three that follow
         self._queue: deque[_Request] = deque()
         self._waiting = 0

@@ -221,7 +221,7 @@ class PathWorkers:
         self._watch = self._loop.call_later(PATIENCE_SECONDS, self._look_for_hangs)
 
     def _look_for_hangs(self) -> None:
-        """Give a mount whose threads have taken nothing for a while further ones for what waits."""
+        """Add threads to a mount where looks wait and none was taken for a while."""
         self._watch = None
         short = [(name, lane) for name, lane in self._lanes.items() if lane.waiting]
         for name, lane in short:

@@ -96,7 +96,7 @@ def lock(file: int, how: int, seconds: float) -> bool:
     Parameters
     ----------
     file : int
-        A record. A supervisor locks it exclusively to write the end of the run; whoever asks it to end the run
+        A record. A supervisor locks it exclusively to write the end of the run; a service that asks it to end the run
         makes sure under a shared lock that the end is not there. So no request meant for one run reaches the
         supervisor when it has gone on to another.
     how : int
