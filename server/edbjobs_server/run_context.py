@@ -25,6 +25,7 @@ class Patience:
 
     delays: Backoff = field(default_factory=lambda: Backoff(first=1.0))
     locked_since: float | None = None
+    logged: str = ""  # what went wrong, as it was logged last
 
 
 @dataclass

@@ -70,6 +70,7 @@ class RunPreparation:
         if job is None:
             return None
         self._patience.delays.reset()
+        self._patience.logged = ""
         self._patience.locked_since = None
         return Reserved(job, prepared.spec, prepared.clear)
 

@@ -11,7 +11,9 @@ from edbjobs_server.core.admission import Block
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.scheduler import Core
 from edbjobs_server.core.states import Waiting
+from edbjobs_server.run_context import Patience
 from edbjobs_server.util.backoff import Backoff
+from edbjobs_server.util.files import text_of
 from edbjobs_server.within import within
 
 T = TypeVar("T")
@@ -32,17 +34,19 @@ class Retry:
         Of the run's job.
     name : str
         Names run and job in the log.
+    patience : Patience
+        Of the job: what was logged of one try is not logged again at the next.
     on_delay : callable
         Called when a step is delayed: nobody should wait for it.
     """
 
-    def __init__(self, core: Core, uid: str, name: str, on_delay: Callable[[], None]) -> None:
+    def __init__(self, core: Core, uid: str, name: str, patience: Patience, on_delay: Callable[[], None]) -> None:
         self._core = core
         self._uid = uid
         self._name = name
+        self._patience = patience
         self._on_delay = on_delay
         self._nudge = asyncio.Event()
-        self._logged = ""
 
     def nudge(self) -> None:
         """End the present delay."""
@@ -63,7 +67,7 @@ class Retry:
         what : str
             What its failure means, for users.
         give_up : callable, optional
-            Takes the reason of a failure; what it returns, unless None, is the result.
+            Takes what the error of a failure says; what it returns, unless None, is the result.
         """
         delays = Backoff()
         while True:
@@ -72,7 +76,7 @@ class Retry:
                 result = await step()
             except Exception as error:
                 text = self.explain(what, error)
-                instead = give_up(text)
+                instead = give_up(words_of(error))
                 if instead is not None:
                     self.clear()
                     return instead
@@ -99,19 +103,26 @@ class Retry:
     def clear(self) -> None:
         """Show that nothing is wrong any more."""
         self._core.set_trouble(self._uid, None)
-        self._logged = ""
+        self._patience.logged = ""
 
     def explain(self, what: str, error: Exception) -> str:
         """Return what went wrong as a sentence, and log it once for each cause."""
-        expected = isinstance(error, Refused | OSError)
-        why = error.message if isinstance(error, Refused) else str(error) or type(error).__name__
-        text = f"{what}: {why}"
-        if not expected:
-            text = f"{what}: {type(error).__name__}: {why} (a fault of edbjobs, see its log)"
-        if text != self._logged:
-            self._logged = text
+        text = f"{what}: {words_of(error)}"
+        if text != self._patience.logged:
+            self._patience.logged = text
+            expected = isinstance(error, Refused | OSError)
             log.warning("%s: %s", self._name, text, exc_info=None if expected else error)
         return text
+
+
+def words_of(error: Exception) -> str:
+    """Return what an error says to users; one that nobody expects is called a fault of edbjobs."""
+    if isinstance(error, Refused):
+        return error.message
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename is not None else ""
+        return f"{text_of(error)}{where}"
+    return f"{type(error).__name__}: {error} (a fault of edbjobs, see its log)"
 
 
 def waiting_of(error: Exception, delays: Backoff) -> tuple[Waiting, float]:

@@ -21,7 +21,7 @@ from edbjobs_server.run_spec import config_of, run_spec, solver_job_name
 from edbjobs_server.solver import project, verdict
 from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.submission import Rules, refuse_outside
-from edbjobs_server.util.files import is_transient
+from edbjobs_server.util.files import is_transient, text_of
 
 _NO_LICENSE = "no licence within license_wait_limit: no setup was begun in that time"
 _REASONS = {
@@ -119,14 +119,16 @@ def judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
     except OSError as error:
         if is_transient(error):
             raise
-        return unjudged(ended, f"its result cannot be read: {error}"), ""
+        return unjudged(ended, text_of(error)), ""
 
 
 def unjudged(ended: RunEnded, why: str) -> Outcome:
     """Make the outcome of a run whose result cannot be read: what its executor knows, and no success."""
     state, reason = _WITHOUT_RESULT.get(ended.ending, (State.FAILED, Reason.UNVERIFIED))
     how = f"exit code {ended.exit_code}" if ended.exit_code is not None else ended.ending.value.replace("_", " ")
-    return outcome_of(ended, state, reason, Evidence.NONE, f"the run has ended ({how}), but {why}")
+    return outcome_of(
+        ended, state, reason, Evidence.NONE, f"the run ended ({how}), but its result could not be read: {why}"
+    )
 
 
 def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:

@@ -90,7 +90,7 @@ class RunTask:
         self._unrecorded: deque[RunStarted] = deque()
         self._has_ended = False  # the end is among the updates
         self._news = asyncio.Event()
-        self._retry = Retry(context.core, job.uid, f"run {self.key.folder} of job {job.id}", self._on_delay)
+        self._retry = Retry(context.core, job.uid, f"run {self.key.folder} of job {job.id}", patience, self._on_delay)
         self._failure = ""  # why it may not have been started
         self._handed_over = False
         self._grace: float | None = None  # cancel was asked for

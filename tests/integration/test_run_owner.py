@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,19 @@ from edbjobs_server.executors.local.executor import LocalExecutor
 from edbjobs_server.run_task import RunTask
 from edbjobs_server.runs import Runs
 from edbjobs_server.solver import project
+from edbjobs_server.util.backoff import Backoff
 from support.manager_world import S, World
 from support.memory_cluster import MemorySlurm
+
+
+def delay(seconds: float) -> Callable[[Backoff], float]:
+    """Stand for `Backoff.next`: always the same delay."""
+
+    def next_delay(self: Backoff) -> float:
+        self.count += 1
+        return seconds
+
+    return next_delay
 
 
 async def release(it: World, uid: str) -> None:
@@ -180,13 +194,30 @@ async def test_an_abandon_tells_the_end_that_the_log_proves(it: World, monkeypat
         return judge(*args)
 
     monkeypatch.setattr(run_steps, "judge", once)
-    monkeypatch.setattr(
-        "edbjobs_server.run_retry.Backoff", lambda: __import__("types").SimpleNamespace(count=1, next=lambda: 60.0)
-    )
+    monkeypatch.setattr(Backoff, "next", delay(60.0))
     uid = await it.submit("job")
     await it.until(uid, lambda job: "cannot be read yet" in job.waiting_detail)
     job = await it.manager.cancel(uid, "ann", None, abandon=True)
     assert (job.state, job.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
+
+
+async def test_a_cause_is_logged_once_however_often_a_job_is_tried(
+    it: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Backoff, "next", delay(0.05))
+    lock_state, looks = project.lock_state, []
+
+    def ill(found: project.Project) -> project.Lock | None:
+        looks.append(1)
+        if len(looks) < 6:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(found.path))
+        return lock_state(found)
+
+    monkeypatch.setattr(project, "lock_state", ill)
+    uid = await it.submit("job")
+    assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert line.endswith(f"it cannot be started now: Too many open files: {it.folder}/projects/job.aedt")
 
 
 async def test_a_start_that_raises_is_owned(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
