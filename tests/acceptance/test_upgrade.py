@@ -5,6 +5,7 @@ The folder is committed under ``state-v1``; ``state-v1/make.py`` tells how it wa
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -140,7 +141,15 @@ def edit_jobs(store: Path, change: Callable[[str], str]) -> None:
 
 
 @pytest.fixture
-def going_on(v1: Upgrade, request: pytest.FixtureRequest) -> Iterator[Upgrade]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep other test processes out: each copy of the state has the same run, and processes are found by its name."""
+    with (tmp_path_factory.getbasetemp().parent / "upgrade.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def going_on(alone: None, v1: Upgrade, request: pytest.FixtureRequest) -> Iterator[Upgrade]:
     """Bring the run that goes on to life: a supervisor of version 1 and a solver, on record as if always there.
 
     Its parameter is how many seconds it takes.

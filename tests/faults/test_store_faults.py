@@ -21,6 +21,7 @@ from edbjobs_server.store import Store, StoreError
 from support.store_jobs import config_of, new_job, started_store
 
 TESTS = Path(__file__).parent.parent
+WAL_HEADER, WAL_FRAME = 32, 24 + 4096  # bytes; a frame holds one page
 
 
 def child(folder: Path, callers: int, *prefix: str) -> subprocess.Popen[str]:
@@ -207,7 +208,8 @@ def test_a_log_cut_off_anywhere_keeps_what_came_before(tmp_path: Path) -> None:
     log = (tmp_path / "state" / "store.db-wal").read_bytes()
     cuts = random.Random(1)
     last = 0
-    for size in sorted(cuts.sample(range(len(log)), 15)):
+    schema = range(WAL_HEADER, WAL_HEADER + 60 * WAL_FRAME, WAL_FRAME)  # each end of a page of the first commits
+    for size in sorted({*schema, *cuts.sample(range(len(log)), 15)}):
         copy = tmp_path / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()

@@ -132,10 +132,14 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         )
     if 0 < version < newest:
         _copy(connection, path, version)
-    for number in range(version + 1, newest + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{steps[number]}\nPRAGMA user_version = {number};\nCOMMIT;")
+    if version == newest:
+        return
+    # One transaction: a power cut leaves the file as it was, or a whole schema with its one row.
+    upgrade = "\n".join(steps[number] for number in range(version + 1, newest + 1))
+    connection.executescript(f"BEGIN IMMEDIATE;\n{upgrade}\nPRAGMA user_version = {newest};")
     if connection.execute(QUERIES["service"]).fetchone() is None:
         connection.execute(QUERIES["insert_service"], (secrets.token_hex(8),))
+    connection.execute("COMMIT")
 
 
 def _copy(connection: sqlite3.Connection, path: Path, version: int) -> None:
