@@ -15,10 +15,11 @@ demo: .venv/run.stamp ## from nothing to a finished solve, with the service kill
 test: lint tests/buf/node_modules/.stamp tests/socketio-js/node_modules/.stamp ## lint and all tests; needs no root and no system packages
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-lint: .venv/dev.stamp ## ruff and mypy --strict
+lint: .venv/dev.stamp ## ruff, mypy --strict and the layers of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 proto: .venv/dev.stamp tests/buf/node_modules/.stamp ## generate the Python stubs, docs/api.md and the image that breaking changes are checked against
 	$(BIN)/python tests/regenerate.py client/python

@@ -29,7 +29,8 @@ from edbjobs.v1 import (
     resource_pb2,
     resources_service_pb2,
 )
-from edbjobs_server.executors.local import processes, record
+from edbjobs_server.executors.local import record
+from edbjobs_server.executors.local.linux import processes
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.store import Store, StoreError, database
 from google.protobuf import json_format

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from edbjobs.v1 import job_config_pb2
-from edbjobs_server.codec import spec_from_config
+from edbjobs_server.contract.codec import spec_from_config
 from edbjobs_server.core.job import Attempt, Job
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.store import Store, Transaction

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from edbjobs_server import app
-from edbjobs_server.settings import Settings
+from edbjobs_server.config.settings import Settings
+from edbjobs_server.service import app
 
 BEAT_SECONDS = 0.005
 _TOLD_SECONDS = 0.01

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 from edbjobs.v1 import job_config_pb2, resources_service_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
-from edbjobs_server.telemetry.runs import tree_times
+from edbjobs_server.telemetry.run_usage import tree_times
 from support.service import ServiceProcess
 
 NOOP = "/bin/true"

@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 from edbjobs.config import SchedulerType
-from edbjobs_server.executors.cluster.base import Submission
-from edbjobs_server.executors.slurm import Slurm
-from edbjobs_server.executors.slurm.directives import directives
+from edbjobs_server.executors.schedulers.base import Submission
+from edbjobs_server.executors.schedulers.slurm import Slurm
+from edbjobs_server.executors.schedulers.slurm.directives import directives
 from edbjobs_server.facade import submit_job_on_scheduler
 from edbjobs_server.facade.configuration import HFSSSimulationConfig, SchedulerOptions
 from edbjobs_server.facade.errors import JobManagerError

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_config_pb2, job_pb2
-from edbjobs_server import run_retry, run_steps, run_task
 from edbjobs_server.core import transitions
-from edbjobs_server.executors.local.executor import LocalExecutor
+from edbjobs_server.executors.local.linux.executor import LocalExecutor
+from edbjobs_server.manager import run_retry, run_steps, run_task
 from edbjobs_server.solver import project, verdict
 from support.manager_world import TERMINAL, S, World
 

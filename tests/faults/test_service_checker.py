@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, job_state_pb2
 from faults.campaign.checker import RULES, check
-from faults.campaign.evidence import Evidence, Note, Sighting, Submit
+from faults.campaign.evidence import ClusterJobStatus, Evidence, Note, Submit
 
 S = job_state_pb2
 E = event_pb2
@@ -53,7 +53,7 @@ def history() -> Evidence:
         evidence.jobs[uid] = ended
         evidence.submits.append(Submit(f"request-{uid}", uid, good=True))
         evidence.notes += [note("start", f"job-{uid}", at), note("end", f"job-{uid}", at + 3)]
-        evidence.sightings.append(Sighting(uid, 1, 100))
+        evidence.sightings.append(ClusterJobStatus(uid, 1, 100))
         at += 4
     evidence.revision = at
     return evidence

@@ -21,10 +21,10 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from edbjobs_server.access import Access, load_token
+from edbjobs_server.auth.authenticator import Authenticator, load_token
+from edbjobs_server.auth.peers import open_peer_sockets
+from edbjobs_server.auth.peers.linux import NetlinkSockets, ProcSockets
 from edbjobs_server.rpc.interceptors import CallInterceptor, current_principal
-from edbjobs_server.sockets import open_peer_sockets
-from edbjobs_server.sockets.linux import NetlinkSockets, ProcSockets
 
 NOBODY = 65534
 METHOD = "/test.Test/ChangeIt"
@@ -187,7 +187,7 @@ async def serving(
     table: Any = None,
 ) -> AsyncIterator[Service]:
     token = load_token(folder / "token")
-    access = Access(token, mtls=credentials is not None, sockets=table or open_peer_sockets())
+    access = Authenticator(token, mtls=credentials is not None, sockets=table or open_peer_sockets())
     service = Service(token)
     server = grpc.aio.server(interceptors=[CallInterceptor(access, service)])
     where = f"[{address}]:0" if ":" in address else f"{address}:0"

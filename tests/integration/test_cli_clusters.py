@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.base import Ending
-from edbjobs_server.executors.cluster.base import Phase
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.schedulers.base import Phase
 from edbjobs_server.solver.demo import example_project
 from support.memory_cluster import ClusterService
 

@@ -119,8 +119,8 @@ FILE_ONLY = {
 def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from edbjobs.cli import _service
     from edbjobs.cli._app import make_app
-    from edbjobs_server import app as service
-    from edbjobs_server.settings import Settings
+    from edbjobs_server.config.settings import Settings
+    from edbjobs_server.service import app as service
     from typer.testing import CliRunner
 
     given: dict[str, object] = {}

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edbjobs_server.executors.cluster import command
-from edbjobs_server.executors.cluster.base import Unreachable
+from edbjobs_server.executors.schedulers import command
+from edbjobs_server.executors.schedulers.base import Unreachable
 
 ENV = {"PATH": os.environ["PATH"]}
 

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edbjobs_server.executors.base import Ending, OpenRun, RunEnded, RunScheduled, RunStarted
+from edbjobs_server.core.runs import Ending, OpenRun, RunEnded, RunScheduled, RunStarted
 from edbjobs_server.executors.cluster import record
-from edbjobs_server.executors.cluster.base import Phase
+from edbjobs_server.executors.schedulers.base import Phase
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.cluster_runs import KEY, Scene, spec

@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edbjobs_server.executors.base import Ending, Reach, RunEnded, RunNote, RunScheduled, RunStarted
-from edbjobs_server.executors.cluster.base import Phase, Submission
+from edbjobs_server.core.runs import Ending, Reachability, RunEnded, RunNote, RunScheduled, RunStarted
+from edbjobs_server.executors.schedulers.base import Phase, Submission
 from support.cluster_runs import KEY, Scene
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     async with Scene(tmp_path) as made:
-        await made.update(Reach, answering=True)
+        await made.update(Reachability, answering=True)
         yield made
 
 
@@ -39,7 +39,7 @@ async def test_a_cancel_waits_where_nothing_can_be_told_of_the_job(tmp_path: Pat
         job = await scheduled(scene)
         scene.scheduler.knows_nothing = True
         await scene.executor.cancel(KEY, 30.0)
-        await scene.update(Reach, answering=False)
+        await scene.update(Reachability, answering=False)
         assert (scene.told(RunEnded), scene.scheduler.cancelled) == (0, [])
         scene.scheduler.knows_nothing = False
         await scene.executor.cancel(KEY, 30.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.script import SiteLines
-from edbjobs_server.solver.command import MACHINES, SCRATCH, SPAWN
+from edbjobs_server.solver.command_line import MACHINES, SCRATCH, SPAWN
 from support.cluster_script import DEADLINE, SCHEDULERS, Bench, is_alive, members, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="batch scripts run on Linux nodes")

@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from edbjobs_server.executors.base import Ending
-from edbjobs_server.executors.cluster.base import Phase
-from edbjobs_server.gateway.openapi import document
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.schedulers.base import Phase
+from edbjobs_server.gateway.rest.openapi import document
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 from support.chromium import chromium

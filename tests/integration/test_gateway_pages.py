@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from edbjobs_server.gateway.logview import LogView
-from edbjobs_server.gateway.openapi import document
+from edbjobs_server.gateway.rest.openapi import document
+from edbjobs_server.gateway.rest.parsed_log import ParsedLog
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
@@ -113,7 +113,7 @@ def test_a_real_log_is_told_right() -> None:
     """Faults 40: gigabytes, each frequency once, elapsed times, the initial mesh."""
     if not SAMPLE.exists():
         pytest.skip("the sample logs are not beside this checkout")
-    view = LogView()
+    view = ParsedLog()
     for piece in SAMPLE.read_bytes().splitlines(keepends=True):
         view.feed(piece)
     log = view.json()
@@ -131,14 +131,14 @@ def test_a_real_log_is_told_right() -> None:
 def test_a_log_that_is_still_written_is_told_as_far_as_it_goes(cut: int) -> None:
     if not SAMPLE.exists():
         pytest.skip("the sample logs are not beside this checkout")
-    view = LogView()
+    view = ParsedLog()
     view.feed(SAMPLE.read_bytes()[:cut])
     assert set(view.json()) == {"project", "init_mesh", "adaptive", "sweep", "log_parser"}
 
 
 def test_broadband_passes_are_told_too() -> None:
     """Fault 40: a pass at several frequencies has no single one."""
-    view = LogView()
+    view = ParsedLog()
     view.feed(b"[info] Project:p, S : [PROFILE] Adaptive Pass 1 : Frequencies: 1GHz, 2GHz (1:00:00 PM  Oct 12, 2025)\n")
     view.feed(b"[info] Project:p, S : [CONVERGE] Pass Number:  1;  Solved Elements:  7;  Max Mag. Delta S:  N/A;\n")
     (only,) = view.json()["adaptive"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from edbjobs_server.gateway.openapi import document
+from edbjobs_server.gateway.rest.openapi import document
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (

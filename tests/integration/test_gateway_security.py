@@ -19,8 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from edbjobs_server.gateway import socketio as gateway_socketio
-from edbjobs_server.gateway.socketio import SocketIo
+from edbjobs_server.gateway.events import socketio as gateway_socketio
+from edbjobs_server.gateway.events.socketio import SocketIo
 from support.web import WebService, job_config, until
 
 NOBODY = 65534

@@ -14,12 +14,12 @@ from aiohttp import ClientSession, web
 from edbjobs.v1 import jobs_messages_pb2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.events.log import Message
-from edbjobs_server.gateway import pump, websocket
-from edbjobs_server.gateway.events import Frame
-from edbjobs_server.gateway.pump import Pump, TooSlow, watch_request
+from edbjobs_server.gateway.events import forwarder, websocket
+from edbjobs_server.gateway.events.forwarder import EventForwarder, TooSlow, watch_request
+from edbjobs_server.gateway.events.frames import Frame
+from edbjobs_server.gateway.events.socketio import SocketIo
+from edbjobs_server.gateway.events.websocket import WebSockets
 from edbjobs_server.gateway.security import CALLER
-from edbjobs_server.gateway.socketio import SocketIo
-from edbjobs_server.gateway.websocket import WebSockets
 from support.web import until
 
 BIG = "x" * 100_000
@@ -47,7 +47,7 @@ class Manager:
         self.events = Log()
 
 
-class Shaper:
+class FrameEncoder:
     """One large event a message."""
 
     async def frames(self, message: Message) -> list[Frame]:
@@ -63,7 +63,7 @@ class Guard:
 
 @asynccontextmanager
 async def serving(log_of: Manager) -> AsyncIterator[tuple[str, SocketIo]]:
-    anything: Any = log_of, Guard(), Shaper()
+    anything: Any = log_of, Guard(), FrameEncoder()
     manager, guard, shaper = anything
     server, sockets = SocketIo(manager, guard, shaper), WebSockets(manager, shaper)
 
@@ -91,8 +91,8 @@ async def serving(log_of: Manager) -> AsyncIterator[tuple[str, SocketIo]]:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pump, "BOUND", BOUND)
-    monkeypatch.setattr(pump, "DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(forwarder, "BOUND", BOUND)
+    monkeypatch.setattr(forwarder, "DRAIN_SECONDS", 0.5)
     monkeypatch.setattr(websocket, "DRAIN_SECONDS", 0.5)
 
 
@@ -183,9 +183,9 @@ async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
             self.taken += 1
 
     manager: Any = Manager()
-    shaper: Any = Shaper()
+    shaper: Any = FrameEncoder()
     client = Client()
-    made = Pump(manager, shaper, client)
+    made = EventForwarder(manager, shaper, client)
     await made.open(watch_request({}))
     task = asyncio.create_task(made.run())
 
@@ -197,7 +197,7 @@ async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     never: Any = type("Never", (), {"waiting": lambda self: BOUND, "put": lambda self, frame: None})()
-    made = Pump(manager, shaper, never)
+    made = EventForwarder(manager, shaper, never)
     await made.open(watch_request({"after_revision": 0}))
     with pytest.raises(TooSlow):
         await asyncio.wait_for(made.run(), 10)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
-from edbjobs_server import following
+from edbjobs_server.manager import progress_tracker
 from edbjobs_server.util.path_workers import PathWorkers
-from edbjobs_server.within import within
+from edbjobs_server.util.timeouts import within
 from support.manager_world import S, World
 from support.service import ServiceProcess
 
@@ -63,7 +63,7 @@ async def test_all_running_logs_cost_one_hand_over(it: World, monkeypatch: pytes
 
     async def counted(self: PathWorkers, work: Callable[[], Any], *arguments: Any, **rest: Any) -> Any:
         owner = getattr(work, "__self__", None)
-        if isinstance(owner, following._Round):
+        if isinstance(owner, progress_tracker._Round):
             rounds.append(len(owner.solves))
             if len(rounds) == 3:
                 third.set()

@@ -13,12 +13,12 @@ import aiohttp
 import grpc
 import pytest
 from aiohttp import web
-from edbjobs_server.access import Access
+from edbjobs_server.auth.authenticator import Authenticator
+from edbjobs_server.config.settings import load_settings
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.gateway.grpcweb import GrpcWeb
+from edbjobs_server.gateway.grpcweb.endpoint import GrpcWeb
 from edbjobs_server.gateway.security import Guard
 from edbjobs_server.rpc.interceptors import current_principal
-from edbjobs_server.settings import load_settings
 from support.grpcweb import Answer, Web, framed, frames_of
 
 TOKEN = "t" * 43
@@ -72,7 +72,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Service, Web]]:
         "/test.Test/WatchIt": grpc.unary_stream_rpc_method_handler(service.stream, bytes, bytes),
         "/test.Test/Both": grpc.stream_stream_rpc_method_handler(service.stream, bytes, bytes),
     }
-    access = Access(TOKEN)
+    access = Authenticator(TOKEN)
     guard = Guard(access, TOKEN, load_settings({"state_dir": folder}), ("127.0.0.1", 0))
     door = GrpcWeb(methods, guard, access, (), lambda _: None)
     runner = web.AppRunner(web.Application(middlewares=[door.middleware]), handler_cancellation=True)

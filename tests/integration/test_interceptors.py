@@ -9,11 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
-from edbjobs_server.access import Access
+from edbjobs_server.auth.authenticator import Authenticator
+from edbjobs_server.auth.peers import open_peer_sockets
+from edbjobs_server.contract.errors import DETAILS_KEY
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.rpc.errors import DETAILS_KEY
 from edbjobs_server.rpc.interceptors import CallInterceptor, current_principal
-from edbjobs_server.sockets import open_peer_sockets
 from google.rpc import error_details_pb2, status_pb2
 
 TOKEN = "t" * 43
@@ -99,7 +99,7 @@ class Setup:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Setup]:
     service, log = Service(), Log()
-    access = Access(TOKEN, sockets=open_peer_sockets())
+    access = Authenticator(TOKEN, sockets=open_peer_sockets())
     server = grpc.aio.server(interceptors=[CallInterceptor(access, log)])
     handlers: dict[str, Any] = {
         "ChangeIt": grpc.unary_unary_rpc_method_handler(service.unary),

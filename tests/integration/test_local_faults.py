@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.base import Ending, OpenRun, RunStarted
-from edbjobs_server.executors.local import faults, judge, processes, record, run
+from edbjobs_server.core.runs import Ending, OpenRun, RunStarted
+from edbjobs_server.executors.local import record
+from edbjobs_server.executors.local.linux import inspection, processes, run
+from edbjobs_server.util import failpoints
 from support.local_runs import KEY, Runs, alive, clean, key_of, local_runs, owner, until, written
 
 
@@ -114,7 +116,7 @@ BEFORE = ("launcher.before_fork", "supervisor.before_claim", "supervisor.after_c
 async def test_killed_before_the_start_line_it_never_ran(
     root: Path, tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(faults.VARIABLE, point)
+    monkeypatch.setenv(failpoints.VARIABLE, point)
     async with local_runs(root) as runs:
         end = await runs.run(f"echo x > {tmp_path}/ran")
         assert end.ending is Ending.NEVER_RAN
@@ -125,7 +127,7 @@ async def test_killed_before_the_start_line_it_never_ran(
 async def test_killed_after_the_start_line_its_solver_leaves_unstarted(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(faults.VARIABLE, "supervisor.after_start_line")
+    monkeypatch.setenv(failpoints.VARIABLE, "supervisor.after_start_line")
     async with local_runs(root) as runs:
         end = await runs.run(f"echo x > {tmp_path}/ran")
         assert end.ending is Ending.LOST
@@ -136,13 +138,13 @@ async def test_killed_after_the_start_line_its_solver_leaves_unstarted(
 async def test_killed_while_it_runs_what_is_left_is_followed_then_lost(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(faults.VARIABLE, "supervisor.after_go")
+    monkeypatch.setenv(failpoints.VARIABLE, "supervisor.after_go")
     async with local_runs(root) as runs:
         await runs.start(f"echo x >> {tmp_path}/ran; (while [ ! -e {tmp_path}/go ]; do sleep 0.01; done) & exit 0")
         start = await runs.started()
         await until(lambda: not alive(supervisor_of(runs)))
         await until(lambda: not alive(start.pid))
-        assert len(judge.left_of(runs.record(), KEY)) >= 1
+        assert len(inspection.left_of(runs.record(), KEY)) >= 1
         assert runs.updates == [start]
         (tmp_path / "go").touch()
         end = await runs.ended()
@@ -158,7 +160,7 @@ async def test_killed_while_it_runs_what_is_left_is_followed_then_lost(
 async def test_killed_around_the_end_line(
     root: Path, point: str, ending: Ending, code: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(faults.VARIABLE, point)
+    monkeypatch.setenv(failpoints.VARIABLE, point)
     async with local_runs(root) as runs:
         end = await runs.run("exit 4")
         assert (end.ending, end.exit_code) == (ending, code)
@@ -178,7 +180,7 @@ async def test_orphans_are_cancelled(runs: Runs, tmp_path: Path) -> None:
     assert runs.updates == [start]
     await runs.executor.cancel(KEY, 0.1)
     assert (await runs.ended()).ending is Ending.LOST
-    assert judge.left_of(runs.record(), KEY) == []
+    assert inspection.left_of(runs.record(), KEY) == []
 
 
 async def test_orphans_are_adopted(root: Path) -> None:
@@ -193,7 +195,7 @@ async def test_orphans_are_adopted(root: Path) -> None:
             assert (await runs.ended(key_of(2))).ending is Ending.LOST
             start = await runs.started(key_of(1))
             assert alive(start.pid)
-            processes.kill(judge.left_of(runs.record(key_of(1)), key_of(1)))
+            processes.kill(inspection.left_of(runs.record(key_of(1)), key_of(1)))
             assert (await runs.ended(key_of(1))).ending is Ending.LOST
     finally:
         await clean(root)

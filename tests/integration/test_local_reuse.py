@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.base import Ending, OpenRun, RunKey
-from edbjobs_server.executors.local import faults, judge, processes, record, run
+from edbjobs_server.core.runs import Ending, OpenRun, RunKey
+from edbjobs_server.executors.local import record
+from edbjobs_server.executors.local.linux import inspection, processes, run
+from edbjobs_server.util import failpoints
 from support.local_runs import KEY, Runs, alive, clean, key_of, local_runs, owner, until, written
 
 
@@ -178,7 +180,7 @@ async def test_one_that_dies_idle_is_missed_by_nobody(runs: Runs) -> None:
 async def test_killed_in_its_second_run(
     root: Path, tmp_path: Path, point: str, ending: Ending, ran: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(faults.VARIABLE, f"{point}:2")
+    monkeypatch.setenv(failpoints.VARIABLE, f"{point}:2")
     async with local_runs(root) as runs:
         assert (await runs.run("exit 4")).exit_code == 4
         first = supervisor_of(runs)
@@ -261,13 +263,13 @@ async def test_adopted_between_the_end_of_a_run_and_the_next(root: Path, monkeyp
         assert supervisor_of(first) == supervisor_of(first, key_of(2))
         stale = first.record()
         stale.end, stale.size = None, stale.size - 100
-        monkeypatch.setattr(judge, "settle", _once(judge.settle, judge.Standing(stale, alive=True)))
+        monkeypatch.setattr(inspection, "settle", _once(inspection.settle, inspection.Standing(stale, alive=True)))
         async with local_runs(root) as second:
             await second.adopt()
             assert (await second.ended()).exit_code == 7
 
 
-def _once(after: Any, answer: judge.Standing) -> Any:
+def _once(after: Any, answer: inspection.Standing) -> Any:
     answers = [answer]
     return lambda *arguments: answers.pop() if answers else after(*arguments)
 
@@ -349,7 +351,7 @@ async def test_a_run_that_was_claimed_by_another_ends_its_supervisor(runs: Runs)
     os.kill(runs.launcher(), signal.SIGSTOP)
     await runs.start("exit 3", key_of(2))
     await runs.asked(2)
-    assert judge.void(str(runs.folder(key_of(2))), key_of(2), runs.executor.here)
+    assert inspection.void(str(runs.folder(key_of(2))), key_of(2), runs.executor.here)
     os.kill(runs.launcher(), signal.SIGCONT)
     assert (await runs.ended(key_of(2))).ending is Ending.NEVER_RAN
     assert (await runs.run("exit 3", key_of(3))).exit_code == 3

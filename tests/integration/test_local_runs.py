@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.base import Ending, RunEnded, RunKey, RunStarted
+from edbjobs_server.core.runs import Ending, RunEnded, RunKey, RunStarted
 from edbjobs_server.executors.local import record
 from support.local_runs import KEY, Runs, alive, key_of, local_runs, until, written
 

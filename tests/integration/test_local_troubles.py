@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.base import Ending, RunEnded, RunStarted, RunUpdate
-from edbjobs_server.executors.local import channel, executor, judge, processes, run
+from edbjobs_server.core.runs import Ending, RunEnded, RunStarted, RunUpdate
+from edbjobs_server.executors.local.linux import channel, executor, inspection, processes, run
 from support.local_runs import DEADLINE, KEY, Runs, clean, key_of, local_runs, until
 
 
@@ -167,7 +167,7 @@ async def test_a_run_that_cannot_be_settled_is_settled_later(
         await first.started()
         await first.executor.close()
         async with local_runs(root) as second:
-            monkeypatch.setattr(judge, "settle", failing(error, 3, judge.settle))
+            monkeypatch.setattr(inspection, "settle", failing(error, 3, inspection.settle))
             await second.adopt()  # comes back although it cannot be settled
             assert type(error).__name__ in second.troubles()[0] or "too many" in second.troubles()[0]
             await until(lambda: second.troubles()[-1] == "", "the trouble to be over")
@@ -205,7 +205,7 @@ async def test_a_cancellation_that_cannot_be_passed_on_is_passed_on_later(
 ) -> None:
     await runs.start("sleep 1000")
     await runs.started()
-    monkeypatch.setattr(judge, "ask_end", failing(OSError(errno.EIO, "bad disk"), 3, judge.ask_end))
+    monkeypatch.setattr(inspection, "ask_end", failing(OSError(errno.EIO, "bad disk"), 3, inspection.ask_end))
     await runs.executor.cancel(KEY, 5.0)
     assert "cannot be passed on: [Errno 5] bad disk" in runs.troubles()[0]
     assert (await runs.ended()).ending is Ending.CANCELLED
@@ -216,7 +216,7 @@ async def test_a_record_that_cannot_be_looked_at_is_a_trouble_until_it_can(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "_LAST_LOOK", 0.05)
-    monkeypatch.setattr(judge, "look", failing(OSError(errno.EIO, "bad disk"), 3, judge.look))
+    monkeypatch.setattr(inspection, "look", failing(OSError(errno.EIO, "bad disk"), 3, inspection.look))
     await runs.start(f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; exit 5")
     await trouble(runs, "bad disk")
     await until(lambda: runs.troubles()[-1] == "")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from edbjobs.config import SchedulerOptions
-from edbjobs_server.executors.base import Allocation, Ending
-from edbjobs_server.executors.cluster.base import Phase, Sighting, Submission, SubmitRefused, Unreachable
-from edbjobs_server.executors.cluster.command import run
-from edbjobs_server.executors.lsf import Lsf
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.base import ClusterJobStatus, Phase, Submission, SubmitRefused, Unreachable
+from edbjobs_server.executors.schedulers.command import run
+from edbjobs_server.executors.schedulers.lsf import Lsf
 from support.fake_lsf import FakeLsf
 
 E = Ending
@@ -57,8 +58,8 @@ async def until(what: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> N
         await asyncio.sleep(0.05)
 
 
-async def reach(lsf: Lsf, ident: str, *phases: Phase) -> Sighting:
-    seen: list[Sighting] = []
+async def reach(lsf: Lsf, ident: str, *phases: Phase) -> ClusterJobStatus:
+    seen: list[ClusterJobStatus] = []
 
     async def there() -> bool:
         sighting = (await lsf.look([ident]))[ident]
@@ -271,7 +272,7 @@ async def test_jobs_that_are_told_twice(lsf: Lsf, fake: FakeLsf) -> None:
 async def test_ended_jobs_are_found_in_the_history(lsf: Lsf, fake: FakeLsf) -> None:
     fake.trouble("clean")
     ident = await lsf.submit(await prepare(lsf, fake, "exit 3"))
-    kept: list[Sighting] = []
+    kept: list[ClusterJobStatus] = []
 
     async def over() -> bool:
         seen = (await lsf.look([ident])).get(ident)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from edbjobs.config import SchedulerOptions
-from edbjobs_server.executors.base import Allocation, Ending
-from edbjobs_server.executors.cluster.base import Phase, Sighting, Submission, SubmitRefused, Unreachable
-from edbjobs_server.executors.cluster.command import run
-from edbjobs_server.executors.pbs import Pbs
-from edbjobs_server.executors.pbs.scheduler import MAX_LOOKS
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.base import ClusterJobStatus, Phase, Submission, SubmitRefused, Unreachable
+from edbjobs_server.executors.schedulers.command import run
+from edbjobs_server.executors.schedulers.pbs import Pbs
+from edbjobs_server.executors.schedulers.pbs.scheduler import MAX_LOOKS
 from support.fake_pbs import FakePbs
 
 E = Ending
@@ -54,8 +55,8 @@ async def until(what: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> N
         await asyncio.sleep(0.05)
 
 
-async def reach(pbs: Pbs, ident: str, *phases: Phase) -> Sighting:
-    seen: list[Sighting] = []
+async def reach(pbs: Pbs, ident: str, *phases: Phase) -> ClusterJobStatus:
+    seen: list[ClusterJobStatus] = []
 
     async def there() -> bool:
         sighting = (await pbs.look([ident]))[ident]

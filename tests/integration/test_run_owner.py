@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_config_pb2
-from edbjobs_server import run_steps, runs
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
-from edbjobs_server.core.scheduler import Core
+from edbjobs_server.core.planner import Planner
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
-from edbjobs_server.executors.cluster.folders import Folders
+from edbjobs_server.executors.cluster.poll_timing import PollTiming
+from edbjobs_server.executors.cluster.run_folders import RunFolders
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
-from edbjobs_server.executors.cluster.timing import Timing
-from edbjobs_server.executors.local.executor import LocalExecutor
-from edbjobs_server.run_task import RunTask
-from edbjobs_server.runs import Runs
+from edbjobs_server.executors.local.linux.executor import LocalExecutor
+from edbjobs_server.manager import run_steps, runs
+from edbjobs_server.manager.run_task import RunTask
+from edbjobs_server.manager.runs import Runs
 from edbjobs_server.solver import project
 from edbjobs_server.util.backoff import Backoff
 from support.manager_world import S, World
@@ -95,8 +95,8 @@ async def test_the_result_of_another_project_is_not_judged(it: World) -> None:
 
 def with_slurm(it: World) -> MemorySlurm:
     scheduler = MemorySlurm()
-    folders = Folders(it.folder / "cluster")
-    timing = Timing(interval=0.05, floor=0.0, tick=0.01, confirm=0.2, stale=0.2)
+    folders = RunFolders(it.folder / "cluster")
+    timing = PollTiming(interval=0.05, floor=0.0, tick=0.01, confirm=0.2, stale=0.2)
     it.clusters = {"slurm": ClusterExecutor(scheduler, Scripts(None, SiteLines()), folders, timing)}
     return scheduler
 
@@ -237,17 +237,17 @@ async def test_a_start_that_raises_is_owned(it: World, monkeypatch: pytest.Monke
 
 async def test_a_plan_that_fails_half_way_leaves_nothing_reserved(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the planner has chosen before it fails is released, and planned again (of the kind of A2)."""
-    plan = Core.plan
+    plan = Planner.plan
     failures = iter([True])
 
-    def half(self: Core, now: float) -> list[Job]:
+    def half(self: Planner, now: float) -> list[Job]:
         chosen = plan(self, now)
         fails = next(failures, False) if chosen else False
         if fails:
             raise KeyError("made by the test")
         return chosen
 
-    monkeypatch.setattr(Core, "plan", half)
+    monkeypatch.setattr(Planner, "plan", half)
     uids = [await it.submit(f"job{number}", cores=8) for number in range(2)]
     for uid in uids:
         assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED

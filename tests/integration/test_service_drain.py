@@ -28,7 +28,7 @@ from support.service import DEADLINE, ServiceProcess
 
 pb, S = jobs_messages_pb2, job_state_pb2
 SERVICES = ("", "edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster")
-LONG_GRACE = "import edbjobs_server.app as app; app.GRACE_SECONDS = 300.0"
+LONG_GRACE = "import edbjobs_server.service.app as app; app.GRACE_SECONDS = 300.0"
 
 
 @pytest.fixture

@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 from edbjobs.config import SchedulerOptions
-from edbjobs_server.executors.base import Allocation, Ending
-from edbjobs_server.executors.cluster.base import (
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.base import (
+    ClusterJobStatus,
     Phase,
     Scheduler,
-    Sighting,
     Submission,
     SubmitRefused,
     Unreachable,
 )
-from edbjobs_server.executors.slurm import Slurm
+from edbjobs_server.executors.schedulers.slurm import Slurm
 from support.slurm_cluster import PATH, SlurmCluster
 
 DEADLINE = 60.0  # the controller looks at time limits every 30 s
@@ -61,7 +62,7 @@ async def started(slurm: Scheduler, folder: Path, body: str, **values: Any) -> t
     return await slurm.submit(submission), submission.allocation.name
 
 
-async def until(slurm: Scheduler, id: str, check: Callable[[Sighting], bool]) -> Sighting:
+async def until(slurm: Scheduler, id: str, check: Callable[[ClusterJobStatus], bool]) -> ClusterJobStatus:
     end = time.monotonic() + DEADLINE
     while True:
         seen = (await slurm.poll()).get(id)
@@ -71,7 +72,7 @@ async def until(slurm: Scheduler, id: str, check: Callable[[Sighting], bool]) ->
         await asyncio.sleep(0.05)
 
 
-async def closely(slurm: Scheduler, id: str) -> Sighting:
+async def closely(slurm: Scheduler, id: str) -> ClusterJobStatus:
     """Look at a job once it has ended."""
     await until(slurm, id, lambda seen: seen.phase is Phase.ENDED)
     seen = (await slurm.look([id]))[id]
@@ -80,7 +81,7 @@ async def closely(slurm: Scheduler, id: str) -> Sighting:
     return seen
 
 
-def running(seen: Sighting) -> bool:
+def running(seen: ClusterJobStatus) -> bool:
     return seen.phase is Phase.RUNNING
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from edbjobs.config import HFSSSimulationConfig
+from edbjobs_server.core.runs import Ending, RunEnded, RunKey
 from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.executors.base import Ending, RunEnded, RunKey
-from edbjobs_server.solver import command, project
+from edbjobs_server.solver import command_line, project
+from edbjobs_server.solver.batch_log import find_log, read_log
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.demo.behaviour import FAILURES
 from edbjobs_server.solver.environment import environment
-from edbjobs_server.solver.log import find_log, read_log
 from edbjobs_server.solver.releases import choose, discover
 from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.solver.verdict import Verdict, judge
@@ -44,7 +44,9 @@ def solve(tmp_path: Path) -> Solve:
         added = {**wish.environment, **({"ANS_EDBJOBS_DEMO_WITNESS": witness} if witness else {})}
         began = time.time()
         outputs = [tmp_path / "stdout", tmp_path / "stderr"]
-        argv = command.command_line(wish, choose(discover({}, demo=True), "", ""), "run-1", 2, project_path=str(path))
+        argv = command_line.command_line(
+            wish, choose(discover({}, demo=True), "", ""), "run-1", 2, project_path=str(path)
+        )
         with outputs[0].open("wb") as out, outputs[1].open("wb") as err:
             done = subprocess.run(
                 argv, env=environment(os.environ, added), stdout=out, stderr=err, timeout=DEADLINE, check=False

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from edbjobs_server.solver.batch_log import find_log, read_log
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.fatal import FatalKind
-from edbjobs_server.solver.log import find_log, read_log
 from edbjobs_server.solver.progress import LogFollower, progress
 from edbjobs_server.solver.releases import choose, discover
 from edbjobs_server.solver.setups import read_setups

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
-from edbjobs_server.executors.base import Allocation, Ending
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.cluster import record
-from edbjobs_server.executors.cluster.base import Phase, Submission, SubmitRefused, Unreachable
-from edbjobs_server.executors.windows_hpc import WindowsHpc
+from edbjobs_server.executors.schedulers.base import Phase, Submission, SubmitRefused, Unreachable
+from edbjobs_server.executors.schedulers.windows_hpc import WindowsHpc
 from support.fake_hpcpack import PASSWORD, SPECIFICATION, USER, FakeHpcPack, node
 
 NAME = "edb-board-0123456789abcdef-1"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
-from edbjobs_server.rpc.errors import TABLE
+from edbjobs_server.contract.errors import TABLE
 from edbjobs_server.solver.demo import example_project
 from google.protobuf import json_format
 from google.protobuf.message import Message

@@ -10,21 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edbjobs_server.executors.base import Allocation, Ending, Reach, RunKey, RunSpec, RunUpdate
-from edbjobs_server.executors.cluster.base import (
+from edbjobs_server.core.runs import Ending, Reachability, RunKey, RunUpdate
+from edbjobs_server.executors.base import Allocation, RunSpec
+from edbjobs_server.executors.cluster.executor import ClusterExecutor
+from edbjobs_server.executors.cluster.poll_timing import PollTiming
+from edbjobs_server.executors.cluster.run_folders import RunFolders
+from edbjobs_server.executors.cluster.script import Scripts, SiteLines
+from edbjobs_server.executors.schedulers.base import (
     ClusterJob,
+    ClusterJobStatus,
     Partition,
     Phase,
     SamePaths,
-    Sighting,
     Submission,
     SubmitRefused,
     Unreachable,
 )
-from edbjobs_server.executors.cluster.executor import ClusterExecutor
-from edbjobs_server.executors.cluster.folders import Folders
-from edbjobs_server.executors.cluster.script import Scripts, SiteLines
-from edbjobs_server.executors.cluster.timing import Timing
 
 DEADLINE = 20.0
 KEY = RunKey(7, "0123456789ab0123456789abcdef01234567", 1)
@@ -52,7 +53,7 @@ class MemoryScheduler(SamePaths):
     template = "slurm.sh.j2"
 
     def __init__(self) -> None:
-        self.table: dict[str, Sighting] = {}
+        self.table: dict[str, ClusterJobStatus] = {}
         self.silent = ""
         self.silent_about = ""
         self.refuses = ""
@@ -93,21 +94,21 @@ class MemoryScheduler(SamePaths):
     def add(self, name: str) -> str:
         run_id = str(self.next_id)
         self.next_id += 1
-        self.table[run_id] = Sighting(run_id, name, Phase.PENDING, "PENDING", "Resources")
+        self.table[run_id] = ClusterJobStatus(run_id, name, Phase.PENDING, "PENDING", "Resources")
         return run_id
 
     def set(self, run_id: str, phase: Phase, state: str, **values: Any) -> None:
         self.table[run_id] = replace(self.table[run_id], phase=phase, state=state, **{"reason": "", **values})
 
-    async def find(self, name: str) -> Sequence[Sighting]:
+    async def find(self, name: str) -> Sequence[ClusterJobStatus]:
         self._answer("find")
         return [job for job in self.table.values() if job.name == name]
 
-    async def poll(self) -> Mapping[str, Sighting]:
+    async def poll(self) -> Mapping[str, ClusterJobStatus]:
         self._answer("poll")
         return {key: replace(job, ending=None) if self.vague else job for key, job in self.table.items()}
 
-    async def look(self, ids: Sequence[str]) -> Mapping[str, Sighting | None]:
+    async def look(self, ids: Sequence[str]) -> Mapping[str, ClusterJobStatus | None]:
         self._answer("look")
         if self.knows_nothing:
             return {}
@@ -176,7 +177,7 @@ class Scene(Told):
 
     def _make(self) -> ClusterExecutor:
         scripts = Scripts(None, SiteLines())
-        return ClusterExecutor(self.scheduler, scripts, Folders(self.root), Timing(**self.timing))
+        return ClusterExecutor(self.scheduler, scripts, RunFolders(self.root), PollTiming(**self.timing))
 
     async def __aenter__(self) -> Scene:
         await self.executor.open(self._listen)
@@ -250,7 +251,7 @@ class Scene(Told):
         (self.folder / "scheduler.out").write_text(text)
 
     def rings(self) -> None:
-        Folders(self.root).bell(KEY).touch()
+        RunFolders(self.root).bell(KEY).touch()
 
     def _write(self, name: str, line: str) -> None:
         temporary = self.folder / f".{name}.new"
@@ -267,4 +268,4 @@ def spec(key: RunKey = KEY) -> RunSpec:
 
 def answers(update: RunUpdate) -> bool:
     """Tell whether an update says that the scheduler answers."""
-    return isinstance(update, Reach) and update.answering
+    return isinstance(update, Reachability) and update.answering

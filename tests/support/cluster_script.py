@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edbjobs.config import SchedulerOptions
-from edbjobs_server.executors.base import Allocation, RunKey, RunSpec
+from edbjobs_server.core.runs import RunKey
+from edbjobs_server.executors.base import Allocation, RunSpec
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 

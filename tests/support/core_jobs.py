@@ -8,7 +8,7 @@ from typing import Any
 from edbjobs_server.core import transitions
 from edbjobs_server.core.job import Job, Spec
 from edbjobs_server.core.limits import Host, Limits
-from edbjobs_server.core.scheduler import Core, Explanation
+from edbjobs_server.core.planner import Explanation, Planner
 from edbjobs_server.core.states import Evidence, Reason, State
 from edbjobs_server.core.transitions import Change, Outcome
 
@@ -54,7 +54,7 @@ class Lab:
     """A core, and what is committed. Jobs are named by their id."""
 
     def __init__(self, jobs: Iterable[Job] = (), limits: Limits | None = None, host: Host = HOST) -> None:
-        self.core = Core(host, limits or Limits(max_concurrent_jobs=100))
+        self.core = Planner(host, limits or Limits(max_concurrent_jobs=100))
         self.now = 100.0
         self.jobs: dict[str, Job] = {}
         self.put(*jobs)

@@ -10,18 +10,19 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
+from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.limits import Host, Limits
-from edbjobs_server.executors.base import OpenRun, RunKey, RunSpec
-from edbjobs_server.executors.cluster.allocation import ClusterPolicy
+from edbjobs_server.core.runs import OpenRun, RunKey
+from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
-from edbjobs_server.executors.cluster.folders import Folders
+from edbjobs_server.executors.cluster.poll_timing import PollTiming
+from edbjobs_server.executors.cluster.run_folders import RunFolders
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
-from edbjobs_server.executors.cluster.timing import Timing
-from edbjobs_server.executors.windows_hpc import WindowsHpc
-from edbjobs_server.run_spec import config_of, run_spec
+from edbjobs_server.executors.schedulers.windows_hpc import WindowsHpc
+from edbjobs_server.manager.run_spec import config_of, run_spec
+from edbjobs_server.manager.submission import Rules, draft
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.releases import on_windows_nodes
-from edbjobs_server.submission import Rules, draft
 
 from support.cluster_runs import Told
 from support.fake_hpcpack import PASSWORD, USER, FakeHpcPack
@@ -116,7 +117,9 @@ class HpcScene(Told):
         path_map = {str(self.shared): SHARE}
         hpc = WindowsHpc(self.fake.url, lambda: self.credentials(), self.fake.ca_file, path_map, deadline=5.0)
         timing: Any = self._timing
-        return hpc, ClusterExecutor(hpc, Scripts(None, SiteLines()), Folders(self.shared / "runs"), Timing(**timing))
+        return hpc, ClusterExecutor(
+            hpc, Scripts(None, SiteLines()), RunFolders(self.shared / "runs"), PollTiming(**timing)
+        )
 
     async def __aenter__(self) -> HpcScene:
         await self.executor.open(self._listen)

@@ -15,19 +15,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edbjobs_server.executors.base import (
+from edbjobs_server.core.runs import (
     OpenRun,
-    Reach,
+    Reachability,
     RunEnded,
     RunKey,
-    RunSpec,
     RunStarted,
     RunTrouble,
     RunUnkillable,
     RunUpdate,
 )
-from edbjobs_server.executors.local import judge, processes, record
-from edbjobs_server.executors.local.executor import LocalExecutor
+from edbjobs_server.executors.base import RunSpec
+from edbjobs_server.executors.local import record
+from edbjobs_server.executors.local.linux import inspection, processes
+from edbjobs_server.executors.local.linux.executor import LocalExecutor
 
 DEADLINE = 30.0
 # Unique, as in real life: what is left of a run is found by its uid, also while other tests run on this host.
@@ -75,7 +76,7 @@ class Runs:
         async def wait() -> _T:
             while True:
                 for update in self.updates[after:]:
-                    if isinstance(update, kind) and not isinstance(update, Reach) and update.key == key:
+                    if isinstance(update, kind) and not isinstance(update, Reachability) and update.key == key:
                         return update
                 self._news.clear()
                 await self._news.wait()
@@ -154,7 +155,7 @@ async def clean(root: Path) -> None:
         if supervisor is not None and supervisor.ticks == found.claim["ticks"]:
             processes.kill([supervisor])
         found.claim["keep"] = []
-        while left := judge.left_of(found, key):
+        while left := inspection.left_of(found, key):
             processes.kill(left)
             await asyncio.sleep(0.01)
 

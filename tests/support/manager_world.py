@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
-from edbjobs_server.control import About
+from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.limits import Host
 from edbjobs_server.executors.base import Executor
-from edbjobs_server.executors.cluster.allocation import ClusterPolicy
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
-from edbjobs_server.executors.local import processes
-from edbjobs_server.executors.local.executor import LocalExecutor
-from edbjobs_server.manager import JobManager
+from edbjobs_server.executors.local.linux import processes
+from edbjobs_server.executors.local.linux.executor import LocalExecutor
+from edbjobs_server.manager.job_manager import JobManager
+from edbjobs_server.manager.status import ServiceInfo
+from edbjobs_server.manager.submission import Rules
 from edbjobs_server.solver.releases import Release
 from edbjobs_server.store import Store
-from edbjobs_server.submission import Rules
 from edbjobs_server.telemetry.host import HostSampler
 
 pb, S = jobs_messages_pb2, job_state_pb2
@@ -78,7 +78,7 @@ class World:
             policy=ClusterPolicy(shared_dir=self.folder),
         )
         boot = processes.here().boot
-        about = About(state, "ann")
+        about = ServiceInfo(state, "ann")
         self.manager = JobManager(
             store, executors, rules, dict(os.environ), boot, HostSampler(state), about, **self.options
         )

@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Any
 from unittest import mock
 
-from edbjobs_server.executors.base import RunKey
-from edbjobs_server.executors.cluster.base import ClusterJob, Partition
+from edbjobs_server.config.settings import Settings
+from edbjobs_server.core.runs import RunKey
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
-from edbjobs_server.executors.cluster.folders import Folders
+from edbjobs_server.executors.cluster.poll_timing import PollTiming
+from edbjobs_server.executors.cluster.run_folders import RunFolders
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
-from edbjobs_server.executors.cluster.timing import Timing
+from edbjobs_server.executors.schedulers.base import ClusterJob, Partition
 from edbjobs_server.facade.handler import JobManagerHandler
-from edbjobs_server.settings import Settings
 
 from support.cluster_runs import MemoryScheduler
 
@@ -66,16 +66,16 @@ class ClusterService:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.scheduler = MemorySlurm()
         self.shared = folder / "shared"
-        self._folders: Folders | None = None
+        self._folders: RunFolders | None = None
         self._uds = folder / "s"
         given = {"uds": self._uds, "demo_solver": True, "scheduler": "auto", "shared_dir": self.shared, **settings}
         self.handler = JobManagerHandler(port=0, state_dir=folder / "state", **given)
-        self._patch = mock.patch("edbjobs_server.app.make_clusters", self._make)
+        self._patch = mock.patch("edbjobs_server.service.app.make_clusters", self._make)
 
     def _make(self, settings: Settings, site: object, environ: object, store_id: str) -> dict[str, ClusterExecutor]:
-        self._folders = Folders(self.shared / store_id)
+        self._folders = RunFolders(self.shared / store_id)
         scripts = Scripts(None, SiteLines())
-        timing = Timing(interval=0.05, floor=0.0, tick=0.01, confirm=0.2, stale=0.2)
+        timing = PollTiming(interval=0.05, floor=0.0, tick=0.01, confirm=0.2, stale=0.2)
         return {"slurm": ClusterExecutor(self.scheduler, scripts, self._folders, timing)}
 
     def __enter__(self) -> ClusterService:

@@ -33,7 +33,7 @@ class ServiceProcess:
     folder : Path
         Gets state and runtime folder.
     settings : object
-        Settings by name, as of ``edbjobs_server.settings.Settings``.
+        Settings by name, as of ``edbjobs_server.config.settings.Settings``.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -65,7 +65,7 @@ class ServiceProcess:
     def command(self) -> list[str]:
         """Return the command line of the process."""
         values = {**self.settings, "state_dir": str(self.state_dir), "ready_file": str(self.ready_file)}
-        program = f"{self.prelude}\nimport sys; from edbjobs_server.app import main; sys.exit(main({values!r}))"
+        program = f"{self.prelude}\nimport sys; from edbjobs_server.service.app import main; sys.exit(main({values!r}))"
         return [sys.executable, "-c", program]
 
     def launch(self) -> subprocess.Popen[bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs.v1 import job_config_pb2
-from edbjobs_server.codec import spec_from_config
+from edbjobs_server.contract.codec import spec_from_config
 from edbjobs_server.core.job import Job
 from edbjobs_server.store import Committed, Snapshot, Store
 

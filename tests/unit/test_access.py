@@ -9,18 +9,12 @@ from pathlib import Path
 
 import pytest
 from edbjobs.v1 import cluster_pb2
-from edbjobs_server.access import Access, account_name, load_token, parse_peer
+from edbjobs_server.auth.authenticator import Authenticator, account_name, load_token, parse_peer
+from edbjobs_server.auth.peers import Address, PeerSockets, PsutilSockets, Unsupported, open_peer_sockets
+from edbjobs_server.auth.peers import linux as module
+from edbjobs_server.auth.peers.linux import NetlinkSockets, ProcSockets
+from edbjobs_server.config.settings import SettingsError
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.settings import SettingsError
-from edbjobs_server.sockets import (
-    Address,
-    PeerSockets,
-    PsutilSockets,
-    Unsupported,
-    open_peer_sockets,
-)
-from edbjobs_server.sockets import linux as module
-from edbjobs_server.sockets.linux import NetlinkSockets, ProcSockets
 
 TOKEN = "A" * 43
 RIGHT = [("authorization", f"Bearer {TOKEN}")]
@@ -45,11 +39,11 @@ class Table:
         self.asked.clear()
 
 
-def access(answer: bool | Exception = True, listening: str = "127.0.0.1", *, mtls: bool = False) -> Access:
-    return Access(TOKEN, [(listening, 18080)], mtls=mtls, sockets=Table(answer))
+def access(answer: bool | Exception = True, listening: str = "127.0.0.1", *, mtls: bool = False) -> Authenticator:
+    return Authenticator(TOKEN, [(listening, 18080)], mtls=mtls, sockets=Table(answer))
 
 
-def refusal(found: Access, peer: str, metadata: object = ()) -> str:
+def refusal(found: Authenticator, peer: str, metadata: object = ()) -> str:
     with pytest.raises(Refused) as caught:
         found.identify(peer, metadata)  # type: ignore[arg-type]
     assert caught.value.reason == "UNAUTHENTICATED"
@@ -105,7 +99,7 @@ def test_who_is_not_local_needs_the_token(peer: str, why: str) -> None:
 def test_a_foreign_or_unknown_local_peer_needs_the_token() -> None:
     assert "another account" in refusal(access(False), LOCAL)
     assert "cannot be told now (no netlink)" in refusal(access(Unsupported("no netlink")), LOCAL)
-    assert "cannot be told here" in refusal(Access(TOKEN, [("127.0.0.1", 1)]), LOCAL)
+    assert "cannot be told here" in refusal(Authenticator(TOKEN, [("127.0.0.1", 1)]), LOCAL)
     assert access(False).identify(LOCAL, RIGHT).door == "token"
 
 
@@ -151,11 +145,11 @@ def test_a_certificate_names_its_holder() -> None:
 
 def test_closing_lets_the_table_go() -> None:
     table = Table(True)
-    here = Access(TOKEN, [("127.0.0.1", 1)], sockets=table)
+    here = Authenticator(TOKEN, [("127.0.0.1", 1)], sockets=table)
     here.identify(LOCAL, ())
     here.close()
     assert table.asked == []
-    Access(TOKEN).close()
+    Authenticator(TOKEN).close()
 
 
 # The token's file ----------------------------------------------------------------------------------------

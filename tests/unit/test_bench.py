@@ -15,7 +15,7 @@ from bench.loop import longest_stall
 from bench.postgres import postgres
 from bench.service import MeasuredService
 from bench.table import Row, markdown
-from edbjobs_server.settings import load_settings
+from edbjobs_server.config.settings import load_settings
 
 
 def cells(table: str) -> list[list[str]]:

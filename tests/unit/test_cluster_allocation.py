@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from edbjobs.config import HFSSSimulationConfig, MachineNode, SchedulerOptions
+from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
-from edbjobs_server.executors.cluster.allocation import MAX_COMMENT, ClusterPolicy, allocation_of, job_name, refuse
+from edbjobs_server.executors.cluster.allocation import MAX_COMMENT, allocation_of, job_name, refuse
 from hypothesis import given
 from hypothesis import strategies as st
 

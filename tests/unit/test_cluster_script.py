@@ -11,7 +11,7 @@ import pytest
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.script import TEMPLATES, ScriptError, Scripts, SiteLines
-from edbjobs_server.solver.command import MACHINES, SCRATCH
+from edbjobs_server.solver.command_line import MACHINES, SCRATCH
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.cluster_script import SCHEDULERS, Bench

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from edbjobs_server.executors.cluster.timing import HURRY_SECONDS, Timing
+from edbjobs_server.executors.cluster.poll_timing import HURRY_SECONDS, PollTiming
 
 
-def asked(timing: Timing, end: float, step: float = 0.5) -> list[float]:
+def asked(timing: PollTiming, end: float, step: float = 0.5) -> list[float]:
     """Times of the questions about all runs up to `end`, each answered at once."""
     found = []
     for number in range(int(end / step) + 1):
@@ -19,7 +19,7 @@ def asked(timing: Timing, end: float, step: float = 0.5) -> list[float]:
     return found
 
 
-def retries(timing: Timing, count: int) -> list[float]:
+def retries(timing: PollTiming, count: int) -> list[float]:
     """Gaps between the questions to one that never answers."""
     timing.asked(0.0)
     times = [timing.interval]
@@ -33,15 +33,15 @@ def retries(timing: Timing, count: int) -> list[float]:
 
 
 def test_all_runs_are_asked_about_every_interval() -> None:
-    assert asked(Timing(interval=30), 100) == [0, 30, 60, 90]
+    assert asked(PollTiming(interval=30), 100) == [0, 30, 60, 90]
 
 
 def test_a_floor_above_the_interval_is_the_interval() -> None:
-    assert asked(Timing(interval=30, floor=45), 100) == [0, 45, 90]
+    assert asked(PollTiming(interval=30, floor=45), 100) == [0, 45, 90]
 
 
 def test_after_a_submit_it_is_asked_sooner_a_few_times() -> None:
-    timing = Timing(interval=300)
+    timing = PollTiming(interval=300)
     timing.asked(0.0)
     timing.hurry(0.0)
     assert asked(timing, 320)[: len(HURRY_SECONDS)] == [*HURRY_SECONDS]
@@ -49,7 +49,7 @@ def test_after_a_submit_it_is_asked_sooner_a_few_times() -> None:
 
 
 def test_no_hurry_goes_below_the_floor() -> None:
-    timing = Timing(interval=300, floor=10)
+    timing = PollTiming(interval=300, floor=10)
     timing.asked(0.0)
     for now in range(10):
         timing.hurry(float(now))
@@ -69,11 +69,11 @@ def test_no_hurry_goes_below_the_floor() -> None:
     ],
 )
 def test_one_that_is_silent_is_asked_ever_less(given: dict[str, float], gaps: list[float]) -> None:
-    assert retries(Timing(**given), len(gaps)) == gaps
+    assert retries(PollTiming(**given), len(gaps)) == gaps
 
 
 def test_nothing_hurries_one_that_is_silent() -> None:
-    timing = Timing(interval=30)
+    timing = PollTiming(interval=30)
     timing.failed(0.0)
     timing.hurry(0.0)
     assert not timing.is_due(4.0)
@@ -82,7 +82,7 @@ def test_nothing_hurries_one_that_is_silent() -> None:
 
 
 def test_an_answer_ends_the_waiting() -> None:
-    timing = Timing(interval=30)
+    timing = PollTiming(interval=30)
     for now in (0.0, 5.0, 15.0):
         timing.failed(now)
     timing.asked(35.0)
@@ -91,7 +91,7 @@ def test_an_answer_ends_the_waiting() -> None:
 
 
 def test_a_look_at_a_few_runs_counts_for_the_floor_alone() -> None:
-    timing = Timing(interval=30, floor=5)
+    timing = PollTiming(interval=30, floor=5)
     timing.asked(0.0)
     timing.looked(28.0)
     assert not timing.is_due(30.0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2
-from edbjobs_server.codec import (
+from edbjobs_server.contract.codec import (
     Internals,
     embedded,
     event_to_bytes,

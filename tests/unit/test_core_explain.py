@@ -9,7 +9,7 @@ import pytest
 from edbjobs_server.core import transitions
 from edbjobs_server.core.job import Job, RetryPolicy
 from edbjobs_server.core.limits import Limits, UserLimits
-from edbjobs_server.core.scheduler import Explanation
+from edbjobs_server.core.planner import Explanation
 from edbjobs_server.core.states import Reason, State, Waiting
 from support.core_jobs import Lab, changed, make_job, outcome, reserved, running
 

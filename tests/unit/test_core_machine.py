@@ -17,7 +17,7 @@ from edbjobs_server.core.admission import Block, refuse_infeasible
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Attempt, Job, RetryPolicy
 from edbjobs_server.core.limits import Host, Limits, UserLimits
-from edbjobs_server.core.scheduler import Core
+from edbjobs_server.core.planner import Planner
 from edbjobs_server.core.states import Reason, State, Waiting
 from edbjobs_server.core.transitions import Change
 from hypothesis import settings
@@ -146,7 +146,7 @@ class World(RuleBasedStateMachine):
     def begin(self, limits: Limits, wishes: list[dict[str, object]]) -> None:
         self.limits = limits
         self.paused = False
-        self.core = Core(HOST, limits)
+        self.core = Planner(HOST, limits)
         self.disk: dict[str, Job] = {}
         self.planned: list[tuple[Job, Limits]] = []
         self.deferred: dict[str, float] = {}
@@ -350,9 +350,9 @@ class World(RuleBasedStateMachine):
 
     # What always holds ----------------------------------------------------------------------------------
 
-    def fresh(self) -> Core:
+    def fresh(self) -> Planner:
         """A core made from the same jobs; planned starts are open attempts there."""
-        fresh = Core(HOST, self.limits)
+        fresh = Planner(HOST, self.limits)
         fresh.silent = self.core.silent
         fresh.reset(self.live(), self.limits, self.paused)
         for job in self.taken():

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from edbjobs._endpoint import Endpoint, process_start, write_endpoint
 from edbjobs_server import doctor
+from edbjobs_server.config.settings import Settings, load_settings
 from edbjobs_server.doctor import Check, host, service, solver
-from edbjobs_server.settings import Settings, load_settings
 from edbjobs_server.store.database import FILE, migrations
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the paths are those of Unix")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from edbjobs.v1 import job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
-from edbjobs_server import drafting, submission
 from edbjobs_server.core.errors import Refused, path_unreachable
 from edbjobs_server.core.limits import Host, Limits
-from edbjobs_server.drafting import Drafting
+from edbjobs_server.manager import draft_batcher, submission
+from edbjobs_server.manager.draft_batcher import DraftBatcher
+from edbjobs_server.manager.submission import Rules, Saved
 from edbjobs_server.solver.releases import Release
 from edbjobs_server.store import Store
-from edbjobs_server.submission import Rules, Saved
 from edbjobs_server.util.path_workers import PathWorkers
 from support.store_jobs import Heard, started_store
 
@@ -24,9 +24,9 @@ def rules() -> Rules:
     return Rules(releases=[release], executors=frozenset({"local"}), host=Host(cores=2, memory_mib=4_000))
 
 
-def made(store: Store) -> tuple[Drafting, PathWorkers]:
+def made(store: Store) -> tuple[DraftBatcher, PathWorkers]:
     paths = PathWorkers(path_unreachable)
-    return Drafting(paths, rules(), Limits, store), paths
+    return DraftBatcher(paths, rules(), Limits, store), paths
 
 
 def submit(path: Path, **values: Any) -> pb.SubmitJobRequest:
@@ -69,21 +69,21 @@ async def test_a_call_that_was_given_up_is_not_accepted_later(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, done = threading.Event(), threading.Event()
-    original, work = submission.draft_all, Drafting._draft
+    original, work = submission.draft_all, DraftBatcher._draft
 
     def slow(*arguments: Any, **rest: Any) -> object:
         go.wait(20)
         return original(*arguments, **rest)
 
-    def watched(self: Drafting, *arguments: Any) -> None:
+    def watched(self: DraftBatcher, *arguments: Any) -> None:
         try:
             work(self, *arguments)
         finally:
             done.set()
 
-    monkeypatch.setattr(drafting, "draft_all", slow)
-    monkeypatch.setattr(Drafting, "_draft", watched)
-    monkeypatch.setattr(drafting, "DEADLINE_SECONDS", 0.05)
+    monkeypatch.setattr(draft_batcher, "draft_all", slow)
+    monkeypatch.setattr(DraftBatcher, "_draft", watched)
+    monkeypatch.setattr(draft_batcher, "DEADLINE_SECONDS", 0.05)
     async with started_store(tmp_path / "state") as (store, heard):
         drafts, paths = made(store)
         with pytest.raises(Refused) as refused:
@@ -106,7 +106,7 @@ async def test_a_mistake_in_one_call_spoils_no_other(
             raise ZeroDivisionError
         return original(requests, *arguments, **rest)
 
-    monkeypatch.setattr(drafting, "draft_all", broken)
+    monkeypatch.setattr(draft_batcher, "draft_all", broken)
     async with started_store(tmp_path / "state") as (store, _):
         drafts, paths = made(store)
         calls = [drafts.submit([submit(project, user=user)], "", "") for user in ("a", "odd", "b")]

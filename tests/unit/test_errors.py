@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
+from edbjobs_server.contract.errors import DETAILS_KEY, TABLE, to_status, trailer
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.rpc.errors import DETAILS_KEY, TABLE, to_status, trailer
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st

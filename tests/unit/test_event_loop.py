@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 import pytest
-from edbjobs_server import event_loop
+from edbjobs_server.service import event_loop
 
 
 async def kind() -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from edbjobs_server.access import Principal
+from edbjobs_server.auth.authenticator import Principal
+from edbjobs_server.config.settings import Settings
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.security import Guard
-from edbjobs_server.settings import Settings
 
 
-class Access:
+class Authenticator:
     """Counts the questions; lets nobody in while `shut`."""
 
     account = "us"
@@ -57,7 +57,7 @@ async def get(http: aiohttp.ClientSession, url: str, **headers: str) -> tuple[in
 
 
 async def test_each_connection_is_looked_up_once() -> None:
-    access = Access()
+    access = Authenticator()
     async with guarded(access) as url:
         peers = []
         for _ in range(2):
@@ -69,7 +69,7 @@ async def test_each_connection_is_looked_up_once() -> None:
 
 
 async def test_a_refusal_is_not_remembered_and_a_token_is_always_checked() -> None:
-    access = Access()
+    access = Authenticator()
     access.shut = True
     connector = aiohttp.TCPConnector(limit=1)
     async with guarded(access) as url, aiohttp.ClientSession(connector=connector) as http:

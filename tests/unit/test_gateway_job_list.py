@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 from edbjobs.v1 import job_pb2, job_state_pb2
-from edbjobs_server.codec import timestamp
+from edbjobs_server.contract.codec import timestamp
 from edbjobs_server.core.job import Job
-from edbjobs_server.gateway import job_list
+from edbjobs_server.gateway.rest import job_list
 from support.core_jobs import make_job
 
 

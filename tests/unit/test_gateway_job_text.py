@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2
-from edbjobs_server.codec import timestamp
-from edbjobs_server.gateway import config_text as module
-from edbjobs_server.gateway.config_text import config_text, written_text
-from edbjobs_server.gateway.job_text import _minute, job_text, jobs_text
-from edbjobs_server.gateway.shapes import times
+from edbjobs_server.contract.codec import timestamp
+from edbjobs_server.gateway.rest import config_text as module
+from edbjobs_server.gateway.rest.config_text import config_text, written_text
+from edbjobs_server.gateway.rest.job_text import _minute, job_text, jobs_text
+from edbjobs_server.gateway.rest.shapes import times
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_pb2
-from edbjobs_server.gateway.events import Frame
-from edbjobs_server.gateway.progress import ProgressTeller
+from edbjobs_server.gateway.events.frames import Frame
+from edbjobs_server.gateway.events.progress import ProgressBroadcaster
 from support.core_jobs import Lab, make_job, running
 
 
@@ -28,7 +28,7 @@ async def test_progress_is_offered_when_it_changes_and_somebody_listens(monkeypa
     manager: Any = SimpleNamespace(
         core=lab.core, runs=SimpleNamespace(following=following), store=SimpleNamespace(store_id="s")
     )
-    teller = ProgressTeller(manager, offered.append, lambda: bool(clients))
+    teller = ProgressBroadcaster(manager, offered.append, lambda: bool(clients))
     with monkeypatch.context() as patch:
         rounds = []
 

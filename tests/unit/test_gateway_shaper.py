@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
-from edbjobs_server.core.scheduler import Explanation
+from edbjobs_server.core.planner import Explanation
 from edbjobs_server.core.states import Waiting
 from edbjobs_server.events.log import Message
-from edbjobs_server.gateway import events
-from edbjobs_server.gateway.events import Shaper
+from edbjobs_server.gateway.events import frames
+from edbjobs_server.gateway.events.frames import FrameEncoder
 
 
-def shaper() -> Shaper:
+def shaper() -> FrameEncoder:
     manager: Any = SimpleNamespace(core=SimpleNamespace(explain=lambda uid, now: Explanation(Waiting.NONE)))
-    return Shaper(manager)
+    return FrameEncoder(manager)
 
 
 def message(revision: int, size: int = 0, number: int = 1) -> Message:
@@ -26,8 +26,8 @@ def message(revision: int, size: int = 0, number: int = 1) -> Message:
 
 
 async def test_frames_are_made_once_and_kept_by_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "KEPT", 10)
-    monkeypatch.setattr(events, "KEPT_BYTES", 5000)
+    monkeypatch.setattr(frames, "KEPT", 10)
+    monkeypatch.setattr(frames, "KEPT_BYTES", 5000)
     made = shaper()
     first = await made.frames(message(1, number=4))
     assert await made.frames(message(1, number=4)) is first

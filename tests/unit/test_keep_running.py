@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from edbjobs_server.util.backoff import Backoff
 from edbjobs_server.util.keep_running import keep_running
-from edbjobs_server.within import within
+from edbjobs_server.util.timeouts import within
 
 
 def test_delays_double_up_to_their_bound() -> None:

@@ -18,8 +18,8 @@ from types import ModuleType
 import edbjobs_server.executors
 import edbjobs_server.solver
 import pytest
-from edbjobs_server.gateway.logview import LogView
-from edbjobs_server.solver.log import LogReader
+from edbjobs_server.gateway.rest.parsed_log import ParsedLog
+from edbjobs_server.solver.batch_log import LogReader
 from edbjobs_server.solver.setups import hertz, read_setups
 
 SIZE = 64 * 1024
@@ -59,10 +59,10 @@ def modules() -> Iterator[ModuleType]:
     for package in (edbjobs_server.solver, edbjobs_server.executors):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             # The demo reads its own command line; the Windows parts cannot be imported elsewhere.
-            if ".demo" not in module.name and not module.name.startswith("edbjobs_server.executors.local.windows"):
+            if ".demo" not in module.name and ".local.windows" not in module.name:
                 yield import_module(module.name)
-    for name in ("edbjobs_server.gateway.logview", "edbjobs_server.tail", "edbjobs_server.util.files"):
-        yield import_module(name)
+    for name in ("gateway.rest.parsed_log", "manager.log_tail", "util.files"):
+        yield import_module(f"edbjobs_server.{name}")
 
 
 def compiled(value: object) -> Iterator[re.Pattern[str]]:
@@ -146,7 +146,7 @@ def read_log(text: bytes) -> None:
 
 
 def view_log(text: bytes) -> None:
-    view = LogView()
+    view = ParsedLog()
     view.feed(b"Starting Batch Run: 9:40:00 PM  Mar 17, 2023\n" + text + b"\n")
     view.json()
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from edbjobs_server.executors.local import launcher, supervisor
+from edbjobs_server.executors.local.linux import launcher, supervisor
 
 
 class Connected:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edbjobs_server.executors.local import processes
+from edbjobs_server.executors.local.linux import processes
 
 MARK = f"{uuid.uuid4().hex}.1"
 
@@ -116,7 +116,7 @@ def test_what_carries_the_mark_and_its_descendants(child: subprocess.Popen[bytes
 def test_the_launcher_loads_only_the_standard_library() -> None:
     """It outlives upgrades, and every module is copied into each supervisor."""
     script = (
-        "import sys; sys.path.append(sys.argv[1]); import edbjobs_server.executors.local.launcher;"
+        "import sys; sys.path.append(sys.argv[1]); import edbjobs_server.executors.local.linux.launcher;"
         "print(*sorted(sys.modules))"
     )
     server = os.path.abspath(processes.__file__).rsplit(os.sep, 4)[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.local import supervisor
+from edbjobs_server.executors.local.linux import supervisor
 
 
 class Carried:

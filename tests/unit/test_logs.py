@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import structlog
-from edbjobs_server import logs
-from edbjobs_server.logs import Logging
+from edbjobs_server.service import logging as service_logging
+from edbjobs_server.service.logging import Logging
 
 
 def lines(log: Logging) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def test_a_traceback_stands_in_the_file_and_on_stderr(tmp_path: Path, capsys: py
 
 
 def test_when_lines_come_too_fast_they_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_WAITING", 4)
+    monkeypatch.setattr(service_logging, "MAX_WAITING", 4)
     stuck, free = threading.Event(), threading.Event()
     write = Logging._write
 
@@ -88,7 +88,7 @@ def test_a_log_that_cannot_be_written_is_told_once(
     def full(self: Any, record: logging.LogRecord) -> bool:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logs._FileHandler, "shouldRollover", full)
+    monkeypatch.setattr(service_logging._FileHandler, "shouldRollover", full)
     with Logging(tmp_path) as log:
         for batch in range(2):
             log._write([{"time": 0.0, "level": "info", "logger": "x", "event": str(batch)}])
@@ -98,11 +98,11 @@ def test_a_log_that_cannot_be_written_is_told_once(
 
 
 def test_the_file_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_BYTES", 2000)
+    monkeypatch.setattr(service_logging, "MAX_BYTES", 2000)
     with Logging(tmp_path) as log:
         for number in range(100):
             log._write([{"time": 0.0, "level": "info", "logger": "x", "event": "line", "number": number}])
-    assert len(list(tmp_path.glob("edbjobs.log*"))) == logs.BACKUPS + 1
+    assert len(list(tmp_path.glob("edbjobs.log*"))) == service_logging.BACKUPS + 1
 
 
 def test_closing_gives_back_what_was_before(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.base import Ending
-from edbjobs_server.executors.cluster.base import Phase, Sighting
-from edbjobs_server.executors.lsf import history, parse, tables
-from edbjobs_server.executors.lsf.parse import Job
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.schedulers.base import ClusterJobStatus, Phase
+from edbjobs_server.executors.schedulers.lsf import history, parse, tables
+from edbjobs_server.executors.schedulers.lsf.parse import Job
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,7 +133,7 @@ def test_every_recorded_answer_can_be_read(name: str) -> None:
     tables.rows(text)
 
 
-def seen_public(name: str) -> list[Sighting]:
+def seen_public(name: str) -> list[ClusterJobStatus]:
     return list(parse.sightings(public(name)).values())
 
 

@@ -9,7 +9,7 @@ import pytest
 from edbjobs.config import SchedulerOptions
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
-from edbjobs_server.executors.pbs import directives
+from edbjobs_server.executors.schedulers.pbs import directives
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.base import Ending
-from edbjobs_server.executors.cluster.base import Phase, Sighting
-from edbjobs_server.executors.pbs import parse, tables
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.schedulers.base import ClusterJobStatus, Phase
+from edbjobs_server.executors.schedulers.pbs import parse, tables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ def capture(name: str) -> dict[str, Any]:
     return RECORDED[name]
 
 
-def sighted(name: str) -> Sighting:
+def sighted(name: str) -> ClusterJobStatus:
     document = parse.document(capture(name)["stdout"])
     assert document is not None
     (sighting,) = parse.sightings(parse.entries(document, "Jobs")).values()
@@ -44,7 +44,7 @@ def job(**fields: object) -> dict[str, object]:
     return {"Job_Name": "edb-a-1", "job_state": "F", "substate": 92, "stime": "Mon Nov 23 13:03:46 2026", **fields}
 
 
-def one(**fields: object) -> Sighting:
+def one(**fields: object) -> ClusterJobStatus:
     return parse.sightings({"1.host": job(**fields)})["1.host"]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server import settings as module
-from edbjobs_server.addresses import split_address
+from edbjobs_server.config import settings as module
+from edbjobs_server.config.addresses import split_address
+from edbjobs_server.config.settings import Settings, SettingsError, default_config_file, load_settings
+from edbjobs_server.config.settings_types import credentials
 from edbjobs_server.core.limits import Limits, UserLimits
-from edbjobs_server.settings import Settings, SettingsError, default_config_file, load_settings
-from edbjobs_server.settings_types import credentials
 
 
 @pytest.fixture(autouse=True)

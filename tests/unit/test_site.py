@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs_server.executors.cluster.allocation import ClusterPolicy
-from edbjobs_server.settings import EmbeddedSettings, Settings, SettingsError
-from edbjobs_server.site import SITE_FILE, Site, load_site
+from edbjobs_server.config.settings import EmbeddedSettings, Settings, SettingsError
+from edbjobs_server.config.site_policy import SITE_FILE, SitePolicy, load_site_policy
+from edbjobs_server.core.cluster_policy import ClusterPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def policy_file(tmp_path: Path, text: str) -> Path:
 
 def refused(file: Path) -> str:
     with pytest.raises(SettingsError) as caught:
-        load_site(file)
+        load_site_policy(file)
     text = str(caught.value)
     assert text.startswith(f"site policy {file}")
     assert "\n" not in text
@@ -43,7 +43,7 @@ def settings(**values: Any) -> Settings:
 
 
 def test_without_a_file_nothing_is_laid_down(tmp_path: Path) -> None:
-    assert load_site(tmp_path / "none" / "site.toml") == Site()
+    assert load_site_policy(tmp_path / "none" / "site.toml") == SitePolicy()
     if sys.platform != "win32":
         assert Path("/etc/edbjobs/site.toml") == SITE_FILE
 
@@ -69,7 +69,7 @@ def test_all_of_a_policy_is_read(tmp_path: Path) -> None:
         "/shared/" = '\\server\share'
         """,
     )
-    assert load_site(file) == Site(
+    assert load_site_policy(file) == SitePolicy(
         local_runs=False,
         login_nodes=("login*",),
         min_poll_seconds=60,
@@ -135,7 +135,7 @@ def test_a_policy_that_somebody_else_could_have_written_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = policy_file(tmp_path, "")
-    assert load_site(file) == Site()
+    assert load_site_policy(file) == SitePolicy()
     file.chmod(0o666)
     assert "can be written by everybody" in refused(file)
     file.chmod(0o644)
@@ -161,19 +161,19 @@ def test_a_policy_that_somebody_else_could_have_written_is_refused(
     ],
 )
 def test_where_solves_may_run(local_runs: bool | None, host: str, answers: bool, allowed: bool) -> None:
-    site = Site(local_runs=local_runs, login_nodes=("Login?", "gate.example.com"))
+    site = SitePolicy(local_runs=local_runs, login_nodes=("Login?", "gate.example.com"))
     why = site.local_allowed(host, answers)
     assert (why == "") is allowed
     assert allowed or (host in why and "scheduler_type" in why)
-    assert Site().local_allowed(host, answers) == ""
+    assert SitePolicy().local_allowed(host, answers) == ""
 
 
 def test_floor_and_ceiling() -> None:
-    site = Site(min_poll_seconds=60, max_cluster_jobs=10)
+    site = SitePolicy(min_poll_seconds=60, max_cluster_jobs=10)
     assert [site.poll_seconds(wanted) for wanted in (30, 90)] == [60, 90]
     assert [site.cluster_jobs(wanted) for wanted in (0, 5, 20)] == [10, 5, 10]
-    assert [Site().cluster_jobs(wanted) for wanted in (0, 5)] == [0, 5]
-    assert Site().poll_seconds(30) == 30
+    assert [SitePolicy().cluster_jobs(wanted) for wanted in (0, 5)] == [0, 5]
+    assert SitePolicy().poll_seconds(30) == 30
 
 
 def test_the_policy_outranks_the_settings_and_says_so(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_policy_outranks_the_settings_and_says_so(tmp_path: Path) -> None:
     mine = settings(
         shared_dir="/mine", shared_roots=["/mine"], cluster_poll_seconds=10, max_cluster_jobs=20, max_cores=1
     )
-    site = Site(
+    site = SitePolicy(
         partitions=("a",),
         default_partition="a",
         accounts=("x",),
@@ -202,11 +202,11 @@ def test_the_policy_outranks_the_settings_and_says_so(tmp_path: Path) -> None:
         "setting max_cluster_jobs: the site's policy outranks 20; 10 holds",
     ]
     assert site.warnings(settings()) == []
-    assert Site().warnings(mine) == []
-    assert Site().cluster_policy(mine) == ClusterPolicy(shared_dir=Path("/mine"), shared_roots=(Path("/mine"),))
-    assert Site().cluster_policy(settings()) == ClusterPolicy()
+    assert SitePolicy().warnings(mine) == []
+    assert SitePolicy().cluster_policy(mine) == ClusterPolicy(shared_dir=Path("/mine"), shared_roots=(Path("/mine"),))
+    assert SitePolicy().cluster_policy(settings()) == ClusterPolicy()
 
 
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Site().local_runs = True
+        SitePolicy().local_runs = True

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edbjobs_server.executors.base import Allocation, Ending
-from edbjobs_server.executors.cluster.base import Phase, Submission, SubmitRefused, Unreachable
-from edbjobs_server.executors.slurm import Slurm
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.base import Phase, Submission, SubmitRefused, Unreachable
+from edbjobs_server.executors.schedulers.slurm import Slurm
 
 NAME = "edb-a-0123456789abcdef-1"
 ROW = f"7|RUNNING|1|2|3|n1|None|{NAME}|\n"

@@ -12,7 +12,7 @@ import pytest
 from edbjobs.config import SchedulerOptions
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
-from edbjobs_server.executors.slurm.directives import UNLIMITED, directives, limit_seconds
+from edbjobs_server.executors.schedulers.slurm.directives import UNLIMITED, directives, limit_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from edbjobs_server.executors.base import Ending
-from edbjobs_server.executors.cluster.base import Phase, Sighting
-from edbjobs_server.executors.slurm import parse
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.schedulers.base import ClusterJobStatus, Phase
+from edbjobs_server.executors.schedulers.slurm import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def shown(state: str = "RUNNING", code: str = "0:0", reason: str = "None", nodes
     return SHOWN.format(id=id, name="edb-a-0123456789abcdef-1", state=state, reason=reason, code=code, nodes=nodes)
 
 
-def one(text: str) -> Sighting:
+def one(text: str) -> ClusterJobStatus:
     read = parse.controller(text)
     assert read.whole
     (seen,) = read.jobs.values()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edbjobs_server.executors.base import Ending
-from edbjobs_server.executors.slurm import words
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.schedulers.slurm import words
 from hypothesis import given
 from hypothesis import strategies as st
 

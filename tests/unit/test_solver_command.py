@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from edbjobs.config import HFSS3DLayoutBatchOptions, HFSSSimulationConfig, MachineNode
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.solver.command import (
+from edbjobs_server.solver.command_line import (
     MACHINES,
     SCRATCH,
     SPAWN,

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from edbjobs.config import ExistingResults
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.runs import Ending, RunEnded, RunKey
 from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.executors.base import Ending, RunEnded, RunKey
 from edbjobs_server.solver import project
+from edbjobs_server.solver.batch_log import find_log, read_log
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.demo.journal import clock
-from edbjobs_server.solver.log import find_log, read_log
 from edbjobs_server.solver.progress import LogFollower
 from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.solver.setups import read_setups

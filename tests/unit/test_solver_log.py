@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from edbjobs_server.solver import log as log_module
+from edbjobs_server.solver import batch_log as log_module
+from edbjobs_server.solver.batch_log import LogReader, Segment, find_log, read_log, start_times
 from edbjobs_server.solver.fatal import FatalKind
-from edbjobs_server.solver.log import LogReader, Segment, find_log, read_log, start_times
 from edbjobs_server.util import files
 from hypothesis import given
 from hypothesis import strategies as st

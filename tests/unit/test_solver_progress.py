@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from edbjobs_server.solver import progress as progress_module
-from edbjobs_server.solver.log import LogReader
+from edbjobs_server.solver.batch_log import LogReader
 from edbjobs_server.solver.progress import LogFollower, Progress, progress
 from edbjobs_server.solver.setups import Setup, Sweep
 

@@ -12,7 +12,7 @@ import pytest
 from edbjobs.config import ExistingResults
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver import project
-from edbjobs_server.solver.log import find_log, job_name
+from edbjobs_server.solver.batch_log import find_log, job_name
 from edbjobs_server.util import files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX paths")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edbjobs_server.core.runs import Ending, RunEnded, RunKey
 from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.executors.base import Ending, RunEnded, RunKey
-from edbjobs_server.solver import log as log_module
+from edbjobs_server.solver import batch_log as log_module
+from edbjobs_server.solver.batch_log import find_log
 from edbjobs_server.solver.demo.journal import clock
-from edbjobs_server.solver.log import find_log
 from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.solver.verdict import Verdict, judge
 

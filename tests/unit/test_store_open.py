@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from edbjobs_server.core.states import EventType
 from edbjobs_server.store import Store, StoreError, database
-from edbjobs_server.store.folder import Lock, network_file_system
 from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.state_folder import Lock, network_file_system
 from support.store_jobs import new_job, started_store
 
 MOUNTS = """\
@@ -50,7 +50,7 @@ def test_this_machine_can_be_asked(tmp_path: Path) -> None:
 def test_a_state_folder_on_a_network_is_refused_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"30 21 0:30 / {tmp_path} rw - nfs server:/export rw\n")
-    monkeypatch.setattr("edbjobs_server.store.folder._MOUNTINFO", mounts)
+    monkeypatch.setattr("edbjobs_server.store.state_folder._MOUNTINFO", mounts)
     with pytest.raises(StoreError, match="network file system") as refused:
         Store.open(tmp_path / "state")
     text = str(refused.value)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from edbjobs.v1 import jobs_messages_pb2
 from edbjobs.v1.job_state_pb2 import JobState
-from edbjobs_server.codec import job_to_message, timestamp
+from edbjobs_server.contract.codec import job_to_message, timestamp
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.states import EventType, State
@@ -18,8 +18,8 @@ from edbjobs_server.store import pages
 from edbjobs_server.store.database import open_checked
 from edbjobs_server.store.filters import JobMatcher, labels_text, project_of, where
 from edbjobs_server.store.reader import Reader
-from edbjobs_server.store.state import read_state
 from edbjobs_server.store.transaction import Transaction
+from edbjobs_server.store.writer_state import read_state
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.store_jobs import config_of, new_job

@@ -14,8 +14,8 @@ import pytest
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.executors.local import record
 from edbjobs_server.store import Store, StoreError
-from edbjobs_server.store.folder import Lock
 from edbjobs_server.store.rebuild import rebuild
+from edbjobs_server.store.state_folder import Lock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.store_jobs import config_of, new_job, started_store

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.states import EventType, State
-from edbjobs_server.store import Store, Transaction, state, transaction, writer
+from edbjobs_server.store import Store, Transaction, transaction, writer, writer_state
 from edbjobs_server.store.retention import REQUEST_SECONDS, cut_events, expire, forget_requests
 from support.store_jobs import new_job, started_store
 
@@ -29,10 +29,10 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     shown = SimpleNamespace(time=lambda: made.wall, monotonic=lambda: made.running)
-    for module in (writer, transaction, state):
+    for module in (writer, transaction, writer_state):
         monkeypatch.setattr(module, "time", shown)
     # A default of a dataclass is bound when the class is made.
-    monkeypatch.setattr(state, "State", partial(state.State, age_mark=made.running))
+    monkeypatch.setattr(writer_state, "State", partial(writer_state.State, age_mark=made.running))
     return made
 
 

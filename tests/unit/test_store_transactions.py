@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from edbjobs.v1 import event_pb2, job_pb2
-from edbjobs_server.codec import job_to_message
+from edbjobs_server.contract.codec import job_to_message
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
@@ -15,8 +15,8 @@ from edbjobs_server.core.states import EventType, State
 from edbjobs_server.store.database import open_checked
 from edbjobs_server.store.errors import Duplicate
 from edbjobs_server.store.reader import Reader
-from edbjobs_server.store.state import read_state
 from edbjobs_server.store.transaction import Transaction
+from edbjobs_server.store.writer_state import read_state
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

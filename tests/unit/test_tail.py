@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
-from edbjobs_server import tail as tail_module
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.solver.log import find_log
-from edbjobs_server.tail import Output, tail
+from edbjobs_server.manager import log_tail as tail_module
+from edbjobs_server.manager.log_tail import Output, tail
+from edbjobs_server.solver.batch_log import find_log
 from edbjobs_server.util import files
 from edbjobs_server.util.path_workers import PathWorkers
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from edbjobs_server.core.gates import HostLoad
-from edbjobs_server.telemetry import runs, volumes
+from edbjobs_server.telemetry import run_usage, volumes
 from edbjobs_server.telemetry.host import HostSampler, Sample, capacity
 from edbjobs_server.telemetry.processors import cgroup_quota, usable_processors
-from edbjobs_server.telemetry.runs import RunTimes, process_times, tree_times
+from edbjobs_server.telemetry.run_usage import RunTimes, process_times, tree_times
 from edbjobs_server.telemetry.volumes import Volumes
 
 MIB = 1024**2
@@ -159,7 +159,7 @@ def test_threads_for_hanging_volumes_are_bounded(monkeypatch: pytest.MonkeyPatch
 
 def test_run_times_grow_only_and_never_faster_than_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     table: dict[int, float] = {7: 100.0}
-    monkeypatch.setattr(runs, "tree_times", lambda roots: {k: v for k, v in table.items() if k in roots})
+    monkeypatch.setattr(run_usage, "tree_times", lambda roots: {k: v for k, v in table.items() if k in roots})
     times = RunTimes()
     assert times.total([7], 1000.0, 500.0) == 0.0  # what was before is not counted
     table[7] = 103.0
@@ -178,13 +178,13 @@ def test_run_times_grow_only_and_never_faster_than_the_host(monkeypatch: pytest.
 
 def test_a_tree_counts_all_that_descends_from_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {1: (0, 9.0), 10: (1, 1.0), 11: (10, 2.0), 12: (11, 4.0), 20: (1, 8.0), 30: (31, 1.0), 31: (30, 1.0)}
-    monkeypatch.setattr(runs, "process_times", lambda: table)
+    monkeypatch.setattr(run_usage, "process_times", lambda: table)
     assert tree_times({10, 20, 99}) == {10: 7.0, 20: 8.0}
     assert tree_times(set()) == {}
 
 
-@pytest.mark.parametrize("read", [process_times, runs._from_psutil])
-def test_the_table_of_processes_knows_this_one(read: Callable[[], runs.ProcessTimes]) -> None:
+@pytest.mark.parametrize("read", [process_times, run_usage._from_psutil])
+def test_the_table_of_processes_knows_this_one(read: Callable[[], run_usage.ProcessTimes]) -> None:
     parent, seconds = read()[os.getpid()]
     assert parent == os.getppid()
     assert seconds == pytest.approx(sum(os.times()[:4]), abs=0.5)

@@ -9,9 +9,9 @@ import pytest
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs.v1 import job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
-from edbjobs_server import validation
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.validation import validated
+from edbjobs_server.manager import validation
+from edbjobs_server.manager.validation import validated
 
 NODE = job_config_pb2.MachineNode(hostname="n1", cores=4, max_cores=20, utilization=90, tasks=2)
 

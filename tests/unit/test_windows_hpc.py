@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from edbjobs.config import SchedulerOptions
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.executors.base import Allocation, Ending
-from edbjobs_server.executors.cluster.base import Submission, Unreachable
-from edbjobs_server.executors.windows_hpc import WindowsHpc
-from edbjobs_server.executors.windows_hpc.nodes import used_cores
-from edbjobs_server.executors.windows_hpc.properties import PathMap, command_line, seconds_of
-from edbjobs_server.executors.windows_hpc.rest import base_url, properties
-from edbjobs_server.executors.windows_hpc.words import NEVER_SUBMITTED, Clock, ending_of, nodes_of
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.base import Submission, Unreachable
+from edbjobs_server.executors.schedulers.windows_hpc import WindowsHpc
+from edbjobs_server.executors.schedulers.windows_hpc.nodes import used_cores
+from edbjobs_server.executors.schedulers.windows_hpc.properties import PathMap, command_line, seconds_of
+from edbjobs_server.executors.schedulers.windows_hpc.rest import base_url, properties
+from edbjobs_server.executors.schedulers.windows_hpc.words import NEVER_SUBMITTED, Clock, ending_of, nodes_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

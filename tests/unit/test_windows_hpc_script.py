@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import tree_sitter_powershell
 from edbjobs.config import SchedulerOptions
-from edbjobs_server.executors.base import Allocation, RunKey, RunSpec
+from edbjobs_server.core.runs import RunKey
+from edbjobs_server.executors.base import Allocation, RunSpec
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
-from edbjobs_server.solver.command import MACHINES, SCRATCH, SPAWN
+from edbjobs_server.solver.command_line import MACHINES, SCRATCH, SPAWN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree_sitter import Language, Node, Parser

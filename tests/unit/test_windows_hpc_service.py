@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
+from edbjobs_server.config.settings import Settings, SettingsError, load_settings
+from edbjobs_server.config.site_policy import SitePolicy
 from edbjobs_server.doctor.solver import releases
-from edbjobs_server.schedulers import make_clusters, node_releases
-from edbjobs_server.settings import Settings, SettingsError, load_settings
-from edbjobs_server.site import Site
+from edbjobs_server.manager.log_tail import tail
+from edbjobs_server.service.cluster_factory import make_clusters, node_releases
 from edbjobs_server.solver.releases import Release, choose, on_windows_nodes
-from edbjobs_server.tail import tail
 from edbjobs_server.util.path_workers import PathWorkers
 
 V252 = r"C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe"
@@ -35,7 +35,7 @@ def settings(folder: Path, **more: Any) -> Settings:
 async def test_it_has_the_path_map_of_the_site_by_given_and_by_real_paths(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    site = Site(path_map={str(tmp_path / "link"): "\\\\fs\\work"})
+    site = SitePolicy(path_map={str(tmp_path / "link"): "\\\\fs\\work"})
     found = make_clusters(settings(tmp_path, shared_dir=tmp_path / "link" / "runs"), site, {}, "store")
     hpc = found["windows_hpc"].scheduler
     assert hpc.seen(str(tmp_path / "link" / "runs")) == "\\\\fs\\work\\runs"
@@ -45,13 +45,15 @@ async def test_it_has_the_path_map_of_the_site_by_given_and_by_real_paths(tmp_pa
 
 def test_a_folder_for_runs_that_the_nodes_do_not_see_keeps_the_service_from_beginning(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"shared_dir: .*below no folder .*path_map") as error:
-        make_clusters(settings(tmp_path, shared_dir=tmp_path), Site(path_map={"/else": "\\\\fs\\work"}), {}, "store")
+        make_clusters(
+            settings(tmp_path, shared_dir=tmp_path), SitePolicy(path_map={"/else": "\\\\fs\\work"}), {}, "store"
+        )
     assert str(tmp_path) in str(error.value)
 
 
 def test_a_share_without_a_name_is_a_wrong_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="windows_hpc: '/s' = "):
-        make_clusters(settings(tmp_path), Site(path_map={"/s": "\\\\fs"}), {}, "store")
+        make_clusters(settings(tmp_path), SitePolicy(path_map={"/s": "\\\\fs"}), {}, "store")
 
 
 # Solvers -----------------------------------------------------------------------------------------------------
@@ -82,7 +84,7 @@ def test_what_is_no_program_of_windows_is_refused(tmp_path: Path, value: str) ->
 async def test_without_them_the_nodes_run_what_they_see_of_this_hosts(tmp_path: Path) -> None:
     host = [Release("2025.2", "252", Path(path), "settings") for path in ("/opt/v252/ansysedt", "/apps/v252/ansysedt")]
     given = settings(tmp_path)
-    clusters = make_clusters(given, Site(path_map={"/apps": "\\\\fs\\apps"}), {}, "store")
+    clusters = make_clusters(given, SitePolicy(path_map={"/apps": "\\\\fs\\apps"}), {}, "store")
     schedulers = {name: executor.scheduler for name, executor in clusters.items()}
     assert node_releases(given, host, schedulers) == {"windows_hpc": (host[1],)}
     named = node_releases(settings(tmp_path, hpc_solvers=V252), host, schedulers)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from edbjobs_server.within import within
+from edbjobs_server.util.timeouts import within
 
 
 async def test_the_result_comes_through() -> None:

@@ -46,7 +46,7 @@ class Deadlines:
         return due
 
 
-class Settling:
+class RecentStarts:
     """What runs that began within the last minute hold: the host's averages do not show it yet.
 
     Attributes

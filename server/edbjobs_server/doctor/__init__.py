@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from edbjobs_server.config.settings import Settings
 from edbjobs_server.doctor import cluster, host, service, solver
 from edbjobs_server.doctor.check import Check
-from edbjobs_server.settings import Settings
 from edbjobs_server.store.database import FILE
 from edbjobs_server.store.errors import StoreError
 from edbjobs_server.store.rebuild import RebuildReport

@@ -6,20 +6,20 @@ import asyncio
 import os
 from collections.abc import Iterator
 
+from edbjobs_server.config.settings import Settings, SettingsError
+from edbjobs_server.config.site_policy import SitePolicy, load_site_policy
 from edbjobs_server.doctor.check import Check
-from edbjobs_server.executors.cluster.base import Scheduler, Unreachable
-from edbjobs_server.schedulers import installed, make_scheduler
-from edbjobs_server.settings import Settings, SettingsError
-from edbjobs_server.site import Site, load_site
+from edbjobs_server.executors.schedulers.base import Scheduler, Unreachable
+from edbjobs_server.service.cluster_factory import installed, make_scheduler
 from edbjobs_server.solver.environment import inherited
-from edbjobs_server.store.folder import network_file_system
+from edbjobs_server.store.state_folder import network_file_system
 
 
 def clusters(settings: Settings) -> Iterator[Check]:
     """Tell which schedulers answer here, and whether runs have a folder that the nodes see."""
     environ = inherited(os.environ)
     try:
-        site = load_site()
+        site = load_site_policy()
         found = {name: make_scheduler(name, settings, site, environ) for name in installed(settings, environ)}
     except SettingsError as error:
         yield Check("clusters", "fail", str(error), "the service does not start so; correct it")
@@ -43,7 +43,7 @@ async def _answers(name: str, scheduler: Scheduler) -> Check:
         await scheduler.close()
 
 
-def _shared_dir(settings: Settings, site: Site) -> Iterator[Check]:
+def _shared_dir(settings: Settings, site: SitePolicy) -> Iterator[Check]:
     folder = site.shared_dir_of(settings)
     if folder is None:
         yield Check(

@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from edbjobs_server.access import account_name
+from edbjobs_server.auth.authenticator import account_name
+from edbjobs_server.config.settings import Settings
 from edbjobs_server.doctor.check import Check
 from edbjobs_server.doctor.service import running_service
-from edbjobs_server.settings import Settings
-from edbjobs_server.store.folder import file_system
+from edbjobs_server.store.state_folder import file_system
 
 _COMMAND_SECONDS = 5.0
 # In order of precedence, the last one wins: logind.conf(5).

@@ -19,12 +19,12 @@ from edbjobs._endpoint import Endpoint, process_start, read_endpoint
 from edbjobs._exceptions import TargetError
 from edbjobs._version import __version__
 
-from edbjobs_server.access import TOKEN_FILE, account_name, load_token
+from edbjobs_server.auth.authenticator import TOKEN_FILE, account_name, load_token
+from edbjobs_server.auth.peers import open_peer_sockets
+from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.doctor.check import Check
-from edbjobs_server.settings import Settings, SettingsError
-from edbjobs_server.sockets import open_peer_sockets
 from edbjobs_server.store.database import FILE, migrations
-from edbjobs_server.store.folder import network_file_system
+from edbjobs_server.store.state_folder import network_file_system
 
 _GIB = 1024**3
 _LOW_GIB = 2.0

@@ -6,8 +6,8 @@ import os
 import socket
 from collections.abc import Iterator
 
+from edbjobs_server.config.settings import Settings
 from edbjobs_server.doctor.check import Check
-from edbjobs_server.settings import Settings
 from edbjobs_server.solver.releases import discover, on_windows_nodes
 
 LICENCE_VARIABLE = "ANSYSLMD_LICENSE_FILE"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edbjobs.v1 import event_pb2, jobs_messages_pb2
 
-from edbjobs_server.codec import embedded, seconds
+from edbjobs_server.contract.codec import embedded, seconds
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.events.ring import Entry, Ring
 from edbjobs_server.events.wakeup import Wakeup

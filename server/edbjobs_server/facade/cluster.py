@@ -15,11 +15,16 @@ from typing import Any, TypeVar
 
 from edbjobs.config import HFSSSimulationConfig, SchedulerType
 
-from edbjobs_server.access import account_name
-from edbjobs_server.executors.base import RunKey, RunSpec
+from edbjobs_server.auth.authenticator import account_name
+from edbjobs_server.config.settings import Settings, SettingsError, load_settings
+from edbjobs_server.config.site_policy import SitePolicy, load_site_policy
+from edbjobs_server.core.runs import RunKey
+from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.executors.cluster import record
 from edbjobs_server.executors.cluster.allocation import allocation_of, refuse
-from edbjobs_server.executors.cluster.base import (
+from edbjobs_server.executors.cluster.run_folders import OUTPUT
+from edbjobs_server.executors.cluster.script import POWERSHELL, ScriptError, Scripts, SiteLines
+from edbjobs_server.executors.schedulers.base import (
     ClusterJob,
     Partition,
     Scheduler,
@@ -27,15 +32,11 @@ from edbjobs_server.executors.cluster.base import (
     SubmitRefused,
     Unreachable,
 )
-from edbjobs_server.executors.cluster.folders import OUTPUT
-from edbjobs_server.executors.cluster.script import POWERSHELL, ScriptError, Scripts, SiteLines
 from edbjobs_server.facade import local
 from edbjobs_server.facade.errors import JobManagerError, no_cluster
-from edbjobs_server.schedulers import installed, make_scheduler, node_releases
-from edbjobs_server.settings import Settings, SettingsError, load_settings
-from edbjobs_server.site import Site, load_site
+from edbjobs_server.service.cluster_factory import installed, make_scheduler, node_releases
 from edbjobs_server.solver import project
-from edbjobs_server.solver.command import command_line
+from edbjobs_server.solver.command_line import command_line
 from edbjobs_server.solver.environment import environment, inherited
 from edbjobs_server.solver.releases import Release, choose, discover
 
@@ -134,7 +135,7 @@ async def jobs(kind: SchedulerType) -> list[ClusterJob]:
 # The batch ---------------------------------------------------------------------------------------------------
 
 
-def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: Site) -> Batch:
+def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: SitePolicy) -> Batch:
     real = Path(os.path.realpath(config.project_path))
     policy = site.cluster_policy(settings)
     refuse(config, real, replace(policy, shared_dir=policy.shared_dir or real.parent))
@@ -179,7 +180,7 @@ def _release(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setti
 
 
 async def _hand_over(
-    config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: Site, script_path: str | None
+    config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: SitePolicy, script_path: str | None
 ) -> subprocess.CompletedProcess[str]:
     batch = _batch(config, scheduler, settings, site)
     suffix = "ps1" if scheduler.template.endswith(POWERSHELL) else "sh"
@@ -207,14 +208,14 @@ def _make(folder: Path) -> None:
 # Schedulers --------------------------------------------------------------------------------------------------
 
 
-def _set_up() -> tuple[Settings, Site]:
+def _set_up() -> tuple[Settings, SitePolicy]:
     try:
-        return load_settings(), load_site()
+        return load_settings(), load_site_policy()
     except SettingsError as error:
         raise JobManagerError(str(error), "CANNOT_START") from error
 
 
-def _scheduler(kind: SchedulerType, settings: Settings, site: Site) -> Scheduler:
+def _scheduler(kind: SchedulerType, settings: Settings, site: SitePolicy) -> Scheduler:
     if kind in (SchedulerType.NONE, SchedulerType.LOCAL):
         raise no_cluster("no scheduler is named: scheduler_type must be slurm, lsf, pbs or windows_hpc")
     try:
@@ -235,7 +236,7 @@ async def _asked(kind: SchedulerType, ask: Callable[[Scheduler], Awaitable[T]]) 
         await scheduler.close()
 
 
-async def _first_answering(settings: Settings, site: Site) -> SchedulerType:
+async def _first_answering(settings: Settings, site: SitePolicy) -> SchedulerType:
     """Find the cluster of this host."""
     said: list[str] = []
     for name in installed(settings, inherited(os.environ)):

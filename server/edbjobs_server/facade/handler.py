@@ -13,13 +13,13 @@ from edbjobs import config as frozen
 from edbjobs._enums import from_number
 from edbjobs.config import SchedulerType
 
-from edbjobs_server.addresses import split_address
+from edbjobs_server.config.addresses import split_address
 from edbjobs_server.facade.configuration import HFSSSimulationConfig, MachineNode, create_hfss_config
 from edbjobs_server.facade.errors import JobManagerError
 from edbjobs_server.facade.jobs import JobId, JobStatus
 from edbjobs_server.facade.limits import ResourceLimits
 from edbjobs_server.facade.service import WAIT_SECONDS, JobManager, all_done, detected
-from edbjobs_server.manager import JobManager as Core
+from edbjobs_server.manager.job_manager import JobManager as Planner
 
 __all__ = ["JobManagerHandler"]
 
@@ -201,7 +201,7 @@ class JobManagerHandler:
             JOB_NOT_FOUND, or the service is closed meanwhile.
         """
 
-        async def wait(core: Core) -> str:
+        async def wait(core: Planner) -> str:
             name, ended = job_id, False
             while not ended:
                 job, ended = await core.wait(name, WAIT_SECONDS)

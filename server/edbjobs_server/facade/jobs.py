@@ -14,11 +14,11 @@ from edbjobs._enums import JobStatus
 from edbjobs._models import Job
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
 
-from edbjobs_server.codec import seconds
+from edbjobs_server.contract.codec import seconds
 from edbjobs_server.facade.configuration import HFSSSimulationConfig
 from edbjobs_server.facade.embedded import Work
 from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.manager import JobManager
+from edbjobs_server.manager.job_manager import JobManager
 
 __all__ = ["JobId", "JobInfo", "JobStatus", "Jobs"]
 

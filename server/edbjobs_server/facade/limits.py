@@ -8,8 +8,8 @@ from typing import Any
 
 from edbjobs_server.facade.embedded import PRINCIPAL
 from edbjobs_server.facade.jobs import Caller
-from edbjobs_server.gateway.requests import limits_request
-from edbjobs_server.manager import JobManager
+from edbjobs_server.gateway.rest.requests import limits_request
+from edbjobs_server.manager.job_manager import JobManager
 
 
 class _NotGiven(float):

@@ -9,9 +9,9 @@ from typing import Any
 
 from edbjobs.config import HFSSSimulationConfig, make_job_id, total_cores
 
-from edbjobs_server.settings import load_settings
+from edbjobs_server.config.settings import load_settings
 from edbjobs_server.solver import project
-from edbjobs_server.solver.command import batch_options, command_line, shell_line
+from edbjobs_server.solver.command_line import batch_options, command_line, shell_line
 from edbjobs_server.solver.environment import environment
 from edbjobs_server.solver.releases import UNKNOWN, Release, choose, discover
 

@@ -18,7 +18,8 @@ from edbjobs._enums import to_number
 from edbjobs.config import SchedulerType
 from edbjobs.v1 import jobs_messages_pb2
 
-from edbjobs_server.access import account_name
+from edbjobs_server.auth.authenticator import account_name
+from edbjobs_server.config.settings import EmbeddedSettings, Settings, SettingsError, load_settings
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.facade.configuration import HFSSSimulationConfig
 from edbjobs_server.facade.embedded import PRINCIPAL, Embedded, Left, Work
@@ -26,8 +27,7 @@ from edbjobs_server.facade.errors import JobManagerError, not_running
 from edbjobs_server.facade.jobs import JobInfo, Jobs, JobStatus
 from edbjobs_server.facade.limits import LiveLimits, ResourceLimits, update
 from edbjobs_server.facade.telemetry import JobPoolManager, ResourceMonitor, SchedulerManager, ServiceMonitor
-from edbjobs_server.manager import JobManager as Core
-from edbjobs_server.settings import EmbeddedSettings, Settings, SettingsError, load_settings
+from edbjobs_server.manager.job_manager import JobManager as Core
 
 __all__ = [
     "HFSSSimulationConfig",

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.states import EventType, State
-from edbjobs_server.manager import JobManager
+from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.store import Committed
 
 # A queue may be waited in for days, and a solve may take as long.

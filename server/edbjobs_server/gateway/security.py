@@ -22,9 +22,9 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import hdrs, web
 
-from edbjobs_server.access import Access, Principal
+from edbjobs_server.auth.authenticator import Authenticator, Principal
+from edbjobs_server.config.settings import Settings
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.settings import Settings
 
 CALLER = web.RequestKey("caller", Principal)
 REFUSAL = web.RequestKey("refusal", Refused)
@@ -42,7 +42,7 @@ class Peer(NamedTuple):
 
     @property
     def label(self) -> str:
-        """As gRPC writes it, which is what `Access` reads."""
+        """As gRPC writes it, which is what `Authenticator` reads."""
         if ":" in self.host:
             return f"ipv6:{quote(f'[{self.host}]', safe='')}:{self.port}"
         return f"ipv4:{self.host}:{self.port}"
@@ -56,7 +56,7 @@ class Guard:
 
     Parameters
     ----------
-    access : Access
+    access : Authenticator
         Of this door: it knows the address this door is bound to.
     token : str
         The service's token, from which sessions are made.
@@ -66,7 +66,7 @@ class Guard:
         Address and port this door is bound to.
     """
 
-    def __init__(self, access: Access, token: str, settings: Settings, address: tuple[str, int]) -> None:
+    def __init__(self, access: Authenticator, token: str, settings: Settings, address: tuple[str, int]) -> None:
         self._access = access
         self._key = hashlib.sha256(b"edbjobs session " + token.encode()).digest()
         self._public = settings.public_url

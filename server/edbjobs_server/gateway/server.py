@@ -12,24 +12,24 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import hdrs, web
 
-from edbjobs_server.access import Access, Principal
+from edbjobs_server.auth.authenticator import Authenticator, Principal
+from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.gateway.answers import error
-from edbjobs_server.gateway.api import OPERATIONS
-from edbjobs_server.gateway.events import Frame, Shaper
-from edbjobs_server.gateway.grpcweb import GrpcWeb, Methods
+from edbjobs_server.gateway.dashboard.page import Page
+from edbjobs_server.gateway.events.frames import Frame, FrameEncoder
+from edbjobs_server.gateway.events.progress import ProgressBroadcaster
+from edbjobs_server.gateway.events.socketio import PATH as SOCKETIO_PATH
+from edbjobs_server.gateway.events.socketio import SocketIo
+from edbjobs_server.gateway.events.websocket import WebSockets
+from edbjobs_server.gateway.grpcweb.endpoint import GrpcWeb, Methods
 from edbjobs_server.gateway.metrics import Metrics
-from edbjobs_server.gateway.openapi import answer as describe
-from edbjobs_server.gateway.page import Page
-from edbjobs_server.gateway.progress import ProgressTeller
-from edbjobs_server.gateway.requests import MAX_BODY_BYTES
-from edbjobs_server.gateway.rest import Rest
+from edbjobs_server.gateway.rest.openapi import answer as describe
+from edbjobs_server.gateway.rest.operations import OPERATIONS
+from edbjobs_server.gateway.rest.requests import MAX_BODY_BYTES
+from edbjobs_server.gateway.rest.responses import error
+from edbjobs_server.gateway.rest.routes import Rest
 from edbjobs_server.gateway.security import CALLER, HEADERS, REFUSAL, Guard
-from edbjobs_server.gateway.socketio import PATH as SOCKETIO_PATH
-from edbjobs_server.gateway.socketio import SocketIo
-from edbjobs_server.gateway.websocket import WebSockets
-from edbjobs_server.manager import JobManager
-from edbjobs_server.settings import Settings, SettingsError
+from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.util.keep_running import keep_running
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,7 +46,7 @@ class Gateway:
     ----------
     manager : JobManager
         Answers every request.
-    access : Access
+    access : Authenticator
         Who gets in through this door.
     token : str
         The service's token.
@@ -61,7 +61,9 @@ class Gateway:
         The address is in use or not to be had.
     """
 
-    def __init__(self, manager: JobManager, access: Access, token: str, settings: Settings, methods: Methods) -> None:
+    def __init__(
+        self, manager: JobManager, access: Authenticator, token: str, settings: Settings, methods: Methods
+    ) -> None:
         assert settings.web is not None, "made only where there is an HTTP door"
         self._log = structlog.get_logger("http").bind()  # once, not for each line
         self._socket = _bind(*settings.web)
@@ -70,11 +72,11 @@ class Gateway:
         self._settings = settings
         self._token = token
         self._guard = Guard(access, token, settings, self.address)
-        shaper = Shaper(manager)
+        shaper = FrameEncoder(manager)
         self._websockets = WebSockets(manager, shaper)
         self._socketio = SocketIo(manager, self._guard, shaper)
         self._metrics = Metrics(manager)
-        self._progress = ProgressTeller(manager, self._offer, self._has_clients)
+        self._progress = ProgressBroadcaster(manager, self._offer, self._has_clients)
         self._grpcweb = GrpcWeb(methods, self._guard, access, settings.cors_origins, self._metrics.count_error)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner = web.AppRunner(

@@ -8,7 +8,7 @@ import grpc.aio
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2_grpc
 from edbjobs.v1 import cluster_service_pb2 as pb
 
-from edbjobs_server.manager import JobManager
+from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.rpc.interceptors import current_principal
 
 Context = grpc.aio.ServicerContext[Any, Any]

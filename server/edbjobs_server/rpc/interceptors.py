@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import structlog
 
-from edbjobs_server.access import Access, Principal
+from edbjobs_server.auth.authenticator import Authenticator, Principal
+from edbjobs_server.contract.errors import abort
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.rpc.errors import abort
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any  # grpc.RpcMethodHandler: its attributes are not in the published types
@@ -39,13 +39,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Parameters
     ----------
-    access : Access
+    access : Authenticator
         Who gets in.
     log : structlog logger, optional
         Default: ``rpc``.
     """
 
-    def __init__(self, access: Access, log: Any = None) -> None:
+    def __init__(self, access: Authenticator, log: Any = None) -> None:
         self._access = access
         self._log = log if log is not None else structlog.get_logger("rpc").bind()
         self._wrapped: dict[str, tuple[_Handler, _Handler]] = {}

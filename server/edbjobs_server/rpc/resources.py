@@ -10,7 +10,7 @@ import grpc.aio
 from edbjobs.v1 import resources_service_pb2 as pb
 from edbjobs.v1 import resources_service_pb2_grpc
 
-from edbjobs_server.manager import JobManager
+from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.rpc.convert import seconds
 from edbjobs_server.rpc.interceptors import current_principal
 

@@ -24,13 +24,13 @@ from edbjobs.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from edbjobs_server.access import Access
-from edbjobs_server.manager import JobManager
+from edbjobs_server.auth.authenticator import Authenticator
+from edbjobs_server.config.settings import Settings, SettingsError
+from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.rpc.cluster import ClusterServicer
 from edbjobs_server.rpc.interceptors import CallInterceptor
 from edbjobs_server.rpc.jobs import JobsServicer
 from edbjobs_server.rpc.resources import ResourcesServicer
-from edbjobs_server.settings import Settings, SettingsError
 
 # Reflection knows only what is loaded, and nothing else here loads the file of the Jobs service.
 _FILES = (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
@@ -59,7 +59,7 @@ class RpcServer:
     ----------
     manager : JobManager
         Answers every call.
-    access : Access
+    access : Authenticator
         Who gets in.
 
     Attributes
@@ -68,7 +68,7 @@ class RpcServer:
         What can be called, by path: the door for gRPC-Web serves the same.
     """
 
-    def __init__(self, manager: JobManager, access: Access) -> None:
+    def __init__(self, manager: JobManager, access: Authenticator) -> None:
         self._access = access
         self._server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_OPTIONS)
         self._health = health.aio.HealthServicer()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edbjobs_server.solver.log import LogReader, Segment, SetupLog
+from edbjobs_server.solver.batch_log import LogReader, Segment, SetupLog
 from edbjobs_server.solver.setups import Setup
 from edbjobs_server.util.files import GrowingFile
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edbjobs_server.core.runs import Ending, RunEnded
 from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.executors.base import Ending, RunEnded
+from edbjobs_server.solver.batch_log import Segment, SetupLog, find_log, read_log, start_times
 from edbjobs_server.solver.fatal import Fatal, FatalKind
-from edbjobs_server.solver.log import Segment, SetupLog, find_log, read_log, start_times
 from edbjobs_server.solver.project import moved
 from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.util import files

@@ -16,7 +16,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 
-from edbjobs_server.codec import seconds
+from edbjobs_server.contract.codec import seconds
 
 _SUFFIXES = frozenset({".aedb", ".aedt", ".aedtz"})
 

@@ -20,20 +20,20 @@ from typing import Any
 from edbjobs.v1 import job_config_pb2
 from google.protobuf.message import DecodeError
 
-from edbjobs_server.codec import job_to_bytes, spec_from_config
+from edbjobs_server.contract.codec import job_to_bytes, spec_from_config
 from edbjobs_server.core.job import LOCAL, Attempt, Job
+from edbjobs_server.core.runs import Ending
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
-from edbjobs_server.executors.base import Ending
 from edbjobs_server.executors.local import record
-from edbjobs_server.store import folder
+from edbjobs_server.store import state_folder
 from edbjobs_server.store.database import FILE, open_checked, put_aside
 from edbjobs_server.store.errors import StoreError
 from edbjobs_server.store.filters import project_of
 from edbjobs_server.store.queries import QUERIES
 from edbjobs_server.store.rows import job_of, row_of
-from edbjobs_server.store.state import read_state
 from edbjobs_server.store.store import LOCK_FILE
 from edbjobs_server.store.transaction import Transaction
+from edbjobs_server.store.writer_state import read_state
 
 _FOLDER = re.compile(r"([0-9]{1,19})\.([0-9]{1,9})")
 _LARGEST_SEQ = 2**62  # numbers beyond it would leave none for new jobs
@@ -112,8 +112,8 @@ def rebuild(state_dir: Path, runs_root: Path) -> RebuildReport:
     StoreError
         If a service uses the folder, or it cannot be written. Nothing is changed then.
     """
-    folder.prepare(state_dir)
-    lock = folder.Lock(state_dir / LOCK_FILE)
+    state_folder.prepare(state_dir)
+    lock = state_folder.Lock(state_dir / LOCK_FILE)
     draft = state_dir / "rebuilt.db"
     try:
         _remove(draft)

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from edbjobs.v1 import job_config_pb2, job_pb2
 
-from edbjobs_server.codec import Internals, job_from_message
+from edbjobs_server.contract.codec import Internals, job_from_message
 from edbjobs_server.core.job import Job
 from edbjobs_server.store.filters import labels_text, project_of
 from edbjobs_server.store.queries import QUERIES

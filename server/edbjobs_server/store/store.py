@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.store import folder
+from edbjobs_server.store import state_folder
 from edbjobs_server.store.database import FILE, open_checked
 from edbjobs_server.store.reader import Reader, ReaderPool
 from edbjobs_server.store.transaction import Transaction
@@ -31,7 +31,7 @@ class Store:
         Identity of the store: revisions belong to it.
     """
 
-    def __init__(self, writer: Writer, readers: ReaderPool, lock: folder.Lock) -> None:
+    def __init__(self, writer: Writer, readers: ReaderPool, lock: state_folder.Lock) -> None:
         self.store_id = writer.snapshot.store_id
         self._writer = writer
         self._readers = readers
@@ -53,8 +53,8 @@ class Store:
             If the folder is in use, on a network file system or cannot be written, or the store is corrupt or
             of a newer release. Its text is one line that says what to do.
         """
-        folder.prepare(state_dir)
-        lock = folder.Lock(state_dir / LOCK_FILE)
+        state_folder.prepare(state_dir)
+        lock = state_folder.Lock(state_dir / LOCK_FILE)
         try:
             path = state_dir / FILE
             writer = Writer(path, open_checked(path))

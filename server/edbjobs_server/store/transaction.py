@@ -10,7 +10,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, TypeVar, cast
 
-from edbjobs_server.codec import event_to_bytes, job_to_bytes, limits_to_message
+from edbjobs_server.contract.codec import event_to_bytes, job_to_bytes, limits_to_message
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
@@ -19,8 +19,8 @@ from edbjobs_server.store.errors import Duplicate
 from edbjobs_server.store.flush import Statement, insert, run, select_in, with_many
 from edbjobs_server.store.queries import QUERIES
 from edbjobs_server.store.rows import job_of, row_of
-from edbjobs_server.store.state import State
 from edbjobs_server.store.values import Committed
+from edbjobs_server.store.writer_state import State
 
 T = TypeVar("T")
 AGE_RATE = 24.0

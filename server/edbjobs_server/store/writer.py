@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs_server.core.errors import Refused, store_unavailable
-from edbjobs_server.executors.local import faults
 from edbjobs_server.store.database import connect, is_storage_failure, write_back
 from edbjobs_server.store.queries import QUERIES
-from edbjobs_server.store.state import read_state
 from edbjobs_server.store.transaction import Transaction
 from edbjobs_server.store.values import Committed, Snapshot
+from edbjobs_server.store.writer_state import read_state
+from edbjobs_server.util import failpoints
 
 LOG = logging.getLogger(__name__)
 MAX_WAITING = 20_000
@@ -193,12 +193,12 @@ class Writer:
         for request in batch:
             self._attempt(transaction, request)
         if transaction.committed:
-            faults.point("store.before_commit")
+            failpoints.point("store.before_commit")
         transaction.flush()
         self._stale = False
         if transaction.committed:
             self._state.newest_time = self.newest_time = transaction.now
-            faults.point("store.after_commit")
+            failpoints.point("store.after_commit")
         return transaction.committed
 
     def _attempt(self, transaction: Transaction, request: _Request) -> None:

@@ -18,9 +18,9 @@ import structlog
 from edbjobs_server.core.gates import HostLoad
 from edbjobs_server.core.limits import Host
 from edbjobs_server.telemetry.processors import usable_processors
-from edbjobs_server.telemetry.runs import RunTimes
+from edbjobs_server.telemetry.run_usage import RunTimes
 from edbjobs_server.telemetry.volumes import Disk, Volumes
-from edbjobs_server.within import within
+from edbjobs_server.util.timeouts import within
 
 _WINDOW_SECONDS = 60.0
 _FIRST_SECONDS = 0.25  # a share of processor time needs two readings

@@ -31,7 +31,7 @@ class Submit:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ClusterJobStatus:
     """A run that was going on just before the service was hit."""
 
     uid: str
@@ -70,7 +70,7 @@ class Evidence:
     max_jobs: int
     notes: list[Note] = field(default_factory=list)
     submits: list[Submit] = field(default_factory=list)
-    sightings: list[Sighting] = field(default_factory=list)
+    sightings: list[ClusterJobStatus] = field(default_factory=list)
     events: list[event_pb2.Event] = field(default_factory=list)
     revision: int = 0
     watch_errors: list[str] = field(default_factory=list)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
-from edbjobs_server.executors.local import faults, processes, record
+from edbjobs_server.executors.local import record
+from edbjobs_server.executors.local.linux import processes
+from edbjobs_server.util import failpoints
 from faults.campaign.round import Round, comes
 
 Fault = Callable[[Round], None]
@@ -51,11 +53,11 @@ def kill_service_at_point(at: Round) -> None:
     at.sight()
     with at.away():
         at.service.kill()
-        at.service.environment[faults.VARIABLE] = f"{at.dice.choice(SERVICE_POINTS)}:{at.dice.randrange(1, 6)}"
+        at.service.environment[failpoints.VARIABLE] = f"{at.dice.choice(SERVICE_POINTS)}:{at.dice.randrange(1, 6)}"
         process = at.service.launch()
         comes(lambda: process.poll() is not None, REACH_SECONDS)  # where it is not reached this is F1 again
         at.service.kill()
-        del at.service.environment[faults.VARIABLE]
+        del at.service.environment[failpoints.VARIABLE]
         at.up()
 
 
@@ -65,11 +67,11 @@ def kill_runs_at_point(at: Round) -> None:
     seen = set(at.watcher.latest)
     with at.away():
         at.service.kill()
-        at.service.environment[faults.VARIABLE] = at.dice.choice(RUN_POINTS)
+        at.service.environment[failpoints.VARIABLE] = at.dice.choice(RUN_POINTS)
         at.up()
         comes(lambda: len(_begun(at)) > len(seen), 3.0)
         at.service.kill()
-        del at.service.environment[faults.VARIABLE]
+        del at.service.environment[failpoints.VARIABLE]
         at.up()
     # Whoever has begun in between may have lost its supervisor. The service is asked: the watcher may be behind.
     jobs = at.service.jobs.ListJobs(jobs_messages_pb2.ListJobsRequest(page_size=1000)).jobs

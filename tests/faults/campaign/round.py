@@ -13,10 +13,11 @@ from pathlib import Path
 
 import grpc
 from edbjobs.v1 import cluster_service_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
-from edbjobs_server.executors.local import processes, record
+from edbjobs_server.executors.local import record
+from edbjobs_server.executors.local.linux import processes
 from faults.campaign.checker import check
 from faults.campaign.clients import OPTIONS, Feeder, Watcher
-from faults.campaign.evidence import Evidence, Sighting, read_notes
+from faults.campaign.evidence import ClusterJobStatus, Evidence, read_notes
 from faults.campaign.proxy import CuttingProxy
 from support.service import ServiceProcess
 
@@ -155,7 +156,7 @@ class Round:
         for job in self.running():
             attempt = job.attempts[-1]
             if attempt.pid and attempt.HasField("start_time"):
-                self.evidence.sightings.append(Sighting(job.uid, attempt.number, attempt.pid))
+                self.evidence.sightings.append(ClusterJobStatus(job.uid, attempt.number, attempt.pid))
 
     def set_clock(self, seconds: float) -> None:
         """Set the service's clock forwards or back from the true time."""

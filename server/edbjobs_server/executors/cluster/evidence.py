@@ -1,6 +1,6 @@
 """What became of a run on a cluster: pure conclusions from what its scheduler and its own record say.
 
-The order of evidence: the scheduler's queue command, then its accounting (both come as a `Sighting`), then the
+The order of evidence: the scheduler's queue command, then its accounting (both come as a `ClusterJobStatus`), then the
 record that the run's script wrote into its folder. The last one alone counts only when the scheduler, which
 answers, has said more than once that it knows no such job. Nothing follows from an answer that did not come.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edbjobs_server.executors.base import Ending, RunEnded, RunKey
-from edbjobs_server.executors.cluster.base import Sighting
+from edbjobs_server.core.runs import Ending, RunEnded, RunKey
 from edbjobs_server.executors.cluster.record import DUPLICATE_CODE, Record
+from edbjobs_server.executors.schedulers.base import ClusterJobStatus
 
 # Endings that a line of the scheduler in the job's output may make more precise: SLURM calls a job that it ended
 # for its memory FAILED by signal 9, and one whose node failed and came back may end with any code.
@@ -43,7 +43,7 @@ class Found:
     requeued: bool = False
 
 
-def is_of_twin(sighting: Sighting, record: Record) -> bool:
+def is_of_twin(sighting: ClusterJobStatus, record: Record) -> bool:
     """Tell whether an end is that of a second run of the job, which left because the first one had the claim.
 
     A controller that crashed before it saved what it knew begins jobs again under their ids (SLURM, measured).
@@ -54,7 +54,7 @@ def is_of_twin(sighting: Sighting, record: Record) -> bool:
     return all(dup.restart == claim.restart for dup in record.dups)  # else it was put back into the queue
 
 
-def conclude(key: RunKey, sighting: Sighting, found: Found, now: float) -> RunEnded:
+def conclude(key: RunKey, sighting: ClusterJobStatus, found: Found, now: float) -> RunEnded:
     """Conclude from a scheduler's word that a job has ended; its `ending` must be known."""
     assert sighting.ending is not None, "an ending that is not known is asked for first"
     record = found.record
@@ -83,7 +83,7 @@ def conclude(key: RunKey, sighting: Sighting, found: Found, now: float) -> RunEn
     )
 
 
-def _ending(sighting: Sighting, found: Found) -> tuple[Ending, str]:
+def _ending(sighting: ClusterJobStatus, found: Found) -> tuple[Ending, str]:
     ending = sighting.ending
     assert ending is not None, "checked by the caller"
     if found.asked and ending is Ending.CANCELLED_EXTERNALLY:
@@ -97,14 +97,14 @@ def _ending(sighting: Sighting, found: Found) -> tuple[Ending, str]:
     return ending, _words(sighting)
 
 
-def _words(sighting: Sighting) -> str:
+def _words(sighting: ClusterJobStatus) -> str:
     if sighting.ending in (Ending.EXITED, Ending.SIGNALLED) and not sighting.message:
         return ""  # code and signal say it all
     reason = f" ({sighting.reason})" if sighting.reason and sighting.reason != "None" else ""
     return f"the scheduler says {sighting.state}{reason}{': ' + sighting.message if sighting.message else ''}"
 
 
-def _start_time(sighting: Sighting, record: Record) -> float | None:
+def _start_time(sighting: ClusterJobStatus, record: Record) -> float | None:
     """Tell when the run began; a job that ended while it waited has no node."""
     began = _began(record)
     return began if began is not None or not sighting.nodes else sighting.start_time

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.executors.base import (
-    Ending,
-    Listener,
-    OpenRun,
-    Reach,
-    RunEnded,
-    RunKey,
-    RunSpec,
-)
+from edbjobs_server.core.runs import Ending, Listener, OpenRun, Reachability, RunEnded, RunKey
+from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.executors.cluster import evidence
-from edbjobs_server.executors.cluster.asking import Asking
-from edbjobs_server.executors.cluster.base import Phase, Scheduler, Sighting, Submission, SubmitRefused, Unreachable
-from edbjobs_server.executors.cluster.book import Book
-from edbjobs_server.executors.cluster.folders import OUTPUT, Folders
+from edbjobs_server.executors.cluster.poll_timing import PollTiming
+from edbjobs_server.executors.cluster.poller import Poller
 from edbjobs_server.executors.cluster.run import Run
+from edbjobs_server.executors.cluster.run_folders import OUTPUT, RunFolders
+from edbjobs_server.executors.cluster.run_table import RunTable
 from edbjobs_server.executors.cluster.script import ScriptError, Scripts
-from edbjobs_server.executors.cluster.shared import SharedFolder
-from edbjobs_server.executors.cluster.timing import Timing
-from edbjobs_server.executors.local import faults
+from edbjobs_server.executors.cluster.shared_folder import SharedFolder
+from edbjobs_server.executors.schedulers.base import (
+    ClusterJobStatus,
+    Phase,
+    Scheduler,
+    Submission,
+    SubmitRefused,
+    Unreachable,
+)
+from edbjobs_server.util import failpoints
 from edbjobs_server.util.files import is_transient
 
 _log = logging.getLogger(__name__)
@@ -45,30 +45,32 @@ class ClusterExecutor:
         Speaks the scheduler's language.
     scripts : Scripts
         Makes batch scripts.
-    folders : Folders
+    folders : RunFolders
         Where runs have their folders.
-    timing : Timing, optional
+    timing : PollTiming, optional
         How often the scheduler is asked.
     """
 
-    def __init__(self, scheduler: Scheduler, scripts: Scripts, folders: Folders, timing: Timing | None = None) -> None:
+    def __init__(
+        self, scheduler: Scheduler, scripts: Scripts, folders: RunFolders, timing: PollTiming | None = None
+    ) -> None:
         self.name = scheduler.name
         self.scheduler = scheduler
         self._scripts = scripts
         self._folder = SharedFolder(folders, scheduler.said, scheduler.template)
-        self._book = Book(self.name)
-        self._asking = Asking(scheduler, self._folder, self._book, timing or Timing(), self._end)
+        self._book = RunTable(self.name)
+        self._asking = Poller(scheduler, self._folder, self._book, timing or PollTiming(), self._end)
         self._submits = asyncio.Semaphore(_SUBMITS)
         self._ends = asyncio.Semaphore(_ENDS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def reach(self) -> Reach:
+    def reach(self) -> Reachability:
         """Tell whether the scheduler answers."""
         return self._book.reach
 
     async def open(self, listener: Listener) -> None:
-        """Begin to ask the scheduler; whether it answers is told as `Reach`."""
+        """Begin to ask the scheduler; whether it answers is told as `Reachability`."""
         self._book.listener = listener
         self._book.emit(self.reach)
         self._spawn(self._asking.run())
@@ -139,7 +141,7 @@ class ClusterExecutor:
         folder = self._folder.of(run.key)
         return Submission(run.allocation, self._folder.script(run.key), folder / OUTPUT, folder, run.env)
 
-    def sighting(self, key: RunKey) -> Sighting | None:
+    def sighting(self, key: RunKey) -> ClusterJobStatus | None:
         """Tell what the scheduler said of a run when it was last asked."""
         run = self._book.runs.get(key.folder)
         return run.sighting if run is not None else None
@@ -150,7 +152,7 @@ class ClusterExecutor:
         try:
             if not await self._write_script(run, spec):
                 return
-            faults.point("cluster.before_submit")
+            failpoints.point("cluster.before_submit")
             async with self._submits:
                 if run.grace is None:
                     run.handed = True
@@ -190,7 +192,7 @@ class ClusterExecutor:
             _log.warning("it is not known whether %s took %s: %s", self.name, run.name, error)
             self._book.set_reach(False, error=str(error))
         else:
-            faults.point("cluster.after_submit")
+            failpoints.point("cluster.after_submit")
             self._book.know(run, run_id)
 
     async def _drop_unprepared(self, run: Run) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edbjobs_server.executors.base import RunKey
-from edbjobs_server.executors.cluster.base import Sighting
+from edbjobs_server.core.runs import RunKey
 from edbjobs_server.executors.cluster.record import Record
+from edbjobs_server.executors.schedulers.base import ClusterJobStatus
 
 
 class Run:
@@ -46,11 +46,11 @@ class Run:
         self.ending = False
         self.grace: float | None = None
         self.asked: float | None = None
-        self.sighting: Sighting | None = None
+        self.sighting: ClusterJobStatus | None = None
         self._denied: float | None = None
         self._beat: tuple[float | None, float] | None = None
 
-    def seen(self, sighting: Sighting) -> None:
+    def seen(self, sighting: ClusterJobStatus) -> None:
         """Take over what the scheduler says."""
         self.sighting = sighting
         self._denied = None

@@ -35,7 +35,7 @@ import jinja2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.executors.cluster.record import BEAT_SECONDS, DUPLICATE_CODE, REFUSAL_CODE
-from edbjobs_server.solver.command import MACHINES, SCRATCH, SPAWN
+from edbjobs_server.solver.command_line import MACHINES, SCRATCH, SPAWN
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 POWERSHELL = ".ps1.j2"

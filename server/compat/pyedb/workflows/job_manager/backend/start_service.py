@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from edbjobs_server.facade.start_service import (
-    main,
-    parse_cli,
-)
+from edbjobs_server.facade.start_service import main, parse_cli
 
 __all__ = [
     "main",

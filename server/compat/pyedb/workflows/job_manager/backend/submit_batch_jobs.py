@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from edbjobs_server.facade.submit_batch_jobs import (
-    main,
-    parse_cli,
-    scan_projects,
-    submit_batch_jobs,
-    submit_single_job,
-)
+from edbjobs_server.facade.submit_batch_jobs import main, parse_cli, scan_projects, submit_batch_jobs, submit_single_job
 
 __all__ = [
     "main",

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from edbjobs_server.facade.submit_local_job import (
-    main,
-    parse_cli,
-    submit_job,
-)
+from edbjobs_server.facade.submit_local_job import main, parse_cli, submit_job
 
 __all__ = [
     "main",

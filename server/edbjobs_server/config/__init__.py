@@ -1,0 +1,1 @@
+"""Settings of the service, and the policy of its site."""

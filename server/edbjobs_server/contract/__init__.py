@@ -1,0 +1,1 @@
+"""The contract's messages and errors, and the core's values they stand for."""

@@ -1,0 +1,379 @@
+"""The scheduler: which jobs start now, and why the others wait.
+
+`Planner` holds the live jobs as they were last committed, and the starts that are planned but not committed yet.
+It changes only by `apply`, so it can be rebuilt from the store at any moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from edbjobs_server.core.admission import Block, Need, Usage, claim_block, fit_block, need_of, user_block
+from edbjobs_server.core.deadlines import Deadlines, RecentStarts
+from edbjobs_server.core.gates import HostLoad, gate
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.queue import WaitingQueue
+from edbjobs_server.core.states import State, Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job waits, and how many waiting jobs come before it."""
+
+    reason: Waiting
+    detail: str = ""
+    before: int = 0
+
+
+LONGEST_DEFERRAL = 60.0  # seconds for which a planned start is put off at most
+_NO_WAIT = Explanation(Waiting.NONE)
+
+
+class Planner:
+    """Live jobs, what they hold, and what comes next.
+
+    Parameters
+    ----------
+    host : Host
+        What the host has.
+    limits : Limits
+        Limits in force.
+    """
+
+    def __init__(self, host: Host, limits: Limits) -> None:
+        self.host = host
+        self.limits = limits
+        self.paused = False
+        self.generation = 0
+        self.draining = False
+        self.now = 0.0  # of the last plan; 0: not known
+        self.store_error = ""  # why nothing can be written now, so that nothing may start
+        self.load: HostLoad | None = None
+        self.silent: dict[str, str] = {}  # executor to why it takes nothing now: its scheduler does not answer
+        self._clear()
+
+    def _clear(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.usage = Usage()
+        self._queue = WaitingQueue()
+        self._held: dict[str, Need] = {}
+        self._working: dict[str, list[str]] = {}  # project to the jobs that run on it
+        self._planned: set[str] = set()
+        self._scheduled: set[str] = set()
+        self._gone: set[str] = set()  # of those in _held: nothing but the project, as the run's processes are gone
+        self._troubles: dict[str, Block] = {}  # why a run cannot be followed, or its end not be recorded
+        self._deferred: dict[str, Block] = {}
+        self._timers = Deadlines()
+        self._settling = RecentStarts()
+        self._firsts_cache: tuple[int, Limits, list[Job]] | None = None
+
+    def reset(self, jobs: Iterable[Job], limits: Limits, paused: bool, generation: int = 0) -> None:
+        """Begin anew from what is committed; planned starts are forgotten, so those of an older generation are void."""
+        self._clear()
+        self.generation = generation
+        self.limits, self.paused = limits, paused
+        for job in jobs:
+            self.apply(job)
+
+    def apply(self, job: Job) -> None:
+        """Take over a committed job."""
+        uid = job.uid
+        if job.state is State.QUEUED and uid not in self.jobs and not job.attempts:  # as most are: it is new
+            self.jobs[uid] = job
+            self._enqueue(job)
+            return
+        if job.state.terminal:
+            self.remove(uid)
+            return
+        self._dequeue(uid)
+        self.jobs[uid] = job
+        if job.state is State.SCHEDULED:
+            self._scheduled.add(uid)
+        else:
+            self._scheduled.discard(uid)
+        attempt = job.open_attempt
+        if attempt is not None:
+            self._planned.discard(uid)
+            self._take(job, attempt.reserve_time if attempt.start_time is None else attempt.start_time)
+        elif uid not in self._planned:
+            self._troubles.pop(uid, None)
+            self._give_back(uid)
+            self._enqueue(job)
+
+    def remove(self, uid: str) -> None:
+        """Forget a job that ended, or whose record was deleted."""
+        self._dequeue(uid)
+        self._planned.discard(uid)
+        self._scheduled.discard(uid)
+        self._troubles.pop(uid, None)
+        self._give_back(uid)
+        self.jobs.pop(uid, None)
+
+    def plan(self, now: float) -> list[Job]:
+        """Choose the jobs to start now and hold what they need until `apply` or `release`.
+
+        Parameters
+        ----------
+        now : float
+            Seconds since the epoch.
+
+        Returns
+        -------
+        list of Job
+            In order of start.
+        """
+        if now < self.now:
+            self._shorten_waits(now)
+        self.now = now
+        self._wake_up(now)
+        chosen: list[Job] = []
+        if self.paused or self.draining or self.store_error:
+            return chosen
+        stopped: set[str] = set()
+        claims: dict[str, str] = {}
+        for job in self._queue.candidates(self._stands_aside, stopped):
+            if self._turn_block(job, now, claims) is None:
+                self._reserve(job, now)
+                chosen.append(job)
+            else:
+                stopped.add(job.spec.executor)
+        return chosen
+
+    def release(self, uid: str) -> None:
+        """Give back what a planned start held: it did not come about."""
+        if uid in self._planned:
+            self._planned.discard(uid)
+            self._give_back(uid)
+            self._enqueue(self.jobs[uid])
+
+    def defer(self, uid: str, until: float, block: Block) -> None:
+        """Take back a planned start and leave the job alone until a time."""
+        if uid in self._planned:
+            self._planned.discard(uid)
+            self._give_back(uid)
+            self._deferred[uid] = block
+            self._enqueue(self.jobs[uid], until)
+
+    def run_gone(self, uid: str) -> None:
+        """Release what a run held but its project: its processes are gone, its end is not committed yet."""
+        need = self._held.get(uid)
+        if need is not None and uid not in self._gone:
+            self._gone.add(uid)
+            self._settling.discard(uid)
+            self.usage.add(need, -1)
+            self._firsts_cache = None
+
+    def set_trouble(self, uid: str, block: Block | None) -> None:
+        """Set why a run cannot be followed, or why its end is not recorded yet; None: nothing is wrong."""
+        if block is None:
+            self._troubles.pop(uid, None)
+        elif uid in self._held:
+            self._troubles[uid] = block
+
+    def trouble(self, uid: str) -> Explanation | None:
+        """Return why a run cannot be followed, or why its end is not recorded yet."""
+        block = self._troubles.get(uid)
+        return None if block is None else Explanation(block.reason, block.detail)
+
+    def next_wake(self) -> float | None:
+        """Tell when something that waits for a time comes due."""
+        return self._timers.first()
+
+    def explain(self, uid: str, now: float) -> Explanation:
+        """Tell why a live job is not running, or not ended."""
+        job = self.jobs.get(uid)
+        if job is None:
+            return _NO_WAIT
+        if job.unkillable:
+            pids = ", ".join(str(pid) for pid in job.unkillable)
+            return Explanation(Waiting.UNKILLABLE, f"these processes cannot be ended: {pids}")
+        trouble = self.trouble(uid)
+        if trouble is not None:
+            return trouble
+        if job.cancel_time is not None:
+            return Explanation(Waiting.CANCELLING, "its processes are being ended")
+        if job.state is not State.QUEUED:
+            return _NO_WAIT
+        if uid not in self._queue:
+            return Explanation(Waiting.STARTING, "its resources are reserved and it is being started")
+        block = self._own_block(job, now) or self._queue_block(job, now)
+        return Explanation(block.reason, block.detail, self._queue.before(uid))
+
+    def running(self) -> list[Job]:
+        """Return the jobs that hold resources now: their attempt is open, or their start is planned."""
+        return [self.jobs[uid] for uid in self._held]
+
+    def counts(self) -> dict[str, int]:
+        """Count live jobs: waiting, held, running (starting included), scheduled."""
+        return {
+            "queued": len(self._queue),
+            "held": self._queue.held,
+            "running": len(self._held) - len(self._scheduled),
+            "scheduled": len(self._scheduled),
+        }
+
+    def queued_by_priority(self) -> dict[int, int]:
+        """Count the waiting jobs of each priority."""
+        return dict(self._queue.priorities)
+
+    def gate_block(self, now: float) -> Block | None:
+        """Tell whether the host's load lets nothing start now."""
+        self._settling.expire(now)
+        found = gate(self.limits, self.load, self._settling.cores, self._settling.memory_mib)
+        return Block(found.reason, found.detail) if found is not None else None
+
+    # Reservations ----------------------------------------------------------------------------------------
+
+    def _reserve(self, job: Job, now: float) -> None:
+        self._dequeue(job.uid)
+        self._planned.add(job.uid)
+        self._take(job, now)
+
+    def _take(self, job: Job, began: float) -> None:
+        if job.uid in self._gone:
+            return
+        need = need_of(job, self.host)
+        if need.local:
+            self._settling.add(job.uid, began, need)
+        if job.uid in self._held:
+            return
+        self._held[job.uid] = need
+        self.usage.add(need)
+        self._working.setdefault(job.spec.project_key, []).append(job.uid)
+        self._queue.take_project(job.spec.project_key)
+
+    def _give_back(self, uid: str) -> None:
+        need = self._held.pop(uid, None)
+        if need is None:
+            return
+        if uid in self._gone:
+            self._gone.discard(uid)
+        else:
+            self._settling.discard(uid)
+            self.usage.add(need, -1)
+        key = self.jobs[uid].spec.project_key
+        self._working[key].remove(uid)
+        if not self._working[key]:
+            del self._working[key]
+            self._queue.free_project(key)
+
+    # Waiting ---------------------------------------------------------------------------------------------
+
+    def _enqueue(self, job: Job, until: float = 0.0) -> None:
+        until = max(job.not_before, until)
+        if job.backing_off and self.now:  # the clock may have been set back since it was written
+            until = min(until, self.now + _longest_back_off(job))
+        self._queue.add(job, need_of(job, self.host), eligible=not job.held and not until)
+        if until:
+            self._timers.set(job.uid, until)
+
+    def _dequeue(self, uid: str) -> None:
+        if uid in self._queue:
+            self._queue.remove(uid)
+            self._timers.drop(uid)
+            self._deferred.pop(uid, None)
+
+    def _wake_up(self, now: float) -> None:
+        for uid in self._timers.pop_due(now):
+            self._deferred.pop(uid, None)
+            if not self.jobs[uid].held:
+                self._queue.enable(uid)
+
+    def _shorten_waits(self, now: float) -> None:
+        """Keep a clock that was set back from making delays of ours longer than they can be."""
+        for uid, until in self._timers.items():
+            job = self.jobs[uid]
+            if uid in self._deferred:
+                longest = LONGEST_DEFERRAL
+            elif job.backing_off:
+                longest = _longest_back_off(job)
+            else:  # a time that the user has set
+                continue
+            self._timers.set(uid, min(until, now + longest))
+
+    # Blocks ----------------------------------------------------------------------------------------------
+
+    def _stands_aside(self, need: Need) -> bool:
+        if user_block(need, self.usage, self.limits) is not None:
+            return True
+        block = fit_block(need, self.usage, self.limits, self.host)
+        return block is not None and block.own
+
+    def _turn_block(self, job: Job, now: float, claims: dict[str, str]) -> Block | None:
+        """Tell what a job whose turn it is waits for; `claims` collects the licences kept for such jobs."""
+        silent = self.silent.get(job.spec.executor)
+        if silent is not None:
+            return Block(Waiting.SCHEDULER_UNREACHABLE, silent)
+        need = self._queue.need(job.uid)
+        block = fit_block(need, self.usage, self.limits, self.host) or claim_block(need, claims)
+        if block is not None and block.reason is Waiting.LICENSES:
+            for feature, _ in need.licenses:
+                if feature in self.limits.licenses:
+                    claims.setdefault(feature, job.id)
+        if block is None and need.local:
+            block = self.gate_block(now)
+        return block
+
+    def _firsts(self) -> list[Job]:
+        """First candidate of each executor, in order; remembered until something changes."""
+        known, version = self._firsts_cache, self._queue.version
+        if known is not None and known[0] == version and known[1] is self.limits:
+            return known[2]
+        stopped: set[str] = set()
+        found: list[Job] = []
+        for job in self._queue.candidates(self._stands_aside, stopped):
+            stopped.add(job.spec.executor)
+            found.append(job)
+        self._firsts_cache = (version, self.limits, found)
+        return found
+
+    def _own_block(self, job: Job, now: float) -> Block | None:
+        """Tell what of its own a waiting job waits for."""
+        if job.held:
+            return Block(Waiting.HELD, "held; release it to let it start", own=True)
+        if job.not_before > now:
+            if job.backing_off:
+                return Block(Waiting.BACK_OFF, job.message, own=True)
+            return Block(Waiting.NOT_BEFORE, f"not before {_utc(job.not_before)}", own=True)
+        deferred = self._deferred.get(job.uid)
+        if deferred is not None:
+            return deferred
+        working = self._working.get(job.spec.project_key)
+        if working:
+            name = self.jobs[working[0]].id
+            return Block(Waiting.PROJECT_BUSY, f"job {name} works on the same project", own=True)
+        need = self._queue.need(job.uid)
+        block = user_block(need, self.usage, self.limits)
+        if block is None:
+            block = fit_block(need, self.usage, self.limits, self.host)
+        return block if block is not None and block.own else None
+
+    def _queue_block(self, job: Job, now: float) -> Block:
+        """Tell what a waiting job waits for together with others."""
+        if self.draining:
+            return Block(Waiting.DRAINING, "the service is stopping; jobs start again when it comes back")
+        if self.store_error:
+            text = f"the state folder cannot be written, so nothing is started: {self.store_error}"
+            return Block(Waiting.STORE_UNAVAILABLE, text)
+        if self.paused:
+            return Block(Waiting.QUEUE_PAUSED, "the queue is paused")
+        claims: dict[str, str] = {}
+        for first in self._firsts():
+            if first.order >= job.order:
+                break
+            block = self._turn_block(first, now, claims)
+            if first.spec.executor == job.spec.executor:
+                reason = f", which waits: {block.detail}" if block is not None else ""
+                return Block(Waiting.JOBS_BEFORE, f"behind job {first.id}{reason}")
+        return self._turn_block(job, now, claims) or Block(Waiting.STARTING, "it is next")
+
+
+def _longest_back_off(job: Job) -> float:
+    return max(LONGEST_DEFERRAL, job.spec.retry.max_backoff)
+
+
+def _utc(time: float) -> str:
+    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,1 @@
+"""Runs on this host under Linux: a launcher starts one supervisor per run."""

@@ -1,5 +1,0 @@
-"""OpenPBS and PBS Professional."""
-
-from edbjobs_server.executors.pbs.scheduler import Pbs
-
-__all__ = ["Pbs"]

@@ -1,0 +1,220 @@
+"""What every scheduler's module does, and the values that pass between it and the cluster's executor.
+
+A scheduler's module translates: it builds commands, reads answers, and says what a scheduler's words mean. It keeps
+nothing and concludes nothing from an answer that did not come; that is `executor` and `evidence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from edbjobs_server.core.runs import Ending
+from edbjobs_server.executors.base import Allocation
+
+
+class Unreachable(Exception):
+    """A scheduler did not answer, or its answer cannot be used; nothing follows from it. The text is its words."""
+
+
+class SubmitRefused(Exception):
+    """A scheduler has said no to a submit, and has no such job. The text is its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run that is ready to be handed over.
+
+    Attributes
+    ----------
+    allocation : Allocation
+        What it asks for; its directives are in the script already.
+    script : Path
+        Batch script in the run's folder. A scheduler that copies it when it is submitted needs it no longer.
+    output : Path
+        File in the run's folder for what the scheduler itself writes; the solver's output goes elsewhere.
+    cwd : Path
+        Folder the script begins in.
+    env : mapping of str to str
+        Environment of the submitting command, which most schedulers pass on to the job.
+    """
+
+    allocation: Allocation
+    script: Path
+    output: Path
+    cwd: Path
+    env: Mapping[str, str]
+
+
+class Phase(Enum):
+    """What a scheduler's state means."""
+
+    PENDING = "pending"  # has not begun, or is to begin again
+    RUNNING = "running"  # has begun and not ended, suspended ones included
+    ENDING = "ending"  # its script has ended or is being ended; the scheduler is not done with it
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterJobStatus:
+    """What a scheduler says of one of its jobs.
+
+    Attributes
+    ----------
+    id, name : str
+        As the scheduler gives them. A job counts as ours only if both are right: ids are used again.
+    state, reason : str
+        The scheduler's words.
+    never : bool
+        It waits for something that cannot come about by itself.
+    nodes : tuple of str
+        Where it runs or ran, expanded.
+    submit_time, start_time, end_time : float or None
+        Seconds since the epoch, by the scheduler's clock.
+    ending : Ending or None
+        How it ended. None of an ended job: this answer does not tell, `look` does.
+    exit_code, signal : int or None
+        Of the batch script.
+    message : str
+        A sentence for people, where the words alone would mislead.
+    """
+
+    id: str
+    name: str
+    phase: Phase
+    state: str
+    reason: str = ""
+    never: bool = False
+    nodes: tuple[str, ...] = ()
+    submit_time: float | None = None
+    start_time: float | None = None
+    end_time: float | None = None
+    ending: Ending | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition or queue; numbers as of ``edbjobs.v1.Partition``: nodes, cores, and bytes of all nodes together."""
+
+    name: str
+    state: str
+    default: bool = False
+    nodes_total: int = 0
+    nodes_used: int = 0
+    nodes_free: int = 0
+    cores_total: int = 0
+    cores_used: int = 0
+    cores_free: int = 0
+    memory_total_bytes: int = 0
+    memory_used_bytes: int = 0
+    time_limit_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterJob:
+    """A job of the cluster, whosever it is."""
+
+    id: str
+    name: str
+    user: str
+    partition: str
+    state: str
+    reason: str = ""
+    nodes: int = 0
+    cores: int = 0
+    nodelist: str = ""
+    start_time: float | None = None
+
+
+class Scheduler(Protocol):
+    """One kind of scheduler. Methods may be called at the same time; each has a deadline of its own.
+
+    Every method but `seen`, `directives` and `said` raises `Unreachable` where no usable answer came.
+
+    Attributes
+    ----------
+    name : str
+        ``slurm``, ``lsf``, ``pbs`` or ``windows_hpc``.
+    template : str
+        File name of its batch script's template.
+    """
+
+    name: str
+    template: str
+
+    def seen(self, path: str) -> str:
+        """Give a path of this host as the nodes see it.
+
+        Raises
+        ------
+        Refused
+            PROJECT_NOT_SHARED: they do not see it.
+        """
+
+    async def probe(self) -> str:
+        """Ask whether the scheduler answers, as cheaply as it can be asked; gives its version."""
+
+    def directives(self, allocation: Allocation) -> Sequence[str]:
+        """Write what is asked for as the batch script's directives, one line each, without their prefix.
+
+        Raises
+        ------
+        Refused
+            INVALID_JOB, naming fields as ``config.scheduler_options.<name>``: this scheduler cannot be asked so.
+        """
+
+    def submit_command(self, submission: Submission) -> Sequence[str]:
+        """Tell the command that submits, for people to read."""
+
+    async def submit(self, submission: Submission) -> str:
+        """Hand a run over; gives the scheduler's id.
+
+        Raises
+        ------
+        SubmitRefused
+            It was refused for certain.
+        Unreachable
+            Nobody knows whether it was taken: look for it with `find` before submitting again.
+        """
+
+    async def find(self, name: str) -> Sequence[ClusterJobStatus]:
+        """Find the jobs that bear a name, ended ones included as far as the scheduler still knows them."""
+
+    async def poll(self) -> Mapping[str, ClusterJobStatus]:
+        """See all jobs of this account with one query, by id; it may lack jobs that have ended."""
+
+    async def look(self, ids: Sequence[str]) -> Mapping[str, ClusterJobStatus | None]:
+        """See some jobs closely: the queue first, then accounting.
+
+        None means that the scheduler, which answered, knows no such job (any more). An id that is missing in the
+        answer means that nothing is known of it now.
+        """
+
+    async def cancel(self, ids: Sequence[str], *, kill: bool = False) -> None:
+        """End jobs; those that have ended are passed over. `kill`: what resisted an earlier cancel."""
+
+    def said(self, output: str) -> tuple[Ending, str] | None:
+        """Tell what the scheduler wrote into a job's own output about its end, if it did; the text is its line."""
+
+    async def partitions(self) -> Sequence[Partition]:
+        """List partitions or queues."""
+
+    async def jobs(self) -> Sequence[ClusterJob]:
+        """List the jobs that have not ended, of all users."""
+
+    async def close(self) -> None:
+        """Let go of everything."""
+
+
+class SamePaths:
+    """What schedulers have in common whose nodes have the shared file systems in the same places as this host."""
+
+    def seen(self, path: str) -> str:
+        """See `Scheduler.seen`."""
+        return path

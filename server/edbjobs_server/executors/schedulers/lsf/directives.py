@@ -1,0 +1,190 @@
+"""What is asked of LSF: the directives of a batch script.
+
+Options are those of ``bsub`` in IBM Spectrum LSF 10.1 (command reference); the few that OpenLava and LSF before
+10.1.0.2 lack are left out or refused there. None of it was run against IBM's LSF.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.directives import (
+    Taker,
+    begin_moment,
+    checked,
+    directives,
+    extra,
+    hosts,
+    licenses,
+    limit_seconds,
+    mail_address,
+    naming,
+)
+
+_UNITS = {1: (60,), 2: (3600, 60), 3: (3600, 60, 1)}  # [hour:]minute in LSF
+# Of 1 to MAX_USER_PRIORITY, which a site sets (IBM's example: 100); half of it is what a job has without asking.
+_PRIORITIES = {"Lowest": 1, "Low": 20, "BelowNormal": 35, "AboveNormal": 65, "High": 80, "Highest": 100}
+_NO_WORD = {
+    "qos": "LSF has no qualities of service; name a queue, or a service class with extra",
+    "wckey": "LSF has no workload keys; use account, which becomes the job's project",
+    "run_as_administrator": "only Windows HPC has this",
+}
+_NOT_IN_OLD = {
+    "gpus": "this LSF is older than 10.1.0.2 and cannot be asked for GPUs; name a queue that has them",
+    "reservation": "this LSF is older than 10.1.0.2 and cannot be asked for a reservation",
+}
+# What decides where and how often the script runs, and where its output goes.
+_OURS = frozenset({
+    "J", "Jd", "n", "o", "oo", "e", "eo", "i", "is", "I", "Ip", "IS", "ISp", "ISs", "Is", "IX", "K", "r", "rn", "R",
+    "H", "Zs", "L", "f", "k", "pack", "cwd", "outdir", "tty", "XF", "env", "h", "V", "json",
+})  # fmt: skip
+_VALUE = r"[A-Za-z0-9_.,:=+@/%^][A-Za-z0-9_.,:=+@/%^ -]{0,1023}"
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 _.,:=+@/()-]")
+
+
+def ask(allocation: Allocation, *, old: bool) -> list[str]:
+    """Write what is asked for.
+
+    Parameters
+    ----------
+    allocation : Allocation
+        Says what.
+    old : bool
+        LSF before 10.1.0.2, or OpenLava.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB, by field: LSF cannot be asked so.
+    """
+    takers: Mapping[str, Taker] = {**_TAKERS, "constraints": partial(_resources, old=old)}
+    if allocation.memory_mib:
+        takers = {**takers, "memory": partial(_memory_limit, old=old)}
+    no_word = {**_NO_WORD, **_NOT_IN_OLD} if old else _NO_WORD
+    return [f"-J {allocation.name}", *directives("LSF", allocation, takers, no_word)]
+
+
+def command_options(allocation: Allocation, *, old: bool) -> list[str]:
+    """Tell what the command itself is to be given: options that LSF may lack, which is known for certain only then.
+
+    A job is never to be run again; old releases do so only where a queue says it. The comment is words for people:
+    what could mean something to a shell becomes "_".
+    """
+    return [] if old else ["-rn", "-Jd", _NOT_PLAIN.sub("_", allocation.comment)]
+
+
+def _account(allocation: Allocation) -> Iterable[str]:
+    if allocation.account:
+        yield f"-P {checked(allocation.account, r'[A-Za-z0-9_][A-Za-z0-9_.@/+-]{0,254}', 'a plain project name')}"
+
+
+def _queue(allocation: Allocation) -> Iterable[str]:
+    if allocation.queue:
+        names = re.split(r"[,\s]+", allocation.queue)
+        form = r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}"
+        yield f'-q "{" ".join(checked(name, form, "names of queues with commas between") for name in names)}"'
+
+
+def _slots(allocation: Allocation) -> Iterable[str]:
+    yield f"-n {allocation.nodes * allocation.cores_per_node}"
+
+
+def _resources(allocation: Allocation, *, old: bool) -> Iterable[str]:
+    """Write the resource requirement, one string for all: OpenLava takes one only."""
+    options = allocation.options
+    with naming("exclude"):
+        select = [f"hname!='{name}'" for name in (hosts(options.exclude) if options.exclude else [])]
+    if options.constraints:
+        form = r"[A-Za-z0-9_][A-Za-z0-9_ .=<>!&|()*-]{0,254}"
+        select.insert(0, f"({checked(options.constraints, form, 'a selection such as bigmem && type==any')})")
+    with naming("licenses"):
+        usage = [f"{name}={count}" for name, count in licenses(allocation)]
+    if allocation.memory_mib:
+        # On each node, unless the site counts by task (RESOURCE_RESERVE_PER_TASK). Before 10.1.0.2 a number has no
+        # unit: MB here and KB for -M, unless the site sets another (LSF_UNIT_FOR_LIMITS).
+        usage.insert(0, f"mem={allocation.memory_mib}{'' if old else 'MB'}")
+    words = [f"select[{' && '.join(select)}]"] if select else []
+    words += [f"span[ptile={allocation.cores_per_node}]"]
+    words += [f"rusage[{','.join(usage)}]"] if usage else []
+    yield f'-R "{" ".join(words)}"'
+
+
+def _memory_limit(allocation: Allocation, *, old: bool) -> Iterable[str]:
+    # Of the whole job, where LSF counts by job.
+    mib = allocation.memory_mib * allocation.nodes
+    yield f"-M {mib * 1024}" if old else f"-M {mib}MB"
+
+
+def _run_limit(allocation: Allocation) -> Iterable[str]:
+    seconds = limit_seconds(allocation, _UNITS)
+    if seconds is not None:
+        minutes = -(-seconds // 60)
+        yield f"-W {minutes // 60}:{minutes % 60:02d}"
+
+
+def _exclusive(allocation: Allocation) -> Sequence[str]:
+    return ["-x"] if allocation.options.exclusive else []
+
+
+def _gpus(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.gpus:
+        kind = allocation.options.gpu_type
+        model = f":gmodel={checked(kind, r'[A-Za-z0-9][A-Za-z0-9_.-]{0,63}', 'the name of a GPU')}" if kind else ""
+        yield f'-gpu "num={allocation.options.gpus}{model}"'
+    elif allocation.options.gpu_type:
+        raise ValueError("say how many GPUs, with gpus")
+
+
+def _reservation(allocation: Allocation) -> Iterable[str]:
+    name = allocation.options.reservation
+    if name:
+        yield f"-U {checked(name, r'[A-Za-z0-9_][A-Za-z0-9_.@#-]{0,127}', 'the name of a reservation')}"
+
+
+def _nodelist(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.nodelist:
+        yield f'-m "{" ".join(hosts(allocation.options.nodelist))}"'
+
+
+def _priority(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.priority in _PRIORITIES:
+        yield f"-sp {_PRIORITIES[allocation.options.priority]}"
+
+
+def _mail(allocation: Allocation) -> Sequence[str]:
+    address = mail_address(allocation)
+    return [f"-u {address}", "-N"] if address else []
+
+
+def _begin(allocation: Allocation) -> Iterable[str]:
+    text = allocation.options.begin
+    if text:
+        moment = begin_moment(text)
+        form = r"\d{1,4}(:\d{1,2}){1,4}"
+        what = "a time such as 2026-12-31T23:59, or [[[year:]month:]day:]hour:minute"
+        yield f"-b {moment.strftime('%Y:%m:%d:%H:%M') if moment is not None else checked(text, form, what)}"
+
+
+def _extra(allocation: Allocation) -> Iterable[str]:
+    for name, text in extra(allocation, _OURS, _VALUE):
+        yield f'-{name} "{text}"' if text else f"-{name}"
+
+
+_TAKERS: Mapping[str, Taker] = {
+    "account": _account,
+    "queue": _queue,
+    "nodes": _slots,
+    "constraints": partial(_resources, old=False),
+    "time": _run_limit,
+    "exclusive": _exclusive,
+    "gpu_type": _gpus,
+    "reservation": _reservation,
+    "nodelist": _nodelist,
+    "priority": _priority,
+    "email_notification": _mail,
+    "begin": _begin,
+    "extra": _extra,
+}

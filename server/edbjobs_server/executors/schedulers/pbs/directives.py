@@ -1,0 +1,148 @@
+"""What is asked of PBS: the directives of a batch script.
+
+Options are those of ``qsub`` in OpenPBS 23.06 and PBS Professional (qsub(1B), pbs_resources(7B)). The run's comment
+is not among them: PBS has none, and text given to ``-v`` makes ``qstat -F json`` print documents that are not JSON
+(seen with 23.06.06). A job is found by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.directives import (
+    HOST,
+    begin_moment,
+    checked,
+    directives,
+    extra,
+    hosts,
+    licenses,
+    limit_seconds,
+    mail_address,
+)
+
+_UNITS = {1: (1,), 2: (60, 1), 3: (3600, 60, 1)}  # a single number is seconds in PBS
+_PRIORITIES = {"Lowest": -1024, "Low": -512, "BelowNormal": -256, "AboveNormal": 256, "High": 512, "Highest": 1023}
+_NO_WORD = {
+    "qos": "PBS has no qualities of service; name a queue that has what you want",
+    "constraints": "PBS has no node features; name a queue, or ask for a resource of the site with extra",
+    "gpu_type": "PBS has no word for a kind of GPU; name a queue, or ask for a resource of the site with extra",
+    "exclude": "PBS cannot leave nodes out; use nodelist or a queue",
+    "wckey": "PBS has no workload keys; use account",
+    "run_as_administrator": "only Windows HPC has this",
+}
+# What decides where and how often the script runs, and where its output goes.
+_OURS = frozenset("NoejkJIXrVvSCzfRhGd")
+_VALUE = r"[A-Za-z0-9_.,:=+@/%^][A-Za-z0-9_.,:=+@/%^-]{0,1023}"
+
+
+def ask(allocation: Allocation) -> list[str]:
+    """Write what is asked for.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB, by field: PBS cannot be asked so.
+    """
+    fixed = [f"-N {allocation.name}", "-r n"]  # never a second run that nobody asked for
+    return fixed + directives("PBS", allocation, _TAKERS, _NO_WORD)
+
+
+def _account(allocation: Allocation) -> Iterable[str]:
+    if allocation.account:
+        yield f"-A {checked(allocation.account, r'[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}', 'a plain account name')}"
+
+
+def _queue(allocation: Allocation) -> Iterable[str]:
+    if allocation.queue and not allocation.options.reservation:
+        yield f"-q {_destination(allocation.queue)}"
+
+
+def _reservation(allocation: Allocation) -> Iterable[str]:
+    # A reservation is a queue of its own, named R123 or S123 (PBS User's Guide, "Submitting a job to a reservation").
+    if allocation.options.reservation and allocation.queue:
+        raise ValueError("in PBS a reservation is a queue: name the one or the other")
+    if allocation.options.reservation:
+        yield f"-q {_destination(allocation.options.reservation)}"
+
+
+def _destination(text: str) -> str:
+    return checked(text, rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@{HOST})?", "the name of one queue")
+
+
+def _chunk(allocation: Allocation) -> str:
+    chunk = f"ncpus={allocation.cores_per_node}:mpiprocs={allocation.tasks_per_node}"
+    if allocation.memory_mib:
+        chunk += f":mem={allocation.memory_mib}mb"  # PBS counts 1,024 kb to the mb
+    return chunk + (f":ngpus={allocation.options.gpus}" if allocation.options.gpus else "")
+
+
+def _nodes(allocation: Allocation) -> Iterable[str]:
+    chunk = _chunk(allocation)
+    if not allocation.options.nodelist:
+        yield f"-l select={allocation.nodes}:{chunk}"
+        return
+    names = hosts(allocation.options.nodelist)
+    if len(names) != allocation.nodes:
+        raise ValueError(f"names {len(names)} nodes and nodes is {allocation.nodes}; PBS needs as many as it is to use")
+    yield "-l select=" + "+".join(f"1:{chunk}:host={name}" for name in names)
+
+
+def _place(allocation: Allocation) -> Iterable[str]:
+    # Without scatter, PBS may put several chunks on one node.
+    words = ["scatter"] if allocation.nodes > 1 else []
+    words += ["exclhost"] if allocation.options.exclusive else []
+    if words:
+        yield f"-l place={':'.join(words)}"
+
+
+def _walltime(allocation: Allocation) -> Iterable[str]:
+    seconds = limit_seconds(allocation, _UNITS)
+    if seconds is not None:
+        yield f"-l walltime={seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _licenses(allocation: Allocation) -> Iterable[str]:
+    for name, count in licenses(allocation):
+        yield f"-l {name}={count}"
+
+
+def _priority(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.priority in _PRIORITIES:
+        yield f"-p {_PRIORITIES[allocation.options.priority]}"
+
+
+def _mail(allocation: Allocation) -> Sequence[str]:
+    address = mail_address(allocation)
+    return [f"-M {address}", "-m ae"] if address else []
+
+
+def _begin(allocation: Allocation) -> Iterable[str]:
+    text = allocation.options.begin
+    if text:
+        moment = begin_moment(text)
+        form = r"(\d\d){2,6}(\.\d\d)?"
+        what = "a time such as 2026-12-31T23:59, or [[[[CC]YY]MM]DD]hhmm[.SS]"
+        yield f"-a {moment.strftime('%Y%m%d%H%M.%S') if moment is not None else checked(text, form, what)}"
+
+
+def _extra(allocation: Allocation) -> Iterable[str]:
+    for name, text in extra(allocation, _OURS, _VALUE):
+        letter = checked(name, r"[A-Za-z]", "one of the letters that qsub has for options")
+        yield f"-{letter} {text}".strip()
+
+
+_TAKERS = {
+    "account": _account,
+    "queue": _queue,
+    "reservation": _reservation,
+    "nodelist": _nodes,
+    "exclusive": _place,
+    "time": _walltime,
+    "licenses": _licenses,
+    "priority": _priority,
+    "email_notification": _mail,
+    "begin": _begin,
+    "extra": _extra,
+}

@@ -1,0 +1,308 @@
+"""What is asked of HPC Pack: a job's properties, its one task, and paths as its Windows nodes see them.
+
+Names of properties are those that the web service's reference lists as settable with "Create Job" and "Add Task"
+(Microsoft Learn, HPC Web Service API Reference; the specification of the newer routes refers to the same
+properties). What that list does not have is refused, because nobody could say what became of it.
+"""
+
+from __future__ import annotations
+
+import math
+import ntpath
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from edbjobs.config import SchedulerOptions
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.cluster.run_folders import ERRORS
+from edbjobs_server.executors.schedulers.base import Submission
+
+_OPTIONS = "config.scheduler_options"
+_MAX_INT = 2**31 - 1
+_MAX_TEXT = 80  # characters of a job's, a task's and a project's name (ISchedulerJob.Name, .Project)
+
+# JobPriority: Lowest 0 to Highest 4. The sample client of the newer routes writes enumerations as numbers.
+_PRIORITIES = {
+    "Lowest": 0, "BelowNormal": 1, "Low": 1, "Normal": 2, "AboveNormal": 3, "High": 3, "Highest": 4,
+}  # fmt: skip
+_CORE, _NODE = 0, 2  # JobUnitType
+
+_NO_WORD = {
+    "reservation": "HPC Pack has no reservations; name a node group as the queue",
+    "qos": "HPC Pack has no qualities of service; use priority, or extra with JobTemplate",
+    "constraints": "HPC Pack has no node features; name a node group as the queue",
+    "gpus": "HPC Pack's REST service cannot be asked for GPUs; name a node group that has them as the queue",
+    "gpu_type": "HPC Pack's REST service cannot be asked for GPUs; name a node group that has them as the queue",
+    "wckey": "HPC Pack has no workload keys; use account, which becomes the job's project",
+    "exclude": "HPC Pack's REST service cannot be asked to leave nodes out; use nodelist or a node group",
+    "begin": "HPC Pack's REST service cannot be asked to wait for a time",
+    "run_as_administrator": "HPC Pack's REST service cannot be asked to run elevated; it follows the account's role",
+}
+# Further properties that can be set; ours are not among them, nor who the job runs as.
+_EXTRA = frozenset({
+    "EstimatedProcessMemory", "JobTemplate", "MaxCoresPerNode", "MaxMemory", "NodeGroupOp", "NotifyOnStart", "OrderBy",
+    "Pool", "Preemptable",
+})  # fmt: skip
+_TIME = re.compile(
+    r"(?:(?P<days>\d{1,5})-)?(?P<hours>\d{1,7})(?::(?P<minutes>\d{1,7}))?(?::(?P<seconds>\d{1,7}))?", re.ASCII
+)
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
+# No file of Windows can bear these; "%" would be taken for a variable on the way to the program, and what is no text
+# here (surrogates stand for it) has no name there.
+_NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\\%\x00-\x1f\x7f\ud800-\udfff]')
+_TARGET = re.compile(r'(\\\\[^\\<>:"|?*/%]+\\|[A-Za-z]:)[^<>:"|?*/%]*')  # a share, or a drive of the nodes
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_MAX_PATH = 259  # characters, without \\?\ (Windows: MAX_PATH with its final NUL)
+
+
+def job_properties(allocation: Allocation) -> dict[str, str]:
+    """Tell the job's properties.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB, by field: HPC Pack has no word for it.
+    """
+    options = allocation.options
+    wrong = {field: why for field, why in _NO_WORD.items() if getattr(options, field)}
+    found = {
+        "Name": allocation.name,
+        "ClientSource": "edbjobs",
+        "Priority": str(_PRIORITIES[options.priority]),
+        **_size(allocation),
+        "AutoCalculateMin": "false",  # else the sizes are ignored (ISchedulerJob.MinimumNumberOfNodes)
+        "AutoCalculateMax": "false",
+        "IsExclusive": _bool(options.exclusive),
+        "FailOnTaskFailure": "true",
+        "RunUntilCanceled": "false",
+    }
+    for field, take in _TAKEN.items():
+        try:
+            found.update(take(allocation))
+        except ValueError as error:
+            wrong[field] = str(error)
+    for name, value in options.extra.items():
+        if name in _EXTRA and _is_plain(value):
+            found[name] = value
+        else:
+            wrong[f"extra.{name}"] = f"is not a property HPC Pack can be given here; {', '.join(sorted(_EXTRA))} are"
+    if wrong:
+        text = "; ".join(f"{field}: {why}" for field, why in wrong.items())
+        fields = {f"{_OPTIONS}.{field}": why for field, why in wrong.items()}
+        raise Refused("INVALID_JOB", f"Windows HPC cannot be asked so: {text}", fields=fields)
+    return found
+
+
+def _size(allocation: Allocation) -> dict[str, str]:
+    """Tell how much.
+
+    Cores may come from several nodes, and nodes may have any number of cores; so a job that shares a node asks for
+    cores on a single one, and any other for whole nodes with at least so many cores.
+    """
+    cores, nodes = str(allocation.cores_per_node), str(allocation.nodes)
+    if allocation.nodes == 1 and not allocation.options.exclusive:
+        return {"UnitType": str(_CORE), "MinCores": cores, "MaxCores": cores, "SingleNode": "true"}
+    return {"UnitType": str(_NODE), "MinNodes": nodes, "MaxNodes": nodes, "MinCoresPerNode": cores}
+
+
+def _run_time(allocation: Allocation) -> dict[str, str]:
+    if allocation.time:
+        limit = seconds_of(allocation.time)
+    else:
+        limit = None if allocation.wall_clock_limit is None else math.ceil(allocation.wall_clock_limit)
+    if limit is None:
+        return {}
+    if not 0 < limit <= _MAX_INT:
+        raise ValueError(f"must be more than 0 and at most {_MAX_INT} seconds")
+    return {"RuntimeSeconds": str(limit)}
+
+
+def seconds_of(time: str) -> int | None:
+    """Read a time limit.
+
+    Parameters
+    ----------
+    time : str
+        ``M`` minutes, ``H:M``, ``H:M:S``, ``D-H``, ``D-H:M`` or ``D-H:M:S``; ``Infinite``. Three numbers are hours,
+        minutes and seconds as in every other scheduler, not days, hours and minutes as in HPC Pack's own commands:
+        the documented default 24:00:00 must not become 24 days.
+
+    Returns
+    -------
+    int or None
+        Seconds; None: no limit.
+
+    Raises
+    ------
+    ValueError
+        It is none of these.
+    """
+    if time.lower() == "infinite":
+        return None
+    match = _TIME.fullmatch(time)
+    if match is None:
+        raise ValueError("must be minutes, H:MM, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or Infinite")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    if match["days"] is None and match["minutes"] is None:
+        return hours * 60
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _node_group(allocation: Allocation) -> dict[str, str]:
+    if not allocation.queue:
+        return {}
+    if "," in allocation.queue or not _is_plain(allocation.queue):
+        raise ValueError("must be one node group's name, without a comma")
+    return {"NodeGroups": allocation.queue}
+
+
+def _requested_nodes(allocation: Allocation) -> dict[str, str]:
+    names = [name for name in re.split(r"[,\s]+", allocation.options.nodelist) if name]
+    for name in names:
+        if not _NODE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a node's name; list them with commas, without ranges")
+    return {"RequestedNodes": ",".join(names)} if names else {}
+
+
+def _memory(allocation: Allocation) -> dict[str, str]:
+    # What a node must have, not a limit (ISchedulerJob.MinMemory); 28672 of a node's MemorySize are 28 GiB.
+    if allocation.memory_mib > _MAX_INT:
+        raise ValueError(f"must be at most {_MAX_INT} MiB")
+    return {"MinMemory": str(allocation.memory_mib)} if allocation.memory_mib else {}
+
+
+def _project(allocation: Allocation) -> dict[str, str]:
+    if len(allocation.account) > _MAX_TEXT or not _is_plain(allocation.account):
+        raise ValueError(f"must be at most {_MAX_TEXT} printable characters")
+    return {"Project": allocation.account} if allocation.account else {}
+
+
+def _mail(allocation: Allocation) -> dict[str, str]:
+    address = allocation.options.email_notification
+    return {"EmailAddress": address, "NotifyOnCompletion": "true"} if address else {}
+
+
+def _licenses(allocation: Allocation) -> dict[str, str]:
+    named = [item if ":" in item else f"{item}:1" for item in allocation.options.licenses]
+    return {"SoftwareLicense": ",".join(named)} if named else {}
+
+
+_TAKEN = {
+    "time": _run_time,
+    "queue": _node_group,
+    "nodelist": _requested_nodes,
+    "memory": _memory,
+    "account": _project,
+    "email_notification": _mail,
+    "licenses": _licenses,
+}
+assert all(field in SchedulerOptions.model_fields for field in (*_TAKEN, *_NO_WORD)), "fields are named as they are"
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable()
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+class PathMap:
+    r"""Where the nodes see the shared file systems of this host.
+
+    Parameters
+    ----------
+    prefixes : mapping of str to str
+        Folder on this host to the same folder on the nodes, ``{"/shared": r"\\server\share"}``.
+    """
+
+    def __init__(self, prefixes: Mapping[str, str]) -> None:
+        self._prefixes = sorted(_checked(prefixes), key=lambda pair: len(pair[0]), reverse=True)
+
+    def translate(self, path: str) -> str:
+        """Give the path as the nodes see it; longest mapped folder first.
+
+        A path with a drive or a share is Windows' own, as those of a service on Windows and of `hpc_solvers` are,
+        and means the same on the nodes.
+
+        Raises
+        ------
+        Refused
+            PROJECT_NOT_SHARED: it is below no mapped folder, or Windows cannot have such a path.
+        """
+        if _WINDOWS.match(path):
+            place, rest = ntpath.splitdrive(ntpath.normpath(path))
+            return _joined(path, place, rest.split("\\"))
+        text = posixpath.normpath(path)
+        for prefix, target in self._prefixes:
+            if text == prefix or text.startswith(prefix.rstrip("/") + "/"):
+                return _joined(text, target, text[len(prefix) :].split("/"))
+        known = ", ".join(prefix for prefix, _ in self._prefixes) or "none"
+        raise _not_there(
+            text, f"it is below no folder that the nodes see as well ({known}); move it, or map its folder"
+        )
+
+
+def _joined(path: str, place: str, parts: Sequence[str]) -> str:
+    names = [part for part in parts if part]
+    bad = [name for name in names if _NOT_IN_WINDOWS.search(name) or name[-1] in ". "]
+    if bad or not _TARGET.fullmatch(place):
+        raise _not_there(path, f"Windows can have no file named {(bad or [place])[0]!r}; rename it")
+    found = "\\".join([place, *names])
+    if len(found) > _MAX_PATH:
+        raise _not_there(path, f"{found} is longer than the {_MAX_PATH} characters Windows allows")
+    return found
+
+
+def _not_there(path: str, why: str) -> Refused:
+    text = f"{path} cannot be used on the Windows nodes: {why}"
+    return Refused("PROJECT_NOT_SHARED", text, fields={"config.project_path": text})
+
+
+def _checked(prefixes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for prefix, target in prefixes.items():
+        if not prefix.startswith("/") or not _TARGET.fullmatch(target):
+            raise ValueError(
+                f"windows_hpc: {prefix!r} = {target!r} must map an absolute folder of this host to a share or a "
+                r"folder of the nodes, for example /shared = \\server\share"
+            )
+        yield posixpath.normpath(prefix), target.rstrip("\\")
+
+
+def task_properties(submission: Submission, paths: PathMap) -> dict[str, str]:
+    """Tell the properties of the job's one task, which runs the script.
+
+    Raises
+    ------
+    Refused
+        PROJECT_NOT_SHARED, as `PathMap.translate`.
+    """
+    size = _size(submission.allocation)
+    output = paths.translate(str(submission.output))
+    return {
+        "Name": submission.allocation.comment[:_MAX_TEXT],
+        "CommandLine": command_line(paths.translate(str(submission.script))),
+        "WorkDirectory": paths.translate(str(submission.cwd)),
+        # One file for both would be opened twice.
+        "StdOutFilePath": output,
+        "StdErrFilePath": output + ERRORS,
+        **{name: size[name] for name in ("MinCores", "MaxCores", "MinNodes", "MaxNodes") if name in size},
+        "IsRerunnable": "false",
+        "FailJobOnFailure": "true",
+    }
+
+
+def command_line(script: str) -> str:
+    """Tell the command that runs a script; `script` is a translated path, so it holds no double quotes.
+
+    The script's own ``exit`` is the task's exit code.
+    """
+    return f'powershell.exe -NoLogo -NoProfile -NonInteractive -ExecutionPolicy Bypass -File "{script}"'
+
+
+def rest_properties(values: Mapping[str, str]) -> list[dict[str, str]]:
+    """Write properties in the form of the service."""
+    return [{"Name": name, "Value": value} for name, value in values.items()]

@@ -1,5 +1,0 @@
-"""SLURM."""
-
-from edbjobs_server.executors.slurm.scheduler import Slurm
-
-__all__ = ["Slurm"]

@@ -1,5 +1,0 @@
-"""Microsoft HPC Pack."""
-
-from edbjobs_server.executors.windows_hpc.scheduler import WindowsHpc
-
-__all__ = ["WindowsHpc"]

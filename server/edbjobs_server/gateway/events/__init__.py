@@ -1,0 +1,1 @@
+"""The documented Socket.IO events, and the same over a plain WebSocket."""

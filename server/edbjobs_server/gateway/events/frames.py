@@ -1,0 +1,153 @@
+"""Changes as the documented events: each is written once, whatever the number of clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from edbjobs._enums import EventType, from_number
+from edbjobs.v1 import event_pb2, jobs_messages_pb2
+from engineio import packet as engine
+from socketio import packet
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.states import Waiting
+from edbjobs_server.events.log import Message
+from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.rest.shapes import Json
+from edbjobs_server.manager.job_manager import JobManager
+
+SLICE = 25  # events made, or sent, between two rounds of the event loop
+KEPT = 2000  # events that are kept: what clients that stand at the same place share
+KEPT_BYTES = 16 * 1024**2  # of the messages they were made from: one event may hold a configuration of 1 MiB
+_ENDED = (EventType.JOB_COMPLETED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One event, as each protocol sends it; written when the first client needs it."""
+
+    name: str
+    payload: Json
+
+    @cached_property
+    def text(self) -> str:
+        """JSON text for the plain WebSocket."""
+        return shapes.dumps({"event": self.name, "data": self.payload})
+
+    @cached_property
+    def packet(self) -> engine.Packet:
+        """Socket.IO packet."""
+        text = packet.Packet(packet.EVENT, data=[self.name, self.payload], binary=False).encode()
+        return engine.Packet(engine.MESSAGE, text)
+
+
+class FrameEncoder:
+    """Makes the documented events of what the event log sends.
+
+    Parameters
+    ----------
+    manager : JobManager
+        Knows the queue and the host at the moment of writing.
+    """
+
+    def __init__(self, manager: JobManager) -> None:
+        self._manager = manager
+        self._kept: OrderedDict[bytes, Sequence[Frame]] = OrderedDict()
+        self._making: dict[bytes, asyncio.Task[Sequence[Frame]]] = {}
+        self._number = self._bytes = 0
+
+    async def frames(self, message: Message) -> Sequence[Frame]:
+        """Give the events of a message, which is shared by all clients that stand at the same place."""
+        known = self._kept.get(message.serialized)
+        if known is not None:
+            return known
+        making = self._making.get(message.serialized)
+        if making is None:
+            making = self._making[message.serialized] = asyncio.create_task(self._make(message))
+        return await asyncio.shield(making)  # others wait for it too
+
+    async def _make(self, message: Message) -> Sequence[Frame]:
+        made: list[Frame] = []
+        try:
+            for frame in self.shape(message.parsed):
+                made.append(frame)
+                if len(made) % SLICE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            del self._making[message.serialized]
+        self._kept[message.serialized] = made
+        self._number += len(made)
+        self._bytes += len(message.serialized)
+        while self._number > KEPT or self._bytes > KEPT_BYTES:
+            oldest, frames = self._kept.popitem(last=False)
+            self._number -= len(frames)
+            self._bytes -= len(oldest)
+        return made
+
+    def shape(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:
+        """Make the events of a message, and the mark that a client has caught up."""
+        for event in message.events:
+            base = {"revision": event.revision, "store_id": message.store_id, **shapes.times(time=event.time)}
+            for name, payload in self._shape_one(event):
+                yield Frame(name, {**payload, **base})
+        if message.caught_up:
+            yield Frame("caught_up", {"revision": message.revision, "store_id": message.store_id})
+
+    def _shape_one(self, event: event_pb2.Event) -> Iterator[tuple[str, Json]]:
+        kind = from_number(EventType, event.type)
+        said = {"principal": event.principal or None, "detail": event.detail}
+        if kind is EventType.LIMITS_UPDATED:
+            old, new = shapes.limits_json(event.old_limits), shapes.limits_json(event.limits)
+            yield kind.value, {"old_limits": old, "new_limits": new, **said}
+        elif not event.HasField("job"):
+            yield kind.value, said
+        else:
+            payload = {**self._job_payload(kind, event), **said}
+            if kind is EventType.JOB_CANCELLED:
+                yield kind.value, payload
+            # The end of a job, whatever it was, was always told as job_completed: old programs wait for that.
+            yield "job_completed" if kind in _ENDED else kind.value, payload
+
+    def _job_payload(self, kind: EventType, event: event_pb2.Event) -> Json:
+        job = event.job
+        payload = {
+            "job_id": job.id,
+            "uid": job.uid,
+            "attempt": job.attempt,
+            "status": shapes.status_of(job),
+            "priority": job.priority,
+            "user": job.user,
+            "batch": job.config.batch or None,
+            "scheduler_job_id": job.scheduler_job_id or None,
+        }
+        if kind is EventType.JOB_QUEUED:
+            payload["queue_position"] = self._position(job.uid)
+        elif kind is EventType.JOB_STARTED:
+            nodes = list(job.attempts[-1].nodes) if job.attempts else []
+            payload |= shapes.times(start_time=job.start_time) | {"resources": self._resources(), "nodes": nodes}
+        elif kind in _ENDED:
+            payload |= shapes.times(end_time=job.end_time)
+            payload |= {
+                "return_code": shapes.return_code(job),
+                "reason": shapes.job_reason(job),
+                "evidence": shapes.job_evidence(job),
+                "outcome_unknown": job.outcome_unknown,
+                "message": job.message,
+            }
+        return payload
+
+    def _position(self, uid: str) -> int:
+        """Tell the place in the queue, from 1; 0: it waits no more."""
+        why = self._manager.core.explain(uid, time.time())
+        return 0 if why.reason in (Waiting.NONE, Waiting.STARTING) else why.before + 1
+
+    def _resources(self) -> Json:
+        try:
+            return shapes.resources_json(self._manager.control.resources())
+        except Refused:  # the host was not looked at yet
+            return {}

@@ -1,0 +1,1 @@
+"""gRPC-Web: the calls of the contract for browsers."""

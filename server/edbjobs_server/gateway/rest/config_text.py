@@ -1,0 +1,103 @@
+"""Configurations as the documented JSON text, as `HFSSSimulationConfig.to_dict` has them.
+
+A list may hold 100,000 of them, so a configuration goes through its model once for each *kind*: what is left of it
+without the fields that differ from job to job. Those are put into the text of their kind.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, NamedTuple
+
+from edbjobs._config_dict import DOCUMENTED, FORMAT_VERSION
+from edbjobs.config import HFSSSimulationConfig
+from edbjobs.v1 import job_config_pb2
+
+from edbjobs_server.gateway.rest.shapes import dumps
+
+_FIELDS = HFSSSimulationConfig.model_fields
+# Documented fields, which are always there, whose text is that of the message's value.
+_DIRECT = frozenset({"solver", "ansys_edt_path", "project_path", "design_name", "design_mode", "setup_name"})
+_SLASHES = "/\\"  # at the end of a project's path: left out, as the model does
+_SOLVER: str = _FIELDS["solver"].default
+# Likewise of the others, which are there where they are set. The order is that of the model.
+_ADDED = (*(name for name in _FIELDS if name not in DOCUMENTED), "explicit")
+_DIRECT_ADDED: Mapping[str, Callable[[Any], str]] = {
+    "aedt_version": quoted,
+    "batch": quoted,
+    "cores": str,
+    "memory_mib": str,
+    **dict.fromkeys(("licenses", "environment", "labels", "batch_options"), lambda entries: dumps(dict(entries))),
+}
+_PLACES = _DIRECT | {"jobid", "user"}  # these two are documented in the configuration, but not part of its message
+_KEPT_KINDS = 1024
+_KEPT_BYTES = 4096  # the message of a kind; a larger one is not kept
+
+
+class _Kind(NamedTuple):
+    """Text around the direct ones of the documented fields, and texts of what is added to them."""
+
+    around: Sequence[str]
+    added: Mapping[str, str]
+
+
+def config_text(config: job_config_pb2.JobConfig, job_id: str, user: str, written: str) -> str:
+    """Write a configuration; `written` is from `written_text`."""
+    added: dict[str, str] = {}
+    kind = _PLAIN
+    for field, value in config.ListFields():
+        name = field.name
+        if name in _DIRECT_ADDED:
+            added[name] = _DIRECT_ADDED[name](value)
+        elif name not in _DIRECT and kind is _PLAIN:
+            kind = _kind_of(config)
+    at = kind.around
+    documented = (
+        f"{at[0]}{quoted(config.solver or _SOLVER)}{at[1]}{quoted(config.ansys_edt_path)}{at[2]}{quoted(job_id)}"
+        f"{at[3]}{quoted(user)}{at[4]}{quoted(config.project_path.rstrip(_SLASHES))}{at[5]}{quoted(config.design_name)}"
+        f"{at[6]}{quoted(config.design_mode)}{at[7]}{quoted(config.setup_name)}{at[8]}"
+    )
+    added.update(kind.added)
+    if not added:
+        return f"{{{documented},{written}}}"
+    more = ",".join([f'"{name}":{added[name]}' for name in _ADDED if name in added])
+    return f"{{{documented},{more},{written}}}"
+
+
+def written_text() -> str:
+    """Write where and when configurations are written, which those of a list have in common."""
+    return (
+        f'"platform":{quoted(platform.system())},"timestamp":"{datetime.now().astimezone().isoformat()}",'
+        f'"version":"{FORMAT_VERSION}"'
+    )
+
+
+def _kind_of(config: job_config_pb2.JobConfig) -> _Kind:
+    rest = job_config_pb2.JobConfig()
+    rest.CopyFrom(config)
+    for name in (*_DIRECT, *_DIRECT_ADDED):
+        rest.ClearField(name)  # type: ignore[arg-type]
+    data = rest.SerializeToString(deterministic=True)
+    return _kept_kind(data) if len(data) <= _KEPT_BYTES else _make_kind(data)
+
+
+def _make_kind(data: bytes) -> _Kind:
+    config = job_config_pb2.JobConfig.FromString(data)
+    config.project_path = "/any.aedt"
+    values = HFSSSimulationConfig.from_message(config).to_dict()
+    parts = [""]
+    for name in DOCUMENTED:
+        parts[-1] += f'"{name}":' if len(parts) == 1 and not parts[0] else f',"{name}":'
+        if name in _PLACES:
+            parts.append("")
+        else:
+            parts[-1] += dumps(values[name])
+    return _Kind(parts, {name: dumps(values[name]) for name in _ADDED if name in values})
+
+
+_kept_kind = lru_cache(_KEPT_KINDS)(_make_kind)
+_PLAIN = _make_kind(b"")

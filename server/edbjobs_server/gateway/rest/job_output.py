@@ -1,0 +1,129 @@
+"""Long answers about one job: its events, its output."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+from aiohttp import hdrs, web
+from edbjobs.v1 import event_pb2, jobs_messages_pb2
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.events.frames import FrameEncoder
+from edbjobs_server.gateway.rest import requests
+from edbjobs_server.gateway.rest.parsed_log import ParsedLog
+from edbjobs_server.gateway.rest.responses import answer, send_pieces
+from edbjobs_server.manager.job_manager import JobManager
+
+MAX_EVENTS = 1000
+MAX_RANGE = 4 * 1024 * 1024
+_STREAMS = {
+    "stdout": jobs_messages_pb2.LOG_STREAM_STDOUT,
+    "stderr": jobs_messages_pb2.LOG_STREAM_STDERR,
+    "solver": jobs_messages_pb2.LOG_STREAM_SOLVER,
+    "script": jobs_messages_pb2.LOG_STREAM_SCRIPT,
+}
+
+
+async def job_events(manager: JobManager, request: web.Request) -> web.Response:
+    """Answer `GET /jobs/{id}/events`: what happened to a job, oldest first, after a revision.
+
+    ``next_after_revision`` is null where there is no more; else it goes on from there, also where a page came
+    out short, because the search through other jobs' events is bounded.
+    """
+    after = requests.number_of(request.query, "after_revision", 0, 2**63 - 1)
+    limit = requests.number_of(request.query, "limit", MAX_EVENTS, MAX_EVENTS) or MAX_EVENTS
+    job = await manager.get(requests.name_of(request))
+    events, searched = await manager.store.read(lambda reader: reader.events_of(job.uid, after, limit))
+    store_id = manager.store.store_id
+    shaper = FrameEncoder(manager)
+    message = jobs_messages_pb2.WatchJobsResponse(
+        events=[event_pb2.Event.FromString(data) for data in events], store_id=store_id
+    )
+    body = {
+        "job_id": job.id,
+        "uid": job.uid,
+        "store_id": store_id,
+        "events": [{"event": frame.name, "data": frame.payload} for frame in shaper.shape(message)],
+        "next_after_revision": searched if searched < job.revision else None,
+    }
+    return answer(body)
+
+
+async def job_log(manager: JobManager, request: web.Request) -> web.StreamResponse:
+    """Answer `GET /jobs/{id}/logs/{stream}`: the bytes of an output, or the range asked for."""
+    stream = _STREAMS.get(request.match_info["stream"])
+    if stream is None:
+        raise Refused("LOG_NOT_FOUND", f"there is no such output; there are {', '.join(_STREAMS)}")
+    attempt = requests.number_of(request.query, "attempt", 0, 2**31 - 1)
+    message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), attempt=attempt, stream=stream)
+    if hdrs.RANGE not in request.headers:
+        return await _whole(request, manager.tail(message))
+    first, last = _range(request)
+    message.offset = first
+    message.limit = MAX_RANGE if last is None else min(last - first + 1, MAX_RANGE)
+    return await _ranged(manager.tail(message))
+
+
+async def parsed_log(manager: JobManager, request: web.Request) -> web.StreamResponse:
+    """Answer `GET /api/jobs/{id}/log`: what the log of the job's own last attempt says; 204 where there is none."""
+    message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), stream=_STREAMS["solver"])
+    view = ParsedLog()
+    attempt = 0
+    try:
+        async for piece in manager.tail(message):
+            attempt = piece.attempt
+            await asyncio.to_thread(view.feed, piece.data)
+    except Refused as refused:
+        if refused.reason != "LOG_NOT_FOUND":
+            raise
+        return web.Response(status=204)
+    if not attempt:
+        return web.Response(status=204)
+    return answer({**view.json(), "attempt": attempt})
+
+
+def _range(request: web.Request) -> tuple[int, int | None]:
+    """Read one range of bytes: its first offset (negative: from the end) and its last one."""
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers[hdrs.RANGE].strip())
+    if match is None or not any(match.groups()):
+        raise Refused("INVALID_REQUEST", "Range: one range of bytes is wanted, such as bytes=0-65535 or bytes=-4096")
+    first, last = match.groups()
+    if not first:
+        return -int(last), None
+    if last and int(last) < int(first):
+        raise Refused("OFFSET_BEYOND_END", "Range: it ends before it begins")
+    return int(first), int(last) if last else None
+
+
+async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> web.Response:
+    """Answer with a range: as much of it as one answer may hold, and exactly which bytes these are."""
+    found: list[bytes] = []
+    size, first, attempt = 0, 0, 0
+    async for piece in pieces:
+        first = first if found else piece.offset
+        attempt = piece.attempt
+        found.append(piece.data)
+        size += len(piece.data)
+        if not piece.data or size >= MAX_RANGE:
+            break
+    if not size:
+        raise Refused("OFFSET_BEYOND_END", f"there is nothing at {first} yet", metadata={"size": str(first)})
+    headers = {"Accept-Ranges": "bytes", "Content-Range": f"bytes {first}-{first + size - 1}/*"}
+    headers["X-Attempt"] = str(attempt)
+    return web.Response(body=b"".join(found), status=206, content_type="text/plain", charset="utf-8", headers=headers)
+
+
+async def _whole(request: web.Request, pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> web.StreamResponse:
+    """Send all there is now, piece by piece."""
+    first = await anext(pieces)
+
+    async def contents() -> AsyncIterator[bytes]:
+        piece = first
+        while piece.data:
+            yield piece.data
+            piece = await anext(pieces)
+
+    headers = {"Accept-Ranges": "bytes", "X-Attempt": str(first.attempt)}
+    return await send_pieces(request, contents(), "text/plain", headers)

@@ -1,0 +1,135 @@
+"""``/openapi.json``: made from the table of operations and the schemas."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from aiohttp import web
+from edbjobs._version import __version__
+
+from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.rest.operations import OPERATIONS, Operation
+from edbjobs_server.gateway.rest.schemas import ref, schemas
+
+Json = dict[str, Any]
+
+_JSON = "application/json"
+_PATH_PARAMETERS: dict[str, Json] = {
+    "job_id": {"type": "string", "description": "uid, or an id, which addresses the newest job that bears it"},
+    "stream": {"type": "string", "enum": ["stdout", "stderr", "solver", "script"]},
+}
+_QUERY_PARAMETERS: dict[str, Json] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "page_token": {"type": "string", "description": "from the header X-Next-Page-Token"},
+    "status": {"type": "string", "description": "one or more of the documented words, separated by commas"},
+    "user": {"type": "string", "maxLength": 255},
+    "batch": {"type": "string", "maxLength": 255},
+    "scheduler": {
+        "type": "string",
+        "maxLength": 255,
+        "description": "a cluster's; else the detected one",
+    },
+    "after_revision": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+    "attempt": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+}
+_ERRORS = {
+    400: "The request is not valid: `reason` and `fields` say why",
+    401: "A token is needed",
+    403: "Addressed to a foreign name, or sent by a page of another origin",
+    404: "There is no such job",
+    409: "It cannot be done with this job as it is",
+    413: "The body is too large",
+    415: "The body is not sent as application/json",
+    416: "There are no bytes there",
+    429: "Too much at once; see Retry-After",
+    501: "Not served by this release",
+    503: "Not now; see Retry-After",
+}
+
+
+async def answer(request: web.Request) -> web.Response:
+    """Answer `GET /openapi.json`."""
+    return web.Response(text=_text(), content_type=_JSON)
+
+
+@cache
+def _text() -> str:
+    return shapes.dumps(document())
+
+
+def document() -> Json:
+    """Make the document."""
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "edbjobs",
+            "version": __version__,
+            "description": "The documented job manager API over HTTP. Events: Socket.IO at /socket.io/, and "
+            "JSON over a WebSocket at /ws/events. Metrics for Prometheus: /metrics.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "security": [{"token": []}, {}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "responses": {str(status): _error(text) for status, text in _ERRORS.items()},
+        },
+    }
+
+
+def _error(text: str) -> Json:
+    return {"description": text, "content": {_JSON: {"schema": ref("Error")}}}
+
+
+def _operation(operation: Operation) -> Json:
+    place = "api_" if operation.path.startswith("/api/") and not operation.handler.startswith("api_") else ""
+    found: Json = {
+        "operationId": place + operation.handler,
+        "summary": operation.summary,
+        "parameters": _parameters(operation),
+        "responses": _responses(operation),
+    }
+    if operation.body:
+        required = operation.body != "Empty"
+        found["requestBody"] = {"required": required, "content": {_JSON: {"schema": ref(operation.body)}}}
+    if operation.open:
+        found["security"] = []
+    return found
+
+
+def _parameters(operation: Operation) -> list[Json]:
+    in_path = [name for name in _PATH_PARAMETERS if f"{{{name}}}" in operation.path]
+    found: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": _PATH_PARAMETERS[name]} for name in in_path
+    ]
+    found += [{"name": name, "in": "query", "schema": _QUERY_PARAMETERS[name]} for name in operation.query]
+    if operation.body in ("Submit", "ApiSubmit"):
+        key = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]+$"}
+        what = "makes the request repeatable: the same key is the same job"
+        found.append({"name": "Idempotency-Key", "in": "header", "schema": key, "description": what})
+    return found
+
+
+def _responses(operation: Operation) -> Json:
+    content: Json = {_JSON: {"schema": ref(operation.answer)}}
+    if operation.answer == "text":
+        content = {"text/plain": {"schema": {"type": "string"}}}
+    statuses = {403, *operation.errors}
+    if not operation.open:
+        statuses |= {400, 401, 404, 429, 503} if "{" in operation.path else {400, 401, 429, 503}
+    if operation.body:
+        statuses |= {413, 415}
+    found: Json = {"200": {"description": operation.summary, "content": content}}
+    if operation.answer == "text":
+        found["206"] = {"description": "The range asked for", "content": content}
+    if operation.answer == "ParsedLog":
+        found["204"] = {"description": "There is no solver log yet"}
+    found |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+    if operation.handler == "ready":
+        found["503"] = {"description": "Not ready", "content": content}
+    return found

@@ -1,0 +1,272 @@
+"""The documented requests as messages of the contract.
+
+What cannot be said in the contract's types is refused here; everything else is for the job manager to judge.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from aiohttp import web
+from edbjobs._enums import JobStatus, to_number
+from edbjobs.config import HFSSSimulationConfig, field_errors
+from edbjobs.v1 import jobs_messages_pb2, resource_pb2, resources_service_pb2
+from google.protobuf.json_format import ParseDict, ParseError
+from pydantic import ValidationError
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.rest.shapes import Json
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_NAME = 255
+_INT32 = 2**31
+_EXACT = 2**53  # more than that is not exact in the JSON of most programs
+_NUMBERS = ("max_cpu_percent", "min_memory_gb", "min_disk_gb")
+_NESTED = ("licenses", "default_user", "users")
+
+
+async def body_of(request: web.Request) -> Json:
+    """Read the JSON object in a request; an empty body is an empty object.
+
+    Raises
+    ------
+    Refused
+        NOT_JSON, TOO_LARGE or INVALID_REQUEST.
+    """
+    try:
+        data = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise Refused("TOO_LARGE", f"a body may have at most {MAX_BODY_BYTES} bytes") from None
+    if not data:
+        return {}
+    if request.content_type != "application/json":
+        raise Refused(
+            "NOT_JSON", f"a body must be sent as `Content-Type: application/json`, not as {request.content_type}"
+        )
+    try:
+        found = _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise Refused("INVALID_REQUEST", f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused("INVALID_REQUEST", "the body must be a JSON object")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # `json.loads` would make one for each call
+
+
+def program_of(body: Json) -> str:
+    """Give the program that a submit names; it is run only if the service knows it."""
+    config = body.get("config")
+    program = config.get("ansys_edt_path") if isinstance(config, dict) else None
+    return program if isinstance(program, str) else ""
+
+
+def submit_request(
+    body: Json, request_id: str, scheduler: str, known_program: bool
+) -> tuple[jobs_messages_pb2.SubmitJobRequest, list[str]]:
+    """Read a documented submit.
+
+    Parameters
+    ----------
+    body : dict
+        ``{"config": {...}, "priority": 0}``, and as /api/submit has it ``user``, ``machine_nodes`` and
+        ``batch_options`` beside the configuration, which they override.
+    request_id : str
+        Makes the request repeatable; may be empty.
+    scheduler : str
+        The detected one: where a job goes that names none.
+    known_program : bool
+        Whether the program it names, if any, is a solver of this service.
+
+    Returns
+    -------
+    tuple of (SubmitJobRequest, list of str)
+        And what the user should know.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB, INVALID_PRIORITY or INVALID_REQUEST.
+    """
+    values = _config_values(body)
+    warnings: list[str] = []
+    program = program_of(body)
+    if program and not known_program:
+        values["ansys_edt_path"] = ""
+        warnings.append(f"{program} is no solver of this service and was ignored: the service chooses the solver")
+    if str(values.get("scheduler_type") or "none").lower() == "none":
+        values["scheduler_type"] = scheduler
+    try:
+        config = HFSSSimulationConfig.from_dict(values)
+    except ValidationError as error:
+        wrong = field_errors(error, "config")
+        text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
+        raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong) from None
+    request = jobs_messages_pb2.SubmitJobRequest(
+        request_id=text_of(request_id, "Idempotency-Key", 64),
+        job_id=config.jobid,
+        config=config.to_message(),
+        priority=priority_of(body, default=0),
+        user=config.user,
+    )
+    return request, warnings
+
+
+def _config_values(body: Json) -> Json:
+    config = body.get("config")
+    if not isinstance(config, dict):
+        raise Refused(
+            "INVALID_REQUEST",
+            'the body must hold the configuration: {"config": {"project_path": ...}}',
+            fields={"config": "is required"},
+        )
+    values = dict(config)
+    for name, field in (("user", "user"), ("machine_nodes", "machine_nodes"), ("batch_options", "layout_options")):
+        if body.get(name):
+            values[field] = body[name]
+    explicit = values.get("explicit", [])
+    if not isinstance(explicit, list) or not all(isinstance(name, str) for name in explicit):
+        raise Refused(
+            "INVALID_REQUEST", "config.explicit: a list of names is wanted", fields={"config.explicit": "wrong type"}
+        )
+    return values
+
+
+def priority_of(body: Json, default: int | None = None) -> int:
+    """Read a priority.
+
+    Raises
+    ------
+    Refused
+        INVALID_PRIORITY.
+    """
+    value = body.get("priority", default)
+    if isinstance(value, bool) or not isinstance(value, int) or not -_INT32 <= value < _INT32:
+        what = "a whole number is wanted, for example 5"
+        raise Refused("INVALID_PRIORITY", f"priority: {what}", fields={"priority": what})
+    return value
+
+
+def limits_request(body: Json) -> resources_service_pb2.UpdateLimitsRequest:
+    """Read new limits; the job manager takes them all or none.
+
+    Raises
+    ------
+    Refused
+        INVALID_LIMITS, with every field of a wrong type.
+    """
+    if not body:
+        raise Refused("INVALID_LIMITS", 'no limit is named; for example {"max_concurrent_jobs": 4}')
+    request = resources_service_pb2.UpdateLimitsRequest()
+    wrong: dict[str, str] = {}
+    for name, value in body.items():
+        name = text_of(name, "limit")
+        request.update_mask.paths.append(name)
+        if name in resource_pb2.Limits.DESCRIPTOR.fields_by_name:
+            what = _put_limit(request.limits, name, value)
+            if what:
+                wrong[name] = what
+    if wrong:
+        text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
+        raise Refused("INVALID_LIMITS", f"no limit was changed: {text}", fields=wrong)
+    return request
+
+
+def _put_limit(limits: resource_pb2.Limits, name: str, value: Any) -> str:
+    """Set a limit; gives what is wrong with it."""
+    if name in _NESTED:
+        try:
+            ParseDict({name: value}, limits)
+        except (ParseError, TypeError, ValueError, AttributeError, UnicodeError):
+            return "has not the shape of edbjobs.v1.Limits"
+        return ""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or (name not in _NUMBERS and not isinstance(value, int)):
+        return "a number is wanted" if name in _NUMBERS else "a whole number is wanted"
+    most = _EXACT if name == "max_memory_mib" else _INT32 - 1
+    if not -_INT32 <= value <= most:
+        return "is too large"
+    setattr(limits, name, value)
+    return ""
+
+
+def job_filter(query: Mapping[str, str], states: Sequence[str]) -> jobs_messages_pb2.JobFilter:
+    """Read what `GET /jobs` is asked to find.
+
+    Raises
+    ------
+    Refused
+        INVALID_REQUEST.
+    """
+    wanted = jobs_messages_pb2.JobFilter(
+        user=text_of(query.get("user", ""), "user"), batch=text_of(query.get("batch", ""), "batch")
+    )
+    for word in (part.strip() for text in states for part in text.split(",") if part.strip()):
+        try:
+            wanted.states.append(to_number(JobStatus(word)))  # type: ignore[arg-type]
+        except ValueError:
+            known = ", ".join(status.value for status in JobStatus)
+            raise Refused(
+                "INVALID_REQUEST", f"status: {word!r} is none of {known}", fields={"status": f"one of {known}"}
+            ) from None
+    return wanted
+
+
+def number_of(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """Read a number of the query string.
+
+    Raises
+    ------
+    Refused
+        INVALID_REQUEST.
+    """
+    text = query.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > most:
+        what = f"a whole number from 0 to {most} is wanted"
+        raise Refused("INVALID_REQUEST", f"{name}: {what}", fields={name: what})
+    return int(text)
+
+
+def name_of(request: web.Request) -> str:
+    """Read the id or uid of a job from the path.
+
+    Raises
+    ------
+    Refused
+        JOB_NOT_FOUND for what cannot be one.
+    """
+    name = request.match_info["job_id"]
+    if not _encodable(name) or len(name) > MAX_NAME:
+        raise Refused("JOB_NOT_FOUND", "there is no job of that name; names have at most 63 characters")
+    return name
+
+
+def text_of(value: Any, field: str, longest: int = MAX_NAME) -> str:
+    """Read a text.
+
+    Raises
+    ------
+    Refused
+        INVALID_REQUEST.
+    """
+    if not isinstance(value, str) or len(value) > longest or not _encodable(value):
+        what = f"a text of at most {longest} characters is wanted"
+        raise Refused("INVALID_REQUEST", f"{field}: {what}", fields={field: what})
+    return value
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return "\0" not in text

@@ -1,0 +1,88 @@
+"""Answers in JSON, errors included."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from edbjobs_server.contract.errors import entry
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.security import HEADERS
+from edbjobs_server.util.timeouts import within
+
+_WRITE_SECONDS = 60.0  # longest time for a client to take a piece
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with a value."""
+    return web.Response(text=shapes.dumps(value), status=status, content_type="application/json", headers=headers)
+
+
+async def send_pieces(
+    request: web.Request, pieces: AsyncIterator[bytes], content_type: str, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Send a long answer piece by piece, and no faster than the client takes it.
+
+    Parameters
+    ----------
+    request : Request
+        To be answered.
+    pieces : async iterator of bytes
+        The body.
+    content_type : str
+        Of the body, which is UTF-8.
+    headers : mapping of str to str
+        Beside those of every answer.
+
+    Raises
+    ------
+    ConnectionError
+        The client takes nothing, or the rest cannot be had: as the status is sent, only the end of the connection
+        can say so.
+    """
+    response = web.StreamResponse(headers={**HEADERS, **headers})
+    response.content_type = content_type
+    response.charset = "utf-8"
+    await response.prepare(request)
+    try:
+        async for piece in pieces:
+            await within(response.write(piece), _WRITE_SECONDS)
+    except (Refused, asyncio.TimeoutError) as failed:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError(f"{request.path}: {failed}") from failed
+    await response.write_eof()
+    return response
+
+
+def error(refused: Refused, http: int | None = None, **more: Any) -> web.Response:
+    """Answer with an error: text, reason, the fields that are wrong, and what programs need besides.
+
+    Parameters
+    ----------
+    refused : Refused
+        The error.
+    http : int, optional
+        Status, where the documented one is not that of the table.
+    **more
+        Further keys of the body.
+    """
+    found = entry(refused)
+    body = {
+        "success": False,
+        "error": refused.message,
+        "reason": refused.reason,
+        "fields": dict(refused.fields),
+        "metadata": dict(refused.metadata),
+        **more,
+    }
+    headers = {}
+    if found.retry_seconds:
+        headers["Retry-After"] = f"{found.retry_seconds:.0f}"
+    if found.http == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="edbjobs"'
+    return answer(body, http or found.http, headers)

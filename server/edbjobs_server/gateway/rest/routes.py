@@ -1,0 +1,216 @@
+"""The documented routes: they translate, and the job manager decides."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from aiohttp import web
+from edbjobs.v1 import job_pb2
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.rest import job_list, job_output, requests, shapes
+from edbjobs_server.gateway.rest.job_text import job_text
+from edbjobs_server.gateway.rest.responses import answer, error
+from edbjobs_server.gateway.security import CALLER
+from edbjobs_server.manager.clusters import NO_CLUSTER
+from edbjobs_server.manager.job_manager import Accepted, JobManager
+from edbjobs_server.solver.releases import is_known
+
+FIRST_SAMPLE_SECONDS = 5.0
+
+
+class Rest:
+    """Handlers of the routes that `api.OPERATIONS` names.
+
+    Parameters
+    ----------
+    manager : JobManager
+        Answers every request.
+    """
+
+    def __init__(self, manager: JobManager) -> None:
+        self._manager = manager
+
+    # Jobs ------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: web.Request) -> web.Response:
+        """Queue a job."""
+        accepted, warnings = await self._submit(request)
+        return answer(_submitted(accepted, warnings))
+
+    async def api_submit(self, request: web.Request) -> web.Response:
+        """Queue a job; the answer's status is the word of this route."""
+        accepted, warnings = await self._submit(request)
+        return answer({**_submitted(accepted, warnings), "status": "submitted"})
+
+    async def _submit(self, request: web.Request) -> tuple[Accepted, list[str]]:
+        body = await requests.body_of(request)
+        known = await self._is_known(requests.program_of(body))
+        key = request.headers.get("Idempotency-Key", "")
+        message, warnings = requests.submit_request(body, key, await self._detect(), known)
+        who = request[CALLER]
+        try:
+            accepted = await self._manager.submit(message, who.label, who.name)
+        except Refused as refused:
+            if refused.reason != "JOB_EXISTS":
+                raise
+            # As documented, the id of a live job is answered with that job, whatever the configuration.
+            job = await self._manager.get(refused.metadata["uid"])
+            accepted = Accepted(job.SerializeToString(), existed=True)
+            warnings.append(f"{refused.message}; the configuration of this request was not taken")
+        return accepted, [*warnings, *accepted.job.warnings]
+
+    async def _is_known(self, program: str) -> bool:
+        releases = self._manager.rules.releases
+        if not program or any(str(release.path) == program for release in releases):
+            return True
+        return await self._manager.paths.run(partial(is_known, releases, program), program)
+
+    async def jobs(self, request: web.Request) -> web.StreamResponse:
+        """List jobs: as documented all live and the newest ended ones, or a page of those asked for."""
+        return await job_list.jobs(self._manager, request)
+
+    async def job(self, request: web.Request) -> web.Response:
+        """Tell how one job is."""
+        job = await self._manager.get(requests.name_of(request))
+        return web.Response(text=job_text(job), content_type="application/json")
+
+    async def job_events(self, request: web.Request) -> web.Response:
+        """List the changes of one job."""
+        return await job_output.job_events(self._manager, request)
+
+    async def job_log(self, request: web.Request) -> web.StreamResponse:
+        """Send an output of a job, or the part asked for."""
+        return await job_output.job_log(self._manager, request)
+
+    async def api_log(self, request: web.Request) -> web.StreamResponse:
+        """Tell what a job's solver log says."""
+        return await job_output.parsed_log(self._manager, request)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """End a job."""
+        job = await self._cancel(request)
+        text = f"Job {job.id} is cancelled" if job.HasField("end_time") else f"Job {job.id} cancellation initiated"
+        return answer({"success": True, "message": text, **_state(job)})
+
+    async def api_cancel(self, request: web.Request) -> web.Response:
+        """End a job; the answer's status is the word of this route."""
+        try:
+            job = await self._cancel(request)
+        except Refused as refused:
+            return error(refused, status="failed")
+        return answer({"success": True, **_state(job), "status": "cancelled"})
+
+    async def _cancel(self, request: web.Request) -> job_pb2.Job:
+        await requests.body_of(request)
+        return await self._manager.cancel(requests.name_of(request), request[CALLER].label, None)
+
+    async def priority(self, request: web.Request) -> web.Response:
+        """Change the priority of a waiting job."""
+        name = requests.name_of(request)
+        priority = requests.priority_of(await requests.body_of(request))
+        job = await self._manager.set_priority(name, priority, request[CALLER].label)
+        return answer({"success": True, "message": f"Priority set to {job.priority}", **_state(job)})
+
+    # Host, queue, limits ---------------------------------------------------------------------------------
+
+    async def resources(self, request: web.Request) -> web.Response:
+        """Tell how the host is; waits for the first look at it."""
+        deadline = asyncio.get_running_loop().time() + FIRST_SAMPLE_SECONDS
+        while True:
+            try:
+                return answer(shapes.resources_json(self._manager.control.resources()))
+            except Refused:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    async def queue(self, request: web.Request) -> web.Response:
+        """Tell how the queue is."""
+        return answer(shapes.queue_json(self._manager.control.queue()))
+
+    async def limits(self, request: web.Request) -> web.Response:
+        """Tell the limits."""
+        return answer(shapes.limits_json(self._manager.control.limits()))
+
+    async def update_limits(self, request: web.Request) -> web.Response:
+        """Change limits, all that are named or none."""
+        message = requests.limits_request(await requests.body_of(request))
+        new, _ = await self._manager.control.update_limits(message, request[CALLER].label)
+        limits = shapes.limits_json(new)
+        named = {name: limits[name] for name in message.update_mask.paths}
+        text = "Concurrent job limits updated successfully"
+        return answer({"success": True, "message": text, "limits": limits, **named})
+
+    # Clusters and the service itself ---------------------------------------------------------------------
+
+    async def partitions(self, request: web.Request) -> web.Response:
+        """List the partitions of the detected cluster, or of the one that is named."""
+        try:
+            return answer(await self._partitions(request))
+        except Refused as refused:
+            if refused.reason != "NO_SCHEDULER":
+                raise
+            return error(refused, http=400)  # as documented
+
+    async def api_partitions(self, request: web.Request) -> web.Response:
+        """List the same; none where there is no cluster."""
+        if not request.query.get("scheduler") and await self._detect() == NO_CLUSTER:
+            return answer([])
+        return answer(await self._partitions(request))
+
+    async def _detect(self) -> str:
+        return await self._manager.clusters.detect()
+
+    async def _partitions(self, request: web.Request) -> list[shapes.Json]:
+        scheduler = requests.text_of(request.query.get("scheduler", ""), "scheduler")
+        await self._detect()
+        found = await self._manager.clusters.partitions(scheduler)
+        return [shapes.partition_json(partition) for partition in found.partitions]
+
+    async def system_status(self, request: web.Request) -> web.Response:
+        """Tell scheduler, host, queue and limits in one."""
+        status = self._manager.control.status()
+        return answer(shapes.status_json(status, self._manager.clusters.detected))
+
+    async def start_monitoring(self, request: web.Request) -> web.Response:
+        """Say that the host is watched, as it always is."""
+        await requests.body_of(request)
+        return answer({"success": True, "message": "Resource monitoring already active"})
+
+    async def scheduler_type(self, request: web.Request) -> web.Response:
+        """Tell the detected scheduler."""
+        return answer({"scheduler_type": await self._detect()})
+
+    async def me(self, request: web.Request) -> web.Response:
+        """Tell who the caller is."""
+        who = request[CALLER]
+        return answer({"username": who.name, "door": who.door})
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Say that the process answers."""
+        return answer({"status": "ok"})
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Say whether jobs are taken."""
+        status = self._manager.control.status()
+        ready = status.store_writable and not status.draining
+        body = {"ready": ready, "draining": status.draining, "store_writable": status.store_writable}
+        return answer(body, 200 if ready else 503)
+
+
+def _submitted(accepted: Accepted, warnings: list[str]) -> shapes.Json:
+    job = accepted.job
+    text = f"Job {job.id} exists already" if accepted.existed else f"Job {job.id} submitted successfully"
+    return {"success": True, "message": text, "existed": accepted.existed, "warnings": warnings, **_state(job)}
+
+
+def _state(job: job_pb2.Job) -> shapes.Json:
+    return {
+        "job_id": job.id,
+        "uid": job.uid,
+        "status": shapes.status_of(job),
+        "revision": job.revision,
+        "priority": job.priority,
+    }

@@ -1,0 +1,1 @@
+"""JobManager and what only it uses."""

@@ -1,0 +1,206 @@
+"""Reading the output of a run by attempt and offset, and following it to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edbjobs.v1 import job_pb2, jobs_messages_pb2
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.solver.batch_log import find_log, job_name
+from edbjobs_server.util import files
+from edbjobs_server.util.files import GrowingFile, is_transient, text_of
+from edbjobs_server.util.path_workers import PathWorkers
+
+_FILES = {
+    jobs_messages_pb2.LOG_STREAM_UNSPECIFIED: ("stdout",),
+    jobs_messages_pb2.LOG_STREAM_STDOUT: ("stdout",),
+    jobs_messages_pb2.LOG_STREAM_STDERR: ("stderr",),
+    jobs_messages_pb2.LOG_STREAM_SCRIPT: ("script", "script.ps1"),
+}
+CHUNK = 65_536
+POLL_SECONDS = 0.25
+UNREACHABLE_SECONDS = 30.0  # a file that is followed may be out of reach for so long
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of an output; without any, whether there can be more.
+
+    Attributes
+    ----------
+    data : bytes
+        Empty: there is nothing new.
+    offset : int
+        Of the first byte, or where the next one would stand.
+    attempt : int
+        Whose output it is; 0: none has started.
+    ended : bool
+        The attempt had ended before the file was read, so nothing more comes.
+    cut : bool
+        The file was cut or written anew since the piece before; a caller that does not follow it cannot join the two.
+    """
+
+    data: bytes
+    offset: int
+    attempt: int
+    ended: bool
+    cut: bool = False
+
+
+async def tail(
+    request: jobs_messages_pb2.TailLogRequest,
+    get: Callable[[], Awaitable[job_pb2.Job]],
+    paths: PathWorkers,
+    project_path: str,
+) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
+    """Send bytes of an output, in order, each once.
+
+    A file that is cut or written anew while it is followed is sent from its beginning: the offset goes back to 0.
+
+    Parameters
+    ----------
+    request : TailLogRequest
+        Offset (negative: from the present end), limit, and whether to follow.
+    get : callable
+        Gives the job as it is now; asked again while following.
+    paths : PathWorkers
+        Threads for the file work.
+    project_path : str
+        Real path of the job's project.
+
+    Raises
+    ------
+    Refused
+        OFFSET_BEYOND_END, LOG_NOT_FOUND or PATH_UNREACHABLE.
+    """
+    output = Output(request, project_path)
+    job = await get()
+    while True:
+        # The job is asked for before the file is read, so that nothing written before its end is missed.
+        piece = await paths.run(partial(output.read, job), output.where)
+        if piece.data:
+            yield jobs_messages_pb2.TailLogResponse(data=piece.data, offset=piece.offset, attempt=piece.attempt)
+            if output.left == 0:
+                return
+            continue
+        if piece.ended or piece.cut or not request.follow:
+            yield jobs_messages_pb2.TailLogResponse(
+                offset=piece.offset, attempt=piece.attempt, eof=piece.ended and not piece.cut
+            )
+            return
+        await asyncio.sleep(POLL_SECONDS)
+        job = await get()
+
+
+class Output:
+    """One output of one attempt, and how far it has been read; its methods block on the file system.
+
+    Parameters
+    ----------
+    request : TailLogRequest
+        Of the client. Without an attempt it is the last one at the time of the first read.
+    project_path : str
+        Real path of the job's project.
+    """
+
+    def __init__(self, request: jobs_messages_pb2.TailLogRequest, project_path: str) -> None:
+        self._request = request
+        self._project = project_path
+        self._attempt = request.attempt
+        self._file: GrowingFile | None = None
+        self._sent = False
+        self._unreachable_since: float | None = None
+        self.left = request.limit if request.limit > 0 else None
+
+    @property
+    def where(self) -> str:
+        """What is read, for an error's text."""
+        return str(self._file.path) if self._file is not None else "the run's output"
+
+    def read(self, job: job_pb2.Job) -> Piece:
+        """Return the next bytes.
+
+        Raises
+        ------
+        Refused
+            As of `tail`.
+        """
+        _refuse_attempt(job, self._request.attempt)
+        self._attempt = self._attempt or job.attempt
+        if not self._attempt and not self._request.follow:
+            raise Refused("LOG_NOT_FOUND", f"job {job.id} has not started; it has no output yet")
+        if not self._attempt:
+            return Piece(b"", max(0, self._request.offset), 0, ended=False)
+        attempt = next((item for item in job.attempts if item.number == self._attempt), None)
+        ended = attempt is not None and attempt.HasField("end_time")
+        try:
+            piece = self._read(job, ended)
+        except OSError as error:
+            self._wait_or_refuse(error, ended)
+            return Piece(b"", self._file.offset if self._file else 0, self._attempt, ended=False)
+        self._unreachable_since = None
+        self._sent = self._sent or bool(piece.data)
+        if self.left is not None:
+            self.left -= len(piece.data)
+        return piece
+
+    def _read(self, job: job_pb2.Job, ended: bool) -> Piece:
+        path = self._path(job)
+        if self._file is None:
+            self._file = GrowingFile(path, self._first_offset(path, ended))
+        elif self._file.path != path:  # until one of them is there, a solver's log may get either of two names
+            self._file = GrowingFile(path, 0 if self._sent else self._file.offset)
+        file = self._file
+        data = file.read(CHUNK if self.left is None else min(CHUNK, self.left))
+        begin = file.offset - len(data)
+        if file.restarted and not self._request.follow:
+            return Piece(b"", begin, self._attempt, ended, cut=True)
+        return Piece(data, begin, self._attempt, ended)
+
+    def _path(self, job: job_pb2.Job) -> Path:
+        """Return the place of the output; the number of the job names its run folders."""
+        last = Path(job.run_directory)
+        seq = last.name.partition(".")[0]
+        if self._request.stream == jobs_messages_pb2.LOG_STREAM_SOLVER:
+            return find_log(self._project, job_name(self._project, job.id, int(seq), self._attempt))
+        names = _FILES.get(self._request.stream)
+        if names is None:
+            raise Refused("LOG_NOT_FOUND", f"this release knows no output of the kind {self._request.stream}")
+        places = [last.with_name(f"{seq}.{self._attempt}") / name for name in names]
+        return next((place for place in places if files.mode_of(place) is not None), places[0])
+
+    def _first_offset(self, path: Path, ended: bool) -> int:
+        offset, follow = self._request.offset, self._request.follow
+        found = files.status_of(path)
+        if found is None and (ended or not follow):
+            raise Refused("LOG_NOT_FOUND", f"attempt {self._attempt} has no such output: {path} does not exist")
+        size = found.st_size if found is not None else 0
+        if offset < 0:
+            return max(0, size + offset)
+        if offset > size and not follow:
+            text = f"offset {offset} lies beyond the end, {size}"
+            raise Refused("OFFSET_BEYOND_END", text, metadata={"size": str(size)})
+        return offset
+
+    def _wait_or_refuse(self, error: OSError, ended: bool) -> None:
+        """Refuse what cannot be read; one that is followed may come into reach again."""
+        where = str(error.filename or "the output")
+        if not is_transient(error):
+            raise Refused("LOG_NOT_FOUND", f"{where} cannot be read: {text_of(error)}") from error
+        now = time.monotonic()
+        self._unreachable_since = self._unreachable_since or now
+        if not self._request.follow or now - self._unreachable_since >= UNREACHABLE_SECONDS:
+            raise Refused("PATH_UNREACHABLE", f"{where} cannot be read now: {text_of(error)}; try again") from error
+
+
+def _refuse_attempt(job: job_pb2.Job, attempt: int) -> None:
+    if not job.attempt and job.end_time.ByteSize():
+        raise Refused("LOG_NOT_FOUND", f"job {job.id} ended before it started; it has no output")
+    if attempt and not 0 < attempt <= job.attempt:
+        raise Refused("LOG_NOT_FOUND", f"job {job.id} has no attempt {attempt}; its last is {job.attempt}")

@@ -1,0 +1,200 @@
+"""Following the logs of running solves: how far each is, and whether it waits for a license too long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from edbjobs.v1 import job_config_pb2, job_pb2
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import LOCAL, Job
+from edbjobs_server.core.planner import Planner
+from edbjobs_server.core.states import State
+from edbjobs_server.manager.run_spec import solver_job_name
+from edbjobs_server.solver.batch_log import find_log
+from edbjobs_server.solver.progress import LogFollower, Progress, progress
+from edbjobs_server.solver.request import SolveRequest
+from edbjobs_server.solver.setups import Setup, read_setups, select
+from edbjobs_server.util.path_workers import PathWorkers
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+CLUSTER_POLL_SECONDS = 15.0  # there may be thousands, and their logs lie on a file server
+HANG_SECONDS = 2.0  # for one log, after which the others are read by another thread
+ROUND_SECONDS = 3600.0  # deadline of a round; what hangs is noticed long before
+_FIELDS = [item.name for item in fields(Progress)]
+
+
+@dataclass(eq=False)
+class _Solve:
+    """One running solve; `begun`: its log shows that a setup is being solved, so the license was had."""
+
+    job: Job
+    due: float = 0.0  # not looked at before, monotonic
+    begun: bool = False
+    progress: Progress = field(default_factory=Progress)
+    path: Path | None = None
+    log: LogFollower | None = None
+    setups: tuple[Setup, ...] = ()
+    license_limit: float | None = None
+    failure: str = ""  # why its log could not be read last time
+
+    def read(self) -> None:
+        """Read what is new in the log; blocks."""
+        job = self.job
+        if self.log is None:
+            self._open()
+        if not self.begun:  # until it is there, nobody knows under which of its names the log comes
+            path = find_log(Path(job.spec.project_path), solver_job_name(job, job.attempt))
+            if path != self.path:
+                self.path, self.log = path, LogFollower(path)
+        assert self.log is not None, "it was opened"
+        segment = self.log.poll()
+        self.begun = bool(segment.setups)
+        self.progress = progress(segment, self.setups)
+
+    def _open(self) -> None:
+        request = SolveRequest.from_message(job_config_pb2.JobConfig.FromString(self.job.config))
+        project = Path(self.job.spec.project_path)
+        if request.wait_for_license:
+            limit = request.license_wait_limit
+            self.license_limit = limit if limit is not None else float("inf")
+        self.setups = select(read_setups(project), request.design_name, request.setup_name)
+        self.path = find_log(project, solver_job_name(self.job, self.job.attempt))
+        self.log = LogFollower(self.path)
+
+
+class _Round:
+    """Solves on one mount whose logs are read one after the other in one thread."""
+
+    def __init__(self, solves: Sequence[_Solve]) -> None:
+        self.solves = solves
+        self.current: _Solve | None = None
+        self.since = 0.0  # when `current` became so, monotonic
+        self.abandoned = False  # the rest is read by another round
+
+    def read(self) -> None:
+        for solve in self.solves:
+            if self.abandoned:
+                return
+            self.since, self.current = time.monotonic(), solve
+            try:
+                solve.read()
+                solve.failure = ""
+            except Exception as error:  # it is looked at again in the next round, and stops no other
+                if repr(error) != solve.failure:
+                    solve.failure = repr(error)
+                    log.info("the log of job %s cannot be followed now: %s", solve.job.id, error)
+        self.current = None
+
+
+class ProgressTracker:
+    """Reads what is new in the log of each running solve: once a second, of those on a cluster less often.
+
+    Logs on one mount are read one after the other in one thread, which costs little. One that hangs is left behind
+    with its thread, and looked at again when that has come back.
+
+    Parameters
+    ----------
+    core : Planner
+        Knows which jobs run.
+    paths : PathWorkers
+        For reading logs.
+    end : callable
+        Ends a run that has waited for a license longer than its job allows.
+    """
+
+    def __init__(self, core: Planner, paths: PathWorkers, end: Callable[[Job], Awaitable[None]]) -> None:
+        self._core = core
+        self._paths = paths
+        self._end = end
+        self._solves: dict[str, _Solve] = {}
+        self._rounds: dict[asyncio.Task[None], tuple[str, _Round]] = {}
+        self._number = 0
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        try:
+            while True:
+                self._update()
+                self._leave_hanging()
+                self._start_rounds()
+                await self._end_license_waits()
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            for task in self._rounds:
+                task.cancel()
+
+    def progress_of(self, uid: str) -> job_pb2.JobProgress | None:
+        """Return how far a running solve is; None: nothing is known of it."""
+        solve = self._solves.get(uid)
+        if solve is None or not solve.begun:
+            return None
+        return job_pb2.JobProgress(**{name: getattr(solve.progress, name) for name in _FIELDS})
+
+    def waits_for_license(self, uid: str) -> bool:
+        """Return whether a solve that may wait for a license has begun no setup yet."""
+        solve = self._solves.get(uid)
+        return solve is not None and solve.license_limit is not None and not solve.begun
+
+    def _update(self) -> None:
+        """Take over which solves run."""
+        running = {job.uid: job for job in self._core.running() if job.state is State.RUNNING}
+        for uid in self._solves.keys() - running.keys():
+            del self._solves[uid]
+        for uid, job in running.items():
+            known = self._solves.get(uid)
+            if known is None or known.job.attempt != job.attempt:
+                self._solves[uid] = _Solve(job)
+
+    def _start_rounds(self) -> None:
+        """Start a round for each mount that has none."""
+        now = time.monotonic()
+        reading = {mount for mount, round in self._rounds.values() if not round.abandoned}
+        hanging = {round.current for _, round in self._rounds.values() if round.abandoned}
+        due: dict[str, list[_Solve]] = {}
+        for solve in self._solves.values():
+            if solve.due <= now and solve not in hanging:
+                mount = self._paths.mount_of(solve.job.spec.project_path)
+                if mount not in reading:
+                    due.setdefault(mount, []).append(solve)
+        for mount, solves in due.items():
+            for solve in solves:
+                solve.due = 0.0 if solve.job.spec.executor == LOCAL else now + CLUSTER_POLL_SECONDS
+            self._read(mount, _Round(solves))
+
+    def _read(self, mount: str, round: _Round) -> None:
+        self._number += 1  # a key of its own: rounds of a mount may overlap when one hangs
+        work = self._paths.run(round.read, mount, ROUND_SECONDS, key=f"progress {self._number}")
+        task = asyncio.create_task(_quietly(work), name=f"progress on {mount}")
+        self._rounds[task] = mount, round
+        task.add_done_callback(self._rounds.pop)
+
+    def _leave_hanging(self) -> None:
+        """Abandon rounds that hang at one log: the others are read by a further thread."""
+        now = time.monotonic()
+        for _, round in self._rounds.values():
+            current = round.current
+            if not round.abandoned and current is not None and now - round.since > HANG_SECONDS:
+                round.abandoned = True
+                log.warning("the log of job %s does not answer: %s", current.job.id, current.job.spec.project_path)
+
+    async def _end_license_waits(self) -> None:
+        for solve in [*self._solves.values()]:
+            limit, start = solve.license_limit, solve.job.start_time
+            if limit is not None and not solve.begun and start is not None and time.time() - start > limit:
+                await self._end(solve.job)
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """Wait for a round; one that never comes back is left to its thread."""
+    try:
+        await work
+    except Refused:
+        return

@@ -1,0 +1,58 @@
+"""Letting go of old records: by age and number, in small batches, and never of anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.manager.job_manager import JobManager
+from edbjobs_server.store.retention import cut_events, expire, forget_requests
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 600.0
+BATCH = 200
+LEAST_EVENTS = 10_000  # however few jobs are kept, watchers must find the place they go on from
+EVENTS_PER_JOB = 10  # that many events are kept for each ended job that may be kept
+
+
+class Retention:
+    """Removes ended jobs, their run folders and old events, now and then.
+
+    Parameters
+    ----------
+    manager : JobManager
+        Whose jobs.
+    days : float
+        Ended jobs older than this go; 0: none goes by age.
+    jobs : int
+        Of the ended jobs so many stay, the newest; 0: none goes by number.
+    """
+
+    def __init__(self, manager: JobManager, days: float, jobs: int) -> None:
+        self._manager = manager
+        self._max_age = days * 86400.0 if days else None
+        self._max_number = jobs or None
+
+    async def run(self) -> None:
+        """Tidy up until cancelled."""
+        while True:
+            try:
+                await self.once()
+            except Refused as refused:
+                log.warning("old records stay for now: %s", refused.message)
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def once(self) -> None:
+        """Tidy up all that is due, a batch at a time so that nobody waits for it."""
+        store = self._manager.store
+        age, number = self._max_age, self._max_number
+        while removed := await store.write(partial(expire, max_age=age, max_number=number, batch_size=BATCH)):
+            await self._manager.runs.remove_folders(removed)
+        events = max(number * EVENTS_PER_JOB, LEAST_EVENTS) if number else None
+        while await store.write(partial(cut_events, max_age=age, max_number=events)):
+            pass
+        while await store.write(forget_requests):
+            pass

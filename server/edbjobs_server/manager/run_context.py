@@ -1,0 +1,65 @@
+"""What all runs share, and what is kept of a job between its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.planner import Planner
+from edbjobs_server.executors.base import Executor
+from edbjobs_server.manager.submission import Rules
+from edbjobs_server.manager.unreachable import no_executor
+from edbjobs_server.store import Store
+from edbjobs_server.util.backoff import Backoff
+from edbjobs_server.util.path_workers import PathWorkers
+
+if TYPE_CHECKING:
+    from edbjobs_server.manager.run_task import RunTask
+
+
+@dataclass
+class RetryState:
+    """What a waiting job has been through: kept between its plans, until it starts or leaves the queue."""
+
+    delays: Backoff = field(default_factory=lambda: Backoff(first=1.0))
+    locked_since: float | None = None
+    logged: str = ""  # what went wrong, as it was logged last
+
+
+@dataclass
+class RunContext:
+    """What all runs share.
+
+    Attributes
+    ----------
+    wake : callable
+        Plans soon.
+    ending : set of RunTask
+        Runs that have ended and whose end is about to be recorded.
+    """
+
+    store: Store
+    core: Planner
+    executors: Mapping[str, Executor]
+    rules: Rules
+    paths: PathWorkers
+    environment: Mapping[str, str]
+    boot_id: str
+    lock_wait: float
+    wake: Callable[[], None]
+    ending: set[RunTask] = field(default_factory=set)
+
+    def executor(self, name: str) -> Executor:
+        """Return an executor.
+
+        Raises
+        ------
+        Refused
+            NO_SCHEDULER: the service has been started without it.
+        """
+        found = self.executors.get(name)
+        if found is None:
+            raise Refused("NO_SCHEDULER", no_executor(name, self.executors))
+        return found

@@ -1,0 +1,159 @@
+"""From the plan of a run to its reservation on disk. What does not get there holds nothing, and its job says why."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from edbjobs_server.core import transitions
+from edbjobs_server.core.admission import Block
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.states import Reason, Waiting
+from edbjobs_server.executors.base import RunSpec
+from edbjobs_server.manager import run_steps
+from edbjobs_server.manager.run_context import RetryState, RunContext
+from edbjobs_server.manager.run_retry import Retry, waiting_of
+from edbjobs_server.manager.run_updates import fail
+from edbjobs_server.solver import project
+from edbjobs_server.store import Transaction
+from edbjobs_server.util import failpoints
+
+LOCK_POLL_SECONDS = 5.0
+SETTLE_SECONDS = 1.0  # longest wait of a reservation for the record of runs that ended before it
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """A job with its reservation on disk, and what is to be run; `clear`: earlier results are to be removed first."""
+
+    job: Job
+    spec: RunSpec
+    clear: bool
+
+
+class RunPreparation:
+    """Prepares and reserves one planned run.
+
+    Parameters
+    ----------
+    context : RunContext
+        What all runs share.
+    job : Job
+        As planned.
+    patience : RetryState
+        Of the job.
+    retry : Retry
+        Explains what goes wrong.
+    """
+
+    def __init__(self, context: RunContext, job: Job, patience: RetryState, retry: Retry) -> None:
+        self._context = context
+        self._job = job
+        self._patience = patience
+        self._retry = retry
+        self._generation = context.core.generation
+
+    async def reserve(self) -> Reserved | None:
+        """Reserve the run; None: it does not start now, what it held is released, and the job has ended or says why."""
+        try:
+            prepared = await self._prepare()
+            if prepared is None or prepared.spec is None:
+                return None
+            failpoints.point("run.before_reserve")
+            job = await self._commit(prepared.spec)
+        except Exception as error:
+            self._defer(error)
+            return None
+        if job is None:
+            return None
+        self._patience.delays.reset()
+        self._patience.logged = ""
+        self._patience.locked_since = None
+        return Reserved(job, prepared.spec, prepared.clear)
+
+    async def _prepare(self) -> run_steps.Prepared | None:
+        """Look at the project; None: the job does not start now, and says why."""
+        job, context = self._job, self._context
+        work = partial(run_steps.prepare, job, context.rules, context.environment)
+        try:
+            prepared = await context.paths.run(work, job.spec.project_path, key=job.uid)
+        except Refused as refused:
+            if refused.reason == "PATH_UNREACHABLE":
+                raise
+            await self._fail(run_steps.reason_of(refused), refused.message)
+            return None
+        if prepared.spec is None:
+            await self._wait_for_lock(prepared.lock)
+        return prepared
+
+    async def _wait_for_lock(self, lock: project.Lock | None) -> None:
+        assert lock is not None, "a project that is not ready is locked"
+        now, limit = time.time(), self._context.lock_wait
+        since = self._patience.locked_since
+        if since is None or since > now:  # the clock was set back
+            since = self._patience.locked_since = now
+        if now - since >= limit:
+            text = (
+                f"{lock.path} has been there for {limit:g} s: somebody has the project open, or a crash left "
+                "the file; close the project, or remove the file once no AEDT works on it, then retry the job"
+            )
+            await self._fail(Reason.PROJECT_LOCKED, text)
+            return
+        detail = f"{lock.path} exists: somebody has the project open; waiting until {limit:g} s have passed"
+        until = min(now + LOCK_POLL_SECONDS, since + limit)
+        self._defer_until(until, Block(Waiting.PROJECT_LOCKED, detail, own=True))
+
+    async def _fail(self, reason: Reason, message: str) -> None:
+        await self._context.store.write(partial(fail, uid=self._job.uid, reason=reason, message=message))
+        self._release()
+
+    async def _commit(self, spec: RunSpec) -> Job | None:
+        """Commit the reservation; None where the job may not start after all."""
+        context, limits = self._context, self._context.core.limits
+        directory = str(context.executor(self._job.spec.executor).run_directory(spec.key))
+        await self._after_ended()
+
+        def command(tx: Transaction) -> Job | None:
+            # After a failed commit the core has forgotten this plan, and may have given its place to another job.
+            if tx.limits != limits or tx.paused or tx.generation != self._generation:
+                return None
+            current = tx.find(self._job.uid)
+            if current is None or current.attempt + 1 != spec.key.attempt:
+                return None
+            change = transitions.reserve(current, tx.now, context.boot_id, directory)
+            return None if change is None else tx.put(change.job, change.type, detail=change.detail)
+
+        reserved = await context.store.write(command)
+        if reserved is None:
+            self._release()
+        return reserved
+
+    async def _after_ended(self) -> None:
+        """Let the ends of runs whose place this one takes be recorded before it."""
+        ending = [run.settled for run in self._context.ending if not run.settled.done()]
+        if ending:
+            await asyncio.wait(ending, timeout=SETTLE_SECONDS)
+
+    def _defer(self, error: Exception) -> None:
+        """Let the job wait, ever longer, for what went wrong to go away; others may start meanwhile."""
+        text = self._retry.explain("it cannot be started now", error)
+        reason, delay = waiting_of(error, self._patience.delays)
+        self._defer_until(time.time() + delay, Block(reason, f"{text}; tried again after {delay:g} s", own=True))
+
+    def _defer_until(self, until: float, block: Block) -> None:
+        if self._is_planned:
+            self._context.core.defer(self._job.uid, until, block)
+            self._context.wake()
+
+    def _release(self) -> None:
+        if self._is_planned:
+            self._context.core.release(self._job.uid)
+            self._context.wake()
+
+    @property
+    def _is_planned(self) -> bool:
+        """Whether the core still keeps the place that this task was planned for."""
+        return self._generation == self._context.core.generation

@@ -1,0 +1,167 @@
+"""The steps of a run that touch the user's files; they block, and run in the workers for users' paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edbjobs.config import ExistingResults, field_errors
+from edbjobs.v1 import job_config_pb2
+from pydantic import ValidationError
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import LOCAL, Job
+from edbjobs_server.core.runs import Ending, RunEnded
+from edbjobs_server.core.states import Evidence, Reason, State
+from edbjobs_server.core.transitions import Outcome
+from edbjobs_server.executors.base import RunSpec
+from edbjobs_server.manager.run_spec import config_of, run_spec, solver_job_name
+from edbjobs_server.manager.run_updates import outcome_of
+from edbjobs_server.manager.submission import Rules, refuse_outside
+from edbjobs_server.solver import project, verdict
+from edbjobs_server.solver.request import SolveRequest
+from edbjobs_server.util.files import is_transient, text_of
+
+_NO_LICENSE = "no licence within license_wait_limit: no setup was begun in that time"
+_REASONS = {
+    "RESULTS_EXIST": Reason.RESULTS_EXIST,
+    "SOLVER_NOT_FOUND": Reason.SOLVER_NOT_FOUND,
+    "SOLVER_NOT_ALLOWED": Reason.SOLVER_NOT_FOUND,
+    "PROJECT_NOT_FOUND": Reason.PROJECT_NOT_FOUND,
+}
+_WITHOUT_RESULT = {
+    Ending.CANCELLED: (State.CANCELLED, Reason.CANCELLED),
+    Ending.CANCELLED_EXTERNALLY: (State.CANCELLED, Reason.CANCELLED_EXTERNALLY),
+    Ending.SIGNALLED: (State.FAILED, Reason.SIGNAL),
+    Ending.TIMEOUT: (State.FAILED, Reason.TIMEOUT),
+    Ending.START_FAILED: (State.FAILED, Reason.START_FAILED),
+    Ending.LOST: (State.FAILED, Reason.LOST),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was found when a job's turn came: a lock, or all that its run needs.
+
+    Attributes
+    ----------
+    clear : bool
+        Earlier results are to be removed before the start.
+    """
+
+    lock: project.Lock | None = None
+    spec: RunSpec | None = None
+    clear: bool = False
+
+
+def prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
+    """Look at the project of a job whose turn has come, and work out its run.
+
+    Raises
+    ------
+    Refused
+        The job can not be started as it was accepted.
+    OSError
+        Its files cannot be looked at now.
+    """
+    try:
+        return _prepare(job, rules, environment)
+    except ValidationError as error:
+        wrong = "; ".join(f"{name}: {text}" for name, text in field_errors(error).items())
+        raise Refused("INVALID_JOB", f"this release does not take the job's configuration: {wrong}") from error
+    except OSError as error:
+        if is_transient(error):
+            raise
+        raise Refused("INVALID_JOB", f"the project cannot be prepared: {error}") from error
+
+
+def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
+    path = job.spec.project_path
+    found = project.inspect(path)
+    _refuse_moved(path, found)
+    refuse_outside(found.path, rules.project_roots)
+    lock = project.lock_state(found)
+    if lock is not None:
+        return Prepared(lock=lock)
+    config = config_of(job)
+    project.refuse_results(found, config.existing_results)
+    spec = run_spec(job, config, rules, environment)
+    return Prepared(spec=spec, clear=config.existing_results is ExistingResults.CLEAR)
+
+
+def _refuse_moved(path: str, found: project.Project) -> None:
+    """Refuse to run what is no longer the project that was accepted."""
+    if os.path.normcase(found.path) != os.path.normcase(path):
+        raise Refused("INVALID_JOB", project.moved_text(path, str(found.path)))
+
+
+def reason_of(refused: Refused) -> Reason:
+    """Return the reason of a job that ends because it cannot be started."""
+    return _REASONS.get(refused.reason, Reason.START_FAILED)
+
+
+def judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+    """Judge an end by what the solver left.
+
+    Returns
+    -------
+    tuple of Outcome and str
+        The second value tells of a lock file that was removed; empty: none was.
+
+    Raises
+    ------
+    OSError
+        What the solver left cannot be read now.
+    """
+    try:
+        return _judge(job, ended)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        return unjudged(ended, text_of(error)), ""
+
+
+def unjudged(ended: RunEnded, why: str) -> Outcome:
+    """Make the outcome of a run whose result cannot be read: what its executor knows, and no success."""
+    state, reason = _WITHOUT_RESULT.get(ended.ending, (State.FAILED, Reason.UNVERIFIED))
+    how = f"exit code {ended.exit_code}" if ended.exit_code is not None else ended.ending.value.replace("_", " ")
+    return outcome_of(
+        ended, state, reason, Evidence.NONE, f"the run ended ({how}), but its result could not be read: {why}"
+    )
+
+
+def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+    directory = Path(job.run_directory)
+    path = Path(job.spec.project_path)
+    request = SolveRequest.from_message(job_config_pb2.JobConfig.FromString(job.config))
+    found = verdict.judge(
+        ended,
+        project_path=path,
+        job_name=solver_job_name(job, ended.key.attempt),
+        request=request,
+        stdout=directory / "stdout",
+        stderr=directory / "stderr",
+        same_host=job.spec.executor == LOCAL,
+    )
+    note = _remove_lock(path, ended.start_time) if job.spec.executor == LOCAL else ""
+    outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
+    waited = request.wait_for_license and request.license_wait_limit is not None
+    if ended.ending is Ending.CANCELLED and job.cancel_time is None and waited:
+        # Nobody is on record as having asked for it: the limit of the wait for a license has ended it.
+        outcome = replace(outcome, state=State.FAILED, reason=Reason.LICENSE, message=_NO_LICENSE)
+    return outcome, note
+
+
+def _remove_lock(path: Path, start_time: float | None) -> str:
+    """Remove the lock that the run left, and say so."""
+    if start_time is None:
+        return ""
+    try:
+        removed = project.remove_own_lock(path, start_time)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        return f"the lock that this run left could not be removed: {error}"
+    return f"removed {removed}, which this run left" if removed else ""

@@ -1,0 +1,336 @@
+"""One run of a job and the task that owns it: prepare, reserve, launch, follow, judge, record.
+
+A `RunTask` owns the reservation of its job from the plan to the record of the end. Whatever is raised on the way ends
+in a recorded outcome, or in a repetition whose reason users can read:
+
+- Before the reservation is on disk, the job is deferred: it waits with the reason, and what it held is released.
+- After it, the step is repeated with a growing delay. A run whose processes are gone holds its project only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.runs import (
+    Ending,
+    RunEnded,
+    RunKey,
+    RunNote,
+    RunScheduled,
+    RunStarted,
+    RunTrouble,
+    RunUnkillable,
+)
+from edbjobs_server.core.states import Evidence, Reason, State, Waiting
+from edbjobs_server.core.transitions import Outcome
+from edbjobs_server.executors.base import RunSpec
+from edbjobs_server.manager import run_steps
+from edbjobs_server.manager.run_context import RetryState, RunContext
+from edbjobs_server.manager.run_preparation import RunPreparation
+from edbjobs_server.manager.run_retry import Retry
+from edbjobs_server.manager.run_spec import open_run
+from edbjobs_server.manager.run_updates import apply_end, apply_update
+from edbjobs_server.solver import project
+from edbjobs_server.store import Transaction
+from edbjobs_server.util import failpoints
+from edbjobs_server.util.backoff import Backoff
+from edbjobs_server.util.files import is_transient
+
+Update = RunScheduled | RunStarted | RunEnded | RunNote | RunTrouble | RunUnkillable
+
+CLEAR_SECONDS = 60.0  # for removing earlier results
+START_SECONDS = 0.005  # between a start and its record
+JUDGE_SECONDS = 120.0
+LAST_LOOK_SECONDS = 10.0  # for reading the log of a run that a user gives up on
+MAX_UPDATES = 1000  # of one run that wait to be recorded
+
+
+class RunTask:
+    """Owns one run.
+
+    Parameters
+    ----------
+    context : RunContext
+        What all runs share.
+    job : Job
+        As planned, or with the open attempt that an earlier service left.
+    patience : RetryState
+        Of the job.
+
+    Attributes
+    ----------
+    key : RunKey
+        Names the run; before the reservation, the one it will have.
+    ended : RunEnded or None
+        How the run ended; its processes are gone.
+    unseen : bool
+        Whether there are processes cannot be told from here.
+    """
+
+    def __init__(self, context: RunContext, job: Job, patience: RetryState) -> None:
+        self.job = job
+        number = job.attempt if job.open_attempt is not None else job.attempt + 1
+        self.key = RunKey(job.seq, job.uid, number)
+        self.ended: RunEnded | None = None
+        self.unseen = False
+        self.adopted = asyncio.Event()  # how the run stands has been looked at once
+        # Done when the record of its end is on its way to the disk, or delayed.
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.recording = False
+        self._context = context
+        self._patience = patience
+        self._updates: deque[Update] = deque()
+        self._unrecorded: deque[RunStarted] = deque()
+        self._has_ended = False  # the end is among the updates
+        self._news = asyncio.Event()
+        self._retry = Retry(context.core, job.uid, f"run {self.key.folder} of job {job.id}", patience, self._on_delay)
+        self._failure = ""  # why it may not have been started
+        self._handed_over = False
+        self._grace: float | None = None  # cancel was asked for
+        self._asking: asyncio.Task[None] | None = None  # passes that on
+        self._give_up_at: float | None = None  # from then on an end that cannot be judged is recorded as it is
+        self._judge_seconds = JUDGE_SECONDS  # a result that could not be read in that time is looked at more briefly
+
+    def _on_delay(self) -> None:
+        """Let nobody wait for a step that is repeated later."""
+        self.adopted.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self.settled.done():
+            self.settled.set_result(None)
+
+    @property
+    def _job_now(self) -> Job:
+        """The job as it was last committed."""
+        return self._context.core.jobs.get(self.job.uid, self.job)
+
+    # From outside ----------------------------------------------------------------------------------------
+
+    def take(self, update: Update) -> None:
+        """Take an update of the executor, to be recorded in order."""
+        if isinstance(update, RunEnded):
+            self._has_ended = True
+            self._retry.nudge()  # what is not recorded yet is recorded with the end
+        elif len(self._updates) >= MAX_UPDATES:
+            return
+        self._updates.append(update)
+        self._news.set()
+
+    def end(self, grace: float) -> None:
+        """End the run, or where it has ended, the wait for its result."""
+        self._grace = grace
+        if self.ended is not None:
+            self._give_up_at = asyncio.get_running_loop().time()
+            self._context.paths.hurry(self.job.uid, LAST_LOOK_SECONDS)
+        elif self._handed_over:
+            self._ask_end()
+        self._retry.nudge()
+
+    # The life of a run -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Carry a planned run to its record; on every way out what it held is released."""
+        reserved = await RunPreparation(self._context, self.job, self._patience, self._retry).reserve()
+        if reserved is None:
+            return
+        self.job = reserved.job
+        failpoints.point("run.after_reserve")
+        await self._own(partial(self._launch, reserved.spec, reserved.clear))
+
+    async def adopt(self) -> None:
+        """Carry a run that an earlier service left to its record."""
+        try:
+            await self._own(self._take_over)
+        finally:
+            self.adopted.set()
+
+    async def _own(self, begin: Callable[[], Awaitable[None]]) -> None:
+        """Carry a reserved run to its record; what is raised outside of a repeated step starts it again from there."""
+        delays = Backoff()
+        while True:
+            try:
+                await begin()
+                await self._follow()
+                await self._conclude()
+            except Exception as error:
+                text = self._failure = self._retry.explain("it could not be started, or not be followed", error)
+                await self._retry.pause(delays, text, error)
+                begin = self._take_over
+            else:
+                return
+            finally:
+                if self._asking is not None:
+                    self._asking.cancel()
+
+    async def _follow(self) -> None:
+        """Record what becomes of the run until it has ended."""
+        while self.ended is None:
+            await self._next_updates()
+
+    async def _conclude(self) -> None:
+        """Judge the end and record it."""
+        context = self._context
+        context.core.run_gone(self.job.uid)
+        asked = self._grace is not None or self._job_now.cancel_time is not None
+        if asked:
+            self._judge_seconds = LAST_LOOK_SECONDS
+            self._give_up_at = asyncio.get_running_loop().time() + LAST_LOOK_SECONDS
+        context.ending.add(self)
+        context.wake()
+        try:
+            outcome, note = await self._retry.until_done(self._judge, "its result cannot be read yet", self._unjudged)
+            failpoints.point("run.before_end")
+            outcome = replace(outcome, before_cancel=not asked)
+            command = partial(apply_end, key=self.key, outcome=outcome, started=self.ended, note=note)
+            self.recording = True
+            await self._retry.until_done(partial(self._write, command), "its end cannot be recorded yet")
+            failpoints.point("run.after_end")
+        finally:
+            self._settle()
+            context.ending.discard(self)
+
+    # After the reservation -------------------------------------------------------------------------------
+
+    async def _launch(self, spec: RunSpec, clear_results: bool) -> None:
+        """Hand the run to its executor; one that is not handed over ends as never started."""
+        failure = await self._clear_results() if clear_results else None
+        if failure is None and self._grace is not None:
+            failure = Ending.NEVER_RAN, "it was cancelled before it was started"
+        if failure is not None:
+            self.take(RunEnded(self.key, failure[0], time.time(), message=failure[1]))
+            return
+        await self._context.executor(self.job.spec.executor).start(spec)
+        self._on_handed_over()
+        failpoints.point("run.after_start")
+
+    async def _clear_results(self) -> tuple[Ending, str] | None:
+        """Remove earlier results; where that fails, return how the run ends."""
+        path = self.job.spec.project_path
+        try:
+            work = partial(project.clear_results, path)
+            await self._context.paths.run(work, path, CLEAR_SECONDS, key=self.job.uid)
+        except Refused as refused:
+            why, transient = refused.message, refused.reason == "PATH_UNREACHABLE"
+        except OSError as error:
+            why, transient = str(error), is_transient(error)
+        except Exception as error:
+            why, transient = self._retry.explain("a step failed", error), True
+        else:
+            return None
+        return Ending.NEVER_RAN if transient else Ending.START_FAILED, f"earlier results could not be removed: {why}"
+
+    async def _take_over(self) -> None:
+        """Let the executor find out how the run stands, unless its end is known."""
+        if self.ended is None:
+            await self._retry.until_done(self._adopt, "it cannot be told how it stands")
+            self._on_handed_over()
+        self.adopted.set()
+
+    async def _adopt(self) -> None:
+        job = self._job_now
+        try:
+            await self._context.executor(job.spec.executor).adopt([open_run(job)])
+        except Exception:
+            self.unseen = True
+            raise
+        self.unseen = False
+
+    def _on_handed_over(self) -> None:
+        self._handed_over = True
+        if self._grace is not None:
+            self._ask_end()
+
+    async def _next_updates(self) -> None:
+        """Record what has come."""
+        await self._news.wait()
+        self._news.clear()
+        while self._unrecorded:
+            await self._record_before_end(self._unrecorded.popleft())
+        while self._updates and self.ended is None:
+            update = self._updates.popleft()
+            if isinstance(update, RunEnded):
+                self.ended = update
+            elif isinstance(update, RunTrouble):
+                self._show(update)
+            elif isinstance(update, RunStarted):
+                asyncio.get_running_loop().call_later(START_SECONDS, self._record_start, update)
+            else:
+                await self._record_before_end(update)
+
+    def _record_start(self, update: RunStarted) -> None:
+        """Record a start, in a moment: a run that has ended by then is recorded with its end, in one commit."""
+        if not self._has_ended:
+            self._unrecorded.append(update)
+            self._news.set()
+
+    async def _record_before_end(self, update: RunScheduled | RunStarted | RunNote | RunUnkillable) -> None:
+        """Record an update, or leave that to the record of the end, once the run has ended."""
+
+        async def record() -> bool:
+            await self._write(partial(apply_update, update=update))
+            return True
+
+        what = "what it reports cannot be recorded yet"
+        await self._retry.until_done(record, what, lambda _: self._has_ended or None)
+
+    def _show(self, trouble: RunTrouble) -> None:
+        self.unseen = trouble.unseen
+        if trouble.text:
+            self._retry.show(Waiting.BACK_OFF, trouble.text)
+        else:
+            self._retry.clear()
+
+    def _ask_end(self) -> None:
+        """Ask the executor to end the run; also while the store cannot be written."""
+        if self._asking is not None:
+            self._asking.cancel()  # the new grace counts
+        self._asking = asyncio.create_task(self._pass_on_end(), name=f"end {self.key.folder}")
+
+    async def _pass_on_end(self) -> None:
+        delays = Backoff()
+        while self.ended is None and self._grace is not None:
+            try:
+                await self._context.executor(self.job.spec.executor).cancel(self.key, self._grace)
+            except Exception as error:
+                text, delay = self._retry.explain("it cannot be ended yet", error), delays.next()
+                self._retry.show(Waiting.CANCELLING, f"{text}; tried again after {delay:g} s")
+                await asyncio.sleep(delay)
+            else:
+                if delays.count:
+                    self._retry.clear()
+                return
+
+    # The end ---------------------------------------------------------------------------------------------
+
+    async def _judge(self) -> tuple[Outcome, str]:
+        """Judge the end by what the solver left; the second value tells of a lock that was removed."""
+        ended = self.ended
+        assert ended is not None, "only an ended run is judged"
+        if ended.ending is Ending.NEVER_RAN:
+            why = self._failure or ended.message
+            return Outcome(State.QUEUED, Reason.NONE, Evidence.NONE, ended.time, message=why, ran=False), ""
+        job = self._job_now
+        deadline, self._judge_seconds = self._judge_seconds, LAST_LOOK_SECONDS
+        work = partial(run_steps.judge, job, ended)
+        return await self._context.paths.run(work, job.spec.project_path, deadline, key=job.uid)
+
+    def _unjudged(self, why: str) -> tuple[Outcome, str] | None:
+        """Return the outcome without a result, once a user has asked for the end."""
+        now = asyncio.get_running_loop().time()
+        if self.ended is None or self._give_up_at is None or now < self._give_up_at:
+            return None
+        return run_steps.unjudged(self.ended, why), ""
+
+    async def _write(self, command: Callable[[Transaction], None]) -> None:
+        writing = self._context.store.send(command)
+        if self.recording:
+            self._settle()  # it stands before the reservations that wait for it
+        await writing

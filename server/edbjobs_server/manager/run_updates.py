@@ -1,0 +1,72 @@
+"""What becomes of a job when something of its run is heard: commands for the store's writer."""
+
+from __future__ import annotations
+
+from edbjobs_server.core import transitions
+from edbjobs_server.core.runs import Ending, RunEnded, RunKey, RunNote, RunScheduled, RunStarted, RunUnkillable
+from edbjobs_server.core.states import EventType, Evidence, Reason, State
+from edbjobs_server.core.transitions import Change, Outcome
+from edbjobs_server.store import Transaction
+
+
+def put(tx: Transaction, change: Change | None) -> bool:
+    """Write a change, if there is one."""
+    if change is None:
+        return False
+    tx.put(change.job, change.type, detail=change.detail)
+    return True
+
+
+def outcome_of(ended: RunEnded, state: State, reason: Reason, evidence: Evidence, message: str) -> Outcome:
+    """Join what the executor and the solver's log tell of an end."""
+    return Outcome(
+        state=state,
+        reason=reason,
+        evidence=evidence,
+        end_time=ended.time,
+        start_time=ended.start_time,
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        outcome_unknown=ended.ending is Ending.LOST,
+        message=message,
+        cpu_seconds=ended.cpu_seconds,
+        max_rss_bytes=ended.max_rss_bytes,
+        ran=ended.ending is not Ending.NEVER_RAN,
+    )
+
+
+def apply_update(tx: Transaction, update: RunScheduled | RunStarted | RunNote | RunUnkillable) -> None:
+    """Record what an executor reports of a run that goes on."""
+    job = tx.find(update.key.uid)
+    if job is None:
+        return
+    number = update.key.attempt
+    if isinstance(update, RunScheduled):
+        put(tx, transitions.scheduled(job, number, update.scheduler_job_id))
+    elif isinstance(update, RunStarted):
+        put(tx, transitions.started(job, number, update.time, update.pid, update.nodes))
+    elif isinstance(update, RunNote):
+        put(tx, transitions.noted(job, number, update.text))
+    else:
+        put(tx, transitions.unkillable(job, number, update.pids))
+
+
+def apply_end(tx: Transaction, key: RunKey, outcome: Outcome, started: RunEnded | None, note: str = "") -> None:
+    """Record an end; a start that was not recorded yet is recorded before it, so that nobody misses it."""
+    job = tx.find(key.uid)
+    if job is None:
+        return
+    if started is not None and started.start_time is not None:
+        put(tx, transitions.started(job, key.attempt, started.start_time, 0, ()))
+        job = tx.job(key.uid)
+    if note:
+        tx.put(job, EventType.JOB_NOTE, detail=note)
+        job = tx.job(key.uid)
+    put(tx, transitions.ended(job, key.attempt, outcome, tx.now))
+
+
+def fail(tx: Transaction, uid: str, reason: Reason, message: str) -> None:
+    """End a waiting job that cannot be started; nothing happens to one that is not waiting any more."""
+    job = tx.find(uid)
+    if job is not None:
+        put(tx, transitions.fail(job, reason, message, tx.now))

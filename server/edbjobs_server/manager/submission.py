@@ -1,0 +1,379 @@
+"""From a request to a job: everything that can be checked before a job is accepted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from edbjobs.config import HFSSSimulationConfig, total_cores
+from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
+
+from edbjobs_server.contract.codec import seconds, spec_from_config
+from edbjobs_server.core.admission import refuse_infeasible
+from edbjobs_server.core.cluster_policy import ClusterPolicy
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import LOCAL, Job, Spec
+from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.states import EventType
+from edbjobs_server.executors.cluster.allocation import allocation_of
+from edbjobs_server.executors.cluster.allocation import refuse as refuse_by_policy
+from edbjobs_server.executors.schedulers.base import Scheduler
+from edbjobs_server.manager.validation import digest, validated
+from edbjobs_server.solver import project
+from edbjobs_server.solver.environment import refuse_environment
+from edbjobs_server.solver.releases import Release, choose
+from edbjobs_server.store import Duplicate, Transaction
+
+_OTHERS = re.compile(r"[^A-Za-z0-9._-]+")
+RANDOM_BYTES = 14  # 10 of a uid, 4 of an id that is made here
+_EXECUTORS = {
+    job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
+    job_config_pb2.SCHEDULER_TYPE_LOCAL: LOCAL,
+    job_config_pb2.SCHEDULER_TYPE_SLURM: "slurm",
+    job_config_pb2.SCHEDULER_TYPE_LSF: "lsf",
+    job_config_pb2.SCHEDULER_TYPE_PBS: "pbs",
+    job_config_pb2.SCHEDULER_TYPE_WINDOWS_HPC: "windows_hpc",
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What requests are checked against; one is made at the start of the service.
+
+    Attributes
+    ----------
+    releases : sequence of Release
+        Solvers that may be run, newest first.
+    executors : frozenset of str
+        Where jobs can run.
+    host : Host
+        What the host has.
+    project_roots : sequence of Path
+        Folders that projects must lie in; empty: anywhere.
+    environment_allow : sequence of str
+        Further patterns of variable names that a job may add.
+    clusters : mapping of str to Scheduler
+        Schedulers of the clusters, by executor: what they can be asked for, and what their nodes see.
+    node_releases : mapping of str to sequence of Release
+        Solvers of clusters that cannot run those of this host, by executor.
+    policy : ClusterPolicy
+        What the site lets cluster jobs ask for.
+    no_local : callable
+        Tells why the site allows no runs on this host; empty: it does.
+    umask : int or None
+        File mode creation mask of solvers; None: that of the service's process.
+    """
+
+    releases: Sequence[Release]
+    executors: frozenset[str]
+    host: Host
+    project_roots: Sequence[Path] = ()
+    environment_allow: Sequence[str] = ()
+    clusters: Mapping[str, Scheduler] = field(default_factory=dict)
+    node_releases: Mapping[str, Sequence[Release]] = field(default_factory=dict)
+    policy: ClusterPolicy = field(default_factory=ClusterPolicy)
+    no_local: Callable[[], str] = str
+    umask: int | None = None
+
+    def solvers(self) -> Iterator[tuple[str, Release]]:
+        """Tell all solvers, each with the scheduler whose nodes run it; of this host, that is empty."""
+        yield from (("", release) for release in self.releases)
+        for scheduler, releases in self.node_releases.items():
+            yield from ((scheduler, release) for release in releases)
+
+    def solver(self, executor: str, config: HFSSSimulationConfig, version: str) -> Release:
+        """Choose the solver of a job.
+
+        Raises
+        ------
+        Refused
+            SOLVER_NOT_ALLOWED or SOLVER_NOT_FOUND, as `edbjobs_server.solver.releases.choose`.
+        """
+        releases = self.node_releases.get(executor, self.releases)
+        if not releases and executor in self.node_releases:
+            text = (
+                f"no solver on the nodes of {executor} is known to this service: name the program as the nodes see it, "
+                r"such as C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe, in the setting hpc_solvers"
+            )
+            raise Refused("SOLVER_NOT_FOUND", text)
+        return choose(releases, version, config.ansys_edt_path or "")
+
+
+Look = Callable[[str], "tuple[project.Project, str]"]
+
+
+def look_at(path: str, seen: project.Seen | None = None) -> tuple[project.Project, str]:
+    """Look at a project: what it is, and a warning if what AEDT would solve is stale; as `project.inspect`."""
+    try:
+        found = project.inspect(path, seen)
+        return found, project.stale_sibling(found)
+    except OSError as error:  # only a transient one; what is definite is refused with its reason
+        raise project.unreachable(path, error) from error
+
+
+def one_look() -> Look:
+    """Make a `look_at` for requests of one moment: it looks at each project, and at each folder, once.
+
+    Each look is some calls of the system, of which each gives the interpreter's lock away.
+    """
+    seen = project.Seen()
+    return cache(lambda path: look_at(path, seen))
+
+
+def draft(
+    request: jobs_messages_pb2.SubmitJobRequest,
+    user: str,
+    rules: Rules,
+    limits: Limits,
+    look: Look = look_at,
+    random: bytes = b"",
+) -> Job:
+    """Make a job of a request; blocks on the project's path.
+
+    Parameters
+    ----------
+    request : SubmitJobRequest
+        As it came.
+    user : str
+        Used when the request names none.
+    rules : Rules
+        What it is checked against.
+    limits : Limits
+        Limits in force.
+    look : callable, default: `look_at`
+        Looks at the project.
+    random : bytes, optional
+        `RANDOM_BYTES` of them, used once; default: made here.
+
+    Returns
+    -------
+    Job
+        Not accepted yet: its `seq` and `revision` are 0.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB, PROJECT_NOT_FOUND, SOLVER_NOT_FOUND, SOLVER_NOT_ALLOWED, NO_SCHEDULER,
+        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE, PATH_UNREACHABLE or INVALID_PRIORITY; of a cluster job
+        also NO_SHARED_DIR and PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
+    """
+    data = request.config.SerializeToString(deterministic=True)
+    config, path = validated(request, data)
+    executor = _executor(request.config, rules)
+    release = rules.solver(executor, config, config.aedt_version or "")
+    refuse_environment(config.environment, rules.environment_allow)
+    found, stale = look(path)
+    if rules.project_roots:
+        refuse_outside(found.path, rules.project_roots)
+    spec = spec_from_config(
+        request.config,
+        project_path=found.real,
+        project_key=found.key,
+        executor=executor,
+        cores=total_cores(config),
+        memory_mib=request.config.memory_mib,
+    )
+    random = random or os.urandom(RANDOM_BYTES)
+    uid, job_id = _uid(random[:10]), request.job_id or _job_id(found.real, random[10:])
+    if executor != LOCAL:
+        config = config.model_copy(update={"project_path": path})
+        spec = _for_cluster(config, spec, rules, uid, job_id, request.user or user)
+    job = Job(
+        uid=uid,
+        seq=0,
+        id=job_id,
+        spec=spec,
+        create_time=time.time(),
+        config=data,
+        request_id=request.request_id,
+        digest=digest(request),
+        priority=request.priority,
+        user=request.user or user,
+        held=request.hold,
+        not_before=_not_before(request.config),
+        warnings=_warnings(spec, rules.host, stale),
+        solver_version=release.version,
+        demo=release.demo,
+    )
+    refuse_infeasible(job, limits, rules.host)
+    return job
+
+
+def draft_all(
+    requests: Sequence[jobs_messages_pb2.SubmitJobRequest], user: str, rules: Rules, limits: Limits, look: Look
+) -> list[Job | Refused]:
+    """Make a job, or its refusal, of each request; parameters as of `draft`."""
+    result: list[Job | Refused] = []
+    random = os.urandom(RANDOM_BYTES * len(requests))  # each call of the system gives the interpreter's lock away
+    for index, request in enumerate(requests):
+        part = random[index * RANDOM_BYTES : (index + 1) * RANDOM_BYTES]
+        try:
+            result.append(draft(request, user, rules, limits, look, part))
+        except Refused as refused:
+            result.append(refused)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A submitted job as it is on disk.
+
+    Attributes
+    ----------
+    job : Job
+        The job.
+    message : bytes
+        The same as serialised ``edbjobs.v1.Job``: the bytes that were written.
+    existed : bool
+        An earlier request had made it.
+    """
+
+    job: Job
+    message: bytes
+    existed: bool
+
+
+def save(
+    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: str
+) -> Saved | Refused:
+    """Do as `accept`, and give the bytes as well; a refusal is given back and has changed nothing."""
+    try:
+        job, existed = accept(tx, request, drafted, principal)
+    except Refused as refused:
+        return refused
+    return Saved(job, tx.message(job), existed)
+
+
+def accept(
+    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: str
+) -> tuple[Job, bool]:
+    """Put a drafted job on disk, or find the one that an equal request made; True where it existed.
+
+    Raises
+    ------
+    Refused
+        JOB_EXISTS or REQUEST_ID_REUSED; or the draft's own refusal, unless the job exists already: a
+        repetition is answered though its project may be gone by now.
+    """
+    if isinstance(drafted, Refused):
+        return _repeated(tx, request, drafted), True
+    try:
+        return tx.insert(drafted, EventType.JOB_QUEUED, principal=principal), False
+    except Duplicate:
+        return _repeated(tx, request, None), True
+
+
+def _repeated(tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, refused: Refused | None) -> Job:
+    wanted = digest(request)
+    known = tx.request(request.request_id) if request.request_id else None
+    if known is not None:
+        uid, before = known
+        if before != wanted:
+            raise Refused(
+                "REQUEST_ID_REUSED",
+                f"request_id {request.request_id} was used before for another request; make a new one for each",
+                fields={"request_id": "used before for another request"},
+                metadata={"uid": uid},
+            )
+        return tx.job(uid)
+    live = tx.live_id(request.job_id) if request.job_id else None
+    if live is not None and live.digest == wanted:
+        return live
+    if refused is not None:
+        raise refused
+    assert live is not None, "only a live id or a known request_id is a duplicate"
+    raise Refused(
+        "JOB_EXISTS",
+        f"job {live.id} is {live.state.name} and was submitted with another configuration; "
+        "choose another id, or wait for its end",
+        fields={"job_id": "in use by a live job"},
+        metadata={"uid": live.uid},
+    )
+
+
+def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:
+    executor = _EXECUTORS.get(message.scheduler_type)
+    forbidden = rules.no_local() if executor == LOCAL else ""
+    if forbidden:
+        raise Refused("LOCAL_NOT_ALLOWED", forbidden, fields={"config.scheduler_type": forbidden})
+    if executor is None or executor not in rules.executors:
+        have = ", ".join(sorted(rules.executors))
+        raise Refused(
+            "NO_SCHEDULER",
+            f"this service cannot hand jobs to {executor or message.scheduler_type}; it has: {have}",
+            fields={"config.scheduler_type": f"one of {have}"},
+        )
+    return executor
+
+
+def _for_cluster(config: HFSSSimulationConfig, spec: Spec, rules: Rules, uid: str, job_id: str, user: str) -> Spec:
+    """Check what a cluster's scheduler will be asked for; the job's cores are those of the whole allocation."""
+    refuse_by_policy(config, Path(spec.project_path), rules.policy)
+    wanted = allocation_of(config, uid=uid, job_id=job_id, attempt=1, user=user, site=rules.policy)
+    scheduler = rules.clusters[spec.executor]
+    scheduler.directives(wanted)
+    scheduler.seen(spec.project_path)
+    return replace(spec, cores=wanted.nodes * wanted.cores_per_node)
+
+
+def refuse_outside(path: Path, roots: Sequence[Path]) -> None:
+    """Refuse a project that lies in none of the folders that projects must lie in.
+
+    Raises
+    ------
+    Refused
+        PROJECT_NOT_ALLOWED.
+    """
+    if roots and not any(path.is_relative_to(root) for root in roots):
+        text = "projects must lie in one of " + ", ".join(str(root) for root in roots)
+        raise Refused("PROJECT_NOT_ALLOWED", f"{path}: {text}", fields={"config.project_path": text})
+
+
+def _not_before(message: job_config_pb2.JobConfig) -> float:
+    if not message.HasField("not_before"):
+        return 0.0
+    return seconds(message.not_before)
+
+
+def _warnings(spec: Spec, host: Host, stale: str) -> tuple[str, ...]:
+    warnings: list[str] = []
+    if spec.executor == LOCAL and spec.cores > host.cores:
+        warnings.append(f"asks for {spec.cores} cores, the host has {host.cores}: it counts as all of them")
+    if stale:
+        warnings.append(stale)
+    return tuple(warnings)
+
+
+def _uid(random: bytes) -> str:
+    """Make a uid: time first, so that the store's index grows at its end, then 80 random bits."""
+    return f"{time.time_ns() // 1_000_000:012x}{random.hex()}"
+
+
+def _job_id(path: str, random: bytes) -> str:
+    """Name a job after its project, with a tail that does not repeat."""
+    stem, _ = os.path.splitext(os.path.basename(path))
+    stem = _OTHERS.sub("-", stem).strip("._-")[:48] or "job"
+    return f"{stem}-{random.hex()}"
+
+
+def info(job: Job) -> Mapping[str, str]:
+    """Tell what a run's record says of its job, so that a lost store can be rebuilt."""
+    return {
+        "id": job.id,
+        "user": job.user,
+        "project": job.spec.project_path,
+        "priority": str(job.priority),
+        "request_id": job.request_id,
+        "digest": job.digest.hex(),
+        "solver_version": job.solver_version,
+        "demo": "true" if job.demo else "",
+        "create_time": repr(job.create_time),
+        "config": job.config.hex(),
+        "host": platform.node(),
+    }

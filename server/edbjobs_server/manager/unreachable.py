@@ -1,0 +1,55 @@
+"""Schedulers that do not answer: nothing is handed to them, and jobs wait no longer than they want to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from edbjobs_server.core.job import Job
+from edbjobs_server.core.planner import Planner
+from edbjobs_server.core.runs import Reachability
+from edbjobs_server.core.states import State
+from edbjobs_server.executors.base import Executor
+
+
+def no_executor(name: str, executors: Mapping[str, Executor]) -> str:
+    """Explain that a job needs a scheduler that this service does not have."""
+    have = ", ".join(sorted(executors))
+    return f"this service has no scheduler {name!r}, it has: {have}; start it with that scheduler, or cancel the job"
+
+
+class UnreachableSchedulers:
+    """Keeps which executors take nothing now.
+
+    Parameters
+    ----------
+    core : Planner
+        Lets nothing start there.
+    """
+
+    def __init__(self, core: Planner) -> None:
+        self._core = core
+        self._since: dict[str, float] = {}
+
+    def take(self, reach: Reachability) -> None:
+        """Take over whether an executor's scheduler answers."""
+        if reach.answering:
+            self._core.silent.pop(reach.executor, None)
+            return
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reach.since))
+        self._core.silent[reach.executor] = f"{reach.executor} does not answer since {since}: {reach.error}"
+        self._since[reach.executor] = reach.since
+
+    def note_missing(self, needed: Iterable[str], executors: Mapping[str, Executor]) -> None:
+        """Let jobs wait for schedulers that this service was started without."""
+        for name in set(needed) - executors.keys():
+            self._core.silent[name] = no_executor(name, executors)
+            self._since[name] = time.time()
+
+    def deadlines(self) -> Iterator[tuple[float, Job]]:
+        """Tell until when jobs that wait for a silent scheduler are willing to."""
+        for job in [*self._core.jobs.values()] if self._core.silent else ():
+            limit, executor = job.spec.scheduler_wait_limit, job.spec.executor
+            waits = job.state is State.QUEUED and job.open_attempt is None and executor in self._core.silent
+            if waits and limit is not None:
+                yield max(self._since[executor], job.create_time) + limit, job

@@ -1,0 +1,101 @@
+"""What can be said of a request by its text alone: whether it is valid, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+
+from edbjobs._config_types import ProjectPath
+from edbjobs.config import HFSSSimulationConfig, field_errors
+from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
+from pydantic import TypeAdapter, ValidationError
+
+from edbjobs_server.contract.codec import embedded, seconds
+from edbjobs_server.core.errors import Refused
+
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MAX_GRACE_SECONDS = 3600.0
+MAX_REQUEST_BYTES = 1 << 20
+LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: what calendars and timestamps can tell
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_PROJECT_PATH = job_config_pb2.JobConfig.PROJECT_PATH_FIELD_NUMBER
+_PATH: TypeAdapter[str] = TypeAdapter(ProjectPath)
+_MOST_KEPT_BYTES = 2_048  # of a configuration that is kept for the next request
+_ANY_PATH = "/p.aedt"
+
+
+def digest(request: jobs_messages_pb2.SubmitJobRequest) -> bytes:
+    """Return the fingerprint of what was asked for: equal for a repetition, whatever its request_id."""
+    same = jobs_messages_pb2.SubmitJobRequest()
+    same.CopyFrom(request)
+    same.request_id = ""
+    return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=16).digest()
+
+
+def validated(request: jobs_messages_pb2.SubmitJobRequest, config: bytes) -> tuple[HFSSSimulationConfig, str]:
+    """Return the configuration of a request and its project's path, which that of the configuration may not be.
+
+    Most jobs of a sweep are alike but for their project, and to make a whole model takes most of the time of a draft.
+
+    Parameters
+    ----------
+    request : SubmitJobRequest
+        As it came.
+    config : bytes
+        Its configuration, serialised deterministically.
+
+    Raises
+    ------
+    Refused
+        INVALID_JOB, with everything that is wrong.
+    """
+    wrong = _wrong(request)
+    try:
+        known = _known(request.config.project_path, config)
+        model = known or HFSSSimulationConfig.from_message(request.config)
+    except ValidationError as error:
+        wrong.update({f"config.{field}": text for field, text in field_errors(error).items()})
+    if wrong:
+        text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
+        raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong)
+    return model if isinstance(model, tuple) else (model, model.project_path)
+
+
+def _wrong(request: jobs_messages_pb2.SubmitJobRequest) -> dict[str, str]:
+    """Return what is wrong with a request beside its configuration's model."""
+    wrong: dict[str, str] = {}
+    if request.job_id and not JOB_ID.fullmatch(request.job_id):
+        wrong["job_id"] = "1 to 63 letters, digits, '.', '_' or '-', the first a letter or a digit"
+    if len(request.request_id) > 64:
+        wrong["request_id"] = "at most 64 characters"
+    if len(request.user) > 255 or _CONTROL.search(request.user):
+        wrong["user"] = "at most 255 characters, none of them a control character"
+    if not 0 <= seconds(request.config.cancel_grace) <= MAX_GRACE_SECONDS:
+        wrong["config.cancel_grace"] = f"0 to {MAX_GRACE_SECONDS:g} seconds"
+    if request.ByteSize() > MAX_REQUEST_BYTES:  # one event holds the whole job, and must fit a client's message
+        wrong["config"] = f"larger than {MAX_REQUEST_BYTES} bytes"
+    if request.config.not_before.seconds > LATEST_SECONDS:
+        wrong["config.not_before"] = "not after the year 9999"
+    return wrong
+
+
+def _known(path: str, config: bytes) -> tuple[HFSSSimulationConfig, str] | None:
+    """Return the model of a configuration that differs from an earlier one in its path at most; None: validate it.
+
+    No check of the model looks at the path together with another field.
+    """
+    head = embedded(_PROJECT_PATH, path.encode())  # the field of the lowest number comes first
+    if len(config) - len(head) > _MOST_KEPT_BYTES or not config.startswith(head):
+        return None
+    try:
+        return _model(config[len(head) :]), _PATH.validate_python(path)
+    except ValidationError:
+        return None  # to be told with everything that is wrong
+
+
+@lru_cache(256)
+def _model(rest: bytes) -> HFSSSimulationConfig:
+    message = job_config_pb2.JobConfig.FromString(rest)
+    message.project_path = _ANY_PATH
+    return HFSSSimulationConfig.from_message(message)

@@ -1,0 +1,77 @@
+"""Why a live job does not run, or has not ended, as it is told to clients: it changes without any event."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+from edbjobs.v1 import job_pb2, job_state_pb2
+
+from edbjobs_server.contract.codec import varint
+from edbjobs_server.core.planner import Planner
+from edbjobs_server.core.states import State
+from edbjobs_server.manager.clusters import Clusters
+from edbjobs_server.manager.progress_tracker import ProgressTracker
+
+_JOBS_BEFORE = varint(job_pb2.Job.JOBS_BEFORE_FIELD_NUMBER << 3)
+
+
+class WaitingReasons:
+    """Adds to messages of live jobs what is known of them at this moment.
+
+    Parameters
+    ----------
+    core : Planner
+        Knows what a job waits for here.
+    clusters : Clusters
+        Know what it waits for there.
+    following : ProgressTracker
+        Knows how far a solve is.
+    """
+
+    def __init__(self, core: Planner, clusters: Clusters, following: ProgressTracker) -> None:
+        self._core = core
+        self._clusters = clusters
+        self._following = following
+
+    def explained(self, message: job_pb2.Job) -> job_pb2.Job:
+        """Add to a live job why it waits now, and its progress."""
+        self._add(message, message.uid, message.state)
+        return message
+
+    def addition(self, uid: str, state: int) -> bytes:
+        """Return the same, to be appended to a serialised job, which is then merged when it is parsed."""
+        job = self._core.jobs.get(uid)
+        if job is not None and job.state is State.QUEUED and state == State.QUEUED and not job.attempts:
+            why = self._core.explain(uid, time.time())  # no run, so neither a cluster nor a run's trouble has a say
+            known = _serialised(why.reason.value, why.detail)
+            return known + _JOBS_BEFORE + varint(why.before) if why.before else known
+        message = job_pb2.Job()
+        self._add(message, uid, state)
+        return message.SerializeToString()
+
+    def _add(self, message: job_pb2.Job, uid: str, state: int) -> None:
+        job = self._core.jobs.get(uid)
+        if job is None or state >= State.COMPLETED:  # what is on disk may be ahead of the core
+            return
+        trouble = self._core.trouble(uid) if not job.unkillable else None
+        why = trouble or self._clusters.explain(job) or self._core.explain(uid, time.time())
+        message.waiting_reason = job_state_pb2.WaitingReason.ValueType(why.reason)
+        message.waiting_detail = why.detail
+        message.jobs_before = why.before
+        if job.state is not State.RUNNING:
+            return
+        progress = self._following.progress_of(uid)
+        if progress is not None:
+            message.progress.CopyFrom(progress)
+        elif not why.reason and self._following.waits_for_license(uid):
+            message.waiting_reason = job_state_pb2.WAITING_REASON_LICENSE_WAIT
+            message.waiting_detail = "no setup is begun yet; the solver may be waiting for a licence"
+
+
+@lru_cache(256)
+def _serialised(reason: int, detail: str) -> bytes:
+    """Serialise why a job waits: of many jobs of one call it is the same."""
+    return job_pb2.Job(
+        waiting_reason=job_state_pb2.WaitingReason.ValueType(reason), waiting_detail=detail
+    ).SerializeToString()

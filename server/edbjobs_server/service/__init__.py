@@ -1,0 +1,1 @@
+"""One process, assembled from the other packages."""
