@@ -44,8 +44,9 @@ def make(folder: Path, fake: FakePbs, **settings: Any) -> ServiceProcess:
     service = ServiceProcess(folder, scheduler="pbs", templates_dir=str(folder / "templates"), **settings)
     service.environment.update(fake.env)
     service.prelude = (
-        "from pathlib import Path; from edbjobs_server import app, site\n"
-        f"app.load_site = lambda: site.load_site(Path({str(folder / 'site.toml')!r}))"
+        "from pathlib import Path; from edbjobs_server.config import site_policy\n"
+        "from edbjobs_server.service import app\n"
+        f"app.load_site_policy = lambda: site_policy.load_site_policy(Path({str(folder / 'site.toml')!r}))"
     )
     return service
 

@@ -9,16 +9,16 @@ from faults.campaign import kinds
 from faults.campaign.round import Round
 
 CARELESS = """
-from edbjobs_server import run_changes, run_steps
-from edbjobs_server.core import scheduler
+from edbjobs_server.manager import run_steps, run_updates
+from edbjobs_server.core import planner
 from edbjobs_server.core.states import State
 from edbjobs_server.events.log import EventLog
 
 # Limits do not count.
-scheduler.fit_block = lambda *_: None
+planner.fit_block = lambda *_: None
 
 # Whatever ended was a success.
-outcome_of = run_changes.outcome_of
+outcome_of = run_updates.outcome_of
 run_steps.outcome_of = lambda ended, state, *rest: outcome_of(ended, State.COMPLETED, *rest)
 
 # Every seventh change is kept from watchers.
@@ -32,8 +32,8 @@ EventLog._entries_after = some_entries
 FORGETFUL = """
 import time
 from edbjobs_server.core import job
-from edbjobs_server.executors.base import Ending, RunEnded
-from edbjobs_server.executors.local.executor import LocalExecutor
+from edbjobs_server.core.runs import Ending, RunEnded
+from edbjobs_server.executors.local.linux.executor import LocalExecutor
 
 # Who came last, and matters least, is first.
 job.Job.order = property(lambda self: (self.priority, -self.seq))

@@ -150,9 +150,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     # A call that goes on for as long as it likes.
     service.prelude += """
 import asyncio
-from edbjobs_server.control import Control
+from edbjobs_server.manager.status import ServiceStatus
 async def sleep_on(self, *_): await asyncio.sleep(300)
-Control.set_paused = sleep_on
+ServiceStatus.set_paused = sleep_on
 """
     with service:
         resources = service.resources

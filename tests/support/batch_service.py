@@ -171,15 +171,15 @@ def quick(name: str, deadline: float, timing: Mapping[str, float] = QUICK) -> st
     """Make Python that has a service ask a scheduler as `timing` says, and wait for its commands up to a deadline."""
     return f"""
 from functools import partial
-from edbjobs_server import schedulers
+from edbjobs_server.service import cluster_factory
 
 def of_tests(make, *given):
     found = make(*given)
     found._deadline = {deadline!r}
     return found
 
-schedulers._{name} = partial(of_tests, schedulers._{name})
-timing = schedulers.Timing
-schedulers.Timing = lambda **given: timing(**{{**given, **{dict(timing)!r}}})
-schedulers.Scripts = partial(schedulers.Scripts, beat=1)
+cluster_factory._{name} = partial(of_tests, cluster_factory._{name})
+timing = cluster_factory.PollTiming
+cluster_factory.PollTiming = lambda **given: timing(**{{**given, **{dict(timing)!r}}})
+cluster_factory.Scripts = partial(cluster_factory.Scripts, beat=1)
 """

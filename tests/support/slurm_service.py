@@ -225,12 +225,12 @@ class SlurmService(ServiceProcess):
 
 
 def _shorter(confirm: float | None, stale: float | None) -> str:
-    lines = ["from functools import partial", "from edbjobs_server import schedulers"]
+    lines = ["from functools import partial", "from edbjobs_server.service import cluster_factory"]
     times = {name: value for name, value in (("confirm", confirm), ("stale", stale)) if value is not None}
     if times:
-        lines.append(f"schedulers.Timing = partial(schedulers.Timing, **{times})")
+        lines.append(f"cluster_factory.PollTiming = partial(cluster_factory.PollTiming, **{times})")
     if stale is not None:
-        lines.append("schedulers.Scripts = partial(schedulers.Scripts, beat=1)")
+        lines.append("cluster_factory.Scripts = partial(cluster_factory.Scripts, beat=1)")
     return "\n".join(lines) if times else ""
 
 

@@ -119,25 +119,29 @@ def test_the_launcher_loads_only_the_standard_library() -> None:
         "import sys; sys.path.append(sys.argv[1]); import edbjobs_server.executors.local.linux.launcher;"
         "print(*sorted(sys.modules))"
     )
-    server = os.path.abspath(processes.__file__).rsplit(os.sep, 4)[0]
+    server = os.path.abspath(processes.__file__).rsplit(os.sep, 5)[0]
     done = subprocess.run([sys.executable, "-I", "-S", "-E", "-c", script, server], capture_output=True, check=True)
     loaded = done.stdout.decode().split()
     assert not {"asyncio", "threading", "subprocess", "logging", "grpc", "typing", "dataclasses"} & set(loaded)
     ours = {name for name in loaded if name.startswith("edbjobs")}
     others = {name.partition(".")[0] for name in loaded} - {"edbjobs_server", "__main__"}
     assert others <= set(sys.stdlib_module_names) | {"sitecustomize", "usercustomize"}
-    names = ("faults", "launcher", "processes", "record", "solver_process", "supervisor")
+    names = ("launcher", "processes", "solver_process", "supervisor")
     assert ours == {
         "edbjobs_server",
         "edbjobs_server.executors",
         "edbjobs_server.executors.local",
-        *(f"edbjobs_server.executors.local.{name}" for name in names),
+        "edbjobs_server.executors.local.linux",
+        "edbjobs_server.executors.local.record",
+        "edbjobs_server.util",
+        "edbjobs_server.util.failpoints",
+        *(f"edbjobs_server.executors.local.linux.{name}" for name in names),
     }
 
 
 def test_the_descriptor_limit_is_raised_and_the_old_one_known() -> None:
     code = (
-        "import resource; from edbjobs_server.executors.local import processes as p;"
+        "import resource; from edbjobs_server.executors.local.linux import processes as p;"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard));"
         "print(p.soft_descriptor_limit(), p.raise_descriptor_limit(), p.raise_descriptor_limit(),"

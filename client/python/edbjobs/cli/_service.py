@@ -138,7 +138,7 @@ def serve(
     for option, setting in _RENAMED.items():
         given[setting] = given.pop(option)
     values = {name: value for name, value in given.items() if value is not None and name != "config"}
-    raise typer.Exit(server_module("app").main(values, config))
+    raise typer.Exit(server_module("service.app").main(values, config))
 
 
 _RENAMED = {
@@ -195,7 +195,7 @@ def doctor(
     """Check AEDT, licences, ports, disk, store and what ends sessions, and say what to do."""
     from edbjobs.cli import _doctor
 
-    settings, server = server_module("settings"), server_module("doctor")
+    settings, server = server_module("config.settings"), server_module("doctor")
     loaded = _doctor.load(settings, {"state_dir": state_dir}, config)
     if rebuild:
         _doctor.rebuild(server, loaded, json)
@@ -212,6 +212,6 @@ def demo(
     """Show the service at work with a stand-in solver: a solve that survives its service being killed."""
     from edbjobs.cli import _demo
 
-    server_module("app")
+    server_module("service.app")
     if not _demo.run(state_dir, json):
         raise typer.Exit(FAILED)
