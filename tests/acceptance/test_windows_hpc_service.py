@@ -82,8 +82,10 @@ class HpcService(ServiceProcess):
         site = folder / "site.toml"
         site.write_text(f"[path_map]\n{json.dumps(str(self.shared), ensure_ascii=False)} = '{SHARE}'\n")
         policy = f"app.load_site_policy = partial(site_policy.load_site_policy, Path({str(site)!r}))"
-        imports = "from pathlib import Path\nfrom edbjobs_server.config import site_policy\n"
+        imports = (
+            "from pathlib import Path\nfrom edbjobs_server.config import site_policy\n"
             "from edbjobs_server.service import app"
+        )
         self.prelude = "\n".join((quick(HEAD, 3.0, {**QUICK, "confirm": 1.0, "stale": 2.0}), imports, policy))
 
     def password(self, text: str) -> None:

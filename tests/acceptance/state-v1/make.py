@@ -43,7 +43,7 @@ from edbjobs.v1 import (  # noqa: E402
     resource_pb2,
     resources_service_pb2,
 )
-from edbjobs_server.executors.local import processes  # noqa: E402
+from edbjobs_server.executors.local.linux import processes  # noqa: E402
 from edbjobs_server.solver.demo import example_project  # noqa: E402
 from support.service import ServiceProcess  # noqa: E402
 
