@@ -201,7 +201,7 @@ async def test_the_page_shows_the_cluster(service: ClusterService, http: aiohttp
     async with chromium(tmp_path / "browser") as page:
         await page.open(service.url + "/")
         text = await page.run("document.body.innerText")
-        assert "slurm memory 1 answers since" in text
+        assert "slurm memory 1 reachable since" in text
         assert "0 of 2 running, 0 waiting, 1 waiting in the cluster" in text
         row = await page.run("document.querySelector('tbody tr').innerText")
         assert "scheduled" in row
@@ -220,7 +220,7 @@ async def test_the_page_shows_the_cluster(service: ClusterService, http: aiohttp
         await until(lambda: silent(http))
         await page.open(service.url + "/?")
         alert = await page.run("[...document.querySelectorAll('[role=alert]')].at(-1).innerText")
-        assert alert.startswith("slurm does not answer since 20")
+        assert alert.startswith("slurm unreachable since 20")
         assert alert.endswith(": controller <b>down</b>")
         assert await page.run("document.querySelectorAll('table').length") == 1
 

@@ -77,6 +77,8 @@ def test_the_wheel_has_what_only_data_files_can_bring(names: set[str]) -> None:
     for name in (
         "edbjobs/py.typed",
         "edbjobs_server/py.typed",
+        "edbjobs_server/gateway/dashboard/page.css",
+        "edbjobs_server/gateway/dashboard/page.html",
         "edbjobs/protos/edbjobs.binpb",
         "edbjobs/protos/edbjobs/v1/jobs_service.proto",
         "edbjobs/protos/google/rpc/status.proto",
