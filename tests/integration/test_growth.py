@@ -13,7 +13,7 @@ import pytest
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from edbjobs_server.manager import progress_tracker
 from edbjobs_server.util.path_workers import PathWorkers
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 from support.manager_world import S, World
 from support.service import ServiceProcess
 
@@ -70,7 +70,8 @@ async def test_all_running_logs_cost_one_hand_over(it: World, monkeypatch: pytes
         return await run(self, work, *arguments, **rest)
 
     monkeypatch.setattr(PathWorkers, "run", counted)
-    await within(third.wait(), 60.0)
+    async with timeout(60.0):
+        await third.wait()
     assert rounds[-1] == 8
     for wait in waits:
         wait.unlink()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from edbjobs_server.util.backoff import Backoff
 from edbjobs_server.util.keep_running import keep_running
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 
 def test_delays_double_up_to_their_bound() -> None:
@@ -29,7 +29,8 @@ async def test_what_raises_is_started_again(monkeypatch: pytest.MonkeyPatch, cap
         if len(starts) < 3:
             raise KeyError("made by the test")
 
-    await within(keep_running("the work", work), 30.0)
+    async with timeout(30.0):
+        await keep_running("the work", work)
     assert len(starts) == 3
     assert [record.message.partition(";")[0] for record in caplog.records] == ["the work failed"] * 2
 

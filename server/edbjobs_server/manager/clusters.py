@@ -23,7 +23,7 @@ from edbjobs_server.executors.cluster.script import ScriptError
 from edbjobs_server.executors.schedulers.base import Phase, Unreachable
 from edbjobs_server.manager.run_spec import run_key
 from edbjobs_server.solver.command_line import shell_line
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 T = TypeVar("T")
 
@@ -198,7 +198,8 @@ class Clusters:
             task.add_done_callback(_heard)
             self._answers[key] = (at, task)
         try:
-            return at, await within(asyncio.shield(task), ANSWER_SECONDS)
+            async with timeout(ANSWER_SECONDS):
+                return at, await asyncio.shield(task)
         except Unreachable as error:
             raise _unreachable(executor.name, str(error)) from error
         except (asyncio.TimeoutError, TimeoutError):

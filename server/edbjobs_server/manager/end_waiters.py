@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util import timeouts
 
 
 class EndWaiters:
@@ -19,7 +19,8 @@ class EndWaiters:
         events = self._events.setdefault(uid, set())
         events.add(told)
         try:
-            await within(told.wait(), timeout)
+            async with timeouts.timeout(timeout):
+                await told.wait()
         except (asyncio.TimeoutError, TimeoutError):
             return
         finally:

@@ -14,7 +14,7 @@ from edbjobs_server.core.states import Waiting
 from edbjobs_server.manager.run_context import RetryState
 from edbjobs_server.util.backoff import Backoff
 from edbjobs_server.util.files import text_of
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 T = TypeVar("T")
 
@@ -92,7 +92,8 @@ class Retry:
         self.show(reason, f"{text}; tried again after {delay:g} s")
         self._on_delay()
         try:
-            await within(self._nudge.wait(), delay)
+            async with timeout(delay):
+                await self._nudge.wait()
         except (asyncio.TimeoutError, TimeoutError):
             return
 

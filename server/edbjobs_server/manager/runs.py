@@ -34,7 +34,7 @@ from edbjobs_server.store import Store, Transaction
 from edbjobs_server.util.backoff import Backoff
 from edbjobs_server.util.keep_running import keep_running
 from edbjobs_server.util.path_workers import PathWorkers
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ class Runs:
         adopted = [self._adopt(job) for job in [*self._core.jobs.values()] if job.open_attempt is not None]
         self._silence.note_missing({job.spec.executor for job in self._core.jobs.values()}, self._executors)
         try:
-            await within(asyncio.gather(*(run.adopted.wait() for run in adopted)), ADOPT_SECONDS)
+            async with timeout(ADOPT_SECONDS):
+                await asyncio.gather(*(run.adopted.wait() for run in adopted))
         except (asyncio.TimeoutError, TimeoutError):
             log.warning("the runs of an earlier service have not all been looked at yet; the service starts without")
         self._planned = asyncio.get_running_loop().call_soon(self._plan)

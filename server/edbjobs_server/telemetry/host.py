@@ -20,7 +20,7 @@ from edbjobs_server.core.limits import Host
 from edbjobs_server.telemetry.processors import usable_processors
 from edbjobs_server.telemetry.run_usage import RunTimes
 from edbjobs_server.telemetry.volumes import Disk, Volumes
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util import timeouts
 
 _WINDOW_SECONDS = 60.0
 _FIRST_SECONDS = 0.25  # a share of processor time needs two readings
@@ -149,7 +149,8 @@ class HostSampler:
         """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
-        return await within(asyncio.shield(self._next), timeout)
+        async with timeouts.timeout(timeout):
+            return await asyncio.shield(self._next)
 
     def _tell(self, sample: Sample) -> None:
         self.latest = sample

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edbjobs_server.executors.schedulers.base import Unreachable
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 MAX_OUTPUT = 64 << 20  # bytes; 5,000 jobs of `scontrol -o show job` are 4.9 MB (facts measured on SLURM 22.05)
 MAX_WORDS = 2000  # of a command's stderr in a message
@@ -88,7 +88,8 @@ async def run(
     except OSError as error:
         raise Unreachable(f"{argv[0]} cannot be run: {error.strerror}") from error
     try:
-        out, err = await within(_talk(child, stdin), deadline)
+        async with timeout(deadline):
+            out, err = await _talk(child, stdin)
     except (asyncio.TimeoutError, TimeoutError):
         raise Unreachable(f"`{line}` did not answer within {deadline:g} s") from None
     except _TooMuch:
@@ -153,6 +154,7 @@ async def _kill(child: asyncio.subprocess.Process) -> None:
     assert child.stdout is not None, "it is a pipe"
     assert child.stderr is not None, "it is a pipe"
     try:  # what it has printed is read to the end, or its pipes would stay open
-        await within(asyncio.gather(child.wait(), child.stdout.read(), child.stderr.read()), _GRACE)
+        async with timeout(_GRACE):
+            await asyncio.gather(child.wait(), child.stdout.read(), child.stderr.read())
     except (asyncio.TimeoutError, TimeoutError):
         return  # the loop's child watcher takes its end

@@ -19,7 +19,7 @@ from edbjobs_server.core.job import LOCAL
 from edbjobs_server.gateway.rest import shapes
 from edbjobs_server.gateway.security import Guard
 from edbjobs_server.manager.job_manager import JobManager
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 NEWEST = 50
 ASK_SECONDS = 2.0  # limit of the wait for a slow scheduler
@@ -60,7 +60,8 @@ class Page:
         if not any(found.answering for found in clusters.statuses() if found.name == clusters.detected):
             return ()
         try:
-            return (await within(clusters.partitions(""), ASK_SECONDS)).partitions
+            async with timeout(ASK_SECONDS):
+                return (await clusters.partitions("")).partitions
         except (Refused, asyncio.TimeoutError, TimeoutError):
             return ()
 

@@ -10,7 +10,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.events.forwarder import BOUND, DRAIN_SECONDS, EventForwarder, TooSlow, watch_request
 from edbjobs_server.gateway.events.frames import Frame, FrameEncoder
 from edbjobs_server.manager.job_manager import JobManager
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 PING_SECONDS = 25.0
 _MAX_MESSAGE_BYTES = 4096  # of what a client sends, which is not read
@@ -33,7 +33,8 @@ class _Client:
         """Send what is queued; ends with TimeoutError where nothing is taken."""
         while True:
             frame = await self._queue.get()
-            await within(self._socket.send_str(frame.text), DRAIN_SECONDS)
+            async with timeout(DRAIN_SECONDS):
+                await self._socket.send_str(frame.text)
 
 
 class WebSockets:

@@ -25,7 +25,7 @@ from edbjobs_server.gateway.grpcweb import wire
 from edbjobs_server.gateway.rest.responses import error
 from edbjobs_server.gateway.security import HEADERS, Guard
 from edbjobs_server.rpc.interceptors import CallInterceptor
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util import timeouts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Methods = Mapping[str, Any]  # by path; grpc.RpcMethodHandler, whose attributes are not in the published types
@@ -120,7 +120,8 @@ class GrpcWeb:
         context = WebContext(caller, metadata, handler.response_serializer, answer, timeout)
         try:
             running = (handler.unary_stream if handler.response_streaming else handler.unary_unary)(message, context)
-            found = await (running if timeout is None else within(running, timeout))
+            async with timeouts.timeout(timeout):
+                found = await running
         except grpc.aio.AbortError:
             found = None
         except asyncio.TimeoutError:  # the servicer's own errors have become aborts

@@ -12,7 +12,7 @@ from edbjobs_server.contract.errors import entry
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.rest import shapes
 from edbjobs_server.gateway.security import HEADERS
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 _WRITE_SECONDS = 60.0  # longest time for a client to take a piece
 
@@ -50,7 +50,8 @@ async def send_pieces(
     await response.prepare(request)
     try:
         async for piece in pieces:
-            await within(response.write(piece), _WRITE_SECONDS)
+            async with timeout(_WRITE_SECONDS):
+                await response.write(piece)
     except (Refused, asyncio.TimeoutError) as failed:
         if request.transport is not None:
             request.transport.abort()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edbjobs_server.executors.local.linux import processes
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 assert sys.platform != "win32"
 
@@ -113,7 +113,8 @@ class Channel:
             raise
         channel = cls(ours, owner)
         try:
-            channel.pid = await within(channel._ready, _START_SECONDS)
+            async with timeout(_START_SECONDS):
+                channel.pid = await channel._ready
         except (LauncherGone, asyncio.TimeoutError) as error:
             channel.close()
             raise NotStarted(f"it ended while it was started, or did not answer; see {log}", definite=False) from error
@@ -144,7 +145,8 @@ class Channel:
         if len(self._unsent) > _UNSENT:
             self._drained.clear()
             with suppress(asyncio.TimeoutError):  # the launcher stands still; the request waits without its sender
-                await within(self._drained.wait(), _SEND_SECONDS)
+                async with timeout(_SEND_SECONDS):
+                    await self._drained.wait()
 
     def _frames(self, name: str, request: Mapping[str, Any]) -> bytes:
         """Return a request that has only what is different in its environment; before the first, what is not."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edbjobs_server.executors.schedulers.base import Unreachable
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -159,7 +159,8 @@ class Rest:
         try:
             session = self._open()
             headers = {"Authorization": _basic(user, password), "Accept": "application/json"}
-            return await within(self._talk(session, method, path, body, query, headers, what, password), self.deadline)
+            async with timeout(self.deadline):
+                return await self._talk(session, method, path, body, query, headers, what, password)
         except (asyncio.TimeoutError, TimeoutError):
             raise Unreachable(f"{what} was not answered within {self.deadline:g} s") from None
         except (ClientError, OSError) as error:

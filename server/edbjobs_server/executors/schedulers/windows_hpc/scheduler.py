@@ -59,7 +59,7 @@ from edbjobs_server.executors.schedulers.windows_hpc.words import (
     nodes_of,
     said,
 )
-from edbjobs_server.util.timeouts import within
+from edbjobs_server.util.timeouts import timeout
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -336,7 +336,8 @@ class WindowsHpc:
     async def _within(self, deadlines: int, work: Awaitable[_T]) -> _T:
         seconds = self._deadline * deadlines
         try:
-            return await within(work, seconds)
+            async with timeout(seconds):
+                return await work
         except (asyncio.TimeoutError, TimeoutError):
             raise Unreachable(f"{self._rest.base} did not give a whole list within {seconds:g} s") from None
 
