@@ -48,7 +48,6 @@ if TYPE_CHECKING:
         StateError,
         TargetError,
         VersionError,
-        WaitTimeoutError,
     )
     from edbjobs._models import (
         Attempt,
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
         SystemStatus,
         UserLimits,
     )
+    from edbjobs._wait_timeout import WaitTimeoutError
     from edbjobs.config import (
         HFSS3DLayoutBatchOptions,
         HFSSSimulationConfig,
@@ -151,7 +151,7 @@ __all__ = [
 
 # The clients load grpc but not pydantic, the configuration pydantic but not grpc; the rest neither.
 _CLIENTS = {"AsyncClient": "_async_client", "Client": "_client", "JobFilter": "_calls", "LimitValues": "_calls"}
-_OTHERS = ("_enums", "_exceptions", "_endpoint", "_models", "config")
+_OTHERS = ("_enums", "_exceptions", "_endpoint", "_models", "_wait_timeout", "config")
 
 
 def __getattr__(name: str) -> Any:

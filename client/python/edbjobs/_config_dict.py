@@ -14,13 +14,11 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edbjobs._config_fields import ConfigFields
 from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, SchedulerOptions
 from edbjobs._enums import SchedulerType
-
-if TYPE_CHECKING:
-    from edbjobs.config import HFSSSimulationConfig
 
 __all__ = ["DOCUMENTED", "FORMAT_VERSION", "read_dict", "write_dict"]
 
@@ -102,7 +100,7 @@ def read_dict(data: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def write_dict(config: HFSSSimulationConfig) -> dict[str, Any]:
+def write_dict(config: ConfigFields) -> dict[str, Any]:
     """Write a configuration in the documented form."""
     layout, explicit = _write_layout(config.layout_options)
     values = config.model_dump(mode="json", exclude_defaults=True)

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from edbjobs._config_fields import ConfigFields
 from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
 from edbjobs._enums import EndReason, ExistingResults, SchedulerType, Word, from_number, to_number
 from edbjobs._times import duration, timestamp
 from edbjobs.v1 import job_config_pb2 as pb
-
-if TYPE_CHECKING:
-    from edbjobs.config import HFSSSimulationConfig
 
 __all__ = ["read_message", "write_message"]
 
@@ -90,7 +88,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def write_message(config: HFSSSimulationConfig) -> pb.JobConfig:
+def write_message(config: ConfigFields) -> pb.JobConfig:
     """Write what differs from the defaults: in the contract an absent field has its default."""
     values = _changed(config, skip=("jobid", "user", "machine_nodes", "layout_options", "scheduler_options", "retry"))
     if "licenses" in values:

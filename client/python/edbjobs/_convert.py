@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from datetime import datetime, timedelta, timezone
-from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -23,12 +22,8 @@ from edbjobs._enums import (
     from_number,
     optional_from_number,
 )
-from edbjobs._exceptions import VersionError
 
-if TYPE_CHECKING:
-    from edbjobs.config import HFSSSimulationConfig
-
-__all__ = ["read", "read_config", "to_json"]
+__all__ = ["read"]
 
 T = TypeVar("T")
 Reader = Callable[[Message], Any]
@@ -114,36 +109,3 @@ def _same(value: Any) -> Any:
 
 def _time(message: Any) -> datetime:
     return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
-
-
-def read_config(job: m.Job) -> HFSSSimulationConfig | None:
-    """Make the configuration model of a job."""
-    from pydantic import ValidationError
-
-    from edbjobs.config import HFSSSimulationConfig, field_errors
-
-    if job.config_message is None:
-        return None
-    try:
-        return HFSSSimulationConfig.from_message(job.config_message, jobid=job.id, user=job.user)
-    except ValidationError as error:
-        raise VersionError(
-            f"the configuration of job {job.id} holds what this release of the client does not know; upgrade it",
-            reason="UNKNOWN_CONFIG",
-            fields=field_errors(error, "config"),
-        ) from error
-
-
-def to_json(value: Any) -> Any:
-    """Turn a value of the client into JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    return value

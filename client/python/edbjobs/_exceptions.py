@@ -8,7 +8,8 @@ Each carries a `reason` for programs, a sentence for people, `fields` and `metad
     │   ├── NotEdbJobsError         what answers there is something else
     │   └── VersionError            what answers there is an edbjobs of an API level this client cannot use
     ├── DeadlineError               no answer in time                              (also a TimeoutError)
-    ├── WaitTimeoutError            a job had not ended in the given time          (also a TimeoutError)
+    ├── WaitTimeoutError            a job had not ended in the given time          (also a TimeoutError);
+    │                               defined in `edbjobs._wait_timeout`, because it holds the job
     ├── ServiceError                the service answered that it will not do it
     │   ├── InvalidRequestError     INVALID_ARGUMENT: `fields` says what is wrong where
     │   ├── NotFoundError           NOT_FOUND
@@ -26,10 +27,6 @@ A value that cannot be right raises ``pydantic.ValidationError`` before anything
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from edbjobs._models import Job
 
 __all__ = [
     "AuthenticationError",
@@ -48,7 +45,6 @@ __all__ = [
     "StateError",
     "TargetError",
     "VersionError",
-    "WaitTimeoutError",
 ]
 
 
@@ -114,14 +110,6 @@ class VersionError(ConnectError):
 
 class DeadlineError(EdbJobsError, TimeoutError):
     """The service did not answer in time."""
-
-
-class WaitTimeoutError(EdbJobsError, TimeoutError):
-    """A job had not ended in the given time; `job` is as it was then."""
-
-    def __init__(self, message: str, job: Job) -> None:
-        super().__init__(message, reason="WAIT_TIMEOUT", metadata={"uid": job.uid, "status": job.status.value})
-        self.job = job
 
 
 class ServiceError(EdbJobsError):

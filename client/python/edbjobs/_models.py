@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edbjobs._enums import EndReason, EventType, Evidence, JobStatus, Role, WaitingReason
+from edbjobs._exceptions import EdbJobsError, VersionError
+from edbjobs._json import to_json
 
 if TYPE_CHECKING:
-    from edbjobs._exceptions import EdbJobsError
     from edbjobs.config import HFSSSimulationConfig
     from edbjobs.v1 import job_config_pb2
 
@@ -159,14 +160,24 @@ class Job:
         """
         # Made only when asked for: a list of thousands needs none of it, and what a newer service put into a
         # configuration must not make the job itself unreadable.
-        from edbjobs._convert import read_config
+        from pydantic import ValidationError
 
-        return read_config(self)
+        from edbjobs.config import HFSSSimulationConfig, field_errors
+
+        if self.config_message is None:
+            return None
+        try:
+            return HFSSSimulationConfig.from_message(self.config_message, jobid=self.id, user=self.user)
+        except ValidationError as error:
+            raise VersionError(
+                f"job {self.id}: its configuration has values that this release of the client does not know; "
+                "upgrade the client",
+                reason="UNKNOWN_CONFIG",
+                fields=field_errors(error, "config"),
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Write it with JSON values only; `config` in its documented form."""
-        from edbjobs._convert import to_json
-
         values: dict[str, Any] = to_json(self)
         del values["config_message"]
         values["config"] = self.config.to_dict() if self.config is not None else None

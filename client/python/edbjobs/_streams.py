@@ -19,8 +19,8 @@ from edbjobs._exceptions import (
     NotEdbJobsError,
     ServiceError,
     VersionError,
-    WaitTimeoutError,
 )
+from edbjobs._wait_timeout import WaitTimeoutError
 from edbjobs.v1 import jobs_messages_pb2 as pb
 
 __all__ = ["LogCursor", "Patience", "WaitLoop", "WatchCursor", "make_decoder", "wait_loop"]

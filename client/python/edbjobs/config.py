@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from os import PathLike
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import AwareDatetime, Field
+from typing import TYPE_CHECKING, Any
 
 from edbjobs import _config_types as t
-from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
+from edbjobs._config_dict import read_dict, write_dict
+from edbjobs._config_fields import ConfigFields
+from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, RetryPolicy, SchedulerOptions
 from edbjobs._config_types import field_errors
 from edbjobs._enums import EndReason, ExistingResults, SchedulerType
 
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-class HFSSSimulationConfig(Model):
+class HFSSSimulationConfig(ConfigFields):
     """A solve.
 
     Parameters
@@ -92,39 +92,6 @@ class HFSSSimulationConfig(Model):
         For a value that cannot be right; `field_errors` gives it by field.
     """
 
-    project_path: t.ProjectPath
-    jobid: t.JobId = ""
-    user: t.Text = ""
-    solver: t.Text = "Hfss3DLayout"
-    ansys_edt_path: t.PathText = ""
-    aedt_version: Annotated[str, Field(pattern=t.VERSION)] = ""
-    design_name: t.SelectorText = ""
-    design_mode: Literal["", "Nominal", "Optimetrics"] = ""
-    setup_name: t.SelectorText = ""
-    machine_nodes: Annotated[tuple[MachineNode, ...], Field(max_length=1_000)] = ()
-    distributed: bool | None = None
-    auto: bool | None = None
-    non_graphical: bool = True
-    monitor: bool = True
-    layout_options: HFSS3DLayoutBatchOptions = Field(default_factory=HFSS3DLayoutBatchOptions)
-    scheduler_type: SchedulerType = SchedulerType.NONE
-    scheduler_options: SchedulerOptions = Field(default_factory=SchedulerOptions)
-    cores: Annotated[t.Number, Field(ge=0, le=1_000_000)] = 0
-    memory_mib: Annotated[t.Number, Field(ge=0, le=2**40)] = 0
-    licenses: t.LicenseMap = Field(default_factory=dict)
-    environment: t.EnvironmentMap = Field(default_factory=dict)
-    wall_clock_limit: t.LimitDuration | None = None
-    cancel_grace: t.Grace = timedelta(seconds=30)
-    retry: RetryPolicy = Field(default_factory=RetryPolicy)
-    wait_for_license: bool = False
-    license_wait_limit: t.LimitDuration | None = None
-    scheduler_wait_limit: t.LimitDuration | None = None
-    existing_results: ExistingResults = ExistingResults.KEEP
-    not_before: AwareDatetime | None = None
-    labels: t.LabelMap = Field(default_factory=dict)
-    batch: t.JobId = ""
-    batch_options: t.BatchOptions = Field(default_factory=dict)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HFSSSimulationConfig:
         """Read the documented form, as `to_dict` writes it; see `edbjobs._config_dict`.
@@ -134,14 +101,10 @@ class HFSSSimulationConfig(Model):
         pydantic.ValidationError
             For a value that cannot be right or a key that is not known.
         """
-        from edbjobs._config_dict import read_dict
-
         return cls.model_validate(read_dict(data))
 
     def to_dict(self) -> dict[str, Any]:
         """Write the documented form: JSON values only, all documented keys, others where they are set."""
-        from edbjobs._config_dict import write_dict
-
         return write_dict(self)
 
     @classmethod

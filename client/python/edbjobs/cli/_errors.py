@@ -45,7 +45,8 @@ def fail(text: str, *, code: int = UNREACHABLE, reason: str = "") -> NoReturn:
 
 
 def _describe(error: Exception) -> dict[str, Any] | None:
-    from edbjobs._exceptions import ConnectError, DeadlineError, EdbJobsError, TargetError, WaitTimeoutError
+    from edbjobs._exceptions import ConnectError, DeadlineError, EdbJobsError, TargetError
+    from edbjobs._wait_timeout import WaitTimeoutError
 
     if isinstance(error, EdbJobsError):
         unreachable = isinstance(error, (ConnectError, DeadlineError, TargetError))

@@ -47,7 +47,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def write_json(value: Any) -> None:
     """Write a value, or a list of them, as JSON."""
-    from edbjobs._convert import to_json
+    from edbjobs._json import to_json
 
     print(json.dumps(value.to_dict() if hasattr(value, "to_dict") else to_json(value), indent=2))
 

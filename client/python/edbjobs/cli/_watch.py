@@ -142,7 +142,7 @@ class _Board:
 
 
 def _write_event(event: Event) -> None:
-    from edbjobs._convert import to_json
+    from edbjobs._json import to_json
 
     job = event.job.to_dict() if event.job is not None else None
     values = {

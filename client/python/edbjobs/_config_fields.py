@@ -1,0 +1,49 @@
+"""The fields of a configuration; `edbjobs.config.HFSSSimulationConfig` documents them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from edbjobs import _config_types as t
+from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
+from edbjobs._enums import ExistingResults, SchedulerType
+
+
+class ConfigFields(Model):
+    """What is read from, and written to, dictionaries and messages."""
+
+    project_path: t.ProjectPath
+    jobid: t.JobId = ""
+    user: t.Text = ""
+    solver: t.Text = "Hfss3DLayout"
+    ansys_edt_path: t.PathText = ""
+    aedt_version: Annotated[str, Field(pattern=t.VERSION)] = ""
+    design_name: t.SelectorText = ""
+    design_mode: Literal["", "Nominal", "Optimetrics"] = ""
+    setup_name: t.SelectorText = ""
+    machine_nodes: Annotated[tuple[MachineNode, ...], Field(max_length=1_000)] = ()
+    distributed: bool | None = None
+    auto: bool | None = None
+    non_graphical: bool = True
+    monitor: bool = True
+    layout_options: HFSS3DLayoutBatchOptions = Field(default_factory=HFSS3DLayoutBatchOptions)
+    scheduler_type: SchedulerType = SchedulerType.NONE
+    scheduler_options: SchedulerOptions = Field(default_factory=SchedulerOptions)
+    cores: Annotated[t.Number, Field(ge=0, le=1_000_000)] = 0
+    memory_mib: Annotated[t.Number, Field(ge=0, le=2**40)] = 0
+    licenses: t.LicenseMap = Field(default_factory=dict)
+    environment: t.EnvironmentMap = Field(default_factory=dict)
+    wall_clock_limit: t.LimitDuration | None = None
+    cancel_grace: t.Grace = timedelta(seconds=30)
+    retry: RetryPolicy = Field(default_factory=RetryPolicy)
+    wait_for_license: bool = False
+    license_wait_limit: t.LimitDuration | None = None
+    scheduler_wait_limit: t.LimitDuration | None = None
+    existing_results: ExistingResults = ExistingResults.KEEP
+    not_before: AwareDatetime | None = None
+    labels: t.LabelMap = Field(default_factory=dict)
+    batch: t.JobId = ""
+    batch_options: t.BatchOptions = Field(default_factory=dict)

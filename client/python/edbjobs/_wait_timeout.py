@@ -1,0 +1,16 @@
+"""The error of a wait that lasted too long; part of the tree in `edbjobs._exceptions`."""
+
+from __future__ import annotations
+
+from edbjobs._exceptions import EdbJobsError
+from edbjobs._models import Job
+
+__all__ = ["WaitTimeoutError"]
+
+
+class WaitTimeoutError(EdbJobsError, TimeoutError):
+    """A job had not ended in the given time; `job` is as it was then."""
+
+    def __init__(self, message: str, job: Job) -> None:
+        super().__init__(message, reason="WAIT_TIMEOUT", metadata={"uid": job.uid, "status": job.status.value})
+        self.job = job
