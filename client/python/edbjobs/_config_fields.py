@@ -12,6 +12,9 @@ from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, 
 from edbjobs._enums import ExistingResults, SchedulerType
 
 
+__all__ = ["ConfigFields"]
+
+
 class ConfigFields(Model):
     """What is read from, and written to, dictionaries and messages."""
 
