@@ -1,19 +1,30 @@
 # `make` alone tells what there is.
 PYTHON ?= python3
 BIN := .venv/bin
+START := $(shell date +%s)
+TOOK = @echo "make $@: $$(( $$(date +%s) - $(START) )) s"
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto clients bench serve clean
+.PHONY: help demo check test test-all lint proto clients bench serve clean
 
 help: ## this text
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: .venv/run.stamp ## from nothing to a finished solve, with the service killed in the middle
 	@$(BIN)/edbjobs demo
 
-test: lint tests/buf/node_modules/.stamp tests/socketio-js/node_modules/.stamp ## lint and all tests; needs no root and no system packages
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+check: lint ## lint, types and unit tests; under 90 s
+	$(BIN)/pytest -q -n $(WORKERS) -m unit
+	$(TOOK)
+
+test: lint tests/buf/node_modules/.stamp tests/socketio-js/node_modules/.stamp ## lint and all tests that need no system packages
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not system'
+	$(TOOK)
+
+test-all: test ## make test, then the tests that need system packages: SLURM, browsers, nginx, C++, C#
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m system
+	$(TOOK)
 
 lint: .venv/dev.stamp ## ruff, mypy --strict and the layers of imports
 	$(BIN)/ruff check

@@ -8,6 +8,8 @@ import pytest
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import LONG, SlurmService, end, eventually, kill
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmService]:

@@ -10,6 +10,8 @@ from edbjobs.v1 import jobs_messages_pb2
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import BEGUN, CANCELLED, LONG, UNSTARTED, SlurmService, alive, end, eventually, state
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:

@@ -12,6 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import BEGUN, DONE, LONG, SlurmService, alive, end, eventually, kill, state
 
+pytestmark = pytest.mark.system
+
 KILLED = (job_state_pb2.END_REASON_LOST, job_state_pb2.END_REASON_SIGNAL)
 SELDOM = 3600.0  # the service looks only where it must
 

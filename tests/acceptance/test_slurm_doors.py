@@ -23,6 +23,8 @@ from support.slurm_cluster import SlurmCluster
 from support.slurm_service import SlurmService
 from support.web import until
 
+pytestmark = pytest.mark.system
+
 BEGUN = ["JOB_QUEUED", "JOB_STARTING", "JOB_SCHEDULED", "JOB_STARTED"]
 HEARD = ["job_queued", "job_scheduled", "job_started", "job_completed"]
 

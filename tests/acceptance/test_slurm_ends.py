@@ -9,6 +9,8 @@ import pytest
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import BEGUN, LONG, SlurmService, alive, end, eventually, kill, program
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmService]:

@@ -12,6 +12,8 @@ from edbjobs.v1 import cluster_service_pb2, job_config_pb2, job_pb2, job_state_p
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import DONE, LONG, SlurmService, end, eventually, state
 
+pytestmark = pytest.mark.system
+
 LOCAL = job_config_pb2.SCHEDULER_TYPE_LOCAL
 MANY = 200
 

@@ -11,6 +11,8 @@ from edbjobs.v1 import cluster_service_pb2, event_pb2
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import LONG, SlurmService, end, eventually, state
 
+pytestmark = pytest.mark.system
+
 REFUSED = ("FAILED", "SUBMIT_REFUSED", "SCHEDULER")
 
 

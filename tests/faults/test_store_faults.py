@@ -180,6 +180,7 @@ async def test_a_read_only_disk_is_refused_in_one_line(tmp_path: Path) -> None:
         "pwrite64:error=ENOSPC:when=40..90",
     ],
 )
+@pytest.mark.system
 def test_errors_of_the_disk_lose_nothing_that_was_acknowledged(tmp_path: Path, fault: str) -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")

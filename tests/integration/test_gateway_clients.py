@@ -88,6 +88,7 @@ async def test_the_client_of_npm_is_told_why_it_is_refused(service: WebService) 
     assert error["data"]["data"]["reason"] == "OTHER_STORE"
 
 
+@pytest.mark.system
 async def test_a_page_of_the_service_hears_the_documented_events(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ ATTACK = """(async (target, config) => {
 })"""
 
 
+@pytest.mark.system
 async def test_a_page_of_another_origin_gets_nothing_and_changes_nothing(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ async def test_a_page_of_another_origin_gets_nothing_and_changes_nothing(
         assert response.status == 404
 
 
+@pytest.mark.system
 async def test_a_page_whose_name_is_made_to_resolve_to_this_host_gets_nothing(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

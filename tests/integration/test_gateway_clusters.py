@@ -194,6 +194,7 @@ async def test_metrics_tell_the_scheduler_and_the_jobs_it_has(
     await until(down)
 
 
+@pytest.mark.system
 async def test_the_page_shows_the_cluster(service: ClusterService, http: aiohttp.ClientSession, tmp_path: Path) -> None:
     await submit(http, tmp_path / "p", jobid="shown")
     await reached(http, "shown", "scheduled")

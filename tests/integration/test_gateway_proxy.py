@@ -21,6 +21,8 @@ import socketio
 import trustme
 from support.web import WebService, job_config, until
 
+pytestmark = pytest.mark.system
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 CONFIG = """
 daemon off;

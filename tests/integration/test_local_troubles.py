@@ -227,6 +227,7 @@ async def test_a_record_that_cannot_be_looked_at_is_a_trouble_until_it_can(
 # A file system that hangs while the solver is executed -----------------------------------------------------
 
 
+@pytest.mark.system
 async def test_a_start_that_hangs_says_so_when_it_is_cancelled(runs: Runs, tmp_path: Path) -> None:
     """The supervisor waits for the system and cannot end its run; when it comes back, it does."""
     if shutil.which("strace") is None:

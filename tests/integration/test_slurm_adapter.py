@@ -25,6 +25,8 @@ from edbjobs_server.executors.schedulers.base import (
 from edbjobs_server.executors.schedulers.slurm import Slurm
 from support.slurm_cluster import PATH, SlurmCluster
 
+pytestmark = pytest.mark.system
+
 DEADLINE = 60.0  # the controller looks at time limits every 30 s
 _count = itertools.count(1)
 

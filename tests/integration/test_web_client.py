@@ -87,18 +87,21 @@ async def status(page: Page, options: dict[str, str]) -> dict[str, Any]:
     return dict(await page.run(f"{made}.then({told})"))
 
 
+@pytest.mark.system
 async def test_in_a_page_of_the_service(built: Path, service: WebService, tmp_path: Path) -> None:
     async with page_at(f"{service.url}/", built, tmp_path) as page:
         assert await status(page, {}) == {"door": "loopback"}
         assert await failures(page, {}, example_project(tmp_path)) == {}
 
 
+@pytest.mark.system
 async def test_a_page_that_has_shown_the_token_has_a_session(built: Path, service: WebService, tmp_path: Path) -> None:
     async with page_at(f"{service.url}/", built, tmp_path) as page:
         await page.run(f"fetch({quoted(f'/?token={service.token}')}).then((answer) => answer.status)")
         assert await status(page, {}) == {"door": "token"}
 
 
+@pytest.mark.system
 async def test_in_a_page_of_another_origin(built: Path, service: WebService, guest: str, tmp_path: Path) -> None:
     async with page_at(f"{guest}/index.html", built, tmp_path) as page:
         options = {"baseUrl": service.url, "token": service.token}
@@ -131,6 +134,7 @@ def test_the_sample_for_node(built: Path, service: WebService, tmp_path: Path) -
     assert "config.project_path: does not exist" in said
 
 
+@pytest.mark.system
 async def test_the_sample_page_follows_all_jobs(built: Path, service: WebService, guest: str, tmp_path: Path) -> None:
     config = job_config(tmp_path)
     async with chromium(tmp_path / "profile") as page:

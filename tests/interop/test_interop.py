@@ -21,7 +21,7 @@ from interop.maximal import maximal_submit
 from interop.runner import Player, settings
 from interop.table import CASES, ELSEWHERE
 
-pytestmark = pytest.mark.timeout(900)  # the first test of a worker builds the clients
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # the first test of a worker builds the clients
 
 Make = Callable[[ServiceProcess, pytest.TempPathFactory], Driver]
 

@@ -16,7 +16,7 @@ from support.service import ServiceProcess
 from interop import toolchains
 from interop.driver import ProcessDriver
 
-pytestmark = pytest.mark.timeout(900)  # the first test of a worker builds the clients
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # the first test of a worker builds the clients
 
 Sample = Callable[[pytest.TempPathFactory], Sequence[str | Path]]
 SAMPLES: dict[str, Sample] = {

@@ -10,7 +10,17 @@ from pathlib import Path
 import edbjobs
 import pytest
 
-PUBLIC_MODULES = ("_async_client", "_calls", "_client", "_endpoint", "_enums", "_exceptions", "_models", "_wait_timeout", "config")
+PUBLIC_MODULES = (
+    "_async_client",
+    "_calls",
+    "_client",
+    "_endpoint",
+    "_enums",
+    "_exceptions",
+    "_models",
+    "_wait_timeout",
+    "config",
+)
 # What these modules share with the rest of the package only.
 INTERNAL = {
     "Call",

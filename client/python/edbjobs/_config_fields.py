@@ -11,7 +11,6 @@ from edbjobs import _config_types as t
 from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
 from edbjobs._enums import ExistingResults, SchedulerType
 
-
 __all__ = ["ConfigFields"]
 
 
