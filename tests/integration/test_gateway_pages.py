@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from edbjobs_server.gateway.rest.openapi import document
-from edbjobs_server.gateway.rest.parsed_log import ParsedLog
+from edbjobs_server.gateway.rest.parsed_log import LogParser
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
@@ -113,10 +113,10 @@ def test_a_real_log_is_told_right() -> None:
     """Faults 40: gigabytes, each frequency once, elapsed times, the initial mesh."""
     if not SAMPLE.exists():
         pytest.skip("the sample logs are not beside this checkout")
-    view = ParsedLog()
+    view = LogParser()
     for piece in SAMPLE.read_bytes().splitlines(keepends=True):
         view.feed(piece)
-    log = view.json()
+    log = view.result(1).model_dump()
     assert log["init_mesh"] == {"tetrahedra": 28358, "memory_mb": 249.0, "real_time_sec": 7, "cpu_time_sec": 4}
     last = log["adaptive"][-1]
     assert (last["pass_nr"], last["memory_mb"], last["elapsed_sec"], last["converged"]) == (8, 1177.6, 19, True)
@@ -131,15 +131,15 @@ def test_a_real_log_is_told_right() -> None:
 def test_a_log_that_is_still_written_is_told_as_far_as_it_goes(cut: int) -> None:
     if not SAMPLE.exists():
         pytest.skip("the sample logs are not beside this checkout")
-    view = ParsedLog()
+    view = LogParser()
     view.feed(SAMPLE.read_bytes()[:cut])
-    assert set(view.json()) == {"project", "init_mesh", "adaptive", "sweep", "log_parser"}
+    assert set(view.result(1).model_dump()) == {"project", "init_mesh", "adaptive", "sweep", "log_parser", "attempt"}
 
 
 def test_broadband_passes_are_told_too() -> None:
     """Fault 40: a pass at several frequencies has no single one."""
-    view = ParsedLog()
+    view = LogParser()
     view.feed(b"[info] Project:p, S : [PROFILE] Adaptive Pass 1 : Frequencies: 1GHz, 2GHz (1:00:00 PM  Oct 12, 2025)\n")
     view.feed(b"[info] Project:p, S : [CONVERGE] Pass Number:  1;  Solved Elements:  7;  Max Mag. Delta S:  N/A;\n")
-    (only,) = view.json()["adaptive"]
+    (only,) = view.result(1).model_dump()["adaptive"]
     assert (only["pass_nr"], only["tetrahedra"], only["delta_s"]) == (1, 7, None)

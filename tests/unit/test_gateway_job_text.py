@@ -12,10 +12,11 @@ import pytest
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2
 from edbjobs_server.contract.codec import timestamp
+from edbjobs_server.gateway.json_values import times
 from edbjobs_server.gateway.rest import config_text as module
+from edbjobs_server.gateway.rest.bodies import Job
 from edbjobs_server.gateway.rest.config_text import config_text, written_text
 from edbjobs_server.gateway.rest.job_text import _minute, job_text, jobs_text
-from edbjobs_server.gateway.rest.shapes import times
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +193,19 @@ def test_times_are_those_of_events(at: float) -> None:
     stamp = timestamp(at)
     found = json.loads(job_text(job_pb2.Job(create_time=stamp)))
     assert {name: value for name, value in found.items() if name.startswith("create")} == times(create_time=stamp)
+
+
+@pytest.mark.parametrize("job", [job_pb2.Job(), full_job()], ids=["empty", "full"])
+def test_the_members_and_their_types_are_those_of_the_model(job: job_pb2.Job) -> None:
+    """The OpenAPI document is made of the model, which does not write this text."""
+    written = json.loads(job_text(job))
+    found = Job.model_validate(written, extra="forbid").model_dump()
+    assert found == written
+    assert list(found) == list(written)
+    for one, other in zip(found["attempts"], written["attempts"], strict=True):
+        assert list(one) == list(other)
+    if job.HasField("progress"):
+        assert list(found["progress"]) == list(written["progress"])
 
 
 def test_what_a_job_has_not_is_null_or_empty() -> None:

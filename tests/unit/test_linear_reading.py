@@ -18,7 +18,7 @@ from types import ModuleType
 import edbjobs_server.executors
 import edbjobs_server.solver
 import pytest
-from edbjobs_server.gateway.rest.parsed_log import ParsedLog
+from edbjobs_server.gateway.rest.parsed_log import LogParser
 from edbjobs_server.solver.batch_log import LogReader
 from edbjobs_server.solver.setups import hertz, read_setups
 
@@ -147,9 +147,9 @@ def read_log(text: bytes) -> None:
 
 
 def view_log(text: bytes) -> None:
-    view = ParsedLog()
+    view = LogParser()
     view.feed(b"Starting Batch Run: 9:40:00 PM  Mar 17, 2023\n" + text + b"\n")
-    view.json()
+    view.result(1).model_dump()
 
 
 @pytest.mark.parametrize("read", [read_log, view_log])

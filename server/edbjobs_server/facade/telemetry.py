@@ -12,7 +12,7 @@ from edbjobs.v1 import cluster_pb2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.facade import cluster
 from edbjobs_server.facade.jobs import Caller
-from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.models import Partition, Queue, Resources
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.manager.status import resources_message
 from edbjobs_server.telemetry.host import HostSampler, Sample
@@ -46,7 +46,7 @@ class ResourceMonitor:
         await HostSampler(Path.cwd(), self.update_interval, on_sample=self._take).run()
 
     def _take(self, sample: Sample) -> None:
-        self._last = shapes.resources_json(resources_message(sample))
+        self._last = Resources.json_of(resources_message(sample))
 
 
 class ServiceMonitor(ResourceMonitor):
@@ -67,7 +67,7 @@ class ServiceMonitor(ResourceMonitor):
 
 async def _usage(manager: JobManager) -> dict[str, Any]:
     try:
-        return shapes.resources_json(manager.control.resources())
+        return Resources.json_of(manager.control.resources())
     except Refused:  # the host was not looked at yet
         return {}
 
@@ -99,7 +99,7 @@ async def _running(manager: JobManager) -> set[str]:
 
 
 async def _queue(manager: JobManager) -> dict[str, Any]:
-    return shapes.queue_json(manager.control.queue())
+    return Queue.json_of(manager.control.queue())
 
 
 class SchedulerManager:
@@ -124,7 +124,7 @@ class SchedulerManager:
         """
         found = await cluster.partitions(self.scheduler_type)
         return [
-            shapes.partition_json(cluster_pb2.Partition(scheduler=self.scheduler_type.value, **asdict(partition)))
+            Partition.json_of(cluster_pb2.Partition(scheduler=self.scheduler_type.value, **asdict(partition)))
             for partition in found
         ]
 

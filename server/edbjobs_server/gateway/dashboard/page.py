@@ -16,7 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from edbjobs_server.contract.codec import seconds
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL
-from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.json_values import status_of
+from edbjobs_server.gateway.models import GIB
 from edbjobs_server.gateway.security import Guard
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.util.timeouts import timeout
@@ -100,7 +101,7 @@ def _details(job: job_pb2.Job) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / shapes.GIB:.0f}"
+    return f"{size / GIB:.0f}"
 
 
 def _load_template() -> jinja2.Template:
@@ -117,7 +118,7 @@ def _load_template() -> jinja2.Template:
         "limit_text": limit_text,
         "local_time": _local_time,
         "place": _place,
-        "status_of": shapes.status_of,
+        "status_of": status_of,
     }
     return environment.get_template("page.html")
 

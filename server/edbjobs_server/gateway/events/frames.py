@@ -17,8 +17,8 @@ from socketio import packet
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.states import Waiting
 from edbjobs_server.events.log import Message
-from edbjobs_server.gateway.rest import shapes
-from edbjobs_server.gateway.rest.shapes import Json
+from edbjobs_server.gateway.json_values import Json, dumps, evidence_of, reason_of, return_code, status_of, times
+from edbjobs_server.gateway.models import Limits, Resources
 from edbjobs_server.manager.job_manager import JobManager
 
 SLICE = 25  # events made, or sent, between two rounds of the event loop
@@ -37,7 +37,7 @@ class Frame:
     @cached_property
     def text(self) -> str:
         """JSON text for the plain WebSocket."""
-        return shapes.dumps({"event": self.name, "data": self.payload})
+        return dumps({"event": self.name, "data": self.payload})
 
     @cached_property
     def packet(self) -> engine.Packet:
@@ -92,7 +92,7 @@ class FrameEncoder:
     def shape(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:
         """Make the events of a message, and the mark that a client has caught up."""
         for event in message.events:
-            base = {"revision": event.revision, "store_id": message.store_id, **shapes.times(time=event.time)}
+            base = {"revision": event.revision, "store_id": message.store_id, **times(time=event.time)}
             for name, payload in self._shape_one(event):
                 yield Frame(name, {**payload, **base})
         if message.caught_up:
@@ -102,7 +102,7 @@ class FrameEncoder:
         kind = from_number(EventType, event.type)
         said = {"principal": event.principal or None, "detail": event.detail}
         if kind is EventType.LIMITS_UPDATED:
-            old, new = shapes.limits_json(event.old_limits), shapes.limits_json(event.limits)
+            old, new = Limits.json_of(event.old_limits), Limits.json_of(event.limits)
             yield kind.value, {"old_limits": old, "new_limits": new, **said}
         elif not event.HasField("job"):
             yield kind.value, said
@@ -119,7 +119,7 @@ class FrameEncoder:
             "job_id": job.id,
             "uid": job.uid,
             "attempt": job.attempt,
-            "status": shapes.status_of(job),
+            "status": status_of(job),
             "priority": job.priority,
             "user": job.user,
             "batch": job.config.batch or None,
@@ -129,13 +129,13 @@ class FrameEncoder:
             payload["queue_position"] = self._position(job.uid)
         elif kind is EventType.JOB_STARTED:
             nodes = list(job.attempts[-1].nodes) if job.attempts else []
-            payload |= shapes.times(start_time=job.start_time) | {"resources": self._resources(), "nodes": nodes}
+            payload |= times(start_time=job.start_time) | {"resources": self._resources(), "nodes": nodes}
         elif kind in _ENDED:
-            payload |= shapes.times(end_time=job.end_time)
+            payload |= times(end_time=job.end_time)
             payload |= {
-                "return_code": shapes.return_code(job),
-                "reason": shapes.job_reason(job),
-                "evidence": shapes.job_evidence(job),
+                "return_code": return_code(job),
+                "reason": reason_of(job),
+                "evidence": evidence_of(job),
                 "outcome_unknown": job.outcome_unknown,
                 "message": job.message,
             }
@@ -148,6 +148,6 @@ class FrameEncoder:
 
     def _resources(self) -> Json:
         try:
-            return shapes.resources_json(self._manager.control.resources())
+            return Resources.json_of(self._manager.control.resources())
         except Refused:  # the host was not looked at yet
             return {}

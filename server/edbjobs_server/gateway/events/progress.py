@@ -12,7 +12,7 @@ from edbjobs_server.contract import codec
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.states import State
 from edbjobs_server.gateway.events.frames import Frame
-from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.json_values import progress_json, times
 from edbjobs_server.manager.job_manager import JobManager
 
 SECONDS = 1.0
@@ -65,9 +65,9 @@ class ProgressBroadcaster:
             "uid": job.uid,
             "attempt": job.attempt,
             "status": job.state.name.lower(),
-            "progress": shapes.progress_json(progress),
+            "progress": progress_json(progress),
             "revision": job.revision,
             "store_id": self._manager.store.store_id,
-            **shapes.times(time=codec.timestamp(time.time())),
+            **times(time=codec.timestamp(time.time())),
         }
         return Frame("job_progress", payload)

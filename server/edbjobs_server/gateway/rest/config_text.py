@@ -17,7 +17,7 @@ from edbjobs._config_dict import DOCUMENTED, FORMAT_VERSION
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs.v1 import job_config_pb2
 
-from edbjobs_server.gateway.rest.shapes import dumps
+from edbjobs_server.gateway.json_values import dumps
 
 _FIELDS = HFSSSimulationConfig.model_fields
 # Documented fields, which are always there, whose text is that of the message's value.

@@ -12,7 +12,7 @@ from edbjobs.v1 import event_pb2, jobs_messages_pb2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.events.frames import FrameEncoder
 from edbjobs_server.gateway.rest import requests
-from edbjobs_server.gateway.rest.parsed_log import ParsedLog
+from edbjobs_server.gateway.rest.parsed_log import LogParser
 from edbjobs_server.gateway.rest.responses import answer, send_pieces
 from edbjobs_server.manager.job_manager import JobManager
 
@@ -69,19 +69,19 @@ async def job_log(manager: JobManager, request: web.Request) -> web.StreamRespon
 async def parsed_log(manager: JobManager, request: web.Request) -> web.StreamResponse:
     """Answer `GET /api/jobs/{id}/log`: what the log of the job's own last attempt says; 204 where there is none."""
     message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), stream=_STREAMS["solver"])
-    view = ParsedLog()
+    parser = LogParser()
     attempt = 0
     try:
         async for piece in manager.tail(message):
             attempt = piece.attempt
-            await asyncio.to_thread(view.feed, piece.data)
+            await asyncio.to_thread(parser.feed, piece.data)
     except Refused as refused:
         if refused.reason != "LOG_NOT_FOUND":
             raise
         return web.Response(status=204)
     if not attempt:
         return web.Response(status=204)
-    return answer({**view.json(), "attempt": attempt})
+    return answer(parser.result(attempt))
 
 
 def _range(request: web.Request) -> tuple[int, int | None]:

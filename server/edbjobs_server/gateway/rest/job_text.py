@@ -14,8 +14,8 @@ from edbjobs.v1 import job_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs_server.contract.codec import seconds
+from edbjobs_server.gateway.json_values import attempt_json, dumps, progress_json, return_code, times
 from edbjobs_server.gateway.rest.config_text import config_text, written_text
-from edbjobs_server.gateway.rest.shapes import attempt_json, dumps, progress_json, return_code, times
 
 
 def job_text(job: job_pb2.Job, written: str = "") -> str:
@@ -57,7 +57,7 @@ def _times(job: job_pb2.Job) -> str:
 
 
 def _time(name: Any, stamp: Timestamp) -> str:
-    """Write a time twice, as `shapes.times` does."""
+    """Write a time twice, as `times` does."""
     part, whole = modf(seconds(stamp))
     minute, second = divmod(int(whole), 60)
     micro = round(part * 1e6)

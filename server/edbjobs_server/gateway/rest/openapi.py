@@ -1,4 +1,4 @@
-"""``/openapi.json``: made from the table of operations and the schemas."""
+"""``/openapi.json``: generated from the table of operations and the models that it names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 from aiohttp import web
 from edbjobs._version import __version__
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
-from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.json_values import Json, dumps
+from edbjobs_server.gateway.rest import bodies
 from edbjobs_server.gateway.rest.operations import OPERATIONS, Operation
-from edbjobs_server.gateway.rest.schemas import ref, schemas
-
-Json = dict[str, Any]
+from edbjobs_server.gateway.rest.parsed_log import ParsedLog
 
 _JSON = "application/json"
+_REF = "#/components/schemas/{model}"
 _PATH_PARAMETERS: dict[str, Json] = {
     "job_id": {"type": "string", "description": "uid, or an id, which addresses the newest job that bears it"},
     "stream": {"type": "string", "enum": ["stdout", "stderr", "solver", "script"]},
@@ -55,11 +57,11 @@ async def answer(request: web.Request) -> web.Response:
 
 @cache
 def _text() -> str:
-    return shapes.dumps(document())
+    return dumps(document())
 
 
 def document() -> Json:
-    """Make the document."""
+    """Return the document."""
     paths: dict[str, Json] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -75,15 +77,39 @@ def document() -> Json:
         "security": [{"token": []}, {}],
         "paths": paths,
         "components": {
-            "schemas": schemas(),
+            "schemas": _schemas(),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "responses": {str(status): _error(text) for status, text in _ERRORS.items()},
         },
     }
 
 
+class _Schemas(GenerateJsonSchema):
+    """Schemas without titles, which only repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _schemas() -> Json:
+    """Return the schemas of all models that the operations name, and of those they refer to, by name."""
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(bodies.Error, "serialization")]
+    for operation in OPERATIONS:
+        if issubclass(operation.answer, BaseModel):
+            models.append((operation.answer, "serialization"))
+        if operation.body is not None:
+            models.append((operation.body, "validation"))
+    _, found = models_json_schema(models, ref_template=_REF, schema_generator=_Schemas)
+    schemas: Json = found["$defs"]
+    return schemas
+
+
+def _ref(model: type[BaseModel]) -> Json:
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
 def _error(text: str) -> Json:
-    return {"description": text, "content": {_JSON: {"schema": ref("Error")}}}
+    return {"description": text, "content": {_JSON: {"schema": _ref(bodies.Error)}}}
 
 
 def _operation(operation: Operation) -> Json:
@@ -95,8 +121,8 @@ def _operation(operation: Operation) -> Json:
         "responses": _responses(operation),
     }
     if operation.body:
-        required = operation.body != "Empty"
-        found["requestBody"] = {"required": required, "content": {_JSON: {"schema": ref(operation.body)}}}
+        required = operation.body is not bodies.Empty
+        found["requestBody"] = {"required": required, "content": {_JSON: {"schema": _ref(operation.body)}}}
     if operation.open:
         found["security"] = []
     return found
@@ -108,7 +134,7 @@ def _parameters(operation: Operation) -> list[Json]:
         {"name": name, "in": "path", "required": True, "schema": _PATH_PARAMETERS[name]} for name in in_path
     ]
     found += [{"name": name, "in": "query", "schema": _QUERY_PARAMETERS[name]} for name in operation.query]
-    if operation.body in ("Submit", "ApiSubmit"):
+    if operation.body in (bodies.Submit, bodies.ApiSubmit):
         key = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]+$"}
         what = "makes the request repeatable: the same key is the same job"
         found.append({"name": "Idempotency-Key", "in": "header", "schema": key, "description": what})
@@ -116,18 +142,18 @@ def _parameters(operation: Operation) -> list[Json]:
 
 
 def _responses(operation: Operation) -> Json:
-    content: Json = {_JSON: {"schema": ref(operation.answer)}}
-    if operation.answer == "text":
-        content = {"text/plain": {"schema": {"type": "string"}}}
+    content: Json = {"text/plain": {"schema": {"type": "string"}}}
+    if issubclass(operation.answer, BaseModel):
+        content = {_JSON: {"schema": _ref(operation.answer)}}
     statuses = {403, *operation.errors}
     if not operation.open:
         statuses |= {400, 401, 404, 429, 503} if "{" in operation.path else {400, 401, 429, 503}
     if operation.body:
         statuses |= {413, 415}
     found: Json = {"200": {"description": operation.summary, "content": content}}
-    if operation.answer == "text":
+    if operation.answer is str:
         found["206"] = {"description": "The range asked for", "content": content}
-    if operation.answer == "ParsedLog":
+    if operation.answer is ParsedLog:
         found["204"] = {"description": "There is no solver log yet"}
     found |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
     if operation.handler == "ready":

@@ -17,7 +17,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from pydantic import ValidationError
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.gateway.rest.shapes import Json
+from edbjobs_server.gateway.json_values import Json
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_NAME = 255

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from edbjobs_server.contract.errors import entry
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.gateway.rest import shapes
+from edbjobs_server.gateway.json_values import dumps
+from edbjobs_server.gateway.rest.bodies import Error
 from edbjobs_server.gateway.security import HEADERS
 from edbjobs_server.util.timeouts import timeout
 
@@ -18,8 +20,9 @@ _WRITE_SECONDS = 60.0  # longest time for a client to take a piece
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with a value."""
-    return web.Response(text=shapes.dumps(value), status=status, content_type="application/json", headers=headers)
+    """Answer with a JSON value, or a model of one."""
+    value = value.model_dump() if isinstance(value, BaseModel) else value
+    return web.Response(text=dumps(value), status=status, content_type="application/json", headers=headers)
 
 
 async def send_pieces(
@@ -73,14 +76,8 @@ def error(refused: Refused, http: int | None = None, **more: Any) -> web.Respons
         Further keys of the body.
     """
     found = entry(refused)
-    body = {
-        "success": False,
-        "error": refused.message,
-        "reason": refused.reason,
-        "fields": dict(refused.fields),
-        "metadata": dict(refused.metadata),
-        **more,
-    }
+    fields, metadata = dict(refused.fields), dict(refused.metadata)
+    body = Error(error=refused.message, reason=refused.reason, fields=fields, metadata=metadata, **more)
     headers = {}
     if found.retry_seconds:
         headers["Retry-After"] = f"{found.retry_seconds:.0f}"

@@ -9,7 +9,9 @@ from aiohttp import web
 from edbjobs.v1 import job_pb2
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.gateway.rest import job_list, job_output, requests, shapes
+from edbjobs_server.gateway.json_values import Json, status_of
+from edbjobs_server.gateway.models import Limits, Partition, Queue, Resources, Status
+from edbjobs_server.gateway.rest import bodies, job_list, job_output, requests
 from edbjobs_server.gateway.rest.job_text import job_text
 from edbjobs_server.gateway.rest.responses import answer, error
 from edbjobs_server.gateway.security import CALLER
@@ -42,7 +44,7 @@ class Rest:
     async def api_submit(self, request: web.Request) -> web.Response:
         """Queue a job; the answer's status is the word of this route."""
         accepted, warnings = await self._submit(request)
-        return answer({**_submitted(accepted, warnings), "status": "submitted"})
+        return answer(_submitted(accepted, warnings, status="submitted"))
 
     async def _submit(self, request: web.Request) -> tuple[Accepted, list[str]]:
         body = await requests.body_of(request)
@@ -92,7 +94,7 @@ class Rest:
         """End a job."""
         job = await self._cancel(request)
         text = f"Job {job.id} is cancelled" if job.HasField("end_time") else f"Job {job.id} cancellation initiated"
-        return answer({"success": True, "message": text, **_state(job)})
+        return answer(bodies.Changed(message=text, **_state(job)))
 
     async def api_cancel(self, request: web.Request) -> web.Response:
         """End a job; the answer's status is the word of this route."""
@@ -100,7 +102,7 @@ class Rest:
             job = await self._cancel(request)
         except Refused as refused:
             return error(refused, status="failed")
-        return answer({"success": True, **_state(job), "status": "cancelled"})
+        return answer(bodies.Changed(**{**_state(job), "status": "cancelled"}))
 
     async def _cancel(self, request: web.Request) -> job_pb2.Job:
         await requests.body_of(request)
@@ -111,7 +113,7 @@ class Rest:
         name = requests.name_of(request)
         priority = requests.priority_of(await requests.body_of(request))
         job = await self._manager.set_priority(name, priority, request[CALLER].label)
-        return answer({"success": True, "message": f"Priority set to {job.priority}", **_state(job)})
+        return answer(bodies.Changed(message=f"Priority set to {job.priority}", **_state(job)))
 
     # Host, queue, limits ---------------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class Rest:
         deadline = asyncio.get_running_loop().time() + FIRST_SAMPLE_SECONDS
         while True:
             try:
-                return answer(shapes.resources_json(self._manager.control.resources()))
+                return answer(Resources.json_of(self._manager.control.resources()))
             except Refused:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -128,20 +130,20 @@ class Rest:
 
     async def queue(self, request: web.Request) -> web.Response:
         """Tell how the queue is."""
-        return answer(shapes.queue_json(self._manager.control.queue()))
+        return answer(Queue.json_of(self._manager.control.queue()))
 
     async def limits(self, request: web.Request) -> web.Response:
         """Tell the limits."""
-        return answer(shapes.limits_json(self._manager.control.limits()))
+        return answer(Limits.json_of(self._manager.control.limits()))
 
     async def update_limits(self, request: web.Request) -> web.Response:
         """Change limits, all that are named or none."""
         message = requests.limits_request(await requests.body_of(request))
         new, _ = await self._manager.control.update_limits(message, request[CALLER].label)
-        limits = shapes.limits_json(new)
+        limits = Limits.json_of(new)
         named = {name: limits[name] for name in message.update_mask.paths}
         text = "Concurrent job limits updated successfully"
-        return answer({"success": True, "message": text, "limits": limits, **named})
+        return answer({**bodies.Done(message=text).model_dump(), "limits": limits, **named})
 
     # Clusters and the service itself ---------------------------------------------------------------------
 
@@ -163,54 +165,54 @@ class Rest:
     async def _detect(self) -> str:
         return await self._manager.clusters.detect()
 
-    async def _partitions(self, request: web.Request) -> list[shapes.Json]:
+    async def _partitions(self, request: web.Request) -> list[Json]:
         scheduler = requests.text_of(request.query.get("scheduler", ""), "scheduler")
         await self._detect()
         found = await self._manager.clusters.partitions(scheduler)
-        return [shapes.partition_json(partition) for partition in found.partitions]
+        return [Partition.json_of(partition) for partition in found.partitions]
 
     async def system_status(self, request: web.Request) -> web.Response:
         """Tell scheduler, host, queue and limits in one."""
         status = self._manager.control.status()
-        return answer(shapes.status_json(status, self._manager.clusters.detected))
+        return answer(Status.of(status, self._manager.clusters.detected))
 
     async def start_monitoring(self, request: web.Request) -> web.Response:
         """Say that the host is watched, as it always is."""
         await requests.body_of(request)
-        return answer({"success": True, "message": "Resource monitoring already active"})
+        return answer(bodies.Done(message="Resource monitoring already active"))
 
     async def scheduler_type(self, request: web.Request) -> web.Response:
         """Tell the detected scheduler."""
-        return answer({"scheduler_type": await self._detect()})
+        return answer(bodies.DetectedScheduler(scheduler_type=await self._detect()))
 
     async def me(self, request: web.Request) -> web.Response:
         """Tell who the caller is."""
         who = request[CALLER]
-        return answer({"username": who.name, "door": who.door})
+        return answer(bodies.Me(username=who.name, door=who.door))
 
     async def health(self, request: web.Request) -> web.Response:
         """Say that the process answers."""
-        return answer({"status": "ok"})
+        return answer(bodies.Health())
 
     async def ready(self, request: web.Request) -> web.Response:
         """Say whether jobs are taken."""
         status = self._manager.control.status()
         ready = status.store_writable and not status.draining
-        body = {"ready": ready, "draining": status.draining, "store_writable": status.store_writable}
+        body = bodies.Ready(ready=ready, draining=status.draining, store_writable=status.store_writable)
         return answer(body, 200 if ready else 503)
 
 
-def _submitted(accepted: Accepted, warnings: list[str]) -> shapes.Json:
+def _submitted(accepted: Accepted, warnings: list[str], **more: str) -> bodies.Submitted:
     job = accepted.job
     text = f"Job {job.id} exists already" if accepted.existed else f"Job {job.id} submitted successfully"
-    return {"success": True, "message": text, "existed": accepted.existed, "warnings": warnings, **_state(job)}
+    return bodies.Submitted(message=text, existed=accepted.existed, warnings=warnings, **{**_state(job), **more})
 
 
-def _state(job: job_pb2.Job) -> shapes.Json:
+def _state(job: job_pb2.Job) -> Json:
     return {
         "job_id": job.id,
         "uid": job.uid,
-        "status": shapes.status_of(job),
+        "status": status_of(job),
         "revision": job.revision,
         "priority": job.priority,
     }
