@@ -16,7 +16,7 @@ HUNG = 10
 # Every look of the service at a project called "frozen-…" never comes back while the file `hang` is there.
 PRELUDE = """
 import os, threading, time
-from edbjobs_server.solver import project, verdict
+from edbjobs_server.solver import project_lock, verdict
 def hang(module, name):
     real = getattr(module, name)
     def work(*args, **kwargs):
@@ -24,7 +24,7 @@ def hang(module, name):
             time.sleep(0.05)
         return real(*args, **kwargs)
     setattr(module, name, work)
-hang(project, "lock_state")
+hang(project_lock, "lock_state")
 hang(verdict, "judge")
 """
 

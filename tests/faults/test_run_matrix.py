@@ -16,7 +16,7 @@ from edbjobs.v1 import job_config_pb2, job_pb2
 from edbjobs_server.core import transitions
 from edbjobs_server.executors.local.linux.executor import LocalExecutor
 from edbjobs_server.manager import run_retry, run_steps, run_task
-from edbjobs_server.solver import project, verdict
+from edbjobs_server.solver import project, project_lock, project_results, verdict
 from support.manager_world import TERMINAL, S, World
 
 DEFINITE = ("ENOENT", "EACCES", "ENAMETOOLONG", "EROFS")
@@ -48,16 +48,16 @@ FAILED = frozenset({S.JOB_STATE_FAILED})
 WAITS = frozenset[int]()  # whatever it is, it is tried again
 STEPS = [
     Step("inspect", project, "inspect", FAILED),
-    Step("lock look", project, "lock_state", FAILED),
-    Step("results check", project, "refuse_results", FAILED),
+    Step("lock look", project_lock, "lock_state", FAILED),
+    Step("results check", project_results, "refuse_results", FAILED),
     Step("spec", run_steps, "run_spec", FAILED),
     Step("reserve", transitions, "reserve", WAITS, writes=True, hangs=False),
-    Step("clear", project, "clear_results", FAILED),
+    Step("clear", project_results, "clear_results", FAILED),
     Step("launch", LocalExecutor, "start", WAITS, hangs=False),
     Step("follow", run_task, "apply_update", frozenset({S.JOB_STATE_COMPLETED}), writes=True, hangs=False),
     Step("read log", verdict, "read_log", frozenset({S.JOB_STATE_FAILED, S.JOB_STATE_COMPLETED})),
     Step("judge", verdict, "judge", FAILED),
-    Step("remove lock", project, "remove_own_lock", frozenset({S.JOB_STATE_COMPLETED})),
+    Step("remove lock", project_lock, "remove_own_lock", frozenset({S.JOB_STATE_COMPLETED})),
     Step("record", run_task, "apply_end", WAITS, writes=True, hangs=False),
 ]
 CASES = [(step, what) for step in STEPS for what in CLASSES if what != "hang" or step.hangs]

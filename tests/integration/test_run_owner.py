@@ -23,7 +23,7 @@ from edbjobs_server.executors.local.linux.executor import LocalExecutor
 from edbjobs_server.manager import run_steps, runs
 from edbjobs_server.manager.run_task import RunTask
 from edbjobs_server.manager.runs import Runs
-from edbjobs_server.solver import project
+from edbjobs_server.solver import project, project_lock
 from edbjobs_server.util.backoff import Backoff
 from support.manager_world import S, World
 from support.memory_cluster import MemorySlurm
@@ -152,15 +152,15 @@ async def test_a_job_that_is_deleted_while_it_is_prepared_leaves_nothing(
     it: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hold, looked = threading.Event(), threading.Event()
-    lock_state = project.lock_state
+    lock_state = project_lock.lock_state
 
-    def slow(found: project.Project) -> project.Lock | None:
+    def slow(found: project.Project) -> project_lock.Lock | None:
         if "gone" in str(found.path):
             looked.set()
             hold.wait()
         return lock_state(found)
 
-    monkeypatch.setattr(project, "lock_state", slow)
+    monkeypatch.setattr(project_lock, "lock_state", slow)
     uid = await it.submit("gone")
     await asyncio.to_thread(looked.wait, 30)
     await it.manager.cancel(uid, "ann", None)
@@ -205,15 +205,15 @@ async def test_a_cause_is_logged_once_however_often_a_job_is_tried(
     it: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Backoff, "next", delay(0.05))
-    lock_state, looks = project.lock_state, []
+    lock_state, looks = project_lock.lock_state, []
 
-    def ill(found: project.Project) -> project.Lock | None:
+    def ill(found: project.Project) -> project_lock.Lock | None:
         looks.append(1)
         if len(looks) < 6:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(found.path))
         return lock_state(found)
 
-    monkeypatch.setattr(project, "lock_state", ill)
+    monkeypatch.setattr(project_lock, "lock_state", ill)
     uid = await it.submit("job")
     assert (await it.ended(uid)).state == S.JOB_STATE_COMPLETED
     (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]

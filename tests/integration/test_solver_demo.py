@@ -15,7 +15,7 @@ import pytest
 from edbjobs.config import HFSSSimulationConfig
 from edbjobs_server.core.runs import Ending, RunEnded, RunKey
 from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.solver import command_line, project
+from edbjobs_server.solver import command_line, project, project_results
 from edbjobs_server.solver.batch_log import find_log, read_log
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.demo.behaviour import FAILURES
@@ -223,7 +223,7 @@ def test_real_aedb_folders_are_taken(tmp_path: Path, solve: Solve, name: str, se
     if name == "test_project_for_job_manager":
         assert (found.setups[setup].passes_done, found.setups[setup].points) == (2, 41)
     assert "stand-in" in path.with_suffix(".aedt").read_text()
-    assert project.results_exist(project.inspect(str(path))) == (tmp_path / f"{name}.aedtresults",)
+    assert project_results.results_exist(project.inspect(str(path))) == (tmp_path / f"{name}.aedtresults",)
 
 
 def test_a_run_is_witnessed(aedt: Path, solve: Solve, tmp_path: Path) -> None:

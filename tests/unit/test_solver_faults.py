@@ -17,7 +17,7 @@ from edbjobs.config import ExistingResults
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.runs import Ending, RunEnded, RunKey
 from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.solver import project
+from edbjobs_server.solver import project, project_lock, project_results
 from edbjobs_server.solver.batch_log import find_log, read_log
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.demo.journal import clock
@@ -126,10 +126,10 @@ WORK: dict[str, Callable[[Path], object]] = {
     "inspect an .aedb": lambda folder: project.inspect(str(folder / "link" / "p.aedb")),
     "inspect a link": lambda folder: project.inspect(str(folder / "link.aedt")),
     "moved": lambda folder: project.moved(str(folder / "p.aedb")),
-    "lock_state": lambda folder: project.lock_state(known(folder)),
-    "remove_own_lock": lambda folder: project.remove_own_lock(folder / "p.aedb", 0),
-    "refuse_results": lambda folder: project.refuse_results(known(folder), ExistingResults.REFUSE),
-    "clear_results": lambda folder: project.clear_results(folder / "p.aedb"),
+    "lock_state": lambda folder: project_lock.lock_state(known(folder)),
+    "remove_own_lock": lambda folder: project_lock.remove_own_lock(folder / "p.aedb", 0),
+    "refuse_results": lambda folder: project_results.refuse_results(known(folder), ExistingResults.REFUSE),
+    "clear_results": lambda folder: project_results.clear_results(folder / "p.aedb"),
     "stale_sibling": lambda folder: project.stale_sibling(known(folder)),
     "setups of an .aedt": lambda folder: read_setups(folder / "p.aedt"),
     "setups of an .aedb": lambda folder: read_setups(folder / "p.aedb"),

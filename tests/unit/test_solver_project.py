@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from edbjobs.config import ExistingResults
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.solver import project
+from edbjobs_server.solver import project, project_lock, project_results
 from edbjobs_server.solver.batch_log import find_log, job_name
 from edbjobs_server.util import files
 
@@ -139,10 +139,10 @@ def test_rights_are_checked(ordinary_account: Path) -> None:
 @pytest.mark.parametrize("suffix", [".aedt.lock", ".aedb.lock", ".aedtz.lock"])
 def test_a_lock_of_any_suffix_is_seen_with_its_owner(aedt: Path, suffix: str) -> None:
     found = project.inspect(str(aedt))
-    assert project.lock_state(found) is None
+    assert project_lock.lock_state(found) is None
     lock = aedt.with_suffix(suffix)
     lock.write_bytes(b"PID=77\r\nhost\x00ws1\n\xff")
-    seen = project.lock_state(found)
+    seen = project_lock.lock_state(found)
     assert seen is not None
     assert seen.path == lock
     assert seen.owner.startswith("PID=77 host ws1")
@@ -153,13 +153,13 @@ def test_the_lock_of_a_suffix_in_capitals_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "BOARD.AEDT"
     path.touch()
     Path(f"{path}.lock").touch()
-    assert project.lock_state(project.inspect(str(path))) is not None
-    assert project.remove_own_lock(path, 0) == Path(f"{path}.lock")
+    assert project_lock.lock_state(project.inspect(str(path))) is not None
+    assert project_lock.remove_own_lock(path, 0) == Path(f"{path}.lock")
 
 
 def test_an_empty_lock_tells_its_account(aedt: Path) -> None:
     Path(f"{aedt}.lock").touch()
-    seen = project.lock_state(project.inspect(str(aedt)))
+    seen = project_lock.lock_state(project.inspect(str(aedt)))
     assert seen is not None
     assert seen.owner == Path(f"{aedt}.lock").owner()
 
@@ -168,11 +168,11 @@ def test_only_a_lock_of_our_own_run_is_removed(aedt: Path) -> None:
     lock = Path(f"{aedt}.lock")
     lock.touch()
     made = lock.stat().st_mtime
-    assert project.remove_own_lock(aedt, made + 5) is None
+    assert project_lock.remove_own_lock(aedt, made + 5) is None
     assert lock.exists()
-    assert project.remove_own_lock(aedt, made - 0.5) == lock
+    assert project_lock.remove_own_lock(aedt, made - 0.5) == lock
     assert not lock.exists()
-    assert project.remove_own_lock(aedt, 0) is None
+    assert project_lock.remove_own_lock(aedt, 0) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a file away")
@@ -180,7 +180,7 @@ def test_a_lock_of_another_account_is_never_removed(aedt: Path) -> None:
     lock = Path(f"{aedt}.lock")
     lock.touch()
     os.chown(lock, NOBODY, NOBODY)
-    assert project.remove_own_lock(aedt, 0) is None
+    assert project_lock.remove_own_lock(aedt, 0) is None
     assert lock.exists()
 
 
@@ -188,22 +188,22 @@ def test_whole_second_file_times_are_compared_in_seconds(aedt: Path) -> None:
     lock = Path(f"{aedt}.lock")
     lock.touch()
     os.utime(lock, (1_700_000_000, 1_700_000_000))
-    assert project.remove_own_lock(aedt, 1_700_000_001.2) is None
-    assert project.remove_own_lock(aedt, 1_700_000_000.7) == lock
+    assert project_lock.remove_own_lock(aedt, 1_700_000_001.2) is None
+    assert project_lock.remove_own_lock(aedt, 1_700_000_000.7) == lock
 
 
 def test_a_lock_that_is_a_link_loses_only_the_link(aedt: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("data")
     Path(f"{aedt}.lock").symlink_to(precious)
-    assert project.remove_own_lock(aedt, 0) is not None
+    assert project_lock.remove_own_lock(aedt, 0) is not None
     assert precious.read_text() == "data"
 
 
 def test_results_are_kept_cleared_or_refused(aedt: Path, tmp_path: Path) -> None:
     found = project.inspect(str(aedt))
-    assert project.results_exist(found) == ()
-    project.refuse_results(found, ExistingResults.REFUSE)
+    assert project_results.results_exist(found) == ()
+    project_results.refuse_results(found, ExistingResults.REFUSE)
     results = tmp_path / "board.aedtresults"
     (results / "d.results").mkdir(parents=True)
     (results / "d.results" / "a.asol").touch()
@@ -213,16 +213,16 @@ def test_results_are_kept_cleared_or_refused(aedt: Path, tmp_path: Path) -> None
     ]
     for other in others:
         other.mkdir()
-    project.refuse_results(found, ExistingResults.KEEP)
-    project.refuse_results(found, ExistingResults.CLEAR)
+    project_results.refuse_results(found, ExistingResults.KEEP)
+    project_results.refuse_results(found, ExistingResults.CLEAR)
     with pytest.raises(Refused, match="aedtresults") as refused:
-        project.refuse_results(found, ExistingResults.REFUSE)
+        project_results.refuse_results(found, ExistingResults.REFUSE)
     assert refused.value.reason == "RESULTS_EXIST"
-    assert project.clear_results(aedt) == (results,)
+    assert project_results.clear_results(aedt) == (results,)
     assert not results.exists()
     assert aedt.exists()
     assert all(other.exists() for other in others)
-    assert project.clear_results(str(aedt)) == ()
+    assert project_results.clear_results(str(aedt)) == ()
 
 
 def test_links_are_not_followed_when_results_are_cleared(aedt: Path, tmp_path: Path) -> None:
@@ -232,12 +232,12 @@ def test_links_are_not_followed_when_results_are_cleared(aedt: Path, tmp_path: P
     results = tmp_path / "board.aedtresults"
     results.symlink_to(elsewhere)
     with pytest.raises(Refused) as refused:
-        project.clear_results(aedt)
+        project_results.clear_results(aedt)
     assert refused.value.reason == "RESULTS_EXIST"
     results.unlink()
     results.mkdir()
     (results / "inner").symlink_to(elsewhere)
-    project.clear_results(aedt)
+    project_results.clear_results(aedt)
     assert not results.exists()
     assert (elsewhere / "data").exists()
 
@@ -271,7 +271,7 @@ def test_a_name_beside_which_no_log_can_be_written_is_refused(tmp_path: Path, ki
             path.touch()
         if length == longest:
             found = project.inspect(str(path))
-            assert project.lock_state(found) is None
+            assert project_lock.lock_state(found) is None
             log = find_log(found.path, job_name(found.path, "i" * 63, 10**12 - 1, 9999))
             log.parent.mkdir()
             log.touch()
@@ -281,9 +281,9 @@ def test_a_name_beside_which_no_log_can_be_written_is_refused(tmp_path: Path, ki
         assert f"{length} bytes" in refused.message
         assert f"at most {longest} are possible" in refused.message
         accepted_before = project.Project(str(path), str(path.with_suffix("")), kind)
-        assert project.lock_state(accepted_before) is None
-        assert project.clear_results(path) == ()
-        assert project.remove_own_lock(path, 0) is None
+        assert project_lock.lock_state(accepted_before) is None
+        assert project_results.clear_results(path) == ()
+        assert project_lock.remove_own_lock(path, 0) is None
 
 
 @pytest.mark.parametrize("suffix", ["", ".lock"])
@@ -292,7 +292,7 @@ def test_a_fifo_in_place_of_a_file_holds_nobody_up(aedt: Path, suffix: str) -> N
     aedt.unlink()
     os.mkfifo(f"{aedt}{suffix}")
     if suffix:
-        seen = project.lock_state(found)
+        seen = project_lock.lock_state(found)
         assert seen is not None
         assert seen.owner == Path(f"{aedt}.lock").owner(), "its text is not waited for"
     else:
@@ -308,7 +308,7 @@ def test_a_fifo_in_place_of_an_edb_def_is_no_project(aedb: Path) -> None:
 def test_the_text_of_a_lock_that_is_a_link_is_not_shown(aedt: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     Path(f"{aedt}.lock").symlink_to("secret")
-    seen = project.lock_state(project.inspect(str(aedt)))
+    seen = project_lock.lock_state(project.inspect(str(aedt)))
     assert seen is not None
     assert "secret" not in seen.owner
 
@@ -336,8 +336,8 @@ def test_what_was_accepted_is_used_although_its_path_leads_elsewhere(tmp_path: P
     (tmp_path / "a" / "p.aedt").symlink_to("../b/p.aedt")
     accepted = tmp_path / "a" / "p.aedt"
     assert find_log(accepted, "j") == tmp_path / "a" / "p.aedt.batchinfo" / "p-j.log"
-    assert project.clear_results(accepted) == (tmp_path / "a" / "p.aedtresults",)
-    assert project.remove_own_lock(accepted, 0) == Path(f"{accepted}.lock")
+    assert project_results.clear_results(accepted) == (tmp_path / "a" / "p.aedtresults",)
+    assert project_lock.remove_own_lock(accepted, 0) == Path(f"{accepted}.lock")
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"p.aedt", "p.aedt.lock", "p.aedtresults"}
 
 
@@ -349,7 +349,7 @@ def test_results_that_may_not_be_removed_are_refused_by_name(ordinary_account: P
     if os.geteuid() == 0:
         pytest.skip("root may remove everything")
     with pytest.raises(Refused, match="cannot be removed: Permission denied") as refused:
-        project.clear_results(ordinary_account / "p.aedt")
+        project_results.clear_results(ordinary_account / "p.aedt")
     assert refused.value.reason == "RESULTS_EXIST"
     (results / "inner").chmod(0o700)
 
@@ -367,7 +367,7 @@ def test_files_that_are_alike_are_opened_once_in_one_moment(tmp_path: Path, monk
         return readable(path)
 
     monkeypatch.setattr(files, "is_readable", watched)
-    seen = project.Seen()
+    seen = project.InspectionCache()
     assert [project.inspect(str(path), seen).path for path in (*alike, other)] == [*alike, other]
     assert opened == [str(alike[0]), str(other)]
     monkeypatch.setattr(os, "geteuid", lambda: other.stat().st_uid + 1)  # the files of somebody else
@@ -380,7 +380,7 @@ def test_a_file_that_was_refused_is_refused_again(tmp_path: Path, monkeypatch: p
     path = tmp_path / "a.aedt"
     path.touch()
     monkeypatch.setattr(files, "is_readable", lambda path: False)
-    seen = project.Seen()
+    seen = project.InspectionCache()
     for _ in range(2):
         with pytest.raises(Refused, match="cannot be read"):
             project.inspect(str(path), seen)

@@ -17,7 +17,7 @@ from edbjobs_server.manager import run_steps
 from edbjobs_server.manager.run_context import RetryState, RunContext
 from edbjobs_server.manager.run_retry import Retry, waiting_of
 from edbjobs_server.manager.run_updates import fail
-from edbjobs_server.solver import project
+from edbjobs_server.solver import project_lock
 from edbjobs_server.store import Transaction
 from edbjobs_server.util import failpoints
 
@@ -89,7 +89,7 @@ class RunPreparation:
             await self._wait_for_lock(prepared.lock)
         return prepared
 
-    async def _wait_for_lock(self, lock: project.Lock | None) -> None:
+    async def _wait_for_lock(self, lock: project_lock.Lock | None) -> None:
         assert lock is not None, "a project that is not ready is locked"
         now, limit = time.time(), self._context.lock_wait
         since = self._patience.locked_since

@@ -20,7 +20,7 @@ from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.manager.run_spec import config_of, run_spec, solver_job_name
 from edbjobs_server.manager.run_updates import outcome_of
 from edbjobs_server.manager.submission import Rules, refuse_outside
-from edbjobs_server.solver import project, verdict
+from edbjobs_server.solver import project, project_lock, project_results, verdict
 from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.util.files import is_transient, text_of
 
@@ -51,7 +51,7 @@ class Prepared:
         Earlier results are to be removed before the start.
     """
 
-    lock: project.Lock | None = None
+    lock: project_lock.Lock | None = None
     spec: RunSpec | None = None
     clear: bool = False
 
@@ -82,11 +82,11 @@ def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared
     found = project.inspect(path)
     _refuse_moved(path, found)
     refuse_outside(found.path, rules.project_roots)
-    lock = project.lock_state(found)
+    lock = project_lock.lock_state(found)
     if lock is not None:
         return Prepared(lock=lock)
     config = config_of(job)
-    project.refuse_results(found, config.existing_results)
+    project_results.refuse_results(found, config.existing_results)
     spec = run_spec(job, config, rules, environment)
     return Prepared(spec=spec, clear=config.existing_results is ExistingResults.CLEAR)
 
@@ -159,7 +159,7 @@ def _remove_lock(path: Path, start_time: float | None) -> str:
     if start_time is None:
         return ""
     try:
-        removed = project.remove_own_lock(path, start_time)
+        removed = project_lock.remove_own_lock(path, start_time)
     except OSError as error:
         if is_transient(error):
             raise

@@ -37,7 +37,7 @@ from edbjobs_server.manager.run_preparation import RunPreparation
 from edbjobs_server.manager.run_retry import Retry
 from edbjobs_server.manager.run_spec import open_run
 from edbjobs_server.manager.run_updates import apply_end, apply_update
-from edbjobs_server.solver import project
+from edbjobs_server.solver import project_results
 from edbjobs_server.store import Transaction
 from edbjobs_server.util import failpoints
 from edbjobs_server.util.backoff import Backoff
@@ -215,7 +215,7 @@ class RunTask:
         """Remove earlier results; where that fails, return how the run ends."""
         path = self.job.spec.project_path
         try:
-            work = partial(project.clear_results, path)
+            work = partial(project_results.clear_results, path)
             await self._context.paths.run(work, path, CLEAR_SECONDS, key=self.job.uid)
         except Refused as refused:
             why, transient = refused.message, refused.reason == "PATH_UNREACHABLE"

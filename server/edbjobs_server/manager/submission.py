@@ -108,7 +108,7 @@ class Rules:
 Look = Callable[[str], "tuple[project.Project, str]"]
 
 
-def look_at(path: str, seen: project.Seen | None = None) -> tuple[project.Project, str]:
+def look_at(path: str, seen: project.InspectionCache | None = None) -> tuple[project.Project, str]:
     """Look at a project: what it is, and a warning if what AEDT would solve is stale; as `project.inspect`."""
     try:
         found = project.inspect(path, seen)
@@ -122,7 +122,7 @@ def one_look() -> Look:
 
     Each look is some calls of the system, of which each gives the interpreter's lock away.
     """
-    seen = project.Seen()
+    seen = project.InspectionCache()
     return cache(lambda path: look_at(path, seen))
 
 

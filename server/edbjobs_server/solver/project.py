@@ -10,15 +10,11 @@ would follow a link that somebody has changed since. `moved` says whether that h
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from edbjobs.config import ExistingResults
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver.project_checks import (
@@ -33,10 +29,7 @@ from edbjobs_server.util import files
 from edbjobs_server.util.files import is_transient, text_of
 
 KINDS = ("aedb", "aedt", "aedtz")
-RESULTS = (".aedtresults", ".aedbresults")  # beside the project, by its name without suffix
 _STALE_SECONDS = 2.0  # an .aedt is written a moment after its .aedb when both are saved together
-_OWNER_BYTES = 200
-_TICK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +57,6 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
-class Lock:
-    """AEDT's lock file of a project: who made it, as far as can be told, and when."""
-
-    path: Path
-    mtime: float
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
 class Folder:
     """The real path of a folder, whether the service's account may write in it, and its longest file name."""
 
@@ -82,7 +66,7 @@ class Folder:
 
 
 @dataclass(slots=True)
-class Seen:
+class InspectionCache:
     """What was found at projects of one moment and holds for others too, as each look costs calls of the system.
 
     Attributes
@@ -98,14 +82,14 @@ class Seen:
     readable: set[tuple[int, int, int, int]] = field(default_factory=set)
 
 
-def inspect(path: str, seen: Seen | None = None) -> Project:
+def inspect(path: str, cache: InspectionCache | None = None) -> Project:
     """Look at a project that is to be solved.
 
     Parameters
     ----------
     path : str
         As the client gave it.
-    seen : Seen, optional
+    cache : InspectionCache, optional
         What was found in the same moment; added to.
 
     Raises
@@ -118,8 +102,8 @@ def inspect(path: str, seen: Seen | None = None) -> Project:
         A transient one.
     """
     refuse_text(path)
-    seen = Seen() if seen is None else seen
-    real, status = _real(path, seen)
+    cache = InspectionCache() if cache is None else cache
+    real, status = _real(path, cache)
     parent, name = os.path.split(real)
     kind = os.path.splitext(name)[1][1:].lower()
     if kind not in KINDS:
@@ -134,11 +118,11 @@ def inspect(path: str, seen: Seen | None = None) -> Project:
     elif not stat.S_ISREG(status.st_mode):
         raise invalid(path, f"is no file, as a .{kind} project is")
     alike = _alike(status)
-    if alike is None or alike not in seen.readable:
+    if alike is None or alike not in cache.readable:
         refuse_unreadable(path, readable, kind)
         if alike is not None:
-            seen.readable.add(alike)
-    folder = _folder(parent, seen)
+            cache.readable.add(alike)
+    folder = _folder(parent, cache)
     if not folder.writable:
         raise invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
     refuse_long(path, name, folder.name_limit)
@@ -192,20 +176,21 @@ def moved_text(path: str, real: str) -> str:
 
 def project_key(path: str | Path) -> str:
     """Return the name under which a project is run only once at a time: its real path without suffix."""
-    return _key(files.real_path(os.fspath(path)))
+    return key_of(files.real_path(os.fspath(path)))
 
 
-def _key(real: str) -> str:
+def key_of(real: str) -> str:
+    """Return the key of a project by its real path: the path without suffix."""
     stem, suffix = os.path.splitext(real)
     return os.path.normcase(stem if suffix[1:].lower() in KINDS else real)
 
 
-def _real(path: str, seen: Seen) -> tuple[str, os.stat_result | None]:
+def _real(path: str, cache: InspectionCache) -> tuple[str, os.stat_result | None]:
     """Return the real path and, where one look told both, the status of what stands there."""
     parent, name = os.path.split(path)
     if name in ("", ".", "..") or sys.platform == "win32":  # where a name has a short form as well
         return files.real_path(path), None
-    real = os.path.join(_folder(parent, seen).real, name)
+    real = os.path.join(_folder(parent, cache).real, name)
     status = _status(real, follow=False)
     if status is not None and stat.S_ISLNK(status.st_mode):
         return files.real_path(real), None
@@ -231,170 +216,12 @@ def _alike(status: os.stat_result | None) -> tuple[int, int, int, int] | None:
     return status.st_dev, status.st_uid, status.st_gid, status.st_mode
 
 
-def _folder(path: str, seen: Seen) -> Folder:
-    folder = seen.folders.get(path)
+def _folder(path: str, cache: InspectionCache) -> Folder:
+    folder = cache.folders.get(path)
     if folder is None:
         real = files.real_path(path)
-        folder = seen.folders[path] = Folder(real, files.is_writable_folder(real), files.name_limit(real))
+        folder = cache.folders[path] = Folder(real, files.is_writable_folder(real), files.name_limit(real))
     return folder
-
-
-def lock_state(project: Project) -> Lock | None:
-    """Return the lock of a project, under whichever of its suffixes it was opened; None: it is not locked.
-
-    Raises
-    ------
-    Refused
-        INVALID_JOB: the place of a lock may not be looked at.
-    OSError
-        A transient one.
-    """
-    for path in _locks(project.path):
-        try:
-            found = files.status_of(path, follow=False)
-        except OSError as error:
-            if is_transient(error):
-                raise
-            raise invalid(str(project.path), f"has a lock that cannot be looked at: {text_of(error)}") from error
-        if found is not None:
-            return Lock(path, found.st_mtime, _owner(path, found.st_uid))
-    return None
-
-
-def remove_own_lock(path: str | Path, started_at: float) -> Path | None:
-    """Remove the lock that an ended run of ours left; call it only when no process of that run is left.
-
-    Parameters
-    ----------
-    path : path
-        Real path of the project.
-    started_at : float
-        When the run started. An older lock is another's, and so is one of another account: neither is touched.
-
-    Returns
-    -------
-    Path or None
-        What was removed; None also where a lock may not be removed.
-
-    Raises
-    ------
-    OSError
-        A transient one.
-    """
-    for lock in _locks(Path(path)):
-        try:
-            found = files.status_of(lock, follow=False)
-            if found is None:
-                continue
-            ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-            if ours and found.st_mtime >= _file_time(started_at, found.st_mtime_ns):
-                if moved(os.path.dirname(path)):  # then it is that of another project
-                    return None
-                with suppress(FileNotFoundError):
-                    os.unlink(lock)
-                return lock
-        except OSError as error:
-            if is_transient(error):
-                raise
-    return None
-
-
-def results_exist(project: Project) -> tuple[Path, ...]:
-    """Return the results that lie beside the project.
-
-    Raises
-    ------
-    Refused
-        RESULTS_EXIST: the place of the results may not be looked at.
-    OSError
-        A transient one.
-    """
-    return tuple(folder for folder, _ in _results(project.key))
-
-
-def refuse_results(project: Project, existing_results: ExistingResults) -> None:
-    """Refuse to solve a project with results, if the job asks for that.
-
-    Raises
-    ------
-    Refused
-        RESULTS_EXIST.
-    OSError
-        A transient one.
-    """
-    if existing_results is not ExistingResults.REFUSE:
-        return
-    found = results_exist(project)
-    if found:
-        raise Refused(
-            "RESULTS_EXIST",
-            f"{found[0]} exists and the job asks to leave results alone (existing_results); move it away, or submit "
-            "with CLEAR to remove it or KEEP to solve on top of it",
-            fields={"config.existing_results": "results exist"},
-        )
-
-
-def clear_results(path: str | Path) -> tuple[Path, ...]:
-    """Remove a project's results, just before a run that asks for it: the folders of `RESULTS`, nothing else.
-
-    Logs and ``.q.completed`` of earlier runs stay: a run is judged only by what bears its own name.
-
-    Parameters
-    ----------
-    path : path
-        Real path of the project.
-
-    Returns
-    -------
-    tuple of Path
-        What was removed.
-
-    Raises
-    ------
-    Refused
-        RESULTS_EXIST: a symbolic link stands there, and what it leads to may be others' data, so it is not followed;
-        or they may not be removed.
-    OSError
-        A transient one; some of the results may be gone.
-    """
-    found = _results(_key(os.fspath(path)))
-    for folder, mode in found:
-        if not stat.S_ISDIR(mode):
-            raise _cannot_clear(f"{folder} is a link or no folder, so it is not removed")
-    for folder, _ in found:
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            continue  # somebody else removes them as well
-        except OSError as error:
-            if is_transient(error):
-                raise
-            raise _cannot_clear(f"{folder} cannot be removed: {text_of(error)} ({error.filename})") from error
-    return tuple(folder for folder, _ in found)
-
-
-def _results(key: str) -> list[tuple[Path, int]]:
-    """Return what stands at the places of results, each with its mode."""
-    found: list[tuple[Path, int]] = []
-    for suffix in RESULTS:
-        folder = Path(key + suffix)
-        try:
-            mode = files.mode_of(folder, follow=False)
-        except OSError as error:
-            if is_transient(error):
-                raise
-            raise _cannot_clear(f"{folder} may exist, but cannot be looked at: {text_of(error)}") from error
-        if mode is not None:
-            found.append((folder, mode))
-    return found
-
-
-def _cannot_clear(text: str) -> Refused:
-    return Refused(
-        "RESULTS_EXIST",
-        f"{text}; remove it yourself, or submit with KEEP",
-        fields={"config.existing_results": "results cannot be removed"},
-    )
 
 
 def stale_sibling(project: Project) -> str:
@@ -419,35 +246,3 @@ def stale_sibling(project: Project) -> str:
     saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(older))
     name = os.path.basename(project.key)
     return f"{name}.aedt is older ({saved}) than {name}.aedb beside it: AEDT may solve what was last saved in it"
-
-
-def _file_time(moment: float, like_ns: int) -> float:
-    """Give the least time a file made at this moment may bear: file systems keep whole seconds, or clock ticks."""
-    return float(int(moment)) if like_ns % 1_000_000_000 == 0 else moment - _TICK_SECONDS
-
-
-def _locks(project: Path) -> tuple[Path, ...]:
-    own = Path(f"{project}.lock")  # its suffix may be in capitals
-    return (own, *(other for kind in KINDS if (other := project.with_suffix(f".{kind}.lock")) != own))
-
-
-def _owner(path: Path, uid: int) -> str:
-    try:
-        with files.open_regular(path, follow=False) as file:
-            text = file.read(_OWNER_BYTES).decode("utf-8", "replace")
-    except OSError as error:
-        if is_transient(error):
-            raise
-        text = ""
-    words = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(words.split()) or _account(uid)
-
-
-def _account(uid: int) -> str:
-    if sys.platform == "win32":
-        return ""
-    import pwd
-
-    with suppress(KeyError):
-        return pwd.getpwuid(uid).pw_name
-    return ""

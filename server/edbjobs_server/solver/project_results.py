@@ -1,0 +1,118 @@
+"""Results beside a project: whether there are some, and their removal where a job asks for it. May block.
+
+As in `edbjobs_server.solver.project`, an `OSError` that is raised is a transient one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from edbjobs.config import ExistingResults
+
+from edbjobs_server.core.errors import Refused
+from edbjobs_server.solver.project import Project, key_of
+from edbjobs_server.util import files
+from edbjobs_server.util.files import is_transient, text_of
+
+RESULTS = (".aedtresults", ".aedbresults")  # beside the project, by its name without suffix
+
+
+def results_exist(project: Project) -> tuple[Path, ...]:
+    """Return the results that lie beside the project.
+
+    Raises
+    ------
+    Refused
+        RESULTS_EXIST: the place of the results may not be looked at.
+    OSError
+        A transient one.
+    """
+    return tuple(folder for folder, _ in _results(project.key))
+
+
+def refuse_results(project: Project, existing_results: ExistingResults) -> None:
+    """Refuse to solve a project with results, if the job asks for that.
+
+    Raises
+    ------
+    Refused
+        RESULTS_EXIST.
+    OSError
+        A transient one.
+    """
+    if existing_results is not ExistingResults.REFUSE:
+        return
+    found = results_exist(project)
+    if found:
+        raise Refused(
+            "RESULTS_EXIST",
+            f"{found[0]} exists and the job asks to leave results alone (existing_results); move it away, or submit "
+            "with CLEAR to remove it or KEEP to solve on top of it",
+            fields={"config.existing_results": "results exist"},
+        )
+
+
+def clear_results(path: str | Path) -> tuple[Path, ...]:
+    """Remove a project's results, just before a run that asks for it: the folders of `RESULTS`, nothing else.
+
+    Logs and ``.q.completed`` of earlier runs stay: a run is judged only by what bears its own name.
+
+    Parameters
+    ----------
+    path : path
+        Real path of the project.
+
+    Returns
+    -------
+    tuple of Path
+        What was removed.
+
+    Raises
+    ------
+    Refused
+        RESULTS_EXIST: a symbolic link stands there, and what it leads to may be others' data, so it is not followed;
+        or they may not be removed.
+    OSError
+        A transient one; some of the results may be gone.
+    """
+    found = _results(key_of(os.fspath(path)))
+    for folder, mode in found:
+        if not stat.S_ISDIR(mode):
+            raise _cannot_clear(f"{folder} is a link or no folder, so it is not removed")
+    for folder, _ in found:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue  # somebody else removes them as well
+        except OSError as error:
+            if is_transient(error):
+                raise
+            raise _cannot_clear(f"{folder} cannot be removed: {text_of(error)} ({error.filename})") from error
+    return tuple(folder for folder, _ in found)
+
+
+def _results(key: str) -> list[tuple[Path, int]]:
+    """Return what stands at the places of results, each with its mode."""
+    found: list[tuple[Path, int]] = []
+    for suffix in RESULTS:
+        folder = Path(key + suffix)
+        try:
+            mode = files.mode_of(folder, follow=False)
+        except OSError as error:
+            if is_transient(error):
+                raise
+            raise _cannot_clear(f"{folder} may exist, but cannot be looked at: {text_of(error)}") from error
+        if mode is not None:
+            found.append((folder, mode))
+    return found
+
+
+def _cannot_clear(text: str) -> Refused:
+    return Refused(
+        "RESULTS_EXIST",
+        f"{text}; remove it yourself, or submit with KEEP",
+        fields={"config.existing_results": "results cannot be removed"},
+    )
