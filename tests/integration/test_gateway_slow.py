@@ -32,7 +32,7 @@ class Log:
     def __init__(self) -> None:
         self.closed = False
 
-    async def messages(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
+    async def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
         for number in range(1, 1_000_000):
             if self.closed:
                 raise Refused("DRAINING", "over")
@@ -45,6 +45,7 @@ class Manager:
 
     def __init__(self) -> None:
         self.events = Log()
+        self.watch = self.events.watch
 
 
 class FrameEncoder:

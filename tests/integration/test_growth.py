@@ -39,14 +39,14 @@ async def test_nothing_is_kept_of_jobs_that_have_left(it: World) -> None:
     await it.until(uid, lambda job: job.waiting_reason == S.WAITING_REASON_PROJECT_LOCKED)
     await it.manager.cancel(uid, "ann", None)
     await it.ended(await it.submit("other"))
-    runs = it.manager.runs
+    runs = it.manager._runs
     assert (runs._patience, runs._runs, runs._owners) == ({}, {}, {})
-    assert (it.manager.core._deferred, it.manager.core._troubles, it.manager.core._gone) == ({}, {}, set())
+    assert (it.manager._core._deferred, it.manager._core._troubles, it.manager._core._gone) == ({}, {}, set())
 
 
 async def test_all_running_logs_cost_one_hand_over(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many solves run, their logs are read by one thread in one go; waiting jobs cost nothing (G5)."""
-    await it.manager.control.set_limits({"max_concurrent_jobs": 8})
+    await it.manager.set_limits({"max_concurrent_jobs": 8})
     waits = []
     for number in range(8):
         path = it.project(f"job{number}")

@@ -18,7 +18,7 @@ from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.local.linux import processes
 from edbjobs_server.executors.local.linux.executor import LocalExecutor
 from edbjobs_server.manager.job_manager import JobManager
-from edbjobs_server.manager.status import ServiceInfo
+from edbjobs_server.manager.service_info import ServiceInfo
 from edbjobs_server.manager.submission import Rules
 from edbjobs_server.solver.releases import Release
 from edbjobs_server.store import Store

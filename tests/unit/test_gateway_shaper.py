@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
-from edbjobs_server.core.planner import Explanation
-from edbjobs_server.core.states import Waiting
 from edbjobs_server.events.log import Message
 from edbjobs_server.gateway.events import frames
 from edbjobs_server.gateway.events.frames import FrameEncoder
 
 
 def shaper() -> FrameEncoder:
-    manager: Any = SimpleNamespace(core=SimpleNamespace(explain=lambda uid, now: Explanation(Waiting.NONE)))
+    manager: Any = SimpleNamespace(queue_position=lambda uid: 0)
     return FrameEncoder(manager)
 
 

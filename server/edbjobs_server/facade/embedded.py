@@ -18,14 +18,13 @@ from edbjobs._exceptions import EdbJobsError
 
 from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import Job
 from edbjobs_server.core.states import State
-from edbjobs_server.core.transitions import Change, hold, release
 from edbjobs_server.facade.errors import JobManagerError, not_running, raised
+from edbjobs_server.manager.job_commands import is_waiting
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.service.app import Service, Stop
 from edbjobs_server.service.logging import Logging
-from edbjobs_server.store import Store, StoreError, Transaction
+from edbjobs_server.store import Store, StoreError
 
 T = TypeVar("T")
 Work = Callable[[JobManager], Coroutine[Any, Any, T]]
@@ -197,7 +196,7 @@ class Embedded:
             service = Service(self.settings, store)
             try:
                 await service.begin(partial(_hold_waiting, service.manager))
-                self.held = [job.id for job in service.manager.core.jobs.values() if job.held]
+                self.held = [job.id for job in service.manager.live_jobs().jobs if job.held]
                 ready.set_result(service)
                 await self._stop.first.wait()
                 self._left = await _leave(service.manager)
@@ -212,50 +211,28 @@ class Embedded:
         await asyncio.gather(*calls, return_exceptions=True)
 
 
-# Holding what waits ------------------------------------------------------------------------------------------
+# Jobs that wait ----------------------------------------------------------------------------------------------
 
 
 async def _hold_waiting(manager: JobManager) -> None:
     """Hold every job that waits: a program that opens an old folder is asked before old jobs run."""
-    waiting = [job.uid for job in manager.core.jobs.values() if _waits(job) and not job.held]
-    await manager.store.write_all([partial(_hold, uid=uid) for uid in waiting])
-
-
-async def _leave(manager: JobManager) -> Left:
-    manager.core.draining = True
-    try:
-        await _hold_waiting(manager)
-    except Refused as refused:
-        log.warning("queued jobs are not held on record; the next opening does it: %s", refused.message)
-    jobs = manager.core.jobs.values()
-    waiting = sum(1 for job in jobs if _waits(job))
-    scheduled = sum(1 for job in jobs if job.state is State.SCHEDULED)
-    return Left(len(jobs) - waiting - scheduled, waiting, scheduled)
+    await manager.hold_waiting(PRINCIPAL)
 
 
 async def _release_held(manager: JobManager) -> int:
-    held = [job.uid for job in manager.core.jobs.values() if job.held]
-    results = await manager.store.write_all([partial(_release, uid=uid) for uid in held])
-    return sum(1 for result in results if result is True)
+    return await manager.release_held(PRINCIPAL)
 
 
-def _waits(job: Job) -> bool:
-    return job.state is State.QUEUED and job.open_attempt is None
-
-
-def _hold(tx: Transaction, uid: str) -> bool:
-    return _put(tx, hold(tx.job(uid)))
-
-
-def _release(tx: Transaction, uid: str) -> bool:
-    return _put(tx, release(tx.job(uid)))
-
-
-def _put(tx: Transaction, change: Change | None) -> bool:
-    if change is None:
-        return False
-    tx.put(change.job, change.type, principal=PRINCIPAL, detail=change.detail)
-    return True
+async def _leave(manager: JobManager) -> Left:
+    manager.stop_starts()
+    try:
+        await manager.hold_waiting(PRINCIPAL)
+    except Refused as refused:
+        log.warning("queued jobs are not held on record; the next opening does it: %s", refused.message)
+    jobs = manager.live_jobs().jobs
+    waiting = sum(1 for job in jobs if is_waiting(job))
+    scheduled = sum(1 for job in jobs if job.state is State.SCHEDULED)
+    return Left(len(jobs) - waiting - scheduled, waiting, scheduled)
 
 
 # The end of the program --------------------------------------------------------------------------------------

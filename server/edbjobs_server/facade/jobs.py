@@ -171,7 +171,7 @@ class Jobs(Mapping[str, JobInfo]):
 
 async def _ids(manager: JobManager) -> list[str]:
     # Live jobs first: one that ends meanwhile is then found twice, not missed.
-    live = [(job.create_time, job.id) for job in manager.core.jobs.values()]
+    live = [(job.create_time, job.id) for job in manager.live_jobs().jobs]
     wanted = jobs_messages_pb2.JobFilter(states=_ENDED)
     ended = await manager.list_jobs(
         jobs_messages_pb2.ListJobsRequest(filter=wanted, page_size=ENDED_LISTED, newest_first=True, omit_config=True)

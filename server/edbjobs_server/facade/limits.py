@@ -87,7 +87,7 @@ class LiveLimits(ResourceLimits):
 
 
 async def _limits(manager: JobManager) -> dict[str, Any]:
-    limits = manager.control.limits()
+    limits = manager.limits()
     return {name: getattr(limits, name) for name in NAMES}
 
 
@@ -99,5 +99,5 @@ async def update(manager: JobManager, values: dict[str, Any]) -> dict[str, Any]:
     Refused
         INVALID_LIMITS.
     """
-    await manager.control.update_limits(limits_request(values), PRINCIPAL)
+    await manager.update_limits(limits_request(values), PRINCIPAL)
     return await _limits(manager)

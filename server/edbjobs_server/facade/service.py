@@ -319,15 +319,14 @@ async def _submit(core: Core, request: jobs_messages_pb2.SubmitJobRequest) -> tu
 
 async def all_done(core: Core) -> None:
     """Wait until no job is left but those that are held."""
-    while live := next((job.uid for job in core.core.jobs.values() if not job.held), None):
+    while live := next((job.uid for job in core.live_jobs().jobs if not job.held), None):
         await core.wait(live, WAIT_SECONDS)
 
 
 async def detected(core: Core) -> SchedulerType:
     """Tell the cluster that jobs go to which name no scheduler; ``none``: they run on this host."""
-    return SchedulerType(await core.clusters.detect())
+    return SchedulerType(await core.detect_cluster())
 
 
 async def _default_solver(core: Core) -> str | None:
-    releases = core.rules.releases
-    return str(releases[0].path) if releases else None
+    return core.default_solver()

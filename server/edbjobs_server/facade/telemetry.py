@@ -67,7 +67,7 @@ class ServiceMonitor(ResourceMonitor):
 
 async def _usage(manager: JobManager) -> dict[str, Any]:
     try:
-        return Resources.json_of(manager.control.resources())
+        return Resources.json_of(manager.resources())
     except Refused:  # the host was not looked at yet
         return {}
 
@@ -95,11 +95,11 @@ class JobPoolManager:
 
 
 async def _running(manager: JobManager) -> set[str]:
-    return {job.id for job in manager.core.jobs.values() if job.open_attempt is not None}
+    return {job.id for job in manager.running_jobs()}
 
 
 async def _queue(manager: JobManager) -> dict[str, Any]:
-    return Queue.json_of(manager.control.queue())
+    return Queue.json_of(manager.queue())
 
 
 class SchedulerManager:

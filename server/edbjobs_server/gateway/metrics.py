@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 
 from aiohttp import web
@@ -15,6 +14,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.states import EventType, State
 from edbjobs_server.manager.job_manager import JobManager
+from edbjobs_server.manager.status import Measurements
 from edbjobs_server.store import Committed
 
 # A queue may be waited in for days, and a solve may take as long.
@@ -56,9 +56,9 @@ class Metrics:
             registry=made,
         )
         self._stall = 0.0
-        self._counts: dict[int, int] = {}
+        self._measured: Measurements | None = None
         self._registry.register(self)
-        manager.observers.append(self._observe)
+        manager.observe(self._observe)
 
     def count_error(self, reason: str) -> None:
         """Count a request that was refused."""
@@ -74,7 +74,7 @@ class Metrics:
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer `GET /metrics`."""
-        self._counts = await self._manager.store.read(lambda reader: reader.counts())
+        self._measured = await self._manager.measure()
         body = generate_latest(self._registry)
         self._stall = 0.0
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -97,28 +97,26 @@ class Metrics:
             self._runs.labels(job.state.name.lower()).observe(max(0.0, job.end_time - job.start_time))
 
     def collect(self) -> Iterator[Metric]:
-        """Tell what is asked for at each scrape; called by the registry."""
+        """Return what is measured at each scrape; called by the registry."""
+        measured = self._measured
+        assert measured is not None, "measured before"
         jobs = GaugeMetricFamily("edbjobs_jobs", "Jobs on record, by state.", labels=["state"])
         for state in State:
-            jobs.add_metric([state.name.lower()], self._counts.get(state, 0))
+            jobs.add_metric([state.name.lower()], measured.jobs.get(state, 0))
         yield jobs
-        yield from self._clusters()
+        yield from _clusters(measured)
         yield GaugeMetricFamily(
             "edbjobs_loop_stall_seconds", "Longest stall of the event loop since the last scrape.", value=self._stall
         )
-        yield GaugeMetricFamily(
-            "edbjobs_store_writable", "1: changes can be committed.", value=self._manager.store.writable
-        )
-        yield GaugeMetricFamily("edbjobs_revision", "Newest revision.", value=self._manager.events.revision)
+        yield GaugeMetricFamily("edbjobs_store_writable", "1: changes can be committed.", value=measured.store_writable)
+        yield GaugeMetricFamily("edbjobs_revision", "Newest revision.", value=measured.revision)
 
-    def _clusters(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("edbjobs_scheduler_up", "1: the cluster's scheduler answers.", labels=["scheduler"])
-        held = GaugeMetricFamily("edbjobs_cluster_jobs", "Jobs that are with a cluster.", labels=["scheduler"])
-        statuses = self._manager.clusters.statuses()
-        running = self._manager.core.running() if statuses else []
-        numbers = Tally(job.spec.executor for job in running if job.open_attempt is not None)
-        for status in statuses:
-            up.add_metric([status.name], status.answering)
-            held.add_metric([status.name], numbers[status.name])
-        yield up
-        yield held
+
+def _clusters(measured: Measurements) -> Iterator[Metric]:
+    up = GaugeMetricFamily("edbjobs_scheduler_up", "1: the cluster's scheduler answers.", labels=["scheduler"])
+    held = GaugeMetricFamily("edbjobs_cluster_jobs", "Jobs that are with a cluster.", labels=["scheduler"])
+    for status, jobs in measured.schedulers:
+        up.add_metric([status.name], status.answering)
+        held.add_metric([status.name], jobs)
+    yield up
+    yield held

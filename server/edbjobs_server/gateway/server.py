@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from aiohttp import hdrs, web
@@ -17,7 +18,7 @@ from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.dashboard.page import Page
 from edbjobs_server.gateway.events.frames import Frame, FrameEncoder
-from edbjobs_server.gateway.events.progress import ProgressBroadcaster
+from edbjobs_server.gateway.events.progress import send_progress
 from edbjobs_server.gateway.events.socketio import PATH as SOCKETIO_PATH
 from edbjobs_server.gateway.events.socketio import SocketIo
 from edbjobs_server.gateway.events.websocket import WebSockets
@@ -76,7 +77,7 @@ class Gateway:
         self._websockets = WebSockets(manager, shaper)
         self._socketio = SocketIo(manager, self._guard, shaper)
         self._metrics = Metrics(manager)
-        self._progress = ProgressBroadcaster(manager, self._offer, self._has_clients)
+        self._send_progress = partial(send_progress, manager, self._offer, self._has_clients)
         self._grpcweb = GrpcWeb(methods, self._guard, access, settings.cors_origins, self._metrics.count_error)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner = web.AppRunner(
@@ -123,7 +124,7 @@ class Gateway:
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
         self._socketio.start()
-        self._tasks.append(asyncio.create_task(keep_running("sending progress", self._progress.run)))
+        self._tasks.append(asyncio.create_task(keep_running("sending progress", self._send_progress)))
         self._tasks.append(asyncio.create_task(keep_running("watching the event loop", self._metrics.watch_loop)))
 
     async def stop(self) -> None:

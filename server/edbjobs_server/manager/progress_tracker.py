@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -68,6 +68,14 @@ class _Solve:
         self.setups = select(read_setups(project), request.design_name, request.setup_name)
         self.path = find_log(project, solver_job_name(self.job, self.job.attempt))
         self.log = LogFollower(self.path)
+
+
+@dataclass(frozen=True)
+class JobProgressed:
+    """How far a running solve is. It is no change of the job: it has no revision of its own and is kept nowhere."""
+
+    job: Job
+    progress: job_pb2.JobProgress
 
 
 class _Round:
@@ -137,6 +145,23 @@ class ProgressTracker:
         if solve is None or not solve.begun:
             return None
         return job_pb2.JobProgress(**{name: getattr(solve.progress, name) for name in _FIELDS})
+
+    async def watch(self, is_needed: Callable[[], bool]) -> AsyncIterator[Sequence[JobProgressed]]:
+        """Yield the running solves whose progress has changed, once a second; all again after a time without need."""
+        last: dict[str, job_pb2.JobProgress] = {}
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            latest = self._progress_of_all() if is_needed() else {}
+            yield [item for uid, item in latest.items() if last.get(uid) != item.progress]
+            last = {uid: item.progress for uid, item in latest.items()}
+
+    def _progress_of_all(self) -> dict[str, JobProgressed]:
+        found: dict[str, JobProgressed] = {}
+        for job in self._core.running():
+            progress = self.progress_of(job.uid) if job.state is State.RUNNING else None
+            if progress is not None:
+                found[job.uid] = JobProgressed(job, progress)
+        return found
 
     def waits_for_license(self, uid: str) -> bool:
         """Return whether a solve that may wait for a license has begun no setup yet."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.manager.job_manager import JobManager
+from edbjobs_server.core.job import Job
+from edbjobs_server.store import Store
 from edbjobs_server.store.retention import cut_events, expire, forget_requests
 
 log = logging.getLogger(__name__)
@@ -23,16 +25,21 @@ class Retention:
 
     Parameters
     ----------
-    manager : JobManager
-        Whose jobs.
+    store : Store
+        Records to remove from.
+    remove_folders : callable
+        Removes the run folders of removed jobs.
     days : float
         Ended jobs older than this go; 0: none goes by age.
     jobs : int
         Of the ended jobs so many stay, the newest; 0: none goes by number.
     """
 
-    def __init__(self, manager: JobManager, days: float, jobs: int) -> None:
-        self._manager = manager
+    def __init__(
+        self, store: Store, remove_folders: Callable[[Sequence[Job]], Awaitable[None]], days: float, jobs: int
+    ) -> None:
+        self._store = store
+        self._remove_folders = remove_folders
         self._max_age = days * 86400.0 if days else None
         self._max_number = jobs or None
 
@@ -47,10 +54,10 @@ class Retention:
 
     async def once(self) -> None:
         """Tidy up all that is due, a batch at a time so that nobody waits for it."""
-        store = self._manager.store
+        store = self._store
         age, number = self._max_age, self._max_number
         while removed := await store.write(partial(expire, max_age=age, max_number=number, batch_size=BATCH)):
-            await self._manager.runs.remove_folders(removed)
+            await self._remove_folders(removed)
         events = max(number * EVENTS_PER_JOB, LEAST_EVENTS) if number else None
         while await store.write(partial(cut_events, max_age=age, max_number=events)):
             pass

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from edbjobs._version import __version__
@@ -15,72 +17,40 @@ from edbjobs.v1 import cluster_pb2, cluster_service_pb2, resource_pb2, resources
 
 from edbjobs_server.contract import codec
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.job import LOCAL
 from edbjobs_server.core.limits import Limits
-from edbjobs_server.core.planner import Planner
-from edbjobs_server.events.log import EventLog
-from edbjobs_server.manager.clusters import Clusters
 from edbjobs_server.manager.limits import changed
-from edbjobs_server.store import Store, Transaction
-from edbjobs_server.telemetry.host import HostSampler, Sample
+from edbjobs_server.manager.manager_base import ManagerBase
+from edbjobs_server.solver.releases import is_known
+from edbjobs_server.store import Transaction
+from edbjobs_server.telemetry.host import Sample
 
 API_LEVEL = 1
 FEATURES = ("jobs", "resources", "logs", "watch", "local", "clusters")
+_OLDEST_JOBS = 200  # live jobs whose projects' volumes are sampled beside those of running jobs
+_PROJECT_FOLDERS = 20
 
 
 @dataclass(frozen=True)
-class ServiceInfo:
-    """What the service tells of itself and what does not change while it runs.
+class Measurements:
+    """Numbers for the metrics, as of one moment.
 
     Attributes
     ----------
-    state_dir : Path
-        Folder with store, logs and runs.
-    account : str
-        Account the service and its solves run as.
-    warnings : sequence of str
-        Things an administrator should know.
+    jobs : mapping of int to int
+        Jobs on record, by state.
+    schedulers : sequence of (SchedulerStatus, int)
+        Each cluster's scheduler, and how many of the jobs that are with it are ours.
     """
 
-    state_dir: Path
-    account: str
-    warnings: Sequence[str] = ()
-    start_time: float = field(default_factory=time.time)
+    jobs: Mapping[int, int]
+    revision: int
+    store_writable: bool
+    schedulers: Sequence[tuple[cluster_pb2.SchedulerStatus, int]]
 
 
-class ServiceStatus:
-    """Answers about host, queue and limits, and changes of limits.
-
-    Parameters
-    ----------
-    store : Store
-        Where changes are committed.
-    events : EventLog
-        Knows the newest revision.
-    core : Planner
-        Knows the queue and what is reserved.
-    sampler : HostSampler
-        Tells how the host is.
-    about : ServiceInfo
-        What the service tells of itself.
-    clusters : Clusters
-        Tell whether their schedulers answer.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        events: EventLog,
-        core: Planner,
-        sampler: HostSampler,
-        about: ServiceInfo,
-        clusters: Clusters,
-    ) -> None:
-        self._store = store
-        self._events = events
-        self._core = core
-        self._sampler = sampler
-        self._about = about
-        self._clusters = clusters
+class ServiceStatus(ManagerBase):
+    """The methods of `JobManager` for host, queue, limits, clusters and the service itself."""
 
     def resources(self) -> resource_pb2.ResourceSnapshot:
         """Tell how the host is.
@@ -153,6 +123,81 @@ class ServiceStatus:
 
         await self._store.write(command)
         return self.queue()
+
+    # Clusters and solvers --------------------------------------------------------------------------------
+
+    @property
+    def detected_cluster(self) -> str:
+        """The cluster that jobs go to which name no scheduler; ``none``: they run on this host."""
+        return self._clusters.detected
+
+    async def detect_cluster(self) -> str:
+        """Return the same once every scheduler has been asked."""
+        return await self._clusters.detect()
+
+    def schedulers(self) -> list[cluster_pb2.SchedulerStatus]:
+        """Return for each cluster whether its scheduler answers, and since when."""
+        return self._clusters.statuses()
+
+    async def partitions(self, scheduler: str) -> cluster_service_pb2.ListPartitionsResponse:
+        """List the partitions or queues of a cluster, by default of the detected one."""
+        return await self._clusters.partitions(scheduler)
+
+    async def cluster_jobs(
+        self, request: cluster_service_pb2.ListClusterJobsRequest
+    ) -> cluster_service_pb2.ListClusterJobsResponse:
+        """List the jobs of a cluster that have not ended."""
+        return await self._clusters.jobs(request)
+
+    def solvers(self) -> cluster_service_pb2.ListSolversResponse:
+        """List the installed solvers, of this host and of clusters."""
+        answer = cluster_service_pb2.ListSolversResponse()
+        for scheduler, release in self._rules.solvers():
+            answer.solvers.add(
+                scheduler=scheduler,
+                version=release.version,
+                path=str(release.path),
+                source=release.source,
+                demo=release.demo,
+                student=release.student,
+            )
+        return answer
+
+    def default_solver(self) -> str | None:
+        """Return the path of the solver that runs jobs on this host which name none; None: there is none."""
+        releases = self._rules.releases
+        return str(releases[0].path) if releases else None
+
+    async def is_solver(self, program: str) -> bool:
+        """Return whether a program is one of the solvers of this host; no program is the default one."""
+        releases = self._rules.releases
+        if not program or any(str(release.path) == program for release in releases):
+            return True
+        return await self._paths.run(partial(is_known, releases, program), program)
+
+    # The service -----------------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service is stopping."""
+        return self._core.draining
+
+    async def measure(self) -> Measurements:
+        """Return the numbers for the metrics."""
+        jobs = await self._store.read(lambda reader: reader.counts())
+        running = Counter(job.spec.executor for job in self._core.running() if job.open_attempt is not None)
+        schedulers = [(status, running[status.name]) for status in self._clusters.statuses()]
+        return Measurements(jobs, self._events.revision, self._store.writable, schedulers)
+
+    def run_pids(self) -> list[int]:
+        """Return the processes of the runs on this host."""
+        attempts = [job.open_attempt for job in self._core.running() if job.spec.executor == LOCAL]
+        return [attempt.pid for attempt in attempts if attempt is not None and attempt.pid]
+
+    def project_folders(self) -> list[str]:
+        """Return folders of projects whose volumes matter: those of running jobs, then of the oldest live ones."""
+        jobs = [*self._core.running(), *islice(self._core.jobs.values(), _OLDEST_JOBS)]
+        return list(dict.fromkeys(os.path.dirname(job.spec.project_path) for job in jobs))[:_PROJECT_FOLDERS]
 
     def status(self) -> cluster_service_pb2.GetSystemStatusResponse:
         """Tell what this service is and how it is."""

@@ -22,29 +22,19 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServicer):
 
     async def GetSystemStatus(self, request: pb.GetSystemStatusRequest, context: Context) -> pb.GetSystemStatusResponse:
         """Tell what this service is and how it is."""
-        status = self._manager.control.status()
+        status = self._manager.status()
         who = current_principal()
         status.identity.CopyFrom(cluster_pb2.Identity(name=who.name, role=who.role, door=who.door))
         return status
 
     async def ListSolvers(self, request: pb.ListSolversRequest, context: Context) -> pb.ListSolversResponse:
         """List the installed solvers."""
-        answer = pb.ListSolversResponse()
-        for scheduler, release in self._manager.rules.solvers():
-            answer.solvers.add(
-                scheduler=scheduler,
-                version=release.version,
-                path=str(release.path),
-                source=release.source,
-                demo=release.demo,
-                student=release.student,
-            )
-        return answer
+        return self._manager.solvers()
 
     async def ListPartitions(self, request: pb.ListPartitionsRequest, context: Context) -> pb.ListPartitionsResponse:
         """List partitions or queues of a cluster."""
-        return await self._manager.clusters.partitions(request.scheduler)
+        return await self._manager.partitions(request.scheduler)
 
     async def ListClusterJobs(self, request: pb.ListClusterJobsRequest, context: Context) -> pb.ListClusterJobsResponse:
         """List the jobs of a cluster."""
-        return await self._manager.clusters.jobs(request)
+        return await self._manager.cluster_jobs(request)

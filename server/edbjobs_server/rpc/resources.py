@@ -26,36 +26,34 @@ class ResourcesServicer(resources_service_pb2_grpc.ResourcesServicer):
 
     async def GetResources(self, request: pb.GetResourcesRequest, context: Context) -> pb.GetResourcesResponse:
         """Tell how the host is."""
-        return pb.GetResourcesResponse(resources=self._manager.control.resources())
+        return pb.GetResourcesResponse(resources=self._manager.resources())
 
     async def WatchResources(
         self, request: pb.WatchResourcesRequest, context: Context
     ) -> AsyncIterator[pb.WatchResourcesResponse]:
         """Send how the host is, again and again."""
         interval = seconds(request.interval) if request.HasField("interval") else DEFAULT_INTERVAL_SECONDS
-        while not self._manager.core.draining:
-            yield pb.WatchResourcesResponse(
-                resources=self._manager.control.resources(), queue=self._manager.control.queue()
-            )
+        while not self._manager.draining:
+            yield pb.WatchResourcesResponse(resources=self._manager.resources(), queue=self._manager.queue())
             await asyncio.sleep(max(interval, 1.0))
 
     async def GetQueue(self, request: pb.GetQueueRequest, context: Context) -> pb.GetQueueResponse:
         """Tell how the queue is."""
-        return pb.GetQueueResponse(queue=self._manager.control.queue())
+        return pb.GetQueueResponse(queue=self._manager.queue())
 
     async def GetLimits(self, request: pb.GetLimitsRequest, context: Context) -> pb.GetLimitsResponse:
         """Tell the limits."""
-        return pb.GetLimitsResponse(limits=self._manager.control.limits())
+        return pb.GetLimitsResponse(limits=self._manager.limits())
 
     async def UpdateLimits(self, request: pb.UpdateLimitsRequest, context: Context) -> pb.UpdateLimitsResponse:
         """Change limits."""
-        new, old = await self._manager.control.update_limits(request, current_principal().label)
+        new, old = await self._manager.update_limits(request, current_principal().label)
         return pb.UpdateLimitsResponse(limits=new, old_limits=old)
 
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
         """Start no more jobs."""
-        return pb.PauseQueueResponse(queue=await self._manager.control.set_paused(True, current_principal().label))
+        return pb.PauseQueueResponse(queue=await self._manager.set_paused(True, current_principal().label))
 
     async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
         """Start jobs again."""
-        return pb.ResumeQueueResponse(queue=await self._manager.control.set_paused(False, current_principal().label))
+        return pb.ResumeQueueResponse(queue=await self._manager.set_paused(False, current_principal().label))

@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,11 @@ from edbjobs._version import __version__
 from edbjobs_server.auth.authenticator import TOKEN_FILE, Authenticator, account_name, load_token, make_authenticator
 from edbjobs_server.config.settings import Settings, SettingsError, load_settings
 from edbjobs_server.config.site_policy import load_site_policy
-from edbjobs_server.core.job import LOCAL
 from edbjobs_server.executors.base import Executor
 from edbjobs_server.gateway.grpcweb.endpoint import Methods
 from edbjobs_server.gateway.server import Gateway
 from edbjobs_server.manager.job_manager import JobManager
-from edbjobs_server.manager.retention import Retention
-from edbjobs_server.manager.status import ServiceInfo
+from edbjobs_server.manager.service_info import ServiceInfo
 from edbjobs_server.manager.submission import Rules
 from edbjobs_server.rpc.server import RpcServer
 from edbjobs_server.service import event_loop
@@ -48,8 +45,6 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 3.0  # for calls that go on when the service stops
 SWITCH_SECONDS = 0.001
 USAGE_ERROR = 2
-_OLDEST_JOBS = 200  # live jobs whose projects' volumes are sampled beside those of running jobs
-_PROJECT_PATHS = 20
 
 
 def main(values: Mapping[str, Any], config_file: Path | None = None) -> int:
@@ -155,8 +150,8 @@ class Service:
         self._sampler = HostSampler(
             settings.state_dir,
             settings.telemetry_seconds,
-            run_pids=self._run_pids,
-            project_paths=self._project_paths,
+            run_pids=lambda: self.manager.run_pids(),
+            project_paths=lambda: self.manager.project_folders(),
             on_sample=lambda sample: self.manager.take_load(sample.load()),
         )
         releases = discover(os.environ, settings.solvers, settings.demo_solver)
@@ -191,7 +186,7 @@ class Service:
         # An access for each door: a peer's socket is looked up for the address of its door only.
         self._web_access = make_authenticator(settings.state_dir)
         self._gateway: Gateway | None = None
-        self._retention = Retention(self.manager, settings.retention_days, settings.retention_jobs)
+        self._retention = self.manager.retention(settings.retention_days, settings.retention_jobs)
         self._tasks: list[asyncio.Task[None]] = []
         self._endpoint: Endpoint | None = None
 
@@ -277,19 +272,8 @@ class Service:
         )
 
     def _no_local(self) -> str:
-        answers = any(status.answering for status in self.manager.clusters.statuses())
+        answers = any(status.answering for status in self.manager.schedulers())
         return self._site.local_allowed(socket.gethostname(), answers)
-
-    def _run_pids(self) -> list[int]:
-        local = [job for job in self.manager.core.running() if job.spec.executor == LOCAL]
-        attempts = [job.open_attempt for job in local]
-        return [attempt.pid for attempt in attempts if attempt is not None and attempt.pid]
-
-    def _project_paths(self) -> list[str]:
-        """Return folders of projects whose volumes matter: those of running jobs, then of the oldest live ones."""
-        core = self.manager.core
-        jobs = [*core.running(), *islice(core.jobs.values(), _OLDEST_JOBS)]
-        return list(dict.fromkeys(os.path.dirname(job.spec.project_path) for job in jobs))[:_PROJECT_PATHS]
 
 
 def _make_gateway(manager: JobManager, access: Authenticator, settings: Settings, methods: Methods) -> Gateway:

@@ -52,17 +52,17 @@ class Page:
             self._guard.start_session(response)
             return response
         page = await self._manager.list_jobs(jobs_messages_pb2.ListJobsRequest(page_size=NEWEST, newest_first=True))
-        html = render(self._manager.control.status(), page.jobs, await self._partitions())
+        html = render(self._manager.status(), page.jobs, await self._partitions())
         return web.Response(text=html, content_type="text/html")
 
     async def _partitions(self) -> Sequence[cluster_pb2.Partition]:
         """Return the partitions; none if there is no cluster, or it does not answer in time."""
-        clusters = self._manager.clusters
-        if not any(found.answering for found in clusters.statuses() if found.name == clusters.detected):
+        detected = self._manager.detected_cluster
+        if not any(found.answering for found in self._manager.schedulers() if found.name == detected):
             return ()
         try:
             async with timeout(ASK_SECONDS):
-                return (await clusters.partitions("")).partitions
+                return (await self._manager.partitions("")).partitions
         except (Refused, asyncio.TimeoutError, TimeoutError):
             return ()
 

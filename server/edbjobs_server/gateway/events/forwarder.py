@@ -91,7 +91,7 @@ class EventForwarder:
         Refused
             OTHER_STORE, REVISION_TOO_OLD, REVISION_IN_FUTURE or DRAINING.
         """
-        self._messages = self._manager.events.messages(request)
+        self._messages = self._manager.watch(request)
         self._first = await anext(self._messages)
 
     async def run(self) -> None:

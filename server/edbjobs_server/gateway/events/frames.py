@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from engineio import packet as engine
 from socketio import packet
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.states import Waiting
 from edbjobs_server.events.log import Message
 from edbjobs_server.gateway.json_values import Json, dumps, evidence_of, reason_of, return_code, status_of, times
 from edbjobs_server.gateway.models import Limits, Resources
@@ -126,7 +124,7 @@ class FrameEncoder:
             "scheduler_job_id": job.scheduler_job_id or None,
         }
         if kind is EventType.JOB_QUEUED:
-            payload["queue_position"] = self._position(job.uid)
+            payload["queue_position"] = self._manager.queue_position(job.uid)
         elif kind is EventType.JOB_STARTED:
             nodes = list(job.attempts[-1].nodes) if job.attempts else []
             payload |= times(start_time=job.start_time) | {"resources": self._resources(), "nodes": nodes}
@@ -141,13 +139,8 @@ class FrameEncoder:
             }
         return payload
 
-    def _position(self, uid: str) -> int:
-        """Tell the place in the queue, from 1; 0: it waits no more."""
-        why = self._manager.core.explain(uid, time.time())
-        return 0 if why.reason in (Waiting.NONE, Waiting.STARTING) else why.before + 1
-
     def _resources(self) -> Json:
         try:
-            return Resources.json_of(self._manager.control.resources())
+            return Resources.json_of(self._manager.resources())
         except Refused:  # the host was not looked at yet
             return {}

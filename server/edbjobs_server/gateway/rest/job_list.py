@@ -77,11 +77,11 @@ async def _documented_list(manager: JobManager, request: web.Request) -> web.Str
 
     There may be 100,000 live jobs, so the whole list is never held: only their order is.
     """
-    live, revision, store_id = list(manager.core.jobs.values()), manager.events.revision, manager.store.store_id
+    live = manager.live_jobs()
     # Read after the live jobs were taken: one that ends meanwhile is found twice, and is listed as it ended.
     ended, token = await _newest_ended(manager)
-    headers = _headers(request, revision, store_id, _ENDED_TOKEN + token if token else "")
-    pieces = _pieces(_oldest_first(live, ended), manager.explaining.explained)
+    headers = _headers(request, live.revision, live.store_id, _ENDED_TOKEN + token if token else "")
+    pieces = _pieces(_oldest_first(live.jobs, ended), manager.explained)
     return await send_pieces(request, pieces, "application/json", headers)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 
 from aiohttp import hdrs, web
-from edbjobs.v1 import event_pb2, jobs_messages_pb2
+from edbjobs.v1 import jobs_messages_pb2
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.events.frames import FrameEncoder
@@ -34,19 +34,14 @@ async def job_events(manager: JobManager, request: web.Request) -> web.Response:
     """
     after = requests.number_of(request.query, "after_revision", 0, 2**63 - 1)
     limit = requests.number_of(request.query, "limit", MAX_EVENTS, MAX_EVENTS) or MAX_EVENTS
-    job = await manager.get(requests.name_of(request))
-    events, searched = await manager.store.read(lambda reader: reader.events_of(job.uid, after, limit))
-    store_id = manager.store.store_id
+    page = await manager.job_events(requests.name_of(request), after, limit)
     shaper = FrameEncoder(manager)
-    message = jobs_messages_pb2.WatchJobsResponse(
-        events=[event_pb2.Event.FromString(data) for data in events], store_id=store_id
-    )
     body = {
-        "job_id": job.id,
-        "uid": job.uid,
-        "store_id": store_id,
-        "events": [{"event": frame.name, "data": frame.payload} for frame in shaper.shape(message)],
-        "next_after_revision": searched if searched < job.revision else None,
+        "job_id": page.job.id,
+        "uid": page.job.uid,
+        "store_id": page.changes.store_id,
+        "events": [{"event": frame.name, "data": frame.payload} for frame in shaper.shape(page.changes)],
+        "next_after_revision": page.next_after_revision,
     }
     return answer(body)
 

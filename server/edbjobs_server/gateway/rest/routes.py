@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from aiohttp import web
 from edbjobs.v1 import job_pb2
@@ -16,8 +15,8 @@ from edbjobs_server.gateway.rest.job_text import job_text
 from edbjobs_server.gateway.rest.responses import answer, error
 from edbjobs_server.gateway.security import CALLER
 from edbjobs_server.manager.clusters import NO_CLUSTER
-from edbjobs_server.manager.job_manager import Accepted, JobManager
-from edbjobs_server.solver.releases import is_known
+from edbjobs_server.manager.job_commands import Accepted
+from edbjobs_server.manager.job_manager import JobManager
 
 FIRST_SAMPLE_SECONDS = 5.0
 
@@ -48,7 +47,7 @@ class Rest:
 
     async def _submit(self, request: web.Request) -> tuple[Accepted, list[str]]:
         body = await requests.body_of(request)
-        known = await self._is_known(requests.program_of(body))
+        known = await self._manager.is_solver(requests.program_of(body))
         key = request.headers.get("Idempotency-Key", "")
         message, warnings = requests.submit_request(body, key, await self._detect(), known)
         who = request[CALLER]
@@ -62,12 +61,6 @@ class Rest:
             accepted = Accepted(job.SerializeToString(), existed=True)
             warnings.append(f"{refused.message}; the configuration of this request was not taken")
         return accepted, [*warnings, *accepted.job.warnings]
-
-    async def _is_known(self, program: str) -> bool:
-        releases = self._manager.rules.releases
-        if not program or any(str(release.path) == program for release in releases):
-            return True
-        return await self._manager.paths.run(partial(is_known, releases, program), program)
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
         """List jobs: as documented all live and the newest ended ones, or a page of those asked for."""
@@ -122,7 +115,7 @@ class Rest:
         deadline = asyncio.get_running_loop().time() + FIRST_SAMPLE_SECONDS
         while True:
             try:
-                return answer(Resources.json_of(self._manager.control.resources()))
+                return answer(Resources.json_of(self._manager.resources()))
             except Refused:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -130,16 +123,16 @@ class Rest:
 
     async def queue(self, request: web.Request) -> web.Response:
         """Tell how the queue is."""
-        return answer(Queue.json_of(self._manager.control.queue()))
+        return answer(Queue.json_of(self._manager.queue()))
 
     async def limits(self, request: web.Request) -> web.Response:
         """Tell the limits."""
-        return answer(Limits.json_of(self._manager.control.limits()))
+        return answer(Limits.json_of(self._manager.limits()))
 
     async def update_limits(self, request: web.Request) -> web.Response:
         """Change limits, all that are named or none."""
         message = requests.limits_request(await requests.body_of(request))
-        new, _ = await self._manager.control.update_limits(message, request[CALLER].label)
+        new, _ = await self._manager.update_limits(message, request[CALLER].label)
         limits = Limits.json_of(new)
         named = {name: limits[name] for name in message.update_mask.paths}
         text = "Concurrent job limits updated successfully"
@@ -163,18 +156,18 @@ class Rest:
         return answer(await self._partitions(request))
 
     async def _detect(self) -> str:
-        return await self._manager.clusters.detect()
+        return await self._manager.detect_cluster()
 
     async def _partitions(self, request: web.Request) -> list[Json]:
         scheduler = requests.text_of(request.query.get("scheduler", ""), "scheduler")
         await self._detect()
-        found = await self._manager.clusters.partitions(scheduler)
+        found = await self._manager.partitions(scheduler)
         return [Partition.json_of(partition) for partition in found.partitions]
 
     async def system_status(self, request: web.Request) -> web.Response:
         """Tell scheduler, host, queue and limits in one."""
-        status = self._manager.control.status()
-        return answer(Status.of(status, self._manager.clusters.detected))
+        status = self._manager.status()
+        return answer(Status.of(status, self._manager.detected_cluster))
 
     async def start_monitoring(self, request: web.Request) -> web.Response:
         """Say that the host is watched, as it always is."""
@@ -196,7 +189,7 @@ class Rest:
 
     async def ready(self, request: web.Request) -> web.Response:
         """Say whether jobs are taken."""
-        status = self._manager.control.status()
+        status = self._manager.status()
         ready = status.store_writable and not status.draining
         body = bodies.Ready(ready=ready, draining=status.draining, store_writable=status.store_writable)
         return answer(body, 200 if ready else 503)
