@@ -1,4 +1,4 @@
-# `make` alone tells what there is.
+# `make` alone lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
 START := $(shell date +%s)
@@ -26,15 +26,16 @@ test-all: test ## make test, then the tests that need system packages: SLURM, br
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m system
 	$(TOOK)
 
-lint: .venv/dev.stamp ## ruff, mypy --strict and the layers of imports
+lint: .venv/dev.stamp ## ruff, mypy --strict, the layers of imports, and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/check_words.py
 
 proto: .venv/dev.stamp tests/buf/node_modules/.stamp ## generate the Python stubs, docs/api.md and the image that breaking changes are checked against
-	$(BIN)/python tests/regenerate.py client/python
-	$(BIN)/python tests/apidoc.py docs/api.md
+	$(BIN)/python scripts/regenerate.py client/python
+	$(BIN)/python scripts/apidoc.py docs/api.md
 	tests/buf/node_modules/.bin/buf build protos -o protos/edbjobs.binpb
 
 clients: .venv/dev.stamp ## build the C++, C# and TypeScript clients in build/clients; missing tools are named
@@ -43,7 +44,7 @@ clients: .venv/dev.stamp ## build the C++, C# and TypeScript clients in build/cl
 bench: .venv/dev.stamp ## measure; prints each figure beside its floor
 	cd tests && ../$(BIN)/python -m bench
 
-serve: .venv/run.stamp ## run the service with the stand-in solver, in the foreground
+serve: .venv/run.stamp ## run the service with the demo solver, in the foreground
 	$(BIN)/edbjobs serve --demo-solver
 
 clean: ## remove everything that was made here

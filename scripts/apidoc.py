@@ -1,4 +1,4 @@
-"""Write docs/api.md from the comments of the contract: `python tests/apidoc.py docs/api.md`."""
+"""Write docs/api.md from the comments of the contract: `python scripts/apidoc.py docs/api.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generate the Python stubs from protos/ into a folder: `python tests/regenerate.py client/python`."""
+"""Generate the Python stubs from protos/ into a folder: `python scripts/regenerate.py client/python`."""
 
 from __future__ import annotations
 
