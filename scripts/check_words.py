@@ -43,9 +43,9 @@ def findings(names: list[str]) -> list[tuple[str, str]]:
     found = [(line.removeprefix("./").split(":")[0], line) for line in done.stdout.splitlines() if ": " in line]
     for name in names:
         for number, line in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1):
-            found += [
-                (name, f"{name}:{number}: {phrase.pattern} ==> {text}") for p, text in PHRASES.items() if p.search(line)
-            ]
+            for phrase, text in PHRASES.items():
+                if phrase.search(line):
+                    found.append((name, f"{name}:{number}: {phrase.pattern} ==> {text}"))
     return found
 
 
