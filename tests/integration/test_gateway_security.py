@@ -312,7 +312,7 @@ async def socket_io_alone() -> AsyncIterator[tuple[SocketIo, str]]:
 
     @web.middleware
     async def note(request: web.Request, handler: Any) -> Any:
-        server.note(request)
+        server.note_upgrade(request)
         return await handler(request)
 
     app = web.Application(middlewares=[note])

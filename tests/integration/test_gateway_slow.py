@@ -72,7 +72,7 @@ async def serving(log_of: Manager) -> AsyncIterator[tuple[str, SocketIo]]:
     async def let_in(request: web.Request, handler: Any) -> web.StreamResponse:
         known: Any = "somebody"
         request[CALLER] = known
-        server.note(request)
+        server.note_upgrade(request)
         answer: web.StreamResponse = await handler(request)
         return answer
 

@@ -1,1 +1,1 @@
-"""The HTTP door: the documented REST routes and Socket.IO events, and a plain WebSocket."""
+"""The HTTP endpoint: the documented REST routes and Socket.IO events, a plain WebSocket, and gRPC-Web."""

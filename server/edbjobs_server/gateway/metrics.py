@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.manager.status import Measurements
 from edbjobs_server.store import Committed
 
-# A queue may be waited in for days, and a solve may take as long.
+# A job may wait for days, and a solve may take as long.
 _BUCKETS = (0.1, 1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400)
 _COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 10)
-_LOOK_SECONDS = 0.2
+_SAMPLE_SECONDS = 0.2
 
 
 class Metrics:
-    """Counts what is committed, and asks for the rest when it is scraped.
+    """Counters fed by the commits of a manager, and gauges read at each scrape.
 
     Parameters
     ----------
     manager : JobManager
-        Tells its commits.
+        Source of the commits and of the gauges.
     """
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager
-        made = self._registry = CollectorRegistry()
-        events = Counter("edbjobs_events", "Changes by kind.", ["event"], registry=made)
+        registry = self._registry = CollectorRegistry()
+        events = Counter("edbjobs_events", "Changes by kind.", ["event"], registry=registry)
         self._events = {kind: events.labels(kind.name.lower()) for kind in EventType}
-        self._submits = Counter("edbjobs_submits", "Jobs accepted.", registry=made)
-        self._errors = Counter("edbjobs_http_errors", "Requests refused, by reason.", ["reason"], registry=made)
+        self._submits = Counter("edbjobs_submits", "Jobs accepted.", registry=registry)
+        self._errors = Counter("edbjobs_http_errors", "Requests refused, by reason.", ["reason"], registry=registry)
         self._waits = Histogram(
-            "edbjobs_queue_wait_seconds", "From submit to first start.", buckets=_BUCKETS, registry=made
+            "edbjobs_queue_wait_seconds", "From submit to first start.", buckets=_BUCKETS, registry=registry
         )
         self._runs = Histogram(
             "edbjobs_run_seconds",
             "From last start to end, by state.",
             ["state"],
             buckets=_BUCKETS,
-            registry=made,
+            registry=registry,
         )
         self._commits = Histogram(
             "edbjobs_store_commit_seconds",
-            "From the begin of a commit until the service acts on it.",
+            "From the start of a commit until the service acts on it.",
             buckets=_COMMIT_BUCKETS,
-            registry=made,
+            registry=registry,
         )
         self._stall = 0.0
         self._measured: Measurements | None = None
@@ -65,11 +65,11 @@ class Metrics:
         self._errors.labels(reason).inc()
 
     async def watch_loop(self) -> None:
-        """Measure how late the event loop comes, until cancelled."""
+        """Measure the delay of the event loop until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _LOOK_SECONDS
-            await asyncio.sleep(_LOOK_SECONDS)
+            due = loop.time() + _SAMPLE_SECONDS
+            await asyncio.sleep(_SAMPLE_SECONDS)
             self._stall = max(self._stall, loop.time() - due)
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -97,9 +97,9 @@ class Metrics:
             self._runs.labels(job.state.name.lower()).observe(max(0.0, job.end_time - job.start_time))
 
     def collect(self) -> Iterator[Metric]:
-        """Return what is measured at each scrape; called by the registry."""
+        """Yield the gauges; called by the registry at each scrape."""
         measured = self._measured
-        assert measured is not None, "measured before"
+        assert measured is not None, "answer measures first"
         jobs = GaugeMetricFamily("edbjobs_jobs", "Jobs on record, by state.", labels=["state"])
         for state in State:
             jobs.add_metric([state.name.lower()], measured.jobs.get(state, 0))
@@ -113,10 +113,10 @@ class Metrics:
 
 
 def _clusters(measured: Measurements) -> Iterator[Metric]:
-    up = GaugeMetricFamily("edbjobs_scheduler_up", "1: the cluster's scheduler answers.", labels=["scheduler"])
-    held = GaugeMetricFamily("edbjobs_cluster_jobs", "Jobs that are with a cluster.", labels=["scheduler"])
+    up = GaugeMetricFamily("edbjobs_scheduler_up", "1: the cluster's scheduler is reachable.", labels=["scheduler"])
+    submitted = GaugeMetricFamily("edbjobs_cluster_jobs", "Jobs submitted to a cluster.", labels=["scheduler"])
     for status, jobs in measured.schedulers:
         up.add_metric([status.name], status.answering)
-        held.add_metric([status.name], jobs)
+        submitted.add_metric([status.name], jobs)
     yield up
-    yield held
+    yield submitted

@@ -1,9 +1,9 @@
-"""Who gets in through HTTP, and what keeps web pages out.
+"""Authentication of HTTP requests, and protection against requests of foreign web pages.
 
-A browser runs as the account whose solves these are, so the rule that lets that account in without a token would
-let every page in that the browser shows. Hence three checks before it: the request must be addressed to this host
-by a name of its own (a page that has its own name resolve to 127.0.0.1 is not), it must come from no page of
-another origin, and a body must be JSON, which no form can send.
+A browser runs under the account of the service's user. The rule that this account needs no token would therefore
+admit every page that the browser shows. Three checks come first: the Host header must be a name of this host
+(against DNS rebinding), the request must not come from a page of another origin, and a body must be JSON, which no
+form can send.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from edbjobs_server.core.errors import Refused
 CALLER = web.RequestKey("caller", Principal)
 REFUSAL = web.RequestKey("refusal", Refused)
 SESSION_SECONDS = 7 * 86400
-# A request that bears one of these went through a proxy: its socket tells nothing of who sent it.
+# A request with one of these headers came through a proxy: its socket does not identify the sender.
 _PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 
 
 class Peer(NamedTuple):
-    """Where a request comes from, and whether through a proxy."""
+    """Address of the sender of a request, and whether the request came through a proxy."""
 
     host: str
     port: int
@@ -42,7 +42,7 @@ class Peer(NamedTuple):
 
     @property
     def label(self) -> str:
-        """As gRPC writes it, which is what `Authenticator` reads."""
+        """The address as gRPC formats it, which is what `Authenticator` reads."""
         if ":" in self.host:
             return f"ipv6:{quote(f'[{self.host}]', safe='')}:{self.port}"
         return f"ipv4:{self.host}:{self.port}"
@@ -52,18 +52,18 @@ PEER = web.RequestKey("peer", Peer)
 
 
 class Guard:
-    """Lets requests in or refuses them.
+    """Authenticates requests, or refuses them.
 
     Parameters
     ----------
     access : Authenticator
-        Of this door: it knows the address this door is bound to.
+        The authenticator of this endpoint.
     token : str
         The service's token, from which sessions are made.
     settings : Settings
-        Names, proxies and public URL.
+        Host names, proxies and public URL.
     address : (str, int)
-        Address and port this door is bound to.
+        Address and port that this endpoint is bound to.
     """
 
     def __init__(self, access: Authenticator, token: str, settings: Settings, address: tuple[str, int]) -> None:
@@ -76,17 +76,17 @@ class Guard:
         self.cookie = f"edbjobs_{address[1]}"
         self._owners: WeakKeyDictionary[asyncio.Transport, Principal] = WeakKeyDictionary()
 
-    # Where it comes from ---------------------------------------------------------------------------------
+    # Origin ---------------------------------------------------------------------------------
 
     def check_site(self, request: web.BaseRequest, guests: Collection[str] = ()) -> None:
-        """Refuse a request that is addressed to a foreign name or comes from a page of another origin.
+        """Refuse a request for a foreign host name, or from a page of another origin.
 
         Parameters
         ----------
         request : Request
-            With its headers.
+            The request.
         guests : collection of str
-            Other origins whose pages are let in here; `identify` wants the token of them.
+            Other origins whose pages are allowed; `identify` requires the token of them.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class Guard:
         if not self._is_own_name(host):
             raise Refused(
                 "HOST_NOT_ALLOWED",
-                f"this service does not answer under the name {host!r}; if it is its own, start the service with "
+                f"expected a host name of this service, got {host!r}; if the name is valid, start the service with "
                 "--allowed-host NAME, or --public-url URL behind a proxy",
             )
         if not self._is_own_page(request, host) and request.headers.get(hdrs.ORIGIN) not in guests:
@@ -114,13 +114,13 @@ class Guard:
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None:
             return origin.lower() in {f"http://{host}".lower(), f"https://{host}".lower(), self._public} - {""}
-        # Sent by every browser of today; a link that is followed from elsewhere shows its page, and no more.
+        # Sent by every current browser. A link from another site may open a page, and nothing else.
         site = request.headers.get("Sec-Fetch-Site", "none")
         follows_link = request.method == hdrs.METH_GET and request.headers.get("Sec-Fetch-Mode") == "navigate"
         return site in ("none", "same-origin") or follows_link
 
     def peer(self, request: web.BaseRequest) -> Peer:
-        """Tell where a request comes from, by the word of proxies that are trusted."""
+        """Return the sender of a request, as reported by trusted proxies."""
         if PEER not in request:
             request[PEER] = self._find_peer(request)
         return request[PEER]
@@ -143,17 +143,17 @@ class Guard:
         address = _address(host)
         return any(address.version == proxy.version and address in proxy for proxy in self._proxies)
 
-    # Who sends it ----------------------------------------------------------------------------------------
+    # Caller ----------------------------------------------------------------------------------------
 
     def identify(self, request: web.BaseRequest, token: str = "") -> Principal:
-        """Tell who sends a request.
+        """Return the caller of a request.
 
         Parameters
         ----------
         request : Request
-            With a bearer token, a session's cookie, or neither.
+            The request, with a bearer token, a session cookie, or neither.
         token : str, optional
-            Given otherwise: in the URL of a page, or with a Socket.IO connection.
+            Token from the URL of the page, or of a Socket.IO connection.
 
         Raises
         ------
@@ -174,12 +174,12 @@ class Guard:
             raise Refused(
                 "UNAUTHENTICATED",
                 "this request came through a proxy: send `Authorization: Bearer TOKEN`, or open the page once with "
-                "?token=TOKEN; the token stands in the file `token` in the service's state folder",
+                "?token=TOKEN; the token is in the file `token` in the state folder of the service",
             )
         return self._by_connection(request, peer)
 
     def _by_connection(self, request: web.BaseRequest, peer: Peer) -> Principal:
-        """Return the owner of a connection, which is looked up for its first request only."""
+        """Return the owner of a connection, which is determined for its first request only."""
         known = self._owners.get(request.transport) if request.transport is not None else None
         if known is None:
             known = self._access.identify(peer.label, ())
@@ -194,9 +194,9 @@ class Guard:
         return hmac.compare_digest(check.encode(), self._check(expiry).encode()) and int(expiry) > time.time()
 
     def start_session(self, response: web.StreamResponse) -> None:
-        """Give a browser that has shown the token a cookie, so that the token need not stay in its URL.
+        """Set a session cookie in a browser that has sent the token, so that its URL need not hold the token.
 
-        The cookie is no token: it is good for a week, and only as a cookie.
+        The cookie is valid for a week, and is not accepted as a token.
         """
         expiry = str(int(time.time()) + SESSION_SECONDS)
         secure = self._public.startswith("https:")
@@ -234,13 +234,13 @@ def _host_name(host: str) -> tuple[str, bool]:
 
 @lru_cache(1024)
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return an address; one of IPv4 within IPv6 is IPv4."""
+    """Return an address; an IPv4-mapped IPv6 address as IPv4."""
     address = ipaddress.ip_address(host)
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_address(name: str) -> bool:
-    # An address cannot be made to resolve to another one, so a page cannot take it for its own name.
+    # An address is not resolved, so DNS rebinding cannot use it.
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -248,7 +248,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-# Of every answer: nothing is framed, guessed, or kept by others.
+# Headers of every answer: no framing, no content sniffing, no caching.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",

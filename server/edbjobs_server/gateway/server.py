@@ -1,4 +1,4 @@
-"""The HTTP server: its address, its routes, and what every request passes."""
+"""The HTTP server: its address, its routes, and the middleware of every request."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ from edbjobs_server.util.keep_running import keep_running
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _BACKLOG = 1024
-# Beside the open operations: a Socket.IO connection says who it is in its first message, a browser in the URL.
+# Besides the open operations: a Socket.IO connection authenticates in its first message, a browser by the URL.
 _OPEN_PATHS = frozenset({operation.path for operation in OPERATIONS if operation.open} | {SOCKETIO_PATH, "/"})
 
 
 class Gateway:
-    """The HTTP door of a manager.
+    """The HTTP endpoint of a manager.
 
     Parameters
     ----------
     manager : JobManager
         Answers every request.
     access : Authenticator
-        Who gets in through this door.
+        The authenticator of this endpoint.
     token : str
         The service's token.
     settings : Settings
         Address, names, proxies.
     methods : mapping of str to RpcMethodHandler
-        What gRPC-Web can call, by path.
+        Methods for gRPC-Web, by path.
 
     Raises
     ------
     SettingsError
-        The address is in use or not to be had.
+        The address is in use or not available.
     """
 
     def __init__(
         self, manager: JobManager, access: Authenticator, token: str, settings: Settings, methods: Methods
     ) -> None:
-        assert settings.web is not None, "made only where there is an HTTP door"
+        assert settings.web is not None, "the settings have an HTTP address"
         self._log = structlog.get_logger("http").bind()  # once, not for each line
         self._socket = _bind(*settings.web)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
@@ -73,9 +73,9 @@ class Gateway:
         self._settings = settings
         self._token = token
         self._guard = Guard(access, token, settings, self.address)
-        shaper = FrameEncoder(manager)
-        self._websockets = WebSockets(manager, shaper)
-        self._socketio = SocketIo(manager, self._guard, shaper)
+        encoder = FrameEncoder(manager)
+        self._websockets = WebSockets(manager, encoder)
+        self._socketio = SocketIo(manager, self._guard, encoder)
         self._metrics = Metrics(manager)
         self._send_progress = partial(send_progress, manager, self._offer, self._has_clients)
         self._grpcweb = GrpcWeb(methods, self._guard, access, settings.cors_origins, self._metrics.count_error)
@@ -84,11 +84,11 @@ class Gateway:
             self._application(manager),
             access_log=None,
             shutdown_timeout=1.0,
-            handler_cancellation=True,  # a call whose client has gone is cancelled, as through gRPC
+            handler_cancellation=True,  # a call is cancelled when its client disconnects, as through gRPC
         )
 
     def _application(self, manager: JobManager) -> web.Application:
-        app = web.Application(middlewares=[self._grpcweb.middleware, self._pass], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[self._grpcweb.middleware, self._handle], client_max_size=MAX_BODY_BYTES)
         rest = Rest(manager)
         for operation in OPERATIONS:
             app.router.add_route(operation.method, operation.path, getattr(rest, operation.handler))
@@ -110,7 +110,7 @@ class Gateway:
 
     @property
     def token_url(self) -> str:
-        """URL that lets a browser in from elsewhere; empty where only this host can reach the door."""
+        """URL with the token, for browsers on other hosts; empty if only this host can reach the endpoint."""
         host, port = self.address
         if self._settings.public_url:
             return f"{self._settings.public_url}/?token={self._token}"
@@ -120,7 +120,7 @@ class Gateway:
         return f"http://{shown}:{port}/?token={self._token}"
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start to serve requests."""
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
         self._socketio.start()
@@ -128,7 +128,7 @@ class Gateway:
         self._tasks.append(asyncio.create_task(keep_running("watching the event loop", self._metrics.watch_loop)))
 
     async def stop(self) -> None:
-        """End all connections, after the event log was closed, which ends the watches."""
+        """Close all connections. Call after the event log was closed, which ends the watches."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -143,14 +143,14 @@ class Gateway:
         return self._socketio.has_clients or self._websockets.has_clients
 
     @web.middleware
-    async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        began = time.perf_counter()
+    async def _handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.perf_counter()
         caller: Principal | None = None
         try:
             self._guard.check_site(request)
             caller = self._identify(request)
             if request.path == SOCKETIO_PATH:
-                self._socketio.note(request)
+                self._socketio.note_upgrade(request)
             response = await handler(request)
         except Refused as refused:
             response = self._refuse(refused)
@@ -162,7 +162,7 @@ class Gateway:
             response = self._refuse(self._unexpected(request, unexpected))
         if not response.prepared:
             response.headers.update(HEADERS)
-        self._line(request, response.status, caller, time.perf_counter() - began)
+        self._log_request(request, response.status, caller, time.perf_counter() - started)
         return response
 
     def _identify(self, request: web.Request) -> Principal | None:
@@ -187,7 +187,7 @@ class Gateway:
         text = f"an error inside the service; its log has the details under {number}"
         return Refused("INTERNAL", text, metadata={"error_id": number})
 
-    def _line(self, request: web.Request, status: int, caller: Principal | None, seconds: float) -> None:
+    def _log_request(self, request: web.Request, status: int, caller: Principal | None, seconds: float) -> None:
         changes = request.method in (hdrs.METH_POST, hdrs.METH_PUT) and request.path != SOCKETIO_PATH
         write = self._log.warning if status in (401, 403) else self._log.info if changes else self._log.debug
         write(
@@ -205,11 +205,11 @@ class Gateway:
 def _of_aiohttp(raised: web.HTTPException, request: web.Request) -> Refused:
     if isinstance(raised, web.HTTPMethodNotAllowed):
         known = ", ".join(sorted(raised.allowed_methods))
-        return Refused("METHOD_NOT_ALLOWED", f"{request.path} takes {known}, not {request.method}")
+        return Refused("METHOD_NOT_ALLOWED", f"{request.path}: expected {known}, got {request.method}")
     if isinstance(raised, web.HTTPRequestEntityTooLarge):
-        return Refused("TOO_LARGE", f"a body may have at most {MAX_BODY_BYTES} bytes")
+        return Refused("TOO_LARGE", f"expected a body of at most {MAX_BODY_BYTES} bytes")
     if raised.status == 404:
-        return Refused("NO_SUCH_ROUTE", f"there is no {request.path}; /openapi.json lists what there is")
+        return Refused("NO_SUCH_ROUTE", f"there is no route {request.path}; /openapi.json lists the routes")
     return Refused("INVALID_REQUEST", raised.reason)
 
 
@@ -217,7 +217,7 @@ def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if sys.platform != "win32":  # there it would let two services share a port
+        if sys.platform != "win32":  # on Windows it would let two services share a port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.listen(_BACKLOG)
@@ -226,7 +226,7 @@ def _bind(host: str, port: int) -> socket.socket:
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise SettingsError(
             f"{shown} is in use or not an address of this host ({error.strerror}); choose another with --http, or "
-            'port 0; --http "" does without HTTP'
+            'port 0; --http "" disables HTTP'
         ) from error
     bound.setblocking(False)
     return bound

@@ -1,1 +1,1 @@
-"""The page at ``/``."""
+"""The status page at ``/``."""

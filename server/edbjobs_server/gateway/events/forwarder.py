@@ -1,4 +1,4 @@
-"""From the event log to one client, and never faster than the client takes it."""
+"""Forwards the event log to one client, never faster than the client reads."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from edbjobs_server.gateway.events.frames import SLICE, Frame, FrameEncoder
 from edbjobs_server.manager.job_manager import JobManager
 
 BOUND = 200  # events that may wait for a client
-DRAIN_SECONDS = 20.0  # longest time for a full queue to become shorter
-_LOOK_SECONDS = 0.05
-_IDLE_SECONDS = 3600.0  # between two marks of the log: pings tell already that the connection lives
+DRAIN_SECONDS = 20.0  # limit for a full queue to become shorter
+_POLL_SECONDS = 0.05
+_IDLE_SECONDS = 3600.0  # between two progress messages of the log: pings keep the connection alive
 
 
 class Client(Protocol):
     """A connection that events are sent to."""
 
     def waiting(self) -> int:
-        """Tell how many events wait to be sent."""
+        """Return the number of events that wait to be sent."""
 
     def put(self, frame: Frame) -> None:
         """Queue an event."""
 
 
 class TooSlow(Exception):
-    """Raised for a client that does not take what is sent to it."""
+    """Raised for a client that does not read the events sent to it."""
 
 
 def watch_request(values: Mapping[str, Any]) -> jobs_messages_pb2.WatchJobsRequest:
-    """Read from where a client wants to go on.
+    """Return the watch request of a client.
 
     Parameters
     ----------
     values : mapping
-        ``after_revision`` (0: all there is on record; absent: from now on) and ``store_id``.
+        ``after_revision`` (0: the whole log; absent: only new events) and ``store_id``.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def watch_request(values: Mapping[str, Any]) -> jobs_messages_pb2.WatchJobsReque
     if after not in (None, ""):
         text = str(after)
         if isinstance(after, bool) or not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
-            what = "a revision is wanted: a whole number, not negative"
+            what = "expected a revision: an integer from 0"
             raise Refused("INVALID_REQUEST", f"after_revision: {what}", fields={"after_revision": what})
         request.after_revision = int(text)
     if store:
@@ -61,30 +61,30 @@ def watch_request(values: Mapping[str, Any]) -> jobs_messages_pb2.WatchJobsReque
 
 
 class EventForwarder:
-    """Sends events to one client from a place in the log on.
+    """Sends events to one client, starting at a revision.
 
-    The place is all that a slow client costs: what it has not taken stays in the log. One that takes nothing at
-    all for a while is given up.
+    A slow client costs no memory: events that it has not read stay in the log. A client that reads nothing for
+    `DRAIN_SECONDS` is disconnected.
 
     Parameters
     ----------
     manager : JobManager
-        Has the log.
-    shaper : FrameEncoder
-        Shared by all pumps.
+        Source of the event log.
+    encoder : FrameEncoder
+        Shared by all forwarders.
     client : Client
-        Where the events go.
+        Receiver of the events.
     """
 
-    def __init__(self, manager: JobManager, shaper: FrameEncoder, client: Client) -> None:
+    def __init__(self, manager: JobManager, encoder: FrameEncoder, client: Client) -> None:
         self._manager = manager
-        self._shaper = shaper
+        self._encoder = encoder
         self._client = client
         self._first: Message | None = None
         self._messages: AsyncIterator[Message] | None = None
 
     async def open(self, request: jobs_messages_pb2.WatchJobsRequest) -> None:
-        """Find the place.
+        """Start the watch.
 
         Raises
         ------
@@ -95,36 +95,36 @@ class EventForwarder:
         self._first = await anext(self._messages)
 
     async def run(self) -> None:
-        """Send until cancelled.
+        """Forward events until cancelled.
 
         Raises
         ------
         Refused
-            DRAINING, when the service stops; REVISION_TOO_OLD, when the log was cut before it was read.
+            DRAINING, when the service stops; REVISION_TOO_OLD, when the log was trimmed before it was read.
         TooSlow
-            The client takes nothing.
+            The client reads nothing.
         """
-        assert self._messages is not None, "opened before"
-        assert self._first is not None, "opened before"
+        assert self._messages is not None, "call open first"
+        assert self._first is not None, "call open first"
         await self._send(self._first)
         self._first = None
         async for message in self._messages:
             await self._send(message)
 
     async def _send(self, message: Message) -> None:
-        for number, frame in enumerate(await self._shaper.frames(message), 1):
+        for number, frame in enumerate(await self._encoder.frames(message), 1):
             if self._client.waiting() >= BOUND:
-                await self._room()
+                await self._wait_for_room()
             self._client.put(frame)
             if number % SLICE == 0:
                 await asyncio.sleep(0)
 
-    async def _room(self) -> None:
+    async def _wait_for_room(self) -> None:
         loop = asyncio.get_running_loop()
         fewest, deadline = self._client.waiting(), loop.time() + DRAIN_SECONDS
         while (waiting := self._client.waiting()) >= BOUND:
             if waiting < fewest:
                 fewest, deadline = waiting, loop.time() + DRAIN_SECONDS
             elif loop.time() > deadline:
-                raise TooSlow(f"{waiting} events wait, and none was taken for {DRAIN_SECONDS:g} s")
-            await asyncio.sleep(_LOOK_SECONDS)
+                raise TooSlow(f"{waiting} events are queued, and none was read for {DRAIN_SECONDS:g} s")
+            await asyncio.sleep(_POLL_SECONDS)

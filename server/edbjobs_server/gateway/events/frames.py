@@ -1,4 +1,4 @@
-"""Changes as the documented events: each is written once, whatever the number of clients."""
+"""Changes as the documented events: each is encoded once, whatever the number of clients."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edbjobs_server.gateway.json_values import Json, dumps, evidence_of, reason_
 from edbjobs_server.gateway.models import Limits, Resources
 from edbjobs_server.manager.job_manager import JobManager
 
-SLICE = 25  # events made, or sent, between two rounds of the event loop
-KEPT = 2000  # events that are kept: what clients that stand at the same place share
-KEPT_BYTES = 16 * 1024**2  # of the messages they were made from: one event may hold a configuration of 1 MiB
+SLICE = 25  # events encoded, or sent, between two iterations of the event loop
+KEPT = 2000  # events in the cache, which clients at the same revision share
+KEPT_BYTES = 16 * 1024**2  # size of the messages of these events: one event may hold a configuration of 1 MiB
 _ENDED = (EventType.JOB_COMPLETED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One event, as each protocol sends it; written when the first client needs it."""
+    """One event, encoded for each protocol when the first client needs it."""
 
     name: str
     payload: Json
@@ -45,12 +45,12 @@ class Frame:
 
 
 class FrameEncoder:
-    """Makes the documented events of what the event log sends.
+    """Encodes the messages of the event log as the documented events.
 
     Parameters
     ----------
     manager : JobManager
-        Knows the queue and the host at the moment of writing.
+        Source of queue position and host use, which are those of the time of encoding.
     """
 
     def __init__(self, manager: JobManager) -> None:
@@ -60,19 +60,19 @@ class FrameEncoder:
         self._number = self._bytes = 0
 
     async def frames(self, message: Message) -> Sequence[Frame]:
-        """Give the events of a message, which is shared by all clients that stand at the same place."""
+        """Return the events of a message, which are shared by all clients at the same revision."""
         known = self._kept.get(message.serialized)
         if known is not None:
             return known
         making = self._making.get(message.serialized)
         if making is None:
             making = self._making[message.serialized] = asyncio.create_task(self._make(message))
-        return await asyncio.shield(making)  # others wait for it too
+        return await asyncio.shield(making)  # other clients wait for it too
 
     async def _make(self, message: Message) -> Sequence[Frame]:
         made: list[Frame] = []
         try:
-            for frame in self.shape(message.parsed):
+            for frame in self.encode(message.parsed):
                 made.append(frame)
                 if len(made) % SLICE == 0:
                     await asyncio.sleep(0)
@@ -87,28 +87,28 @@ class FrameEncoder:
             self._bytes -= len(oldest)
         return made
 
-    def shape(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:
-        """Make the events of a message, and the mark that a client has caught up."""
+    def encode(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:
+        """Yield the events of a message, and ``caught_up`` at the end of the backlog."""
         for event in message.events:
             base = {"revision": event.revision, "store_id": message.store_id, **times(time=event.time)}
-            for name, payload in self._shape_one(event):
+            for name, payload in self._encode_one(event):
                 yield Frame(name, {**payload, **base})
         if message.caught_up:
             yield Frame("caught_up", {"revision": message.revision, "store_id": message.store_id})
 
-    def _shape_one(self, event: event_pb2.Event) -> Iterator[tuple[str, Json]]:
+    def _encode_one(self, event: event_pb2.Event) -> Iterator[tuple[str, Json]]:
         kind = from_number(EventType, event.type)
-        said = {"principal": event.principal or None, "detail": event.detail}
+        origin = {"principal": event.principal or None, "detail": event.detail}
         if kind is EventType.LIMITS_UPDATED:
             old, new = Limits.json_of(event.old_limits), Limits.json_of(event.limits)
-            yield kind.value, {"old_limits": old, "new_limits": new, **said}
+            yield kind.value, {"old_limits": old, "new_limits": new, **origin}
         elif not event.HasField("job"):
-            yield kind.value, said
+            yield kind.value, origin
         else:
-            payload = {**self._job_payload(kind, event), **said}
+            payload = {**self._job_payload(kind, event), **origin}
             if kind is EventType.JOB_CANCELLED:
                 yield kind.value, payload
-            # The end of a job, whatever it was, was always told as job_completed: old programs wait for that.
+            # As documented, every end of a job is sent as job_completed: existing programs wait for it.
             yield "job_completed" if kind in _ENDED else kind.value, payload
 
     def _job_payload(self, kind: EventType, event: event_pb2.Event) -> Json:
@@ -142,5 +142,5 @@ class FrameEncoder:
     def _resources(self) -> Json:
         try:
             return Resources.json_of(self._manager.resources())
-        except Refused:  # the host was not looked at yet
+        except Refused:  # there is no sample of the host yet
             return {}

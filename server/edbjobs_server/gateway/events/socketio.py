@@ -10,7 +10,7 @@ from typing import Any
 import socketio
 from aiohttp import web
 from engineio.async_drivers.aiohttp import WebSocket
-from socketio.exceptions import ConnectionRefusedError as NotLetIn
+from socketio.exceptions import ConnectionRefusedError as ConnectRefused
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.events.forwarder import BOUND, EventForwarder, TooSlow, watch_request
@@ -20,18 +20,18 @@ from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.util.keep_running import keep_running
 
 log = logging.getLogger(__name__)
-# Below warnings the protocol's libraries log every packet, with the tokens in them.
+# Below WARNING the protocol's libraries log every packet, tokens included.
 _protocol_log = logging.getLogger(f"{__name__}.protocol")
 _protocol_log.setLevel(logging.WARNING)
 
 PATH = "/socket.io/"
-CONNECT_SECONDS = 10.0  # for a connection to say who it is
+CONNECT_SECONDS = 10.0  # limit for a connection to authenticate
 _SWEEP_SECONDS = 5.0
-_MAX_MESSAGE_BYTES = 64 * 1024  # of what a client sends
+_MAX_MESSAGE_BYTES = 64 * 1024  # from a client
 
 
 class _WebSocket(WebSocket):  # type: ignore[misc]
-    """The transport of engineio without compression, which would cost each client's copy of an event anew."""
+    """The transport of engineio without compression, which would be computed again for each client."""
 
     async def __call__(self, environ: Mapping[str, Any]) -> web.WebSocketResponse:
         self._sock = web.WebSocketResponse(max_msg_size=_MAX_MESSAGE_BYTES, compress=False)
@@ -42,7 +42,7 @@ class _WebSocket(WebSocket):  # type: ignore[misc]
 
 
 class _Client:
-    """A Socket.IO connection as a pump sees it."""
+    """A Socket.IO connection as a receiver of events."""
 
     def __init__(self, server: SocketIo, engine_sid: str) -> None:
         self._engine = server.server.eio
@@ -53,38 +53,38 @@ class _Client:
         return connection.queue.qsize() if connection is not None else 0
 
     def end(self) -> None:
-        """Answer a long poll that is open; engineio lets it wait for its time-out."""
+        """Answer an open long poll; engineio would let it wait for its timeout."""
         connection = self._engine.sockets.get(self._sid)
         if connection is not None and not connection.upgraded:
             connection.queue.put_nowait(None)
 
     def put(self, frame: Frame) -> None:
-        # The queue of engineio has no bound, so this never waits; the pump keeps it short.
+        # The queue of engineio is unbounded, so this never waits; the forwarder keeps it short.
         connection = self._engine.sockets.get(self._sid)
         if connection is not None and not connection.closed:
             connection.queue.put_nowait(frame.packet)
 
 
 class SocketIo:
-    """The Socket.IO server: a pump for each client.
+    """The Socket.IO server: an event forwarder for each client.
 
-    A client may give ``auth``: ``token``, and ``after_revision`` with ``store_id`` to go on from where it was.
+    A client may give ``auth``: ``token``, and ``after_revision`` with ``store_id`` to resume after a revision.
 
     Parameters
     ----------
     manager : JobManager
-        Has the events.
+        Source of the events.
     guard : Guard
-        Who gets in.
-    shaper : FrameEncoder
-        Makes the events.
+        Authenticates connections.
+    encoder : FrameEncoder
+        Encodes the events.
     """
 
-    def __init__(self, manager: JobManager, guard: Guard, shaper: FrameEncoder) -> None:
+    def __init__(self, manager: JobManager, guard: Guard, encoder: FrameEncoder) -> None:
         self._manager = manager
         self._guard = guard
-        self._shaper = shaper
-        self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._encoder = encoder
+        self._forwarders: dict[str, asyncio.Task[None]] = {}
         self._clients: dict[str, _Client] = {}
         self._upgrades: dict[str, web.BaseRequest] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -96,45 +96,45 @@ class SocketIo:
             logger=_protocol_log,
             engineio_logger=_protocol_log,
         )
-        # The dictionary is shared by all servers of the process: ours gets one of its own.
+        # All servers of the process share this dictionary; this one gets a copy.
         self.server.eio._async = {**self.server.eio._async, "websocket": _WebSocket}
         self.server.on("connect", self._connect)
         self.server.on("disconnect", self._disconnect)
 
     def attach(self, app: web.Application) -> None:
-        """Answer on an application."""
+        """Add the routes to an application."""
         self.server.attach(app, PATH.strip("/"))
 
     def start(self) -> None:
-        """Begin to close connections that never say who they are."""
-        self._sweeper = asyncio.create_task(keep_running("closing connections of nobody", self._sweep))
+        """Start to close connections that do not authenticate."""
+        self._sweeper = asyncio.create_task(keep_running("closing unauthenticated connections", self._sweep))
 
-    def note(self, request: web.BaseRequest) -> None:
-        """Remember the request that turns a connection's long polling into a WebSocket."""
+    def note_upgrade(self, request: web.BaseRequest) -> None:
+        """Store the request that upgrades a connection from long polling to a WebSocket."""
         sid = request.query.get("sid", "")
-        # Only of a connection that is there: a request with an invented sid, from anybody, would be kept for good.
+        # Only for a connection that exists: requests with invented sids would never be removed.
         if "Upgrade" in request.headers and sid in self.server.eio.sockets:
             self._upgrades[sid] = request
 
     @property
     def has_clients(self) -> bool:
-        """Whether anybody is connected."""
+        """Whether a client is connected."""
         return bool(self._clients)
 
     def offer(self, frame: Frame) -> None:
-        """Send what may be lost to all clients that keep up."""
+        """Send an event, which may be lost, to all clients that keep up."""
         for client in self._clients.values():
             if client.waiting() < BOUND // 2:
                 client.put(frame)
 
     async def close(self) -> None:
         """End all connections."""
-        tasks = [*self._pumps.values(), *([self._sweeper] if self._sweeper else [])]
+        tasks = [*self._forwarders.values(), *([self._sweeper] if self._sweeper else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for engine_sid in list(self.server.eio.sockets):
-            await self._cut(engine_sid)
+            await self._abort(engine_sid)
         await self.server.eio.shutdown()
 
     async def _connect(self, sid: str, environ: Mapping[str, Any], auth: Any = None) -> None:
@@ -142,41 +142,41 @@ class SocketIo:
         request: web.Request = environ["aiohttp.request"]
         engine_sid = self.server.manager.eio_sid_from_sid(sid, "/")
         client = _Client(self, engine_sid)
-        pump = EventForwarder(self._manager, self._shaper, client)
+        forwarder = EventForwarder(self._manager, self._encoder, client)
         try:
-            self._let_in(request, str(given.get("token") or ""))
-            await pump.open(watch_request(given))
+            self._authenticate(request, str(given.get("token") or ""))
+            await forwarder.open(watch_request(given))
         except Refused as refused:
             details = {"reason": refused.reason, "metadata": dict(refused.metadata)}
-            raise NotLetIn(refused.message, details) from None
+            raise ConnectRefused(refused.message, details) from None
         self._clients[sid] = client
-        self._pumps[sid] = asyncio.create_task(self._run(sid, engine_sid, pump), name=f"socketio {sid}")
+        self._forwarders[sid] = asyncio.create_task(self._run(sid, engine_sid, forwarder), name=f"socketio {sid}")
 
-    def _let_in(self, request: web.Request, token: str) -> None:
-        """Let a connection in by its token, or as who its first request came from.
+    def _authenticate(self, request: web.Request, token: str) -> None:
+        """Authenticate a connection by its token, or by its first request.
 
-        With long polling that request is over by now, and its socket, which told the account, may be gone.
+        With long polling that request is over by now, and its socket, which identified the account, may be closed.
         """
         if token:
             self._guard.identify(request, token)
         elif CALLER not in request:
             raise request[REFUSAL]
 
-    async def _run(self, sid: str, engine_sid: str, pump: EventForwarder) -> None:
+    async def _run(self, sid: str, engine_sid: str, forwarder: EventForwarder) -> None:
         try:
-            await pump.run()
+            await forwarder.run()
         except (Refused, TooSlow) as error:
-            log.info("Socket.IO client %s is disconnected: %s", sid, error)
+            log.info("disconnected Socket.IO client %s: %s", sid, error)
         except Exception:
-            log.exception("Socket.IO client %s is disconnected", sid)
-        self._pumps.pop(sid, None)
-        await self._cut(engine_sid)
+            log.exception("disconnected Socket.IO client %s", sid)
+        self._forwarders.pop(sid, None)
+        await self._abort(engine_sid)
 
-    async def _cut(self, engine_sid: str) -> None:
-        """End a connection from below, whatever waits for it.
+    async def _abort(self, engine_sid: str) -> None:
+        """Close the transport of a connection, whatever is queued for it.
 
-        A client connects again by itself after that, and goes on from its last revision; after an orderly
-        disconnect it would not, and one that takes nothing could not be disconnected in order.
+        A client reconnects by itself after that and resumes after its last revision. After an orderly disconnect
+        it would not reconnect, and a client that does not read cannot be disconnected in an orderly way.
         """
         upgrade = self._upgrades.pop(engine_sid, None)
         opening = self.server.environ.get(engine_sid, {}).get("aiohttp.request")
@@ -194,21 +194,21 @@ class SocketIo:
         client = self._clients.pop(sid, None)
         if client is not None:
             client.end()
-        task = self._pumps.pop(sid, None)
+        task = self._forwarders.pop(sid, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def _sweep(self) -> None:
-        """Close connections that were opened, which needs no token, and went no further."""
+        """Close connections that were opened, which needs no token, and did not authenticate in time."""
         loop = asyncio.get_running_loop()
         first_seen: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._upgrades = {sid: item for sid, item in self._upgrades.items() if sid in self.server.eio.sockets}
-            known = {self.server.manager.eio_sid_from_sid(sid, "/") for sid in self._clients}
-            strangers = self.server.eio.sockets.keys() - known
-            first_seen = {sid: first_seen.get(sid, loop.time()) for sid in strangers}
+            authenticated = {self.server.manager.eio_sid_from_sid(sid, "/") for sid in self._clients}
+            unauthenticated = self.server.eio.sockets.keys() - authenticated
+            first_seen = {sid: first_seen.get(sid, loop.time()) for sid in unauthenticated}
             for sid, since in first_seen.items():
                 if loop.time() - since > CONNECT_SECONDS:
-                    await self._cut(sid)
+                    await self._abort(sid)

@@ -13,11 +13,11 @@ from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.util.timeouts import timeout
 
 PING_SECONDS = 25.0
-_MAX_MESSAGE_BYTES = 4096  # of what a client sends, which is not read
+_MAX_MESSAGE_BYTES = 4096  # from a client; these are not read
 
 
 class _Client:
-    """A WebSocket with a queue before it."""
+    """A WebSocket with a queue of events."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
@@ -30,7 +30,7 @@ class _Client:
         self._queue.put_nowait(frame)
 
     async def write(self) -> None:
-        """Send what is queued; ends with TimeoutError where nothing is taken."""
+        """Send queued events; raise TimeoutError if the client does not read."""
         while True:
             frame = await self._queue.get()
             async with timeout(DRAIN_SECONDS):
@@ -43,39 +43,39 @@ class WebSockets:
     Parameters
     ----------
     manager : JobManager
-        Has the events.
-    shaper : FrameEncoder
-        Makes them.
+        Source of the events.
+    encoder : FrameEncoder
+        Encodes them.
     """
 
-    def __init__(self, manager: JobManager, shaper: FrameEncoder) -> None:
+    def __init__(self, manager: JobManager, encoder: FrameEncoder) -> None:
         self._manager = manager
-        self._shaper = shaper
+        self._encoder = encoder
         self._clients: set[_Client] = set()
 
     @property
     def has_clients(self) -> bool:
-        """Whether anybody is connected."""
+        """Whether a client is connected."""
         return bool(self._clients)
 
     def offer(self, frame: Frame) -> None:
-        """Send what may be lost to all clients that keep up."""
+        """Send an event, which may be lost, to all clients that keep up."""
         for client in self._clients:
             if client.waiting() < BOUND // 2:
                 client.put(frame)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Send events until one side ends it."""
+        """Send events until one side closes the connection."""
         socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=_MAX_MESSAGE_BYTES, compress=False)
         if not socket.can_prepare(request).ok:
-            raise Refused("INVALID_REQUEST", "a WebSocket is wanted here: send the headers of an upgrade")
+            raise Refused("INVALID_REQUEST", "expected a WebSocket upgrade; send its headers")
         client = _Client(socket)
-        pump = EventForwarder(self._manager, self._shaper, client)
-        await pump.open(watch_request(request.query))
+        forwarder = EventForwarder(self._manager, self._encoder, client)
+        await forwarder.open(watch_request(request.query))
         await socket.prepare(request)
         self._clients.add(client)
         tasks = [
-            asyncio.create_task(pump.run()),
+            asyncio.create_task(forwarder.run()),
             asyncio.create_task(client.write()),
             asyncio.create_task(_until_closed(socket)),
         ]

@@ -1,7 +1,7 @@
 """gRPC-Web: the calls of the contract over HTTP/1.1, for browsers and for programs without HTTP/2.
 
-A call is served in this process by the servicers and the interceptor of the gRPC door; only what carries its bytes
-is another. Who calls is told as for every HTTP request. Unary calls and server streams, as
+A call is served in this process by the servicers and the interceptor of the gRPC endpoint; only the transport
+differs. Callers are authenticated as for every HTTP request. Unary calls and server streams are supported, as
 ``application/grpc-web+proto`` or, in base64, ``application/grpc-web-text``.
 """
 
@@ -34,28 +34,28 @@ MAX_BODY_BYTES = 16 * 1024 * 1024  # as through gRPC
 _TYPES = frozenset(
     kind + codec for kind in ("application/grpc-web", "application/grpc-web-text") for codec in ("", "+proto")
 )
-# What clients of gRPC-Web send, and what is theirs to read: all else of an answer is in its last frame.
+# Headers that clients of gRPC-Web send.
 _REQUEST_HEADERS = "authorization, content-type, grpc-timeout, x-grpc-web, x-user-agent"
 _PREFLIGHT_SECONDS = 7200
 
 
 class GrpcWeb:
-    """Serves gRPC-Web calls, and lets every other request pass.
+    """Middleware that serves gRPC-Web calls and passes every other request on.
 
     Parameters
     ----------
     methods : mapping of str to RpcMethodHandler
-        What can be called, by path.
+        The methods that can be called, by path.
     guard : Guard
-        Tells who calls.
+        Authenticates the callers.
     access : Authenticator
-        Of this door.
+        The authenticator of the HTTP endpoint.
     origins : collection of str
-        Origins of pages that may call beside the service's own; they must send the token.
+        Further origins whose pages may call; these must send the token.
     count_error : callable
-        Told the reason of each refusal that comes before a call.
+        Called with the reason code of each request that is refused before it becomes a call.
     log : structlog logger, optional
-        Of the calls; default: ``rpc``.
+        Logger of the calls; default: ``rpc``.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class GrpcWeb:
         self._interceptor = _Interceptor(access, log)
 
     def serves(self, request: web.Request) -> bool:
-        """Tell whether a request is addressed to a service of the contract."""
+        """Return whether a request is addressed to a service of the contract."""
         return request.path.rpartition("/")[0] in self._services
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer a call; give other requests on."""
+        """Answer a call; pass other requests to the next handler."""
         if not self.serves(request):
             return await handler(request)
         try:
             self._guard.check_site(request, self._origins)
             if request.method == hdrs.METH_OPTIONS:
                 return self._preflight(request)
-            _check_kind(request)
+            _check_content_type(request)
             return await self._call(request, self._guard.identify(request))
         except Refused as refused:
             return self._refuse(request, refused)
@@ -111,10 +111,12 @@ class GrpcWeb:
     async def _call(self, request: web.Request, caller: Principal) -> web.StreamResponse:
         method = self._methods.get(request.path)
         if method is None or method.request_streaming:
-            raise Refused("NOT_SERVED", f"there is no call {request.path}, or not through gRPC-Web")
+            raise Refused(
+                "NOT_SERVED", f"{request.path} is not a method of this service, or cannot be called through gRPC-Web"
+            )
         timeout = wire.timeout_of(request.headers.get("grpc-timeout", ""))
         metadata = wire.metadata_of(request.headers)
-        handler = await self._interceptor.intercept_service(_finding(method), _Details(request.path, metadata))
+        handler = await self._interceptor.intercept_service(_continue_with(method), _Details(request.path, metadata))
         message = _message(handler, await _body(request))
         answer = _Answer(request, self._headers(request))
         context = WebContext(caller, metadata, handler.response_serializer, answer, timeout)
@@ -124,17 +126,17 @@ class GrpcWeb:
                 found = await running
         except grpc.aio.AbortError:
             found = None
-        except asyncio.TimeoutError:  # the servicer's own errors have become aborts
+        except asyncio.TimeoutError:  # errors of the servicer have become aborts
             found = None
             context.set_code(grpc.StatusCode.DEADLINE_EXCEEDED)
             context.set_details("the deadline of the call has passed")
         return await context.end(found)
 
     def _refuse(self, request: web.Request, refused: Refused) -> web.Response:
-        """Refuse what did not become a call: as gRPC-Web tells it, if the client speaks that."""
+        """Answer a request that did not become a call: with trailers if it is gRPC-Web, else with JSON."""
         self._count_error(refused.reason)
-        who = entry(refused).code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-        write = self._log.warning if who else self._log.debug
+        denied = entry(refused).code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+        write = self._log.warning if denied else self._log.debug
         write("call refused", path=request.path, reason=refused.reason, peer=self._guard.peer(request).label)
         if request.content_type not in _TYPES:
             answer = error(refused)
@@ -147,18 +149,18 @@ class GrpcWeb:
 
 
 class WebContext(grpc.aio.ServicerContext[Any, Any]):
-    """What a servicer and the interceptor need of a call, over HTTP.
+    """Context of a call over HTTP, as servicers and the interceptor use it.
 
     Parameters
     ----------
     caller : Principal
-        Who calls.
+        The authenticated caller.
     metadata : sequence of (str, str or bytes)
-        What the client sent.
+        Metadata that the client sent.
     serialize : callable
-        Makes bytes of an answer.
+        Serializes a message of the answer.
     answer : _Answer
-        Takes the bytes.
+        Sends the bytes.
     timeout : float, optional
         Seconds until the client's deadline.
     """
@@ -181,7 +183,7 @@ class WebContext(grpc.aio.ServicerContext[Any, Any]):
         self._trailing: wire.Metadata = ()
 
     async def end(self, found: Any) -> web.StreamResponse:
-        """Send what is left: the answer of a unary call, and the trailers."""
+        """Send the answer of a unary call, if any, and the trailers."""
         last = wire.trailers(self._code, self._text, self._trailing)
         if found is not None and self._code is grpc.StatusCode.OK:
             last = wire.frame(self._serialize(found)) + last
@@ -206,62 +208,62 @@ class WebContext(grpc.aio.ServicerContext[Any, Any]):
         self._answer.headers.update({key: value for key, value in initial_metadata if isinstance(value, str)})
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """Set what comes after the last message."""
+        """Set the metadata that follows the last message."""
         self._trailing = tuple(trailing_metadata)
 
     def invocation_metadata(self) -> Any:
-        """Tell what the client sent."""
+        """Return the metadata that the client sent."""
         return self._metadata
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        """Set the code the call ends with."""
+        """Set the status code of the call."""
         self._code = code
 
     def set_details(self, details: str) -> None:
-        """Set the text the call ends with."""
+        """Set the status text of the call."""
         self._text = details
 
     def code(self) -> grpc.StatusCode:
-        """Tell the code the call ends with."""
+        """Return the status code of the call."""
         return self._code
 
     def details(self) -> str:
-        """Tell the text the call ends with."""
+        """Return the status text of the call."""
         return self._text
 
     def peer(self) -> str:
-        """Tell where the call comes from."""
+        """Return the address of the client."""
         return self.caller.peer
 
     def time_remaining(self) -> float:
-        """Tell the seconds until the deadline; without one, infinity."""
+        """Return the seconds until the deadline; infinity without one."""
         if self._deadline is None:
             return float("inf")
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Tell nothing: the HTTP door has no certificates of clients."""
+        """Return nothing: the HTTP endpoint has no client certificates."""
         return {}
 
     def peer_identities(self) -> None:
-        """Tell nothing, for the same reason."""
+        """Return nothing, for the same reason."""
 
     def peer_identity_key(self) -> None:
-        """Tell nothing, for the same reason."""
+        """Return nothing, for the same reason."""
 
     async def read(self) -> NoReturn:
-        """Refuse: a client of gRPC-Web sends one message, which the servicer has."""
+        """Raise: a gRPC-Web client sends one message, which the servicer was called with."""
         raise RuntimeError("a call through gRPC-Web has one request")
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Do nothing: messages go as they are."""
+        """Do nothing: messages are sent without compression."""
 
     def disable_next_message_compression(self) -> None:
         """Do nothing, for the same reason."""
 
 
 class _Answer:
-    """The HTTP response of a call: begun with the first message of a stream, or sent as a whole."""
+    """The HTTP response of a call: started with the first message of a stream, or sent as a whole."""
 
     def __init__(self, request: web.Request, headers: dict[str, str]) -> None:
         self._request = request
@@ -275,12 +277,12 @@ class _Answer:
     async def write(self, frames: bytes) -> None:
         try:
             if self._stream is None:
-                # A proxy (nginx) that kept the answer back until its end would make a watch useless.
+                # nginx would otherwise buffer the answer until its end, and a watch would receive nothing.
                 self._stream = web.StreamResponse(headers={**self.headers, "X-Accel-Buffering": "no"})
                 await self._stream.prepare(self._request)
             await self._stream.write(self._encoded(frames))
         except ConnectionError as gone:
-            raise asyncio.CancelledError("the client has gone") from gone
+            raise asyncio.CancelledError("the client has disconnected") from gone
 
     async def end(self, frames: bytes) -> web.StreamResponse:
         if self._stream is None:
@@ -293,7 +295,7 @@ class _Answer:
 
 
 class _Interceptor(CallInterceptor):
-    """The interceptor of the gRPC door; who calls, the HTTP door has told."""
+    """The interceptor of the gRPC endpoint; the HTTP endpoint has authenticated the caller already."""
 
     def identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Principal:
         return cast("WebContext", context).caller
@@ -301,27 +303,27 @@ class _Interceptor(CallInterceptor):
 
 @dataclass
 class _Details:
-    """What the interceptor is told of a call."""
+    """The details of a call that the interceptor reads."""
 
     method: str
     invocation_metadata: Any
 
 
-def _finding(method: Any) -> Callable[[Any], Awaitable[Any]]:
+def _continue_with(method: Any) -> Callable[[Any], Awaitable[Any]]:
     async def continuation(_: Any) -> Any:
         return method
 
     return continuation
 
 
-def _check_kind(request: web.Request) -> None:
+def _check_content_type(request: web.Request) -> None:
     if request.method != hdrs.METH_POST:
-        raise Refused("METHOD_NOT_ALLOWED", f"{request.path} takes POST, not {request.method}")
+        raise Refused("METHOD_NOT_ALLOWED", f"{request.path}: expected POST, got {request.method}")
     if request.content_type not in _TYPES:
         raise Refused(
             "NOT_GRPC_WEB",
-            f"a call is sent as `Content-Type: application/grpc-web+proto`, not as {request.content_type}; "
-            "/openapi.json lists what takes JSON",
+            f"expected `Content-Type: application/grpc-web+proto`, got {request.content_type}; "
+            "for JSON use the routes of /openapi.json",
         )
 
 
@@ -330,7 +332,7 @@ async def _body(request: web.Request) -> bytes:
     async for piece in request.content.iter_any():
         body += piece
         if len(body) > MAX_BODY_BYTES:
-            raise Refused("TOO_LARGE", f"a request may have at most {MAX_BODY_BYTES} bytes")
+            raise Refused("TOO_LARGE", f"expected a request of at most {MAX_BODY_BYTES} bytes")
     if request.content_type.startswith("application/grpc-web-text"):
         return wire.from_text(bytes(body))
     return bytes(body)

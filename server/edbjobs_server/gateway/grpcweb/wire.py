@@ -1,7 +1,7 @@
 """The bytes of gRPC-Web: frames, trailers, timeouts and metadata.
 
-After PROTOCOL-WEB.md and PROTOCOL-HTTP2.md of gRPC. A frame is a byte of flags, a length of four bytes, and a
-message; the last frame of an answer holds the trailers, because a browser shows those of HTTP to no page.
+Implements PROTOCOL-WEB.md and PROTOCOL-HTTP2.md of gRPC. A frame is a byte of flags, a length of four bytes, and a
+message; the last frame of an answer holds the trailers, because browsers do not expose HTTP trailers to pages.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _HEADER = struct.Struct(">BI")
 _COMPRESSED = 0x01
 _TRAILERS = 0x80
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-# What may stand in a status message as it is: printable ASCII but the percent sign.
+# Characters of a status message that are not percent-encoded: printable ASCII but the percent sign.
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _TEXT_PART = re.compile(rb"[^=]+={0,2}")
 
 
 def message_of(body: bytes) -> bytes:
-    """Take the one message of a request out of its frame.
+    """Return the one message of a request, without its frame.
 
     Raises
     ------
@@ -37,26 +37,29 @@ def message_of(body: bytes) -> bytes:
         INVALID_REQUEST, or NOT_SERVED for a compressed message.
     """
     if len(body) < _HEADER.size:
-        raise Refused("INVALID_REQUEST", "the body must be one message in a gRPC-Web frame; it ends too early")
+        raise Refused(
+            "INVALID_REQUEST",
+            f"expected one message in a gRPC-Web frame, got {len(body)} bytes",
+        )
     flags, length = _HEADER.unpack_from(body)
     if flags & _COMPRESSED:
-        raise Refused("NOT_SERVED", "compressed messages are not served; send them as they are")
+        raise Refused("NOT_SERVED", "compressed messages are not supported; send messages without compression")
     if flags or len(body) != _HEADER.size + length:
         raise Refused(
             "INVALID_REQUEST",
-            f"the body must be one message in a gRPC-Web frame; its head tells {length} bytes and flags {flags}, "
-            f"and {len(body) - _HEADER.size} bytes follow",
+            f"expected one message in a gRPC-Web frame, got a header of {length} bytes and flags {flags}, "
+            f"followed by {len(body) - _HEADER.size} bytes",
         )
     return body[_HEADER.size :]
 
 
 def frame(message: bytes) -> bytes:
-    """Put a message into a frame."""
+    """Return the frame of a message."""
     return _HEADER.pack(0, len(message)) + message
 
 
 def trailers(code: grpc.StatusCode, text: str, metadata: Metadata) -> bytes:
-    """Make the last frame of an answer."""
+    """Return the last frame of an answer."""
     lines = [f"grpc-status: {code.value[0]}"]
     if text:
         lines.append(f"grpc-message: {quote(text, safe=_PLAIN, errors='replace')}")
@@ -68,7 +71,7 @@ def trailers(code: grpc.StatusCode, text: str, metadata: Metadata) -> bytes:
 
 
 def from_text(body: bytes) -> bytes:
-    """Read base64; a client may send it in pieces, each padded.
+    """Decode base64; a client may send it in pieces, each padded.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def from_text(body: bytes) -> bytes:
 
 
 def timeout_of(value: str) -> float | None:
-    """Read ``grpc-timeout``, seconds; empty: none.
+    """Return the seconds of a ``grpc-timeout``; None if it is empty.
 
     Raises
     ------
@@ -93,12 +96,14 @@ def timeout_of(value: str) -> float | None:
         return None
     digits, unit = value[:-1], value[-1]
     if unit not in _UNITS or not (digits.isascii() and digits.isdigit()) or len(digits) > 8:
-        raise Refused("INVALID_REQUEST", f"grpc-timeout: {value!r} is no timeout; for example 1500m is 1.5 seconds")
+        raise Refused(
+            "INVALID_REQUEST", f"grpc-timeout: expected digits and a unit, such as 1500m for 1.5 seconds, got {value!r}"
+        )
     return int(digits) * _UNITS[unit]
 
 
 def metadata_of(headers: Mapping[str, str]) -> tuple[tuple[str, str | bytes], ...]:
-    """Read what a client sent besides its message; values of keys that end in ``-bin`` are bytes.
+    """Return the metadata in the headers of a request; values of keys that end in ``-bin`` are bytes.
 
     Raises
     ------
@@ -114,4 +119,4 @@ def _pair(key: str, value: str) -> tuple[str, str | bytes]:
     try:
         return key, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise Refused("INVALID_REQUEST", f"{key}: base64 is wanted") from None
+        raise Refused("INVALID_REQUEST", f"{key}: expected base64") from None

@@ -1,7 +1,7 @@
-"""Configurations as the documented JSON text, as `HFSSSimulationConfig.to_dict` has them.
+"""Configurations as the documented JSON text, equal to `HFSSSimulationConfig.to_dict`.
 
-A list may hold 100,000 of them, so a configuration goes through its model once for each *kind*: what is left of it
-without the fields that differ from job to job. Those are put into the text of their kind.
+A list may have 100,000 of them, so the model writes each *kind* of configuration once: the configuration without
+the fields that differ from job to job. Their values are inserted into the text of the kind.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from edbjobs.v1 import job_config_pb2
 from edbjobs_server.gateway.json_values import dumps
 
 _FIELDS = HFSSSimulationConfig.model_fields
-# Documented fields, which are always there, whose text is that of the message's value.
+# Documented fields, which are always present, whose JSON value is that of the message.
 _DIRECT = frozenset({"solver", "ansys_edt_path", "project_path", "design_name", "design_mode", "setup_name"})
-_SLASHES = "/\\"  # at the end of a project's path: left out, as the model does
+_SLASHES = "/\\"  # removed from the end of a project's path, as by the model
 _SOLVER: str = _FIELDS["solver"].default
-# Likewise of the others, which are there where they are set. The order is that of the model.
+# The other fields, which are present where they are set, in the order of the model.
 _ADDED = (*(name for name in _FIELDS if name not in DOCUMENTED), "explicit")
 _DIRECT_ADDED: Mapping[str, Callable[[Any], str]] = {
     "aedt_version": quoted,
@@ -33,20 +33,20 @@ _DIRECT_ADDED: Mapping[str, Callable[[Any], str]] = {
     "memory_mib": str,
     **dict.fromkeys(("licenses", "environment", "labels", "batch_options"), lambda entries: dumps(dict(entries))),
 }
-_PLACES = _DIRECT | {"jobid", "user"}  # these two are documented in the configuration, but not part of its message
+_PLACES = _DIRECT | {"jobid", "user"}  # these two are documented in the configuration, but are not part of its message
 _KEPT_KINDS = 1024
-_KEPT_BYTES = 4096  # the message of a kind; a larger one is not kept
+_KEPT_BYTES = 4096  # size of a kind's message; a larger one is not cached
 
 
 class _Kind(NamedTuple):
-    """Text around the direct ones of the documented fields, and texts of what is added to them."""
+    """Text between the inserted documented fields, and texts of the other fields."""
 
     around: Sequence[str]
     added: Mapping[str, str]
 
 
 def config_text(config: job_config_pb2.JobConfig, job_id: str, user: str, written: str) -> str:
-    """Write a configuration; `written` is from `written_text`."""
+    """Return the JSON text of a configuration; `written` is from `written_text`."""
     added: dict[str, str] = {}
     kind = _PLAIN
     for field, value in config.ListFields():
@@ -69,7 +69,7 @@ def config_text(config: job_config_pb2.JobConfig, job_id: str, user: str, writte
 
 
 def written_text() -> str:
-    """Write where and when configurations are written, which those of a list have in common."""
+    """Return the members that record where and when a configuration was written; a list shares them."""
     return (
         f'"platform":{quoted(platform.system())},"timestamp":"{datetime.now().astimezone().isoformat()}",'
         f'"version":"{FORMAT_VERSION}"'

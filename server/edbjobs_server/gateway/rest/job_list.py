@@ -21,11 +21,11 @@ from edbjobs_server.gateway.rest.responses import send_pieces
 from edbjobs_server.manager.job_manager import JobManager
 
 PAGE = 1000
-SLICE = 250  # jobs written at once: why each waits is worked out on the event loop, 2 ms for so many
-RUN = 5000  # jobs sorted at once: a sort holds the interpreter, 20 ms for 100,000
+SLICE = 250  # jobs written at once: their waiting reasons are computed on the event loop, 2 ms for this many
+RUN = 5000  # jobs sorted at once: a sort holds the interpreter lock, 20 ms for 100,000
 NEWEST_ENDED = 1000
 _PARAMETERS = ("limit", "page_token", "status", "user", "batch")
-_ENDED_TOKEN = "ended."  # noqa: S105 (begins the token of a page of ended jobs)
+_ENDED_TOKEN = "ended."  # noqa: S105 (prefix of the token of a page of ended jobs)
 _ENDED = (job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED)
 
 
@@ -33,8 +33,8 @@ async def jobs(manager: JobManager, request: web.Request) -> web.StreamResponse:
     """Answer `GET /jobs`.
 
     Without parameters: a bare array of all live jobs and the newest 1,000 ended ones, oldest first. With any of
-    limit, page_token, status, user and batch: a page, newest first. The token of the next page stands in the
-    header ``X-Next-Page-Token``; revision and store of the list in ``X-Revision`` and ``X-Store-Id``.
+    limit, page_token, status, user and batch: a page, newest first. The token of the next page is in the header
+    ``X-Next-Page-Token``; revision and store of the list are in ``X-Revision`` and ``X-Store-Id``.
     """
     if not any(name in request.query for name in _PARAMETERS):
         return await _documented_list(manager, request)
@@ -54,31 +54,31 @@ def _headers(request: web.Request, revision: int, store_id: str, token: str) -> 
 
 
 async def _page(manager: JobManager, request: web.Request) -> tuple[jobs_messages_pb2.ListJobsResponse, str]:
-    wanted = requests.job_filter(request.query, request.query.getall("status", []))
+    job_filter = requests.job_filter(request.query, request.query.getall("status", []))
     token = request.query.get("page_token", "")
-    of_ended = token.startswith(_ENDED_TOKEN)
-    if of_ended:
+    ended_only = token.startswith(_ENDED_TOKEN)
+    if ended_only:
         token = token[len(_ENDED_TOKEN) :]
-        wanted.states[:] = _ENDED
+        job_filter.states[:] = _ENDED
     page = await manager.list_jobs(
         jobs_messages_pb2.ListJobsRequest(
-            filter=wanted,
+            filter=job_filter,
             page_size=requests.number_of(request.query, "limit", PAGE, PAGE),
             page_token=requests.text_of(token, "page_token"),
             newest_first=True,
         )
     )
     next_token = page.next_page_token
-    return page, _ENDED_TOKEN + next_token if of_ended and next_token else next_token
+    return page, _ENDED_TOKEN + next_token if ended_only and next_token else next_token
 
 
 async def _documented_list(manager: JobManager, request: web.Request) -> web.StreamResponse:
     """Send the live jobs as they are at one revision, and the newest ended ones, slice by slice.
 
-    There may be 100,000 live jobs, so the whole list is never held: only their order is.
+    There may be 100,000 live jobs, so only their order is held in memory, never the whole list.
     """
     live = manager.live_jobs()
-    # Read after the live jobs were taken: one that ends meanwhile is found twice, and is listed as it ended.
+    # Read after the live jobs: a job that ends in between is found twice, and is listed as it ended.
     ended, token = await _newest_ended(manager)
     headers = _headers(request, live.revision, live.store_id, _ENDED_TOKEN + token if token else "")
     pieces = _pieces(_oldest_first(live.jobs, ended), manager.explained)
@@ -86,7 +86,7 @@ async def _documented_list(manager: JobManager, request: web.Request) -> web.Str
 
 
 async def _newest_ended(manager: JobManager) -> tuple[list[job_pb2.Job], str]:
-    """Read the newest ended jobs; also returns the token of the page after them."""
+    """Return the newest ended jobs, and the token of the page after them."""
     found: list[job_pb2.Job] = []
     token = ""
     while True:
@@ -105,7 +105,7 @@ async def _newest_ended(manager: JobManager) -> tuple[list[job_pb2.Job], str]:
 
 
 def _oldest_first(live: list[Job], ended: Sequence[job_pb2.Job]) -> Iterator[job_pb2.Job]:
-    """Put jobs in order, and make the message of each when its turn comes."""
+    """Yield jobs in order of creation; convert each to its message only then."""
     uids = {job.uid for job in ended}
     others = deque(sorted((codec.seconds(job.create_time), number) for number, job in enumerate(ended)))
     for job in _by_time(live):
@@ -117,7 +117,7 @@ def _oldest_first(live: list[Job], ended: Sequence[job_pb2.Job]) -> Iterator[job
 
 
 def _by_time(live: Sequence[Job]) -> Iterable[Job]:
-    """Sort jobs by the time they were created, in runs; these follow each other unless a clock was set back."""
+    """Sort jobs by creation time, in runs; these are merged only if a clock was set back."""
     created = attrgetter("create_time")
     runs = [sorted(live[first : first + RUN], key=created) for first in range(0, len(live), RUN)]
     if all(created(one[-1]) <= created(other[0]) for one, other in pairwise(runs)):
@@ -128,7 +128,7 @@ def _by_time(live: Sequence[Job]) -> Iterable[Job]:
 async def _pieces(
     ordered: Iterator[job_pb2.Job], explained: Callable[[job_pb2.Job], job_pb2.Job]
 ) -> AsyncIterator[bytes]:
-    """Write an array, slice by slice; all but the reasons for waiting is worked out in a thread."""
+    """Yield an array slice by slice; all but the waiting reasons is computed in a thread."""
     part = await asyncio.to_thread(_take, ordered)
     start = b"["
     while part:

@@ -1,4 +1,4 @@
-"""Long answers about one job: its events, its output."""
+"""Answers with the events and the outputs of one job."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ _STREAMS = {
 
 
 async def job_events(manager: JobManager, request: web.Request) -> web.Response:
-    """Answer `GET /jobs/{id}/events`: what happened to a job, oldest first, after a revision.
+    """Answer `GET /jobs/{id}/events`: the events of a job after a revision, oldest first.
 
-    ``next_after_revision`` is null where there is no more; else it goes on from there, also where a page came
-    out short, because the search through other jobs' events is bounded.
+    ``next_after_revision`` is null after the last page. Else the next page starts there, also if this one is
+    short: the search through other jobs' events is bounded.
     """
     after = requests.number_of(request.query, "after_revision", 0, 2**63 - 1)
     limit = requests.number_of(request.query, "limit", MAX_EVENTS, MAX_EVENTS) or MAX_EVENTS
     page = await manager.job_events(requests.name_of(request), after, limit)
-    shaper = FrameEncoder(manager)
+    encoder = FrameEncoder(manager)
     body = {
         "job_id": page.job.id,
         "uid": page.job.uid,
         "store_id": page.changes.store_id,
-        "events": [{"event": frame.name, "data": frame.payload} for frame in shaper.shape(page.changes)],
+        "events": [{"event": frame.name, "data": frame.payload} for frame in encoder.encode(page.changes)],
         "next_after_revision": page.next_after_revision,
     }
     return answer(body)
 
 
 async def job_log(manager: JobManager, request: web.Request) -> web.StreamResponse:
-    """Answer `GET /jobs/{id}/logs/{stream}`: the bytes of an output, or the range asked for."""
+    """Answer `GET /jobs/{id}/logs/{stream}`: an output, or a range of its bytes."""
     stream = _STREAMS.get(request.match_info["stream"])
     if stream is None:
-        raise Refused("LOG_NOT_FOUND", f"there is no such output; there are {', '.join(_STREAMS)}")
+        raise Refused("LOG_NOT_FOUND", f"expected one of {', '.join(_STREAMS)}, got {request.match_info['stream']!r}")
     attempt = requests.number_of(request.query, "attempt", 0, 2**31 - 1)
     message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), attempt=attempt, stream=stream)
     if hdrs.RANGE not in request.headers:
@@ -62,7 +62,7 @@ async def job_log(manager: JobManager, request: web.Request) -> web.StreamRespon
 
 
 async def parsed_log(manager: JobManager, request: web.Request) -> web.StreamResponse:
-    """Answer `GET /api/jobs/{id}/log`: what the log of the job's own last attempt says; 204 where there is none."""
+    """Answer `GET /api/jobs/{id}/log`: the parsed log of the job's last attempt; 204 if there is none."""
     message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), stream=_STREAMS["solver"])
     parser = LogParser()
     attempt = 0
@@ -80,20 +80,20 @@ async def parsed_log(manager: JobManager, request: web.Request) -> web.StreamRes
 
 
 def _range(request: web.Request) -> tuple[int, int | None]:
-    """Read one range of bytes: its first offset (negative: from the end) and its last one."""
+    """Return the first offset of a range of bytes (negative: from the end) and the last one."""
     match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers[hdrs.RANGE].strip())
     if match is None or not any(match.groups()):
-        raise Refused("INVALID_REQUEST", "Range: one range of bytes is wanted, such as bytes=0-65535 or bytes=-4096")
+        raise Refused("INVALID_REQUEST", "Range: expected one range of bytes, such as bytes=0-65535 or bytes=-4096")
     first, last = match.groups()
     if not first:
         return -int(last), None
     if last and int(last) < int(first):
-        raise Refused("OFFSET_BEYOND_END", "Range: it ends before it begins")
+        raise Refused("OFFSET_BEYOND_END", "Range: the last byte comes before the first; swap them")
     return int(first), int(last) if last else None
 
 
 async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> web.Response:
-    """Answer with a range: as much of it as one answer may hold, and exactly which bytes these are."""
+    """Answer with as much of a range as fits into one answer; Content-Range reports which bytes these are."""
     found: list[bytes] = []
     size, first, attempt = 0, 0, 0
     async for piece in pieces:
@@ -104,14 +104,14 @@ async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> w
         if not piece.data or size >= MAX_RANGE:
             break
     if not size:
-        raise Refused("OFFSET_BEYOND_END", f"there is nothing at {first} yet", metadata={"size": str(first)})
+        raise Refused("OFFSET_BEYOND_END", f"there are no bytes at {first} yet", metadata={"size": str(first)})
     headers = {"Accept-Ranges": "bytes", "Content-Range": f"bytes {first}-{first + size - 1}/*"}
     headers["X-Attempt"] = str(attempt)
     return web.Response(body=b"".join(found), status=206, content_type="text/plain", charset="utf-8", headers=headers)
 
 
 async def _whole(request: web.Request, pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> web.StreamResponse:
-    """Send all there is now, piece by piece."""
+    """Send the present content piece by piece."""
     first = await anext(pieces)
 
     async def contents() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Jobs as the documented JSON text, written straight from the message: a list may have 100,000 of them."""
+"""Jobs as the documented JSON text, written directly from the messages: a list may have 100,000 of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from edbjobs_server.gateway.rest.config_text import config_text, written_text
 
 
 def job_text(job: job_pb2.Job, written: str = "") -> str:
-    """Write a job.
+    """Return the JSON text of a job.
 
     Parameters
     ----------
     job : Job
-        As the manager answers it.
+        Message of the job.
     written : str, optional
-        From `written_text`: what the jobs of a list have in common.
+        From `written_text`: members that the configurations of a list share.
     """
     config = job.config
     return (
@@ -47,7 +47,7 @@ def job_text(job: job_pb2.Job, written: str = "") -> str:
 
 
 def jobs_text(jobs: Iterable[job_pb2.Job]) -> str:
-    """Write jobs, with a comma between each two."""
+    """Return the JSON texts of jobs, separated by commas."""
     written = written_text()
     return ",".join([job_text(job, written) for job in jobs])
 
@@ -57,11 +57,11 @@ def _times(job: job_pb2.Job) -> str:
 
 
 def _time(name: Any, stamp: Timestamp) -> str:
-    """Write a time twice, as `times` does."""
+    """Return a time twice, as `times` does."""
     part, whole = modf(seconds(stamp))
     minute, second = divmod(int(whole), 60)
     micro = round(part * 1e6)
-    if not 0 <= micro < 1_000_000:  # it is rounded up to the next second, or before 1970
+    if not 0 <= micro < 1_000_000:  # rounded up to the next second, or before 1970
         return dumps(times(**{name: stamp}))[1:-1]
     local, utc = _minute(minute)
     rest = f"{second:02}.{micro:06}" if micro else f"{second:02}"
@@ -70,7 +70,7 @@ def _time(name: Any, stamp: Timestamp) -> str:
 
 @lru_cache(1024)
 def _minute(minute: int) -> tuple[str, str]:
-    """Write a minute in local time and in UTC, up to its seconds: most times of a list share theirs with others."""
+    """Return a minute in local time and in UTC, without seconds: most times of a list share it with others."""
     at = minute * 60
     return datetime.fromtimestamp(at).isoformat()[:17], datetime.fromtimestamp(at, timezone.utc).isoformat()[:17]
 

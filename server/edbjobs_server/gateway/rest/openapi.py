@@ -18,35 +18,35 @@ from edbjobs_server.gateway.rest.parsed_log import ParsedLog
 _JSON = "application/json"
 _REF = "#/components/schemas/{model}"
 _PATH_PARAMETERS: dict[str, Json] = {
-    "job_id": {"type": "string", "description": "uid, or an id, which addresses the newest job that bears it"},
+    "job_id": {"type": "string", "description": "uid, or an id, which addresses the newest job of that id"},
     "stream": {"type": "string", "enum": ["stdout", "stderr", "solver", "script"]},
 }
 _QUERY_PARAMETERS: dict[str, Json] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
     "page_token": {"type": "string", "description": "from the header X-Next-Page-Token"},
-    "status": {"type": "string", "description": "one or more of the documented words, separated by commas"},
+    "status": {"type": "string", "description": "one or more states, separated by commas"},
     "user": {"type": "string", "maxLength": 255},
     "batch": {"type": "string", "maxLength": 255},
     "scheduler": {
         "type": "string",
         "maxLength": 255,
-        "description": "a cluster's; else the detected one",
+        "description": "name of a cluster's scheduler; default: the detected one",
     },
     "after_revision": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "attempt": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
 }
 _ERRORS = {
-    400: "The request is not valid: `reason` and `fields` say why",
-    401: "A token is needed",
-    403: "Addressed to a foreign name, or sent by a page of another origin",
-    404: "There is no such job",
-    409: "It cannot be done with this job as it is",
+    400: "The request is not valid; see `reason` and `fields`",
+    401: "A token is required",
+    403: "The host name or the origin is not allowed",
+    404: "The job does not exist",
+    409: "Not possible in the present state of the job",
     413: "The body is too large",
-    415: "The body is not sent as application/json",
-    416: "There are no bytes there",
-    429: "Too much at once; see Retry-After",
-    501: "Not served by this release",
-    503: "Not now; see Retry-After",
+    415: "The content type is not application/json",
+    416: "The range is beyond the end",
+    429: "Too many requests; see Retry-After",
+    501: "Not implemented by this release",
+    503: "Unavailable; see Retry-After",
 }
 
 
@@ -136,7 +136,7 @@ def _parameters(operation: Operation) -> list[Json]:
     found += [{"name": name, "in": "query", "schema": _QUERY_PARAMETERS[name]} for name in operation.query]
     if operation.body in (bodies.Submit, bodies.ApiSubmit):
         key = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]+$"}
-        what = "makes the request repeatable: the same key is the same job"
+        what = "makes the request repeatable: the same key returns the same job"
         found.append({"name": "Idempotency-Key", "in": "header", "schema": key, "description": what})
     return found
 
@@ -152,7 +152,7 @@ def _responses(operation: Operation) -> Json:
         statuses |= {413, 415}
     found: Json = {"200": {"description": operation.summary, "content": content}}
     if operation.answer is str:
-        found["206"] = {"description": "The range asked for", "content": content}
+        found["206"] = {"description": "The requested range", "content": content}
     if operation.answer is ParsedLog:
         found["204"] = {"description": "There is no solver log yet"}
     found |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}

@@ -1,6 +1,6 @@
 """The documented requests as messages of the contract.
 
-What cannot be said in the contract's types is refused here; everything else is for the job manager to judge.
+Only what the types of the contract cannot express is refused here; the job manager validates everything else.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from edbjobs_server.gateway.json_values import Json
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_NAME = 255
 _INT32 = 2**31
-_EXACT = 2**53  # more than that is not exact in the JSON of most programs
+_EXACT = 2**53  # larger integers are not exact in the JSON of most programs
 _NUMBERS = ("max_cpu_percent", "min_memory_gb", "min_disk_gb")
 _NESTED = ("licenses", "default_user", "users")
 
 
 async def body_of(request: web.Request) -> Json:
-    """Read the JSON object in a request; an empty body is an empty object.
+    """Return the JSON object in a request; an empty body is an empty object.
 
     Raises
     ------
@@ -38,19 +38,17 @@ async def body_of(request: web.Request) -> Json:
     try:
         data = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise Refused("TOO_LARGE", f"a body may have at most {MAX_BODY_BYTES} bytes") from None
+        raise Refused("TOO_LARGE", f"expected a body of at most {MAX_BODY_BYTES} bytes") from None
     if not data:
         return {}
     if request.content_type != "application/json":
-        raise Refused(
-            "NOT_JSON", f"a body must be sent as `Content-Type: application/json`, not as {request.content_type}"
-        )
+        raise Refused("NOT_JSON", f"expected a body of `Content-Type: application/json`, got {request.content_type}")
     try:
         found = _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise Refused("INVALID_REQUEST", f"the body is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise Refused("INVALID_REQUEST", "the body must be a JSON object")
+        raise Refused("INVALID_REQUEST", f"expected a JSON object in the body, got {type(found).__name__}")
     return found
 
 
@@ -62,7 +60,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # `json.loads` wou
 
 
 def program_of(body: Json) -> str:
-    """Give the program that a submit names; it is run only if the service knows it."""
+    """Return the solver that a submission names; it runs only if it is a solver of the service."""
     config = body.get("config")
     program = config.get("ansys_edt_path") if isinstance(config, dict) else None
     return program if isinstance(program, str) else ""
@@ -71,7 +69,7 @@ def program_of(body: Json) -> str:
 def submit_request(
     body: Json, request_id: str, scheduler: str, known_program: bool
 ) -> tuple[jobs_messages_pb2.SubmitJobRequest, list[str]]:
-    """Read a documented submit.
+    """Return the request of a documented submission, and warnings for the user.
 
     Parameters
     ----------
@@ -79,16 +77,16 @@ def submit_request(
         ``{"config": {...}, "priority": 0}``, and as /api/submit has it ``user``, ``machine_nodes`` and
         ``batch_options`` beside the configuration, which they override.
     request_id : str
-        Makes the request repeatable; may be empty.
+        Idempotency key; may be empty.
     scheduler : str
-        The detected one: where a job goes that names none.
+        The detected scheduler: used by a job that names none.
     known_program : bool
-        Whether the program it names, if any, is a solver of this service.
+        Whether the program that it names, if any, is a solver of this service.
 
     Returns
     -------
     tuple of (SubmitJobRequest, list of str)
-        And what the user should know.
+        The request and the warnings.
 
     Raises
     ------
@@ -100,7 +98,7 @@ def submit_request(
     program = program_of(body)
     if program and not known_program:
         values["ansys_edt_path"] = ""
-        warnings.append(f"{program} is no solver of this service and was ignored: the service chooses the solver")
+        warnings.append(f"{program} is not a solver of this service and was ignored: the service chooses the solver")
     if str(values.get("scheduler_type") or "none").lower() == "none":
         values["scheduler_type"] = scheduler
     try:
@@ -124,7 +122,7 @@ def _config_values(body: Json) -> Json:
     if not isinstance(config, dict):
         raise Refused(
             "INVALID_REQUEST",
-            'the body must hold the configuration: {"config": {"project_path": ...}}',
+            'expected the configuration in the body: {"config": {"project_path": ...}}',
             fields={"config": "is required"},
         )
     values = dict(config)
@@ -134,13 +132,13 @@ def _config_values(body: Json) -> Json:
     explicit = values.get("explicit", [])
     if not isinstance(explicit, list) or not all(isinstance(name, str) for name in explicit):
         raise Refused(
-            "INVALID_REQUEST", "config.explicit: a list of names is wanted", fields={"config.explicit": "wrong type"}
+            "INVALID_REQUEST", "config.explicit: expected a list of names", fields={"config.explicit": "wrong type"}
         )
     return values
 
 
 def priority_of(body: Json, default: int | None = None) -> int:
-    """Read a priority.
+    """Return the priority in a body.
 
     Raises
     ------
@@ -149,13 +147,13 @@ def priority_of(body: Json, default: int | None = None) -> int:
     """
     value = body.get("priority", default)
     if isinstance(value, bool) or not isinstance(value, int) or not -_INT32 <= value < _INT32:
-        what = "a whole number is wanted, for example 5"
+        what = "expected an integer, for example 5"
         raise Refused("INVALID_PRIORITY", f"priority: {what}", fields={"priority": what})
     return value
 
 
 def limits_request(body: Json) -> resources_service_pb2.UpdateLimitsRequest:
-    """Read new limits; the job manager takes them all or none.
+    """Return the request that changes limits; the job manager applies all of them or none.
 
     Raises
     ------
@@ -163,7 +161,7 @@ def limits_request(body: Json) -> resources_service_pb2.UpdateLimitsRequest:
         INVALID_LIMITS, with every field of a wrong type.
     """
     if not body:
-        raise Refused("INVALID_LIMITS", 'no limit is named; for example {"max_concurrent_jobs": 4}')
+        raise Refused("INVALID_LIMITS", 'expected at least one limit, for example {"max_concurrent_jobs": 4}')
     request = resources_service_pb2.UpdateLimitsRequest()
     wrong: dict[str, str] = {}
     for name, value in body.items():
@@ -180,16 +178,16 @@ def limits_request(body: Json) -> resources_service_pb2.UpdateLimitsRequest:
 
 
 def _put_limit(limits: resource_pb2.Limits, name: str, value: Any) -> str:
-    """Set a limit; gives what is wrong with it."""
+    """Set a limit; return what is wrong with its value, or nothing."""
     if name in _NESTED:
         try:
             ParseDict({name: value}, limits)
         except (ParseError, TypeError, ValueError, AttributeError, UnicodeError):
-            return "has not the shape of edbjobs.v1.Limits"
+            return "does not match edbjobs.v1.Limits"
         return ""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or (name not in _NUMBERS and not isinstance(value, int)):
-        return "a number is wanted" if name in _NUMBERS else "a whole number is wanted"
+        return "expected a number" if name in _NUMBERS else "expected an integer"
     most = _EXACT if name == "max_memory_mib" else _INT32 - 1
     if not -_INT32 <= value <= most:
         return "is too large"
@@ -198,29 +196,31 @@ def _put_limit(limits: resource_pb2.Limits, name: str, value: Any) -> str:
 
 
 def job_filter(query: Mapping[str, str], states: Sequence[str]) -> jobs_messages_pb2.JobFilter:
-    """Read what `GET /jobs` is asked to find.
+    """Return the filter of `GET /jobs`.
 
     Raises
     ------
     Refused
         INVALID_REQUEST.
     """
-    wanted = jobs_messages_pb2.JobFilter(
+    found = jobs_messages_pb2.JobFilter(
         user=text_of(query.get("user", ""), "user"), batch=text_of(query.get("batch", ""), "batch")
     )
     for word in (part.strip() for text in states for part in text.split(",") if part.strip()):
         try:
-            wanted.states.append(to_number(JobStatus(word)))  # type: ignore[arg-type]
+            found.states.append(to_number(JobStatus(word)))  # type: ignore[arg-type]
         except ValueError:
             known = ", ".join(status.value for status in JobStatus)
             raise Refused(
-                "INVALID_REQUEST", f"status: {word!r} is none of {known}", fields={"status": f"one of {known}"}
+                "INVALID_REQUEST",
+                f"status: expected one of {known}, got {word!r}",
+                fields={"status": f"expected one of {known}"},
             ) from None
-    return wanted
+    return found
 
 
 def number_of(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """Read a number of the query string.
+    """Return a number of the query string.
 
     Raises
     ------
@@ -231,18 +231,18 @@ def number_of(query: Mapping[str, str], name: str, default: int, most: int) -> i
     if not text:
         return default
     if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > most:
-        what = f"a whole number from 0 to {most} is wanted"
+        what = f"expected an integer from 0 to {most}"
         raise Refused("INVALID_REQUEST", f"{name}: {what}", fields={name: what})
     return int(text)
 
 
 def name_of(request: web.Request) -> str:
-    """Read the id or uid of a job from the path.
+    """Return the id or uid of a job in the path.
 
     Raises
     ------
     Refused
-        JOB_NOT_FOUND for what cannot be one.
+        JOB_NOT_FOUND for a name that no job can have.
     """
     name = request.match_info["job_id"]
     if not _encodable(name) or len(name) > MAX_NAME:
@@ -251,7 +251,7 @@ def name_of(request: web.Request) -> str:
 
 
 def text_of(value: Any, field: str, longest: int = MAX_NAME) -> str:
-    """Read a text.
+    """Return a text of a request, checked.
 
     Raises
     ------
@@ -259,7 +259,7 @@ def text_of(value: Any, field: str, longest: int = MAX_NAME) -> str:
         INVALID_REQUEST.
     """
     if not isinstance(value, str) or len(value) > longest or not _encodable(value):
-        what = f"a text of at most {longest} characters is wanted"
+        what = f"expected a text of at most {longest} characters"
         raise Refused("INVALID_REQUEST", f"{field}: {what}", fields={field: what})
     return value
 

@@ -1,4 +1,4 @@
-"""Answers in JSON, errors included."""
+"""JSON answers, errors included."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edbjobs_server.gateway.rest.bodies import Error
 from edbjobs_server.gateway.security import HEADERS
 from edbjobs_server.util.timeouts import timeout
 
-_WRITE_SECONDS = 60.0  # longest time for a client to take a piece
+_WRITE_SECONDS = 60.0  # limit for a client to read a piece
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -28,24 +28,24 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
 async def send_pieces(
     request: web.Request, pieces: AsyncIterator[bytes], content_type: str, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Send a long answer piece by piece, and no faster than the client takes it.
+    """Send a long answer piece by piece, no faster than the client reads it.
 
     Parameters
     ----------
     request : Request
-        To be answered.
+        The request.
     pieces : async iterator of bytes
-        The body.
+        Parts of the body, which is UTF-8.
     content_type : str
-        Of the body, which is UTF-8.
+        Content type of the body.
     headers : mapping of str to str
-        Beside those of every answer.
+        Headers besides those of every answer.
 
     Raises
     ------
     ConnectionError
-        The client takes nothing, or the rest cannot be had: as the status is sent, only the end of the connection
-        can say so.
+        The client does not read, or the rest is not available: the status is sent already, so that only closing
+        the connection can report it.
     """
     response = web.StreamResponse(headers={**HEADERS, **headers})
     response.content_type = content_type
@@ -64,14 +64,14 @@ async def send_pieces(
 
 
 def error(refused: Refused, http: int | None = None, **more: Any) -> web.Response:
-    """Answer with an error: text, reason, the fields that are wrong, and what programs need besides.
+    """Answer with an error: text, reason code, the invalid fields, and metadata for programs.
 
     Parameters
     ----------
     refused : Refused
         The error.
     http : int, optional
-        Status, where the documented one is not that of the table.
+        Status, where the documented one differs from the reason's.
     **more
         Further keys of the body.
     """

@@ -1,4 +1,4 @@
-"""The documented routes: they translate, and the job manager decides."""
+"""Handlers of the documented routes: they translate requests and answers, and the job manager decides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_SAMPLE_SECONDS = 5.0
 
 
 class Rest:
-    """Handlers of the routes that `api.OPERATIONS` names.
+    """Handlers that `operations.OPERATIONS` names.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Rest:
         return answer(_submitted(accepted, warnings))
 
     async def api_submit(self, request: web.Request) -> web.Response:
-        """Queue a job; the answer's status is the word of this route."""
+        """Queue a job; `status` in the answer is the documented word of this route."""
         accepted, warnings = await self._submit(request)
         return answer(_submitted(accepted, warnings, status="submitted"))
 
@@ -56,41 +56,41 @@ class Rest:
         except Refused as refused:
             if refused.reason != "JOB_EXISTS":
                 raise
-            # As documented, the id of a live job is answered with that job, whatever the configuration.
+            # As documented, a live job of the same id is returned, whatever the configuration.
             job = await self._manager.get(refused.metadata["uid"])
             accepted = Accepted(job.SerializeToString(), existed=True)
             warnings.append(f"{refused.message}; the configuration of this request was not taken")
         return accepted, [*warnings, *accepted.job.warnings]
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
-        """List jobs: as documented all live and the newest ended ones, or a page of those asked for."""
+        """List jobs: as documented all live and the newest ended ones, or a page by the query."""
         return await job_list.jobs(self._manager, request)
 
     async def job(self, request: web.Request) -> web.Response:
-        """Tell how one job is."""
+        """Return one job."""
         job = await self._manager.get(requests.name_of(request))
         return web.Response(text=job_text(job), content_type="application/json")
 
     async def job_events(self, request: web.Request) -> web.Response:
-        """List the changes of one job."""
+        """List the events of one job."""
         return await job_output.job_events(self._manager, request)
 
     async def job_log(self, request: web.Request) -> web.StreamResponse:
-        """Send an output of a job, or the part asked for."""
+        """Send an output of a job, or a range of it."""
         return await job_output.job_log(self._manager, request)
 
     async def api_log(self, request: web.Request) -> web.StreamResponse:
-        """Tell what a job's solver log says."""
+        """Return the parsed solver log of a job."""
         return await job_output.parsed_log(self._manager, request)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """End a job."""
+        """Cancel a job."""
         job = await self._cancel(request)
         text = f"Job {job.id} is cancelled" if job.HasField("end_time") else f"Job {job.id} cancellation initiated"
         return answer(bodies.Changed(message=text, **_state(job)))
 
     async def api_cancel(self, request: web.Request) -> web.Response:
-        """End a job; the answer's status is the word of this route."""
+        """Cancel a job; `status` in the answer is the documented word of this route."""
         try:
             job = await self._cancel(request)
         except Refused as refused:
@@ -111,7 +111,7 @@ class Rest:
     # Host, queue, limits ---------------------------------------------------------------------------------
 
     async def resources(self, request: web.Request) -> web.Response:
-        """Tell how the host is; waits for the first look at it."""
+        """Return the use of the host; wait for its first sample."""
         deadline = asyncio.get_running_loop().time() + FIRST_SAMPLE_SECONDS
         while True:
             try:
@@ -122,15 +122,15 @@ class Rest:
                 await asyncio.sleep(0.05)
 
     async def queue(self, request: web.Request) -> web.Response:
-        """Tell how the queue is."""
+        """Return the queue."""
         return answer(Queue.json_of(self._manager.queue()))
 
     async def limits(self, request: web.Request) -> web.Response:
-        """Tell the limits."""
+        """Return the limits."""
         return answer(Limits.json_of(self._manager.limits()))
 
     async def update_limits(self, request: web.Request) -> web.Response:
-        """Change limits, all that are named or none."""
+        """Change limits: all that are named, or none."""
         message = requests.limits_request(await requests.body_of(request))
         new, _ = await self._manager.update_limits(message, request[CALLER].label)
         limits = Limits.json_of(new)
@@ -141,7 +141,7 @@ class Rest:
     # Clusters and the service itself ---------------------------------------------------------------------
 
     async def partitions(self, request: web.Request) -> web.Response:
-        """List the partitions of the detected cluster, or of the one that is named."""
+        """List the partitions of the detected cluster, or of the one in the query."""
         try:
             return answer(await self._partitions(request))
         except Refused as refused:
@@ -150,7 +150,7 @@ class Rest:
             return error(refused, http=400)  # as documented
 
     async def api_partitions(self, request: web.Request) -> web.Response:
-        """List the same; none where there is no cluster."""
+        """List the partitions; none if there is no cluster."""
         if not request.query.get("scheduler") and await self._detect() == NO_CLUSTER:
             return answer([])
         return answer(await self._partitions(request))
@@ -165,30 +165,30 @@ class Rest:
         return [Partition.json_of(partition) for partition in found.partitions]
 
     async def system_status(self, request: web.Request) -> web.Response:
-        """Tell scheduler, host, queue and limits in one."""
+        """Return scheduler, host, queue and limits."""
         status = self._manager.status()
         return answer(Status.of(status, self._manager.detected_cluster))
 
     async def start_monitoring(self, request: web.Request) -> web.Response:
-        """Say that the host is watched, as it always is."""
+        """Succeed: the host is always monitored."""
         await requests.body_of(request)
         return answer(bodies.Done(message="Resource monitoring already active"))
 
     async def scheduler_type(self, request: web.Request) -> web.Response:
-        """Tell the detected scheduler."""
+        """Return the detected scheduler."""
         return answer(bodies.DetectedScheduler(scheduler_type=await self._detect()))
 
     async def me(self, request: web.Request) -> web.Response:
-        """Tell who the caller is."""
+        """Return the caller's identity."""
         who = request[CALLER]
         return answer(bodies.Me(username=who.name, door=who.door))
 
     async def health(self, request: web.Request) -> web.Response:
-        """Say that the process answers."""
+        """Report that the process is alive."""
         return answer(bodies.Health())
 
     async def ready(self, request: web.Request) -> web.Response:
-        """Say whether jobs are taken."""
+        """Report whether the service accepts jobs."""
         status = self._manager.status()
         ready = status.store_writable and not status.draining
         body = bodies.Ready(ready=ready, draining=status.draining, store_writable=status.store_writable)

@@ -1,4 +1,4 @@
-"""Events that are made once for all clients are kept within bounds, and a failure is not kept at all."""
+"""Events that are encoder once for all clients are kept within bounds, and a failure is not kept at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edbjobs_server.gateway.events import frames
 from edbjobs_server.gateway.events.frames import FrameEncoder
 
 
-def shaper() -> FrameEncoder:
+def make_encoder() -> FrameEncoder:
     manager: Any = SimpleNamespace(queue_position=lambda uid: 0)
     return FrameEncoder(manager)
 
@@ -26,27 +26,27 @@ def message(revision: int, size: int = 0, number: int = 1) -> Message:
 async def test_frames_are_made_once_and_kept_by_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "KEPT", 10)
     monkeypatch.setattr(frames, "KEPT_BYTES", 5000)
-    made = shaper()
-    first = await made.frames(message(1, number=4))
-    assert await made.frames(message(1, number=4)) is first
-    await made.frames(message(2, number=4))
-    await made.frames(message(3, number=4))
-    assert [len(frames) for frames in made._kept.values()] == [4, 4], "ten at most"
-    await made.frames(message(4, size=4980))
-    assert [key.count(b"x") for key in made._kept] == [4980], "5,000 bytes at most"
-    assert (made._number, made._bytes) == (1, len(next(iter(made._kept))))
-    assert await made.frames(message(1, number=4)) is not first
+    encoder = make_encoder()
+    first = await encoder.frames(message(1, number=4))
+    assert await encoder.frames(message(1, number=4)) is first
+    await encoder.frames(message(2, number=4))
+    await encoder.frames(message(3, number=4))
+    assert [len(frames) for frames in encoder._kept.values()] == [4, 4], "ten at most"
+    await encoder.frames(message(4, size=4980))
+    assert [key.count(b"x") for key in encoder._kept] == [4980], "5,000 bytes at most"
+    assert (encoder._number, encoder._bytes) == (1, len(next(iter(encoder._kept))))
+    assert await encoder.frames(message(1, number=4)) is not first
 
 
 async def test_a_failure_is_made_anew_for_the_next_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = shaper()
+    encoder = make_encoder()
 
     def fail(message: Any) -> Any:
         raise RuntimeError("once")
 
     with monkeypatch.context() as patch:
-        patch.setattr(made, "shape", fail)
+        patch.setattr(encoder, "encode", fail)
         with pytest.raises(RuntimeError):
-            await made.frames(message(1))
-    assert not made._making
-    assert len(await made.frames(message(1))) == 1
+            await encoder.frames(message(1))
+    assert not encoder._making
+    assert len(await encoder.frames(message(1))) == 1
