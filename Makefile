@@ -59,8 +59,8 @@ clean: ## remove everything that was made here
 	@$(BIN)/python -m pip install -qq --editable '.[server,cli]'
 	@touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/python
-	@$(BIN)/python -m pip install -qq --editable '.[server,cli]' --group dev
+.venv/dev.stamp: pyproject.toml server/compat/pyproject.toml | .venv/bin/python
+	@$(BIN)/python -m pip install -qq --editable '.[server,cli]' --editable server/compat --group dev
 	@touch $@ .venv/run.stamp
 
 # Without npm the contract's checks are skipped by name (and are an error in CI).

@@ -11,13 +11,13 @@ from unittest import mock
 
 import pytest
 from edbjobs.config import SchedulerType
+from edbjobs_pyedb import submit_job_on_scheduler
+from edbjobs_pyedb.configuration import HFSSSimulationConfig, SchedulerOptions
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.service import JobManager, SchedulerManager
 from edbjobs_server.executors.schedulers.base import Submission
 from edbjobs_server.executors.schedulers.slurm import Slurm
 from edbjobs_server.executors.schedulers.slurm.directives import directives
-from edbjobs_server.facade import submit_job_on_scheduler
-from edbjobs_server.facade.configuration import HFSSSimulationConfig, SchedulerOptions
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.service import JobManager, SchedulerManager
 from support.facade import config
 from support.memory_cluster import ClusterService, MemorySlurm
 
@@ -55,7 +55,7 @@ class Written(MemorySlurm):
 @pytest.fixture
 def slurm() -> Iterator[Written]:
     scheduler = Written()
-    with mock.patch("edbjobs_server.facade.cluster.make_scheduler", return_value=scheduler):
+    with mock.patch("edbjobs_pyedb.cluster.make_scheduler", return_value=scheduler):
         yield scheduler
 
 
@@ -159,7 +159,7 @@ def test_a_submit_without_an_answer_is_never_made_twice(state: Path, tmp_path: P
 
 
 def test_no_scheduler_named_means_the_one_that_answers(state: Path, tmp_path: Path, slurm: Written) -> None:
-    with mock.patch("edbjobs_server.facade.cluster.installed", return_value=["slurm"]):
+    with mock.patch("edbjobs_pyedb.cluster.installed", return_value=["slurm"]):
         assert cluster_config(tmp_path, "none").submit_to_scheduler().returncode == 0
         slurm.silent = "controller down"
         made = cluster_config(tmp_path / "b", "none")

@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from edbjobs_server.facade import http, start_service, submit_batch_jobs, submit_job_on_scheduler, submit_local_job
-from edbjobs_server.facade.configuration import create_hfss_config
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.handler import JobManagerHandler
+from edbjobs_pyedb import http, start_service, submit_batch_jobs, submit_job_on_scheduler, submit_local_job
+from edbjobs_pyedb.configuration import create_hfss_config
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.handler import JobManagerHandler
 from edbjobs_server.solver.demo import example_project
 from support.facade import BACKEND, environment
 from support.web import until

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from edbjobs import config as frozen
-from edbjobs_server.facade.configuration import (
+from edbjobs_pyedb.configuration import (
     HFSS3DLayoutBatchOptions,
     HFSSSimulationConfig,
     MachineNode,
@@ -15,7 +15,7 @@ from edbjobs_server.facade.configuration import (
     SchedulerType,
     create_hfss_config,
 )
-from edbjobs_server.facade.errors import JobManagerError
+from edbjobs_pyedb.errors import JobManagerError
 from edbjobs_server.solver.demo import example_project
 
 

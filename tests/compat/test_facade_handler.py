@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import structlog
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.handler import JobManagerHandler
+from edbjobs_pyedb.jobs import JobId, JobInfo, JobStatus
 from edbjobs_server.core.job import Job
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.handler import JobManagerHandler
-from edbjobs_server.facade.jobs import JobId, JobInfo, JobStatus
 from edbjobs_server.store import Store
 from support.facade import ROOT, config, program
 
@@ -169,7 +169,7 @@ def test_jobs_of_a_program_that_died_are_held_too(
     lines = f"""
 import os
 from pathlib import Path
-from edbjobs_server.facade.handler import JobManagerHandler
+from edbjobs_pyedb.handler import JobManagerHandler
 from edbjobs_server.store import Store
 from support.facade import ROOT, config, program
 handler = JobManagerHandler(port=0, state_dir={str(tmp_path / "kept")!r})

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from edbjobs_server.facade import pyedb
-from edbjobs_server.facade.pyedb import refuse_old_pyedb
+from edbjobs_pyedb import pyedb_version
+from edbjobs_pyedb.pyedb_version import refuse_old_pyedb
 from edbjobs_server.solver.demo import example_project
-from support.facade import BACKEND, COMPAT, ROOT, environment
+from support.distributions import wheels
+from support.facade import BACKEND, COMPAT, environment
 
 OLD = "0.65.2"
 INSTALL_SECONDS = 300
@@ -68,9 +69,10 @@ class Fresh:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="the layout of the environment is that of POSIX")
-def test_fresh_environments(tmp_path: Path) -> None:
+def test_fresh_environments(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    edbjobs, compat = wheels(tmp_path_factory)
     fresh = Fresh(tmp_path)
-    fresh.pip(f"{ROOT}[server]", str(COMPAT))
+    fresh.pip(str(edbjobs), str(compat))
     alone = fresh.solve()
     assert (alone.returncode, alone.stdout) == (0, "completed\n"), alone.stderr
     assert fresh.check() == "No broken requirements found."
@@ -83,22 +85,22 @@ def test_fresh_environments(tmp_path: Path) -> None:
     assert where.stdout.strip().endswith("pyedb/workflows/utilities/__init__.py"), "PyEDB is whole"
 
     fresh.pip("--no-deps", f"pyedb=={OLD}")
-    fresh.pip("--no-deps", "--force-reinstall", str(COMPAT))
+    fresh.pip("--no-deps", "--force-reinstall", str(compat))
     over = fresh.solve()
     assert over.returncode == 1
-    said = over.stderr.splitlines()[-1]
-    assert said.startswith(f"ImportError: PyEDB {OLD} has a job manager of its own at this path")
-    steps = re.findall(r"pip install (.+?)(?:, then|\. To)", said)
+    error = over.stderr.splitlines()[-1]
+    assert error.startswith(f"ImportError: PyEDB {OLD} has a job manager of its own at this path")
+    steps = re.findall(r"pip install (.+?)(?:, then|\. To)", error)
     assert steps == ['"pyedb>=0.66"', "--force-reinstall --no-deps edbjobs-pyedb"]
     fresh.pip("--no-deps", "pyedb>=0.66")
-    fresh.pip("--no-deps", "--force-reinstall", str(COMPAT))
+    fresh.pip("--no-deps", "--force-reinstall", str(compat))
     again = fresh.solve()
     assert (again.returncode, again.stdout) == (0, "completed\n"), again.stderr
 
 
 @pytest.mark.parametrize(("found", "old"), [("0.65.2", True), ("0.9.0", True), ("0.66.0", False), ("1.2.dev0", False)])
 def test_which_pyedb_is_too_old(found: str, old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyedb, "version", lambda name: found)
+    monkeypatch.setattr(pyedb_version, "version", lambda name: found)
     if not old:
         refuse_old_pyedb()
         return

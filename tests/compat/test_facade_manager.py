@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.jobs import JobStatus
-from edbjobs_server.facade.service import JobManager, ResourceLimits, ResourceMonitor
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.jobs import JobStatus
+from edbjobs_pyedb.service import JobManager, ResourceLimits, ResourceMonitor
 from support.facade import ROOT, config, program
 from support.web import until
 
@@ -137,7 +137,7 @@ async def test_the_host_is_watched(manager: JobManager) -> None:
 PROGRAM = """
 import asyncio
 from pathlib import Path
-from edbjobs_server.facade.service import JobManager
+from edbjobs_pyedb.service import JobManager
 from support.facade import config
 manager = JobManager()
 print(asyncio.run(manager.submit_job(config(Path({folder!r}), {seconds}))))

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from interop.toolchains import once
+from support.distributions import COMPAT, ROOT, built, wheels
 
-ROOT = Path(__file__).resolve().parents[2]
 INSTALL_SECONDS = 420
 ANSYS = ("pyedb", "pyaedt")
 pytestmark = pytest.mark.timeout(900)  # installing PyEDB and PyAEDT is bounded by itself
@@ -24,7 +23,7 @@ USE = """
 import sys
 import ansys.aedt.core, pyedb
 import edbjobs, edbjobs.v1.jobs_service_pb2_grpc
-from edbjobs_server.app import main
+from edbjobs_server.service.app import Service
 from edbjobs_server.solver.demo import example_project
 from importlib.resources import files
 assert (files("edbjobs.protos") / "edbjobs" / "v1" / "job.proto").is_file()
@@ -35,25 +34,16 @@ print(edbjobs.__file__)
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and the wheel from the sdist, each in an environment of its own."""
-
-    def build(folder: Path) -> None:
-        command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    return once(tmp_path_factory, "distributions", build)
-
-
-@pytest.fixture(scope="module")
-def wheel(distributions: Path) -> Path:
-    (found,) = distributions.glob("edbjobs-*.whl")
-    return found
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheels(tmp_path_factory)[0]
 
 
 @pytest.fixture(scope="module")
 def names(wheel: Path) -> set[str]:
+    return _names(wheel)
+
+
+def _names(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
@@ -90,13 +80,22 @@ def test_the_wheel_has_what_only_data_files_can_bring(names: set[str]) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
-def test_the_sdist_has_what_the_wheel_is_made_of_and_no_more(distributions: Path) -> None:
-    (sdist,) = distributions.glob("edbjobs-*.tar.gz")
+def test_the_wheel_for_pyedb_has_facade_and_documented_modules(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    _, compat = wheels(tmp_path_factory)
+    inside = {name for name in _names(compat) if ".dist-info/" not in name}
+    assert inside == {*_files(COMPAT / "edbjobs_pyedb"), *_files(COMPAT / "pyedb")}
+    assert {"edbjobs_pyedb/py.typed", "pyedb/workflows/job_manager/backend/service.py"} <= inside
+
+
+def test_the_sdist_has_what_the_wheel_is_made_of_and_no_more(tmp_path_factory: pytest.TempPathFactory) -> None:
+    (sdist,) = built(tmp_path_factory).glob("edbjobs-*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}
-    wanted = {"client", "server", "protos", "examples", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"}
-    assert wanted <= inside
-    assert inside - wanted <= {"PKG-INFO", ".gitignore"}
+    expected = {"client", "server", "protos", "examples", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"}
+    assert expected <= inside
+    assert inside - expected <= {"PKG-INFO", ".gitignore"}
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +124,8 @@ def test_it_installs_beside_pyedb_and_pyaedt(ansys_python: Path, wheel: Path, tm
     used = _run(ansys_python, tmp_path, "-c", USE)
     assert used.returncode == 0, used.stderr
     assert str(ansys_python.parent.parent) in used.stdout, "the installed one, not the checkout's"
-    told = _run(ansys_python, tmp_path, "-m", "edbjobs", "--version")
-    assert told.returncode == 0, told.stderr
+    version = _run(ansys_python, tmp_path, "-m", "edbjobs", "--version")
+    assert version.returncode == 0, version.stderr
 
 
 def _pip(python: Path, *arguments: str) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edbjobs_server.facade.configuration import HFSSSimulationConfig
+from edbjobs_pyedb.configuration import HFSSSimulationConfig
 from edbjobs_server.solver.demo import example_project
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 from unittest import mock
 
+from edbjobs_pyedb.handler import JobManagerHandler
 from edbjobs_server.config.settings import Settings
 from edbjobs_server.core.runs import RunKey
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
@@ -17,7 +18,6 @@ from edbjobs_server.executors.cluster.poll_timing import PollTiming
 from edbjobs_server.executors.cluster.run_folders import RunFolders
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 from edbjobs_server.executors.schedulers.base import ClusterJob, Partition
-from edbjobs_server.facade.handler import JobManagerHandler
 
 from support.cluster_runs import MemoryScheduler
 

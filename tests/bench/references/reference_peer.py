@@ -11,8 +11,8 @@ from typing import Any
 
 
 def make(at_once: int) -> tuple[Any, Any]:
-    from pyedb.workflows.job_manager.backend.job_submission import HFSSSimulationConfig  # type: ignore[import-not-found]
-    from pyedb.workflows.job_manager.backend.service import JobManager, ResourceLimits  # type: ignore[import-not-found]
+    from pyedb.workflows.job_manager.backend.job_submission import HFSSSimulationConfig
+    from pyedb.workflows.job_manager.backend.service import JobManager, ResourceLimits
 
     limits = ResourceLimits(max_concurrent_jobs=at_once, max_cpu_percent=1e9, min_memory_gb=0, min_disk_gb=0)
     manager = JobManager(limits)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 
 async def main() -> None:
     from aiohttp import web
-    from pyedb.workflows.job_manager.backend.service import JobManager, ResourceLimits  # type: ignore[import-not-found]
+    from pyedb.workflows.job_manager.backend.service import JobManager, ResourceLimits
 
-    manager = JobManager(ResourceLimits(max_concurrent_jobs=0))
+    manager: Any = JobManager(ResourceLimits(max_concurrent_jobs=0))  # has an `app` there
     logging.disable(logging.CRITICAL)
     runner = web.AppRunner(manager.app, access_log=None)
     await runner.setup()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edbjobs_server.facade.pyedb import refuse_old_pyedb
+from edbjobs_pyedb.pyedb_version import refuse_old_pyedb
 
 refuse_old_pyedb()

@@ -1,8 +1,8 @@
-"""``JobManagerHandler``: see `edbjobs_server.facade.handler`; as a program, the job manager itself."""
+"""``JobManagerHandler``: see `edbjobs_pyedb.handler`; as a program, the job manager itself."""
 
 from __future__ import annotations
 
-from edbjobs_server.facade.configuration import (
+from edbjobs_pyedb.configuration import (
     HFSS3DLayoutBatchOptions,
     HFSSSimulationConfig,
     MachineNode,
@@ -10,11 +10,11 @@ from edbjobs_server.facade.configuration import (
     SchedulerType,
     create_hfss_config,
 )
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.handler import JobManagerHandler
-from edbjobs_server.facade.http import get_session
-from edbjobs_server.facade.service import JobManager, ResourceLimits, SchedulerManager
-from edbjobs_server.facade.start_service import run_handler
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.handler import JobManagerHandler
+from edbjobs_pyedb.http import get_session
+from edbjobs_pyedb.service import JobManager, ResourceLimits, SchedulerManager
+from edbjobs_pyedb.start_service import run_handler
 
 __all__ = [
     "HFSS3DLayoutBatchOptions",

@@ -1,8 +1,8 @@
-"""Configuration objects: see `edbjobs_server.facade.configuration`."""
+"""Configuration objects: see `edbjobs_pyedb.configuration`."""
 
 from __future__ import annotations
 
-from edbjobs_server.facade.configuration import (
+from edbjobs_pyedb.configuration import (
     HFSS3DLayoutBatchOptions,
     HFSSSimulationConfig,
     MachineNode,

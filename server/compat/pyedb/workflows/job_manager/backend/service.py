@@ -1,10 +1,10 @@
-"""``JobManager`` and what belongs to it: see `edbjobs_server.facade.service`; as a program, the job manager itself."""
+"""``JobManager`` and what belongs to it: see `edbjobs_pyedb.service`; as a program, the job manager itself."""
 
 from __future__ import annotations
 
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.http import submit_job_to_manager
-from edbjobs_server.facade.service import (
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.http import submit_job_to_manager
+from edbjobs_pyedb.service import (
     HFSSSimulationConfig,
     JobInfo,
     JobManager,
@@ -15,8 +15,8 @@ from edbjobs_server.facade.service import (
     SchedulerManager,
     SchedulerType,
 )
-from edbjobs_server.facade.start_service import run as main
-from edbjobs_server.facade.start_service import run_handler
+from edbjobs_pyedb.start_service import run as main
+from edbjobs_pyedb.start_service import run_handler
 
 __all__ = [
     "HFSSSimulationConfig",

@@ -1,8 +1,8 @@
-"""The command that runs the job manager: see `edbjobs_server.facade.start_service`."""
+"""The command that runs the job manager: see `edbjobs_pyedb.start_service`."""
 
 from __future__ import annotations
 
-from edbjobs_server.facade.start_service import main, parse_cli
+from edbjobs_pyedb.start_service import main, parse_cli
 
 __all__ = [
     "main",

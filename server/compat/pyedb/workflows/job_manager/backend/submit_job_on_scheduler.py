@@ -1,8 +1,8 @@
-"""The command that submits one job to a cluster: see `edbjobs_server.facade.submit_job_on_scheduler`."""
+"""The command that submits one job to a cluster: see `edbjobs_pyedb.submit_job_on_scheduler`."""
 
 from __future__ import annotations
 
-from edbjobs_server.facade.submit_job_on_scheduler import (
+from edbjobs_pyedb.submit_job_on_scheduler import (
     DEFAULT_CORES_PER_NODE,
     DEFAULT_HOST,
     DEFAULT_NODES,

@@ -1,8 +1,8 @@
-"""The command that submits one job: see `edbjobs_server.facade.submit_local_job`."""
+"""The command that submits one job: see `edbjobs_pyedb.submit_local_job`."""
 
 from __future__ import annotations
 
-from edbjobs_server.facade.submit_local_job import main, parse_cli, submit_job
+from edbjobs_pyedb.submit_local_job import main, parse_cli, submit_job
 
 __all__ = [
     "main",

@@ -18,8 +18,8 @@ from edbjobs._config_dict import read_dict
 from edbjobs.config import SchedulerType, absolute_project_path, field_errors, make_job_id
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edbjobs_server.facade import cluster, local
-from edbjobs_server.facade.errors import told
+from edbjobs_pyedb import cluster, local
+from edbjobs_pyedb.errors import told
 
 __all__ = [
     "HFSS3DLayoutBatchOptions",

@@ -12,14 +12,14 @@ from typing import Any
 from edbjobs import config as frozen
 from edbjobs._enums import from_number
 from edbjobs.config import SchedulerType
-
 from edbjobs_server.config.addresses import split_address
-from edbjobs_server.facade.configuration import HFSSSimulationConfig, MachineNode, create_hfss_config
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.jobs import JobId, JobStatus
-from edbjobs_server.facade.limits import ResourceLimits
-from edbjobs_server.facade.service import WAIT_SECONDS, JobManager, all_done, detected
 from edbjobs_server.manager.job_manager import JobManager as Planner
+
+from edbjobs_pyedb.configuration import HFSSSimulationConfig, MachineNode, create_hfss_config
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.jobs import JobId, JobStatus
+from edbjobs_pyedb.limits import ResourceLimits
+from edbjobs_pyedb.service import WAIT_SECONDS, JobManager, all_done, detected
 
 __all__ = ["JobManagerHandler"]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edbjobs.config import HFSSSimulationConfig, SchedulerType
-
 from edbjobs_server.auth.authenticator import account_name
 from edbjobs_server.config.settings import Settings, SettingsError, load_settings
 from edbjobs_server.config.site_policy import SitePolicy, load_site_policy
@@ -32,13 +31,14 @@ from edbjobs_server.executors.schedulers.base import (
     SubmitRefused,
     Unreachable,
 )
-from edbjobs_server.facade import local
-from edbjobs_server.facade.errors import JobManagerError, no_cluster
 from edbjobs_server.service.cluster_factory import installed, make_scheduler, node_releases
 from edbjobs_server.solver import project
 from edbjobs_server.solver.command_line import command_line
 from edbjobs_server.solver.environment import environment, inherited
 from edbjobs_server.solver.releases import Release, choose, discover
+
+from edbjobs_pyedb import local
+from edbjobs_pyedb.errors import JobManagerError, no_cluster
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from edbjobs_server.facade import http
-from edbjobs_server.facade.configuration import MachineNode, create_hfss_config
+from edbjobs_pyedb import http
+from edbjobs_pyedb.configuration import MachineNode, create_hfss_config
 
 __all__ = ["main", "parse_cli", "submit_job"]
 

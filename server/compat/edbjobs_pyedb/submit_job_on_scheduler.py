@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 
-from edbjobs_server.facade import http
-from edbjobs_server.facade.configuration import SchedulerOptions, SchedulerType, create_hfss_config
-from edbjobs_server.facade.errors import no_cluster
-from edbjobs_server.facade.http import DEFAULT_HOST, DEFAULT_PORT
+from edbjobs_pyedb import http
+from edbjobs_pyedb.configuration import SchedulerOptions, SchedulerType, create_hfss_config
+from edbjobs_pyedb.errors import no_cluster
+from edbjobs_pyedb.http import DEFAULT_HOST, DEFAULT_PORT
 
 __all__ = [
     "DEFAULT_CORES_PER_NODE",

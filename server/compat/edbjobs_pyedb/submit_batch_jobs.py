@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 from edbjobs.cli._projects import Pair, find_projects
 
-from edbjobs_server.facade import http
-from edbjobs_server.facade.configuration import MachineNode, create_hfss_config
-from edbjobs_server.facade.errors import JobManagerError
+from edbjobs_pyedb import http
+from edbjobs_pyedb.configuration import MachineNode, create_hfss_config
+from edbjobs_pyedb.errors import JobManagerError
 
 __all__ = ["main", "parse_cli", "scan_projects", "submit_batch_jobs", "submit_single_job"]
 

@@ -9,10 +9,10 @@ import signal
 import sys
 import threading
 
-from edbjobs_server.facade import http
-from edbjobs_server.facade.errors import JobManagerError
-from edbjobs_server.facade.handler import JobManagerHandler
-from edbjobs_server.facade.limits import ResourceLimits
+from edbjobs_pyedb import http
+from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_pyedb.handler import JobManagerHandler
+from edbjobs_pyedb.limits import ResourceLimits
 
 __all__ = ["main", "parse_cli", "run_handler"]
 

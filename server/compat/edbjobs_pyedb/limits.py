@@ -6,10 +6,11 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from edbjobs_server.facade.embedded import PRINCIPAL
-from edbjobs_server.facade.jobs import Caller
 from edbjobs_server.gateway.rest.requests import limits_request
 from edbjobs_server.manager.job_manager import JobManager
+
+from edbjobs_pyedb.embedded import PRINCIPAL
+from edbjobs_pyedb.jobs import Caller
 
 
 class _NotGiven(float):

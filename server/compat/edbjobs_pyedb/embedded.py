@@ -15,16 +15,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 from edbjobs._exceptions import EdbJobsError
-
 from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.states import State
-from edbjobs_server.facade.errors import JobManagerError, not_running, raised
 from edbjobs_server.manager.job_commands import is_waiting
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.service.app import Service, Stop
 from edbjobs_server.service.logging import Logging
 from edbjobs_server.store import Store, StoreError
+
+from edbjobs_pyedb.errors import JobManagerError, not_running, raised
 
 T = TypeVar("T")
 Work = Callable[[JobManager], Coroutine[Any, Any, T]]

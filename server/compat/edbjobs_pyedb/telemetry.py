@@ -8,14 +8,14 @@ from typing import Any
 
 from edbjobs.config import SchedulerType
 from edbjobs.v1 import cluster_pb2
-
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.facade import cluster
-from edbjobs_server.facade.jobs import Caller
 from edbjobs_server.gateway.models import Partition, Queue, Resources
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.manager.status import resources_message
 from edbjobs_server.telemetry.host import HostSampler, Sample
+
+from edbjobs_pyedb import cluster
+from edbjobs_pyedb.jobs import Caller
 
 
 class ResourceMonitor:

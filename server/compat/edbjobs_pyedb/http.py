@@ -11,8 +11,8 @@ from typing import Any
 
 import aiohttp
 
-from edbjobs_server.facade.configuration import HFSSSimulationConfig
-from edbjobs_server.facade.errors import JobManagerError
+from edbjobs_pyedb.configuration import HFSSSimulationConfig
+from edbjobs_pyedb.errors import JobManagerError
 
 HOST_VARIABLE = "PYEDB_JOB_MANAGER_HOST"
 PORT_VARIABLE = "PYEDB_JOB_MANAGER_PORT"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs.config import HFSSSimulationConfig, make_job_id, total_cores
-
 from edbjobs_server.config.settings import load_settings
 from edbjobs_server.solver import project
 from edbjobs_server.solver.command_line import batch_options, command_line, shell_line

@@ -17,17 +17,17 @@ from edbjobs import config as frozen
 from edbjobs._enums import to_number
 from edbjobs.config import SchedulerType
 from edbjobs.v1 import jobs_messages_pb2
-
 from edbjobs_server.auth.authenticator import account_name
 from edbjobs_server.config.settings import EmbeddedSettings, Settings, SettingsError, load_settings
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.facade.configuration import HFSSSimulationConfig
-from edbjobs_server.facade.embedded import PRINCIPAL, Embedded, Left, Work
-from edbjobs_server.facade.errors import JobManagerError, not_running
-from edbjobs_server.facade.jobs import JobInfo, Jobs, JobStatus
-from edbjobs_server.facade.limits import LiveLimits, ResourceLimits, update
-from edbjobs_server.facade.telemetry import JobPoolManager, ResourceMonitor, SchedulerManager, ServiceMonitor
 from edbjobs_server.manager.job_manager import JobManager as Core
+
+from edbjobs_pyedb.configuration import HFSSSimulationConfig
+from edbjobs_pyedb.embedded import PRINCIPAL, Embedded, Left, Work
+from edbjobs_pyedb.errors import JobManagerError, not_running
+from edbjobs_pyedb.jobs import JobInfo, Jobs, JobStatus
+from edbjobs_pyedb.limits import LiveLimits, ResourceLimits, update
+from edbjobs_pyedb.telemetry import JobPoolManager, ResourceMonitor, SchedulerManager, ServiceMonitor
 
 __all__ = [
     "HFSSSimulationConfig",

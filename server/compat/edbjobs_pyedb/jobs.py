@@ -13,12 +13,12 @@ from edbjobs._convert import read
 from edbjobs._enums import JobStatus
 from edbjobs._models import Job
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
-
 from edbjobs_server.contract.codec import seconds
-from edbjobs_server.facade.configuration import HFSSSimulationConfig
-from edbjobs_server.facade.embedded import Work
-from edbjobs_server.facade.errors import JobManagerError
 from edbjobs_server.manager.job_manager import JobManager
+
+from edbjobs_pyedb.configuration import HFSSSimulationConfig
+from edbjobs_pyedb.embedded import Work
+from edbjobs_pyedb.errors import JobManagerError
 
 __all__ = ["JobId", "JobInfo", "JobStatus", "Jobs"]
 
