@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -64,6 +65,12 @@ class ServiceStatus(ManagerBase):
         if sample is None:
             raise Refused("NO_SAMPLE", "the host was not looked at yet; ask again in a second")
         return resources_message(sample)
+
+    async def watch_resources(self, interval: float) -> AsyncIterator[resources_service_pb2.WatchResourcesResponse]:
+        """Yield the state of host and queue at intervals, of at least a second, until the service stops."""
+        while not self._core.draining:
+            yield resources_service_pb2.WatchResourcesResponse(resources=self.resources(), queue=self.queue())
+            await asyncio.sleep(max(interval, 1.0))
 
     def queue(self) -> resource_pb2.QueueStatus:
         """Tell how the queue is."""
@@ -176,11 +183,6 @@ class ServiceStatus(ManagerBase):
         return await self._paths.run(partial(is_known, releases, program), program)
 
     # The service -----------------------------------------------------------------------------------------
-
-    @property
-    def draining(self) -> bool:
-        """Whether the service is stopping."""
-        return self._core.draining
 
     async def measure(self) -> Measurements:
         """Return the numbers for the metrics."""

@@ -10,12 +10,11 @@ import grpc.aio
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import jobs_service_pb2_grpc
 
-from edbjobs_server.contract.codec import embedded
+from edbjobs_server.contract.codec import embedded, seconds
 from edbjobs_server.contract.errors import to_status
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager.job_commands import Accepted
 from edbjobs_server.manager.job_manager import JobManager
-from edbjobs_server.rpc.convert import seconds
 from edbjobs_server.rpc.interceptors import current_principal
 
 Context = grpc.aio.ServicerContext[Any, Any]

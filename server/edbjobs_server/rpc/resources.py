@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,8 +9,8 @@ import grpc.aio
 from edbjobs.v1 import resources_service_pb2 as pb
 from edbjobs.v1 import resources_service_pb2_grpc
 
+from edbjobs_server.contract.codec import seconds
 from edbjobs_server.manager.job_manager import JobManager
-from edbjobs_server.rpc.convert import seconds
 from edbjobs_server.rpc.interceptors import current_principal
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,11 +30,10 @@ class ResourcesServicer(resources_service_pb2_grpc.ResourcesServicer):
     async def WatchResources(
         self, request: pb.WatchResourcesRequest, context: Context
     ) -> AsyncIterator[pb.WatchResourcesResponse]:
-        """Send how the host is, again and again."""
+        """Send the state of host and queue at intervals."""
         interval = seconds(request.interval) if request.HasField("interval") else DEFAULT_INTERVAL_SECONDS
-        while not self._manager.draining:
-            yield pb.WatchResourcesResponse(resources=self._manager.resources(), queue=self._manager.queue())
-            await asyncio.sleep(max(interval, 1.0))
+        async for message in self._manager.watch_resources(interval):
+            yield message
 
     async def GetQueue(self, request: pb.GetQueueRequest, context: Context) -> pb.GetQueueResponse:
         """Tell how the queue is."""
