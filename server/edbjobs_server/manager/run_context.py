@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.planner import Planner
@@ -14,9 +14,6 @@ from edbjobs_server.manager.unreachable import no_executor
 from edbjobs_server.store import Store
 from edbjobs_server.util.backoff import Backoff
 from edbjobs_server.util.path_workers import PathWorkers
-
-if TYPE_CHECKING:
-    from edbjobs_server.manager.run_task import RunTask
 
 
 @dataclass
@@ -36,8 +33,9 @@ class RunContext:
     ----------
     wake : callable
         Plans soon.
-    ending : set of RunTask
-        Runs that have ended and whose end is about to be recorded.
+    ending : set of Future
+        One for each run that has ended and whose end is not on record yet: done when the record is on its way to the
+        disk, or delayed.
     """
 
     store: Store
@@ -49,7 +47,7 @@ class RunContext:
     boot_id: str
     lock_wait: float
     wake: Callable[[], None]
-    ending: set[RunTask] = field(default_factory=set)
+    ending: set[asyncio.Future[None]] = field(default_factory=set)
 
     def executor(self, name: str) -> Executor:
         """Return an executor.

@@ -133,7 +133,7 @@ class RunPreparation:
 
     async def _after_ended(self) -> None:
         """Let the ends of runs whose place this one takes be recorded before it."""
-        ending = [run.settled for run in self._context.ending if not run.settled.done()]
+        ending = [record for record in self._context.ending if not record.done()]
         if ending:
             await asyncio.wait(ending, timeout=SETTLE_SECONDS)
 

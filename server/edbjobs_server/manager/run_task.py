@@ -82,7 +82,7 @@ class RunTask:
         self.unseen = False
         self.adopted = asyncio.Event()  # how the run stands has been looked at once
         # Done when the record of its end is on its way to the disk, or delayed.
-        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.recording = False
         self._context = context
         self._patience = patience
@@ -104,8 +104,8 @@ class RunTask:
         self._settle()
 
     def _settle(self) -> None:
-        if not self.settled.done():
-            self.settled.set_result(None)
+        if not self._settled.done():
+            self._settled.set_result(None)
 
     @property
     def _job_now(self) -> Job:
@@ -183,7 +183,7 @@ class RunTask:
         if asked:
             self._judge_seconds = LAST_LOOK_SECONDS
             self._give_up_at = asyncio.get_running_loop().time() + LAST_LOOK_SECONDS
-        context.ending.add(self)
+        context.ending.add(self._settled)
         context.wake()
         try:
             outcome, note = await self._retry.until_done(self._judge, "its result cannot be read yet", self._unjudged)
@@ -195,7 +195,7 @@ class RunTask:
             failpoints.point("run.after_end")
         finally:
             self._settle()
-            context.ending.discard(self)
+            context.ending.discard(self._settled)
 
     # After the reservation -------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 
 from edbjobs_server.core.runs import RunKey
+from edbjobs_server.executors.schedulers.base import ERRORS
 
 OUTPUT = "scheduler.out"  # what the scheduler itself writes; the solver's output goes to stdout and stderr
-ERRORS = ".err"  # added to its name: the errors, where the scheduler cannot write both into one file
 _TAIL_BYTES = 65_536
 _BELL = re.compile(r"(\d{1,18})\.(\d{1,9})")
 

@@ -15,6 +15,8 @@ from typing import Protocol
 from edbjobs_server.core.runs import Ending
 from edbjobs_server.executors.base import Allocation
 
+ERRORS = ".err"  # suffix of the file for errors, where a scheduler cannot write output and errors into one file
+
 
 class Unreachable(Exception):
     """A scheduler did not answer, or its answer cannot be used; nothing follows from it. The text is its words."""

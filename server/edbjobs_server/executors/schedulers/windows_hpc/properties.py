@@ -17,8 +17,7 @@ from edbjobs.config import SchedulerOptions
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
-from edbjobs_server.executors.cluster.run_folders import ERRORS
-from edbjobs_server.executors.schedulers.base import Submission
+from edbjobs_server.executors.schedulers.base import ERRORS, Submission
 
 _OPTIONS = "config.scheduler_options"
 _MAX_INT = 2**31 - 1
