@@ -1,8 +1,9 @@
-"""The stand-in, really run: what it leaves behind, how it fails, and what is made of that."""
+"""The demo solver, really run: what it leaves behind, how it fails, and what is made of that."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def aedt(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def solve(tmp_path: Path) -> Solve:
-    """Solve a project with the stand-in, from configuration to verdict."""
+    """Solve a project with the demo solver, from configuration to verdict."""
 
     def solved(path: Path, how: str = "seconds=0", witness: str = "", **fields: Any) -> Verdict:
         wish = HFSSSimulationConfig(project_path=str(path), environment={"ANS_EDBJOBS_DEMO": how}, **fields)
@@ -83,8 +84,8 @@ def test_a_solve_leaves_what_aedt_leaves(aedt: Path, solve: Solve) -> None:
     }  # fmt: skip
     assert Path(f"{aedt}.q.completed").read_text() == "JobID='run-1'\n"
     assert list((aedt.parent / "patch_antenna.aedtresults").rglob("Setup1.asol"))
-    assert "stand-in" in (aedt.parent / "stdout").read_text().splitlines()[0]
-    assert "stand-in" in verdict.log_path.read_text().splitlines()[1]
+    assert "demo solver" in (aedt.parent / "stdout").read_text().splitlines()[0]
+    assert "demo solver" in verdict.log_path.read_text().splitlines()[1]
 
 
 def test_what_is_printed_with_monitor_is_the_log(aedt: Path, solve: Solve) -> None:
@@ -222,7 +223,7 @@ def test_real_aedb_folders_are_taken(tmp_path: Path, solve: Solve, name: str, se
     assert list(found.setups) == [setup]
     if name == "test_project_for_job_manager":
         assert (found.setups[setup].passes_done, found.setups[setup].points) == (2, 41)
-    assert "stand-in" in path.with_suffix(".aedt").read_text()
+    assert "demo solver" in path.with_suffix(".aedt").read_text()
     assert project_results.results_exist(project.inspect(str(path))) == (tmp_path / f"{name}.aedtresults",)
 
 
@@ -308,10 +309,11 @@ def test_an_option_after_batchsolve_voids_the_selector(tmp_path: Path) -> None:
 def test_it_starts_fast(aedt: Path) -> None:
     times = []
     for _ in range(5):
-        began = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run("-batchsolve", str(aedt)).returncode == 0
-        times.append(time.monotonic() - began)
-    assert min(times) < 0.25, "five tries; the goal on a quiet machine is 0.1 s"
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.25, "seconds of processor time, which does not depend on the machine's load as much"
 
 
 def test_it_needs_nothing_but_python_and_itself() -> None:

@@ -1,4 +1,4 @@
-"""The stand-in's processes: as many, and as hard to end, as AEDT's."""
+"""The demo solver's processes: as many, and as hard to end, as AEDT's."""
 
 from __future__ import annotations
 

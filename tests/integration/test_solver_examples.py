@@ -1,4 +1,4 @@
-"""The examples run as they stand, against a real service with the stand-in."""
+"""The examples run as they stand, against a real service with the demo solver."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def converge(number: int, delta: str) -> str:
 @needs_samples
 def test_the_real_log_that_is_cut_off() -> None:
     found = read_log(SAMPLES / "hfss-3dlayout-2025r2-truncated.log")
-    assert found.begun
+    assert found.started
     assert not found.finished
     assert found.start == (2025, 10, 12, 11, 55, 29)
     assert (found.fatal, found.errors, found.normal_messages) == (None, 0, 0)
@@ -251,7 +251,7 @@ def test_the_middle_of_a_huge_log_is_skipped(tmp_path: Path, monkeypatch: pytest
     path.write_text(f"{START}\n" + "[info] x\n" * 200 + middle + "[info] y\n" * 500 + NORMAL + "\n")
     found = read_log(path)
     assert found.skipped
-    assert found.begun
+    assert found.started
     assert found.setups["S1"].normal
     assert found.fatal is None
     path.write_text("[info] x\n" * 2000 + f"{START}\n{NORMAL}\n")
@@ -264,7 +264,7 @@ def test_twelve_hour_clock() -> None:
         assert take(f"Starting Batch Run: {text}  Mar 17, 2023").start == (2023, 3, 17, hour, 0, 1)
     for strange in ("12:00:01  17.03.2023", "13:99 XM", "9:40:00 PM  Mrz 17, 2023", ""):
         found = take(f"Starting Batch Run: {strange}")
-        assert found.begun
+        assert found.started
         assert found.start is None
         assert start_times(found) == ()
 
@@ -313,7 +313,7 @@ def test_of_a_log_that_is_read_slowly_the_middle_is_left_out(tmp_path: Path, mon
     found = read_log(path, seconds=1000)
     assert (found.skipped, found.fatal is not None, found.setups["S1"].normal) == (False, True, True)
     found = read_log(path, seconds=3)
-    assert (found.skipped, found.begun, found.fatal, found.setups["S1"].normal) == (True, True, None, True)
+    assert (found.skipped, found.started, found.fatal, found.setups["S1"].normal) == (True, True, None, True)
 
 
 def test_a_log_whose_end_cannot_be_read_in_time_is_read_again_later(

@@ -69,7 +69,7 @@ def test_several_setups_share_the_whole() -> None:
 def test_a_growing_log_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     follower = LogFollower(path)
-    assert not follower.poll().begun
+    assert not follower.poll().started
     path.write_text(START + converge(1, "N/A")[:20])
     assert follower.poll().setups == {}
     with path.open("a") as file:

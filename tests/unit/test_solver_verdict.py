@@ -274,7 +274,7 @@ def test_the_log_whose_name_is_too_long_to_exist_is_not_taken_for_missing(run: R
 
 
 def test_printed_with_monitor_is_as_good_as_the_log(run: Run) -> None:
-    printed = f"stand-in\nStarting Batch Run: x\n{S1}\n{STOP}\n"
+    printed = f"demo solver\nStarting Batch Run: x\n{S1}\n{STOP}\n"
     verdict = run(None, stdout=printed)
     assert summary(verdict) == PROVEN
     assert verdict.log_path is not None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from edbjobs_server.core.gates import HostLoad
 from edbjobs_server.telemetry import run_usage, volumes
@@ -68,11 +69,15 @@ async def test_a_sample_tells_processors_memory_and_volumes(tmp_path: Path) -> N
 async def test_what_our_runs_use_is_not_foreign(tmp_path: Path, burning: subprocess.Popen[bytes]) -> None:
     ours = HostSampler(tmp_path, 0.5, run_pids=lambda: [burning.pid])
     theirs = HostSampler(tmp_path, 0.5)
+    process, start = psutil.Process(burning.pid), time.monotonic()
+    before = sum(process.cpu_times()[:2])
     without, with_burning = await asyncio.gather(sampled(ours, 5), sampled(theirs, 5))
+    # On a busy machine the process does not get a whole core.
+    share = (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - start)
     one_core = 100.0 / without.host_cpu_count
-    # The rest of the host moves both alike: the burnt core is what they differ by.
+    # The rest of the host moves both alike: what the process used is what they differ by.
     difference = with_burning.foreign_cpu_percent - without.foreign_cpu_percent
-    assert difference > 0.3 * one_core
+    assert difference > 0.3 * min(1.0, share) * one_core
 
 
 async def test_a_failing_sample_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setting
         project_path=str(real),
         cluster=True,
         scratch=policy.scratch,
-        seen=scheduler.seen,
+        map_path=scheduler.seen,
     )
     spec = RunSpec(
         key=RunKey(0, uid, 1),

@@ -75,7 +75,7 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
             project_path=job.spec.project_path,
             cluster=cluster,
             scratch=rules.policy.scratch,
-            seen=seen,
+            map_path=seen,
         ),
         cwd=seen(str(Path(job.spec.project_path).parent)),
         env={**inherited, **config.environment},

@@ -1,4 +1,4 @@
-"""AEDT's batch log: what one run says of itself.
+"""AEDT's batch log: what it contains about one run.
 
 A log is appended to, so only its last segment counts, from "Starting Batch Run" on. Nothing is judged by the word
 "error": healthy logs contain "interpolation error". The grammar and the fatal texts are those of real logs.
@@ -25,12 +25,12 @@ HEAD = 64 * 1024 * 1024
 READ_SECONDS = 60.0  # longest reading of a whole log
 _CHUNK = 1024 * 1024
 _MAX_SETUPS = 10_000
-_NO_SETUP = b"\n"  # stands in no line
+_NO_SETUP = b"\n"  # no line contains it
 _TELLING = (b"Adaptive Pass", b"Initial Meshing", b"Solution ", b"Frequency - ", b"From ")
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Whoever may write a log decides what stands in it: each expression here takes time in proportion to a line's length.
-# None begins with something that repeats, and none has two repetitions that can share the same characters.
+# A log is untrusted text: each expression here takes time in proportion to a line's length.
+# None starts with a repetition, and none has two repetitions that can match the same characters.
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d):(\d\d) ([AP])M\s{1,8}([A-Z][a-z]{2}) (\d{1,2}), (\d{4})", re.ASCII)
 _STAMP = re.compile(r"\(\d{1,2}:\d\d:\d\d [AP]M\s{1,8}[A-Z][a-z]{2} \d{1,2}, \d{4}\)", re.ASCII)
 _STAMP_LENGTH = 40
@@ -40,18 +40,18 @@ _SETUP_LINE = re.compile(r"Project:.*?, ([^,]+?) : \[(PROFILE|CONVERGE)\]\s*(.*)
 
 @dataclass(slots=True)
 class SetupLog:
-    """What the log says of one setup.
+    """What the log contains about one setup.
 
     Attributes
     ----------
     status : str
         Text after "Status:" at its end; empty while it is going on.
     normal : bool
-        It ended in normal completion, and nothing of it was begun after that.
+        It ended in normal completion, and no step of it was started after that.
     phase : str
         meshing, adaptive, sweep or done; empty before any of it.
     converged : bool or None
-        Whether the adaptive passes converged; None: not said yet.
+        Whether the adaptive passes converged; None: not logged yet.
     frequencies : int
         Frequencies solved in the present sweep.
     points : int
@@ -79,7 +79,7 @@ class Segment:
 
     Attributes
     ----------
-    begun : bool
+    started : bool
         "Starting Batch Run" was seen.
     start : tuple of int or None
         Its time as written: year, month, day, hour, minute, second of the solver's clock, without zone.
@@ -103,7 +103,7 @@ class Segment:
         The log is so large that its middle was not read.
     """
 
-    begun: bool = False
+    started: bool = False
     start: tuple[int, int, int, int, int, int] | None = None
     finished: bool = False
     normal_messages: int = 0
@@ -117,7 +117,7 @@ class Segment:
 
 
 def job_name(project: str | Path, id: str, seq: int, attempt: int) -> str:
-    """Return what AEDT gets as ``-jobid``, which its log bears: no other run of this service has it.
+    """Return AEDT's ``-jobid``, which appears in its log: no other run of this service has it.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def find_log(project: str | Path, job_id: str) -> Path:
     Parameters
     ----------
     project : str or Path
-        The project's real path, as it was when the job was accepted; links in it are not followed anew.
+        The project's real path, as it was when the job was accepted; links in it are not resolved again.
     job_id : str
         What AEDT got as ``-jobid``.
 
@@ -164,7 +164,7 @@ def _may_be_there(path: Path) -> bool:
     except OSError as error:
         if files.is_transient(error):
             raise
-        return True  # it cannot be looked at; reading it will tell why
+        return True  # its status cannot be read; reading the file will give the reason
 
 
 def read_log(path: Path, seconds: float = READ_SECONDS) -> Segment:
@@ -203,7 +203,7 @@ def read_log(path: Path, seconds: float = READ_SECONDS) -> Segment:
 
 
 def start_times(segment: Segment) -> tuple[float, ...]:
-    """Give the times at which the run may have begun, by this host's time zone; empty: not said.
+    """Return the times at which the run may have started, in this host's time zone; empty: not logged.
 
     There are two in the hour that the end of summer time repeats.
     """
@@ -216,7 +216,7 @@ def start_times(segment: Segment) -> tuple[float, ...]:
 
 
 class LogReader:
-    """Takes a log piece by piece and keeps what its last run says; memory does not grow with the log."""
+    """Parses a log piece by piece and keeps its last run; memory does not grow with the log."""
 
     def __init__(self) -> None:
         self.segment = Segment()
@@ -241,7 +241,7 @@ class LogReader:
         return self.segment
 
     def skip(self) -> None:
-        """Say that bytes were left out: the line before is lost, and so is what stands up to the next line."""
+        """Skip bytes that were left out; the incomplete lines before and after them are dropped."""
         self._rest, self._drop = b"", True
         self.segment.skipped = True
 
@@ -286,7 +286,7 @@ class LogReader:
         if line.startswith("Stopping"):
             self.segment.finished = True
             return
-        self.segment = Segment(begun=True, start=_clock(line), skipped=self.segment.skipped)
+        self.segment = Segment(started=True, start=_clock(line), skipped=self.segment.skipped)
         self._at_work = _NO_SETUP
 
     def _close(self) -> None:
@@ -387,7 +387,7 @@ def _clock(line: str) -> tuple[int, int, int, int, int, int] | None:
 
 
 def _stamp_at(text: str) -> int:
-    """Return where the time at the end of a text begins; -1: there is none."""
+    """Return where the time at the end of a text starts; -1: there is none."""
     at = text.rfind("(", max(0, len(text) - _STAMP_LENGTH))
     return at if at >= 0 and _STAMP.fullmatch(text, at) else -1
 

@@ -1,6 +1,6 @@
 """The command line of a solve.
 
-Form and order are those read in real logs and scripts: every option stands before ``-batchsolve``, because one
+Form and order are those read in real logs and scripts: every option precedes ``-batchsolve``, because one
 after it was seen to make AEDT ignore the selector and solve the whole project.
 """
 
@@ -19,7 +19,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver.releases import Release
 
 WINDOWS = "win32"
-# What only the nodes know stands in for itself in a cluster's command line, until the batch script puts it in place.
+# Placeholders in a cluster's command line for what only the nodes know; the batch script replaces them.
 MACHINES = "@edbjobs:machines@"  # the whole value of -machinelist
 SPAWN = "@edbjobs:spawn@"  # in -batchoptions: SSH or Scheduler
 SCRATCH = "@edbjobs:scratch@"  # in -batchoptions: the run's own folder on the node
@@ -45,7 +45,7 @@ def command_line(
     project_path: str,
     cluster: bool = False,
     scratch: bool = False,
-    seen: Callable[[str], str] = str,
+    map_path: Callable[[str], str] = str,
 ) -> list[str]:
     """Make the command line of a run; it is executed without a shell.
 
@@ -63,14 +63,14 @@ def command_line(
         A file with `batch_options_text`, named in place of the options themselves.
     project_path : str
         Real path of the project, so that lock, log and results lie beside the project itself, whatever link led to
-        it. It stands in for the path of `config`.
+        it. It replaces the path of `config`.
     cluster : bool
         For a batch script: `MACHINES` and `SPAWN` stand for what the allocation decides, and AEDT shares the work
-        out by itself (``-distributed -auto``) unless `config` says otherwise. Hosts and cores are not used.
+        out by itself (``-distributed -auto``) unless `config` sets these options. Hosts and cores are not used.
     scratch : bool
         For a batch script: AEDT's temporary folder is `SCRATCH` unless `config` names one.
-    seen : callable
-        Tells where a cluster's nodes see a path of this host.
+    map_path : callable
+    Maps a path of this host to the path under which a cluster's nodes see it.
 
     Returns
     -------
@@ -80,9 +80,9 @@ def command_line(
     Raises
     ------
     Refused
-        INVALID_JOB: a text that could be taken for something else, or a setup without its design; or as `seen`.
+        INVALID_JOB: a text that could be parsed as something else, or a setup without its design; or as `map_path`.
     """
-    command = [seen(str(release.path)), "-jobid", _checked(_JOB_ID, "job_id", job_id)]
+    command = [map_path(str(release.path)), "-jobid", _checked(_JOB_ID, "job_id", job_id)]
     if _distributed(config, cluster):
         command.append("-distributed")
     command += ["-machinelist", MACHINES if cluster else "list=" + _machines(config, cores)]
@@ -100,11 +100,11 @@ def command_line(
     if options:
         inline = " ".join(f"'{key}'='{value}'" for key, value in options.items())
         command += ["-batchoptions", str(batch_options_file) if batch_options_file else inline]
-    return [*command, "-batchsolve", *_selector(config), seen(_project(project_path))]
+    return [*command, "-batchsolve", *_selector(config), map_path(_project(project_path))]
 
 
 def batch_options(config: HFSSSimulationConfig) -> dict[str, str]:
-    """Batch options by AEDT's names: those of `layout_options`, then `batch_options`, which have the last word.
+    """Batch options by AEDT's names: those of `layout_options`, then `batch_options`, which take precedence.
 
     Backslashes of a value become slashes, which AEDT takes in paths: before a quote they would escape it.
 
@@ -138,7 +138,7 @@ def batch_options(config: HFSSSimulationConfig) -> dict[str, str]:
 
 
 def batch_options_text(config: HFSSSimulationConfig) -> str:
-    """Give the batch options as the text of an options file: whole numbers stand without quotes."""
+    """Return the batch options as the text of an options file: whole numbers are not quoted."""
     lines = ["$begin 'Config'"]
     for key, value in batch_options(config).items():
         number = _WHOLE_NUMBER.fullmatch(value)
@@ -212,5 +212,5 @@ def _checked(pattern: re.Pattern[str], field: str, text: str) -> str:
 
 
 def _invalid(field: str, text: str) -> Refused:
-    advice = "has a character that a command line or AEDT would take for something else, or begins with '-'"
+    advice = "has a character that a command line or AEDT would interpret, or starts with '-'"
     return Refused("INVALID_JOB", f"{field}: {text!r} {advice}", fields={field: advice})

@@ -49,7 +49,7 @@ def environment(
     base : mapping of str to str
         The service's environment.
     additions : mapping of str to str
-        What the job adds; has the last word.
+        What the job adds; takes precedence.
     allow : sequence of str
         Names and patterns that a job may add besides `ALLOWED`.
     platform : str

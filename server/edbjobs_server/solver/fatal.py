@@ -1,4 +1,4 @@
-"""Texts of AEDT that say why a solve could not go on; they are those of real logs."""
+"""AEDT's messages about why a solve could not continue; they are those of real logs."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _FATAL: tuple[tuple[FatalKind, Callable[[str], object]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Fatal:
-    """The first line that says why the solve could not go on."""
+    """The first line with the reason why the solve could not continue."""
 
     kind: FatalKind
     text: str
 
 
 def kind_of(text: str) -> FatalKind | None:
-    """Return what kind of end a message tells; None: it is not fatal."""
+    """Return the kind of end that a message reports; None: it is not fatal."""
     return next((kind for kind, says_so in _FATAL if says_so(text)), None)

@@ -33,7 +33,7 @@ class Progress:
 
 
 class LogFollower:
-    """Reads a growing log, each time only what is new; a log that was cut or replaced is read anew.
+    """Reads a growing log incrementally; a log that was truncated or replaced is read from the start.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class LogFollower:
 
 
 def progress(segment: Segment, setups: Sequence[Setup]) -> Progress:
-    """Tell how far a solve is.
+    """Return how far a solve is.
 
     Parameters
     ----------
@@ -73,21 +73,21 @@ def progress(segment: Segment, setups: Sequence[Setup]) -> Progress:
     -------
     Progress
         Its `fraction` is None where no honest number can be given, as in an interpolating sweep, whose number
-        of solved frequencies nobody knows before its end.
+        of solved frequencies is not known before its end.
     """
     log = segment.setups.get(segment.current)
     if log is None:
         return Progress()
-    wanted = next((setup for setup in setups if setup.name == log.name), Setup("", log.name))
+    setup = next((setup for setup in setups if setup.name == log.name), Setup("", log.name))
     done = sum(1 for other in segment.setups.values() if other.normal and other is not log)
-    share = _fraction(log, wanted)
+    share = _fraction(log, setup)
     count = max(len(setups), len(segment.setups))
     return Progress(
         setup=f"{log.name} : {log.sweep}" if log.phase == "sweep" else log.name,
         adaptive_pass=log.adaptive_pass,
-        max_passes=wanted.max_passes,
+        max_passes=setup.max_passes,
         delta_s=log.delta_s,
-        target_delta_s=wanted.delta_s or None,
+        target_delta_s=setup.delta_s or None,
         elements=log.elements,
         frequencies_solved=log.frequencies,
         frequencies_total=log.points if log.sweep_kind == "discrete" else 0,
@@ -96,26 +96,26 @@ def progress(segment: Segment, setups: Sequence[Setup]) -> Progress:
     )
 
 
-def _fraction(log: SetupLog, wanted: Setup) -> float | None:
+def _fraction(log: SetupLog, setup: Setup) -> float | None:
     if log.normal:
         return 1.0
     if log.phase == "adaptive":
-        return _adaptive(log, wanted)
+        return _adaptive(log, setup)
     if log.phase == "sweep":
         if log.sweep_kind != "discrete" or not log.points:
             return None
-        names = [sweep.name for sweep in wanted.sweeps]
+        names = [sweep.name for sweep in setup.sweeps]
         before = names.index(log.sweep) if log.sweep in names else 0
         solved = (before + min(1.0, log.frequencies / log.points)) / max(1, len(names))
         return _ADAPTED + (_SWEPT - _ADAPTED) * solved
     return 0.0
 
 
-def _adaptive(log: SetupLog, wanted: Setup) -> float | None:
+def _adaptive(log: SetupLog, setup: Setup) -> float | None:
     shares = []
-    if wanted.max_passes:
-        shares.append(log.passes_done / wanted.max_passes)
-    if log.delta_s and 0 < wanted.delta_s < 1:
+    if setup.max_passes:
+        shares.append(log.passes_done / setup.max_passes)
+    if log.delta_s and 0 < setup.delta_s < 1:
         # Delta S falls by about the same factor each pass: its logarithm, from 1 to the target, is the way gone.
-        shares.append(math.log(min(1.0, log.delta_s)) / math.log(wanted.delta_s))
+        shares.append(math.log(min(1.0, log.delta_s)) / math.log(setup.delta_s))
     return _MESHED + (_ADAPTED - _MESHED) * min(1.0, max(shares)) if shares else None

@@ -3,8 +3,8 @@
 Each function raises an `OSError` only if it is transient (`edbjobs_server.util.files.is_transient`): the caller looks
 again, or answers `unreachable`. What is definite is a value or a `Refused`.
 
-After a job was accepted, its project is its real path as it was then. That path is used as it is: to resolve it anew
-would follow a link that somebody has changed since. `moved` says whether that has happened.
+After a job was accepted, its project is its real path as it was then. That path is used as it is: to resolve it again
+would follow a link that was changed since. `moved` detects that.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class InspectionCache:
         By name as clients gave it.
     readable : set of tuple of int
         File system, owner, group and mode of files that could be opened. Files that are alike in these are readable
-        alike if this account is root or owns them; an access control list may tell others apart.
+        alike if this account is root or owns them; for other accounts an access control list may differ.
     """
 
     folders: dict[str, Folder] = field(default_factory=dict)
@@ -124,14 +124,14 @@ def inspect(path: str, cache: InspectionCache | None = None) -> Project:
             cache.readable.add(alike)
     folder = _folder(parent, cache)
     if not folder.writable:
-        raise invalid(path, "lies in a folder that the service's account cannot write: lock, log and results go there")
+        raise invalid(path, "is in a folder that the service's account cannot write: lock, log and results go there")
     refuse_long(path, name, folder.name_limit)
     stem = real[: -len(kind) - 1]
     return Project(real, os.path.normcase(stem), kind)
 
 
 def inspect_or_refuse(path: str) -> Project:
-    """Do as `inspect`, for a request that can be repeated: what cannot be looked at now is refused as well.
+    """Do as `inspect`, for a request that can be repeated: a project that cannot be read now is refused as well.
 
     Raises
     ------
@@ -145,9 +145,9 @@ def inspect_or_refuse(path: str) -> Project:
 
 
 def unreachable(path: str, error: OSError) -> Refused:
-    """Return the answer to a request whose project cannot be looked at now, for a transient reason."""
-    text = f"{path} cannot be looked at now: {text_of(error)}; is its file system mounted and its server up? Try again"
-    return Refused("PATH_UNREACHABLE", text, fields={FIELD: "cannot be looked at now"})
+    """Return the refusal of a request whose project cannot be read now, for a transient reason."""
+    text = f"{path} cannot be read now: {text_of(error)}; check that its file system is mounted and try again"
+    return Refused("PATH_UNREACHABLE", text, fields={FIELD: "cannot be read now"})
 
 
 def moved(path: str) -> str:
@@ -170,7 +170,7 @@ def moved(path: str) -> str:
 
 
 def moved_text(path: str, real: str) -> str:
-    """Return a sentence that says that a path leads elsewhere now."""
+    """Return the error text for a path that leads elsewhere now."""
     return f"{path} now leads to {real}: a link in its path was changed after the submission"
 
 
@@ -186,7 +186,7 @@ def key_of(real: str) -> str:
 
 
 def _real(path: str, cache: InspectionCache) -> tuple[str, os.stat_result | None]:
-    """Return the real path and, where one look told both, the status of what stands there."""
+    """Return the real path and, where one system call gave both, its status."""
     parent, name = os.path.split(path)
     if name in ("", ".", "..") or sys.platform == "win32":  # where a name has a short form as well
         return files.real_path(path), None
@@ -198,7 +198,7 @@ def _real(path: str, cache: InspectionCache) -> tuple[str, os.stat_result | None
 
 
 def _status(path: str, *, follow: bool = True) -> os.stat_result | None:
-    """Return the status of what stands at a path; None: there is none, and the next look at it will tell why."""
+    """Return the status of a path; None: not available, and the next access will raise the reason."""
     try:
         return files.status_of(path, follow=follow)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What can be said against a project's path before a job is accepted; each check raises its refusal."""
+"""Checks of a project's path before a job is accepted; each raises its refusal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refuse_text(path: str) -> None:
 
 
 def status_of_project(path: str, real: str) -> os.stat_result:
-    """Return the status of what stands at a real path; refuse a project that is not there."""
+    """Return the status of a real path; refuse a project that does not exist."""
     try:
         return os.stat(real)
     except (FileNotFoundError, NotADirectoryError):
@@ -76,7 +76,7 @@ def refuse_long(path: str, name: str, limit: int) -> None:
         raise invalid(
             path,
             f"has a name of {files.name_length(stem)} bytes without its suffix, and at most {longest} are possible: "
-            f"the solver's log bears it and the number of its run, and the file system takes names of {limit} bytes",
+            f"the solver's log is named by it and the run's number, and the file system allows names of {limit} bytes",
         )
 
 

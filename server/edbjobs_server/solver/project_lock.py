@@ -22,7 +22,7 @@ _TICK_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """AEDT's lock file of a project: who made it, as far as can be told, and when."""
+    """AEDT's lock file of a project: who made it, as far as known, and when."""
 
     path: Path
     mtime: float
@@ -35,7 +35,7 @@ def lock_state(project: Project) -> Lock | None:
     Raises
     ------
     Refused
-        INVALID_JOB: the place of a lock may not be looked at.
+        INVALID_JOB: the status of a lock cannot be read.
     OSError
         A transient one.
     """
@@ -45,7 +45,7 @@ def lock_state(project: Project) -> Lock | None:
         except OSError as error:
             if is_transient(error):
                 raise
-            raise invalid(str(project.path), f"has a lock that cannot be looked at: {text_of(error)}") from error
+            raise invalid(str(project.path), f"has a lock that cannot be read: {text_of(error)}") from error
         if found is not None:
             return Lock(path, found.st_mtime, _owner(path, found.st_uid))
     return None
@@ -90,7 +90,7 @@ def remove_own_lock(path: str | Path, started_at: float) -> Path | None:
 
 
 def _file_time(moment: float, like_ns: int) -> float:
-    """Give the least time a file made at this moment may bear: file systems keep whole seconds, or clock ticks."""
+    """Return the earliest time stamp of a file made at this moment: file systems keep whole seconds, or clock ticks."""
     return float(int(moment)) if like_ns % 1_000_000_000 == 0 else moment - _TICK_SECONDS
 
 

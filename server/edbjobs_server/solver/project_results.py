@@ -21,12 +21,12 @@ RESULTS = (".aedtresults", ".aedbresults")  # beside the project, by its name wi
 
 
 def results_exist(project: Project) -> tuple[Path, ...]:
-    """Return the results that lie beside the project.
+    """Return the results beside the project.
 
     Raises
     ------
     Refused
-        RESULTS_EXIST: the place of the results may not be looked at.
+        RESULTS_EXIST: the folder of the results cannot be read.
     OSError
         A transient one.
     """
@@ -58,7 +58,7 @@ def refuse_results(project: Project, existing_results: ExistingResults) -> None:
 def clear_results(path: str | Path) -> tuple[Path, ...]:
     """Remove a project's results, just before a run that asks for it: the folders of `RESULTS`, nothing else.
 
-    Logs and ``.q.completed`` of earlier runs stay: a run is judged only by what bears its own name.
+    Logs and ``.q.completed`` of earlier runs stay: a run is judged only by files of its own name.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def clear_results(path: str | Path) -> tuple[Path, ...]:
         try:
             shutil.rmtree(folder)
         except FileNotFoundError:
-            continue  # somebody else removes them as well
+            continue  # removed concurrently
         except OSError as error:
             if is_transient(error):
                 raise
@@ -95,7 +95,7 @@ def clear_results(path: str | Path) -> tuple[Path, ...]:
 
 
 def _results(key: str) -> list[tuple[Path, int]]:
-    """Return what stands at the places of results, each with its mode."""
+    """Return the existing results, each with its mode."""
     found: list[tuple[Path, int]] = []
     for suffix in RESULTS:
         folder = Path(key + suffix)
@@ -104,7 +104,7 @@ def _results(key: str) -> list[tuple[Path, int]]:
         except OSError as error:
             if is_transient(error):
                 raise
-            raise _cannot_clear(f"{folder} may exist, but cannot be looked at: {text_of(error)}") from error
+            raise _cannot_clear(f"{folder} may exist, but its status cannot be read: {text_of(error)}") from error
         if mode is not None:
             found.append((folder, mode))
     return found

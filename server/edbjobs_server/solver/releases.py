@@ -1,4 +1,4 @@
-"""Which solvers may be run: those installed, those of the settings, and on wish the stand-in."""
+"""Which solvers may be run: those installed, those of the settings and, on request, the demo solver."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Release:
     Attributes
     ----------
     version, key : str
-        ``"2025.2"`` and ``"252"``; both ``"unknown"`` where the path does not tell, ``"demo"`` of the stand-in.
+        ``"2025.2"`` and ``"252"``; both ``"unknown"`` where the path has no release, ``"demo"`` of the demo solver.
     path : Path
         The program.
     source : str
         Where it was found: the environment variable, ``settings``, ``registry`` or ``demo``; ``nodes``: named by the
         settings, on the nodes of a cluster that this host does not see.
     demo, student : bool
-        The stand-in, which solves nothing; the student version.
+        The demo solver, which solves nothing; the student version.
     """
 
     version: str
@@ -62,13 +62,13 @@ def discover(environ: Mapping[str, str], extra: Sequence[Path] = (), demo: bool 
     extra : sequence of Path
         Programs of the settings.
     demo : bool
-        Add the stand-in.
+        Add the demo solver.
 
     Returns
     -------
     tuple of Release
         Newest first; of one release the student version after the full one; then those of unknown release;
-        the stand-in last, so that it is never taken by default where an AEDT is installed.
+        the demo solver last, so that it is never the default where an AEDT is installed.
     """
     found: dict[str, Release] = {}
     for release in (*_of_settings(extra), *_of_environment(environ), *_of_registry()):
@@ -92,8 +92,8 @@ def choose(releases: Sequence[Release], version: str, path: str) -> Release:
     releases : sequence of Release
         As of `discover`.
     version : str
-        ``"2025.2"``, ``"252"``, ``"v252"``, ``"2025 R2"``, ``"demo"``; empty: the newest. Where the stand-in is
-        the only solver it stands for every release.
+        ``"2025.2"``, ``"252"``, ``"v252"``, ``"2025 R2"``, ``"demo"``; empty: the newest. Where the demo solver is
+        the only solver it is used for every release.
     path : str
         Program; if not empty it decides, and must be one of `releases`.
 
@@ -125,7 +125,7 @@ def is_known(releases: Sequence[Release], path: str) -> bool:
 
 _HELP = (
     "Install AEDT, set ANSYSEM_ROOTnnn to its folder (the one that holds ansysedt), or name the program with "
-    "--solver; --demo-solver adds a stand-in that solves nothing"
+    "--solver; --demo-solver adds a demo solver that solves nothing"
 )
 
 
@@ -229,7 +229,7 @@ def _version(key: str) -> str:
 
 
 def _runs(path: Path) -> bool:
-    # What cannot be looked at is no solver now; `os.path.isfile` answers for every error, unlike `Path.is_file`.
+    # A path whose status cannot be read is no solver now: unlike `Path.is_file`, `os.path.isfile` raises no error.
     return path.is_absolute() and os.path.isfile(path) and os.access(path, os.X_OK)
 
 

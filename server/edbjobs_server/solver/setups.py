@@ -1,8 +1,8 @@
-"""What a project wants solved: setups, adaptive passes, delta S and sweeps.
+"""What a project asks to be solved: setups, adaptive passes, delta S and sweeps.
 
-The solver's log tells neither the largest number of passes nor the delta S aimed at, so progress needs them
-from the project. They stand as text in an ``.aedt`` file and, escaped, in the ``edb.def`` of an ``.aedb``
-folder. Standard library only, and cheap to import: the stand-in solver reads its projects with it too.
+The solver's log contains neither the maximum number of passes nor the target delta S, so progress needs them
+from the project. They are text in an ``.aedt`` file and, escaped, in the ``edb.def`` of an ``.aedb``
+folder. Standard library only, and cheap to import: the demo solver reads its projects with it too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Sweep(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """A solution setup. Empty or 0: the project does not say."""
+    """A solution setup. Empty or 0: not given in the project."""
 
     design: str
     name: str
@@ -81,7 +81,7 @@ def read_setups(project: Path, budget: Budget | None = None) -> tuple[Setup, ...
     Returns
     -------
     tuple of Setup
-        In the order of the project; empty where the budget did not suffice, as its `spent` then says: some of the
+        In the order of the project; empty where the budget did not suffice (its `spent` is then set): some of the
         setups would be worse than none.
 
     Raises
@@ -100,7 +100,7 @@ def read_setups(project: Path, budget: Budget | None = None) -> tuple[Setup, ...
 
 
 def select(setups: Iterable[Setup], design: str, name: str) -> tuple[Setup, ...]:
-    """Choose setups as AEDT's selector does; empty is any. An .aedb does not tell which design a setup is of."""
+    """Choose setups as AEDT's selector does; empty is any. An .aedb does not name the design of a setup."""
     return tuple(s for s in setups if (not design or s.design in ("", design)) and (not name or s.name == name))
 
 
@@ -172,7 +172,7 @@ def _text(file: IO[bytes], path: Path, budget: Budget) -> Iterator[str]:
         if not raw:
             return
         budget.take(len(raw))
-        # Inside edb.def a setup is one quoted string: backslashes stand before tabs, quotes and line ends.
+        # Inside edb.def a setup is one quoted string: tabs, quotes and line ends are escaped by backslashes.
         yield raw.decode("latin-1").replace("\\", "").strip()
     raise budget.error(path)
 

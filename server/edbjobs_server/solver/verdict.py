@@ -1,6 +1,6 @@
 """What the end of a run means: success is proven by the solver's own log, never assumed, never guessed.
 
-A log that cannot be read, or cannot be placed in time, makes the result UNVERIFIED. An error that says nothing of the
+A log that cannot be read, or cannot be placed in time, makes the result UNVERIFIED. An error that has no bearing on the
 log, such as EMFILE or ESTALE, is no verdict at all: it is raised, and the caller judges again.
 """
 
@@ -26,7 +26,7 @@ _OTHER_HOST_SLACK_SECONDS = 120.0
 
 
 _BY_SCHEDULER = {
-    Ending.CANCELLED_EXTERNALLY: (State.CANCELLED, Reason.CANCELLED_EXTERNALLY, "cancelled by somebody else"),
+    Ending.CANCELLED_EXTERNALLY: (State.CANCELLED, Reason.CANCELLED_EXTERNALLY, "cancelled outside edbjobs"),
     Ending.NODE_FAIL: (State.FAILED, Reason.NODE_FAIL, "its node failed"),
     Ending.OUT_OF_MEMORY: (State.FAILED, Reason.OUT_OF_MEMORY, "ended for using more memory than it asked for"),
     Ending.PREEMPTED: (State.FAILED, Reason.PREEMPTED, "the scheduler gave its place to another job"),
@@ -42,7 +42,7 @@ class Verdict:
     message : str
         A sentence for people, with the log's first fatal line.
     outcome_unknown : bool
-        Nobody can tell how it ended.
+    How it ended cannot be known.
     log_path : Path or None
         The run's own log, where there is one.
     """
@@ -61,7 +61,7 @@ class Verdict:
 class _Proof:
     """What the run left: its log, if there is one, and the first fatal line of any of its outputs.
 
-    `doubt` says why nobody can tell how the solve went, although exit code 0 alone would be taken for success: a part
+    `doubt` is why the result cannot be known, although exit code 0 alone would count as success: a part
     of a sentence.
     """
 
@@ -150,7 +150,7 @@ def _exited_badly(ended: RunEnded, request: SolveRequest, proof: _Proof) -> Verd
     text = f"the {what} ended with exit code {code}"
     if code is not None and 128 < code < 160:
         text += f", which a shell gives for a program ended by signal {code - 128}"
-        text += " (9: often the system's want of memory)" if code == 137 else ""
+        text += " (9: often out of memory)" if code == 137 else ""
     text += f"; {ended.message}" if ended.message else ""
     return _end(ended, State.FAILED, Reason.EXIT_CODE, _source(ended), text + _log_says(request, proof), proof)
 
@@ -169,14 +169,14 @@ def _ended_otherwise(ended: RunEnded, request: SolveRequest, proof: _Proof) -> V
         return _end(ended, State.FAILED, Reason.TIMEOUT, _source(ended), text, proof)
     if ended.ending is Ending.SIGNALLED:
         text = f"ended by signal {ended.signal}, which this service did not send{extra}"
-        text += "; signal 9 often comes from the system for want of memory" if ended.signal == 9 else ""
+        text += "; signal 9 often comes from the system's out-of-memory killer" if ended.signal == 9 else ""
         return _end(ended, State.FAILED, Reason.SIGNAL, _source(ended), text + says, proof)
-    text = "its end was not seen and left no record" + extra + says
+    text = "its end was not observed and left no record" + extra + says
     return _end(ended, State.FAILED, Reason.LOST, Evidence.NONE, text, proof)
 
 
 def _source(ended: RunEnded) -> Evidence:
-    """Return who says how the run ended, where no log does."""
+    """Return the source of evidence for the run's end, where no log gives it."""
     return Evidence.SCHEDULER if ended.by_scheduler else Evidence.EXIT_CODE
 
 
@@ -197,7 +197,7 @@ def _end(
 
 def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bool, gone: str) -> _Proof:
     """Read the log, else what the run printed, which with -monitor is the same."""
-    if gone:  # what lies there now may be another project's, and nobody can tell for which of them text was printed
+    if gone:  # the files there may now be another project's, and the printed text cannot be attributed
         return _Proof(None, None, None, gone)
     log, doubt = _own_log(ended, path, same_host)
     found: Path | None = path if log is not None else None
@@ -210,23 +210,23 @@ def _collect(ended: RunEnded, path: Path, outputs: Iterable[Path], same_host: bo
             doubt = doubt or unreadable
             continue
         fatal = printed.fatal
-        if log is None and printed.begun:
+        if log is None and printed.started:
             log, found, doubt = printed, output, ""
     return _Proof(log, found, fatal, doubt)
 
 
 def _missing_project(path: Path) -> str:
-    """Return why the lack of a log would say nothing: a file system that is not mounted has no project either."""
+    """Return why a missing log would prove nothing: a file system that is not mounted has no project either."""
     try:
         return "" if files.mode_of(path) is not None else f"its project is not there any more ({path})"
     except OSError as error:
         if files.is_transient(error):
             raise
-        return f"its project cannot be looked at: {files.text_of(error)} ({path})"
+        return f"its project cannot be read: {files.text_of(error)} ({path})"
 
 
 def _own_log(ended: RunEnded, path: Path, same_host: bool) -> tuple[Segment | None, str]:
-    """Read the log that bears the run's name; it counts if it is of the run's time as well.
+    """Read the log of the run's name; it counts only if its times match the run's as well.
 
     Nothing but this run writes a log of this name. So one that cannot be placed in time is a contradiction, as after
     a step of the clock, and not another run's log, as which it could be passed over.
@@ -234,7 +234,7 @@ def _own_log(ended: RunEnded, path: Path, same_host: bool) -> tuple[Segment | No
     log, doubt = _read(path)
     if log is None:
         return None, doubt
-    wrong = _wrong_time(log, path, ended, same_host) if log.begun else "it does not show that the run started"
+    wrong = _wrong_time(log, path, ended, same_host) if log.started else "it does not show that the run started"
     if not wrong:
         return log, ""
     says = f"; the log says: {log.fatal.text}" if log.fatal is not None else _first(log)
@@ -242,7 +242,7 @@ def _own_log(ended: RunEnded, path: Path, same_host: bool) -> tuple[Segment | No
 
 
 def _read(path: Path) -> tuple[Segment | None, str]:
-    """Read a log; without one, the second value says why nobody can tell whether there is one."""
+    """Read a log; without one, the second value is why its existence cannot be determined."""
     try:
         return read_log(path), ""
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -254,7 +254,7 @@ def _read(path: Path) -> tuple[Segment | None, str]:
 
 
 def _read_output(path: Path) -> tuple[Segment | None, str]:
-    """Do as `_read`; of most runs nothing was printed, which is seen without opening the file."""
+    """Do as `_read`; most runs printed nothing, which needs no opening of the file."""
     try:
         found = files.status_of(path)
     except OSError as error:
@@ -286,14 +286,14 @@ def _wrong_time(log: Segment, path: Path, ended: RunEnded, same_host: bool) -> s
         return "it is not known when the run started"
     times = start_times(log)
     if same_host and times:
-        begun, slack = max(times), _SLACK_SECONDS
+        started, slack = max(times), _SLACK_SECONDS
     else:
         changed = files.status_of(path)
-        begun = max((*times, changed.st_mtime if changed is not None else 0.0))
+        started = max((*times, changed.st_mtime if changed is not None else 0.0))
         slack = _SLACK_SECONDS if same_host else _OTHER_HOST_SLACK_SECONDS
-    if begun >= ended.start_time - slack:
+    if started >= ended.start_time - slack:
         return ""
-    return f"it is of {_moment(begun)}, and the run started at {_moment(ended.start_time)}; was the clock changed?"
+    return f"its time is {_moment(started)}, but the run started at {_moment(ended.start_time)}; was the clock changed?"
 
 
 def _moment(seconds: float) -> str:
@@ -315,7 +315,7 @@ def _missing(log: Segment, request: SolveRequest) -> tuple[Reason, str] | None:
         ending = f'ended with "{first.status}"' if first.status else "has no normal end in the log"
         return Reason.UNVERIFIED, f"exit code 0, but setup {first.name} {ending}{_first(log)}"
     if log.skipped and not request.setup_name and not log.normal_messages:
-        text = "the log is too large or too slow to be read whole, and its end does not say that all was solved"
+        text = "the log is too large or too slow to be read whole, and its end does not show that all was solved"
         return Reason.UNVERIFIED, f"exit code 0, but {text}{_first(log)}"
     if expected or (log.normal_messages and not log.setups):
         return None

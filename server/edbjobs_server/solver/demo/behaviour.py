@@ -1,4 +1,4 @@
-"""How the stand-in is told to behave, and above all to fail."""
+"""Options of the demo solver: how it behaves, above all how it fails."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ WITNESS = "ANS_EDBJOBS_DEMO_WITNESS"
 _BLOCK_LIMIT = 64 * 1024
 
 FAILURES = {
-    "license": "no licence: exit code 1; with -waitforlicense it waits for ever",
-    "engine": "hf3d crashes: said in the log only, exit code 0",
+    "license": "no license: exit code 1; with -waitforlicense it waits indefinitely",
+    "engine": "hf3d crashes: visible in the log only, exit code 0",
     "mpi": "the engines cannot be launched: exit code 1",
     "model": "the model is refused by hf3d: exit code 0",
     "sweep": "the sweep fails after good adaptive passes: exit code 0",
     "convergence": "the passes run out before delta S is reached; the solve ends normally, as in AEDT",
-    "hang": "stops in the middle and says nothing more, until it is ended",
+    "hang": "stops in the middle without further output, until it is ended",
     "killed": "the program itself is killed in the middle and leaves its lock behind: exit code 137",
     "cut": "the log stops in the middle although the exit code is 0",
     "nothing": "solves nothing, because it finds its solutions up to date: exit code 0",
     "nolog": "writes no log and prints nothing: exit code 0",
-    "exit": "ends with exit code 3 and a log that tells no reason",
+    "exit": "ends with exit code 3 and a log without a reason",
 }
 CHILDREN = {
     "normal": "engines end with the program",
     "stubborn": "engines ignore TERM and outlive the program",
     "daemon": "engines leave the session and the process group and outlive the program",
-    "ansyscl": "a licence client stays behind, as the real one may",
+    "ansyscl": "a license client stays behind, as the real one may",
 }
 
 
@@ -50,7 +50,7 @@ class Behaviour(NamedTuple):
     output_mib : float
         Size, in MiB, of extra output on stdout; default 0.
     license_wait : float
-        Seconds the licence is waited for; default 0.
+        Seconds to wait for the license; default 0.
     term : str
         ``abort`` (default): stop on TERM as AEDT does; ``ignore``: do not.
     """
@@ -66,12 +66,12 @@ class Behaviour(NamedTuple):
 
 
 def read(project: Path, environ: Mapping[str, str]) -> Behaviour:
-    """Read the project's ``EdbJobsDemo`` block, then the variable ANS_EDBJOBS_DEMO, which has the last word.
+    """Read the project's ``EdbJobsDemo`` block, then the variable ANS_EDBJOBS_DEMO, which takes precedence.
 
     Raises
     ------
     ValueError
-        Something in it is unknown or no number; the message says what.
+        An option is unknown or not a number; the message names it.
     """
     words = _block(project) + [word for word in environ.get(VARIABLE, "").split(",") if word.strip()]
     values: dict[str, str] = {}

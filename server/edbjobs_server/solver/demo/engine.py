@@ -1,4 +1,4 @@
-"""One solve of the stand-in: files, log, time and failure as of AEDT."""
+"""One solve of the demo solver: files, log, time and failure as of AEDT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edbjobs_server.solver.demo import passes
 from edbjobs_server.solver.demo.behaviour import Behaviour
-from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration, host_name, say
+from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration, emit, host_name
 from edbjobs_server.solver.demo.options import Command
 from edbjobs_server.solver.demo.tree import Engines
 from edbjobs_server.solver.setups import Setup, read_setups, select
@@ -22,7 +22,7 @@ _EXIT_CODES = {"license": 1, "mpi": 1, "exit": 3}
 
 
 class Aborted(BaseException):
-    """TERM came; not an Exception, so that nothing on the way takes it for a failure of its own."""
+    """TERM was received; not an Exception, so that no handler on the way catches it."""
 
 
 class Failed(Exception):
@@ -81,7 +81,7 @@ class Solve:
         try:
             file = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
-            say(f"[error] {self._project} is locked: {self._lock.name} exists\n".encode())
+            emit(f"[error] {self._project} is locked: {self._lock.name} exists\n".encode())
             return False
         os.write(file, f"{os.getpid()}@{self._host}\n".encode())
         os.close(file)
@@ -96,28 +96,28 @@ class Solve:
                 generated.write_text(f"$begin 'AnsoftProject'\n\tCreated='{LABEL}'\n$end 'AnsoftProject'\n")
 
     def _noise(self) -> None:
-        line = b"edbjobs stand-in solver: output as large as was asked for" + b"." * 70 + b"\n"
+        line = b"edbjobs demo solver: output of the requested size" + b"." * 70 + b"\n"
         left = int(self._how.output_mib * 1024 * 1024)
-        while left > 0 and say(line * 512):
+        while left > 0 and emit(line * 512):
             left -= len(line) * 512
 
     def _solve(self) -> None:
-        wanted = self._setups()
+        setups = self._setups()
         if self._how.fail == "nolog":
             self._pause(self._how.seconds)
             return
-        self._journal = journal = self._open_journal(wanted)
+        self._journal = journal = self._open_journal(setups)
         self._header(journal)
         self._license(journal)
-        if self._how.fail == "nothing" or not wanted or self._command.option("ValidateOnly") == "1":
+        if self._how.fail == "nothing" or not setups or self._command.option("ValidateOnly") == "1":
             self._pause(self._how.seconds)
             return
         self._engines.start(self._command.tasks)
         if self._how.fail == "mpi":
             journal.message("The attempted launch of solvers via MPI failed while connecting to them.", "error")
             raise Failed
-        share = self._how.seconds / len(wanted)
-        for setup in wanted:
+        share = self._how.seconds / len(setups)
+        for setup in setups:
             self._setup(journal, setup, share)
 
     def _setups(self) -> tuple[Setup, ...]:
@@ -125,9 +125,9 @@ class Solve:
         name = rest.rpartition(":")[2] if ":" in rest or rest not in ("Nominal", "Optimetrics") else ""
         return select(read_setups(self._project) or (_DEFAULT_SETUP,), design, name)
 
-    def _open_journal(self, wanted: tuple[Setup, ...]) -> Journal:
+    def _open_journal(self, setups: tuple[Setup, ...]) -> Journal:
         stem = self._project.stem
-        design = self._command.selector.partition(":")[0] or next((s.design for s in wanted if s.design), stem)
+        design = self._command.selector.partition(":")[0] or next((s.design for s in setups if s.design), stem)
         name = f"{stem}-{self._command.job_id}.log" if self._command.job_id else f"{stem}.log"
         paths = [Path(f"{self._project}.batchinfo") / name]
         if self._command.logfile:

@@ -1,4 +1,4 @@
-"""The stand-in's log, written line by line in the grammar of AEDT's batch log, and its witness file."""
+"""The demo solver's log, written line by line in the grammar of AEDT's batch log, and its witness file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-LABEL = "edbjobs stand-in solver: nothing is really solved"
+LABEL = "edbjobs demo solver: nothing is really solved"
 
 
 def clock(now: float) -> str:
@@ -32,7 +32,7 @@ def host_name() -> str:
     return os.uname().nodename if sys.platform != "win32" else os.environ.get("COMPUTERNAME", "localhost")
 
 
-def say(data: bytes) -> bool:
+def emit(data: bytes) -> bool:
     """Write on stdout past any buffer, so that nothing is left to fail at the exit; False where it cannot be."""
     try:
         while data:
@@ -50,7 +50,7 @@ class Journal:
     paths : tuple of Path
         Log files; each is appended to, as AEDT does.
     project, design : str
-        Names that stand in each message.
+        Names that appear in each message.
     echo : bool
         Print the same on stdout: AEDT's ``-monitor``.
     """
@@ -70,7 +70,7 @@ class Journal:
         for file in self._files:
             os.write(file, data)
         if self._echo:
-            self._echo = say(data)  # where nobody reads any more, or the disk is full, the solve itself goes on
+            self._echo = emit(data)  # where the reader is gone or the disk is full, the solve itself continues
 
     def message(self, text: str, level: str = "info") -> None:
         """Write a message of the design."""
@@ -83,7 +83,7 @@ class Journal:
 
 
 class Witness:
-    """Tells a test, in a file of its own, what each run saw: synced, so that a kill loses nothing.
+    """Records for a test, in a separate file, what each run observed: synced, so that a kill loses nothing.
 
     A line is ``start|end|sigterm <jobid> <pid> <start ticks> <boot id> <monotonic ns>``.
     """

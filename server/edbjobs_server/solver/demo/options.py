@@ -1,4 +1,4 @@
-"""AEDT's batch command line, as the stand-in takes it: an option it does not know is an error."""
+"""AEDT's batch command line, as the demo solver parses it: an unknown option is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUB_OPTIONS = ("auto", "distributed")  # may be followed by words of the form n
 
 
 class CommandError(Exception):
-    """The command line is none that AEDT takes; the message says what is wrong."""
+    """The command line is not one that AEDT accepts; the message names the fault."""
 
 
 class Machine(NamedTuple):
@@ -50,8 +50,8 @@ class Command(NamedTuple):
 
     def option(self, name: str) -> str:
         """Value of a batch option, by the last part of its name in any case; empty where it is not given."""
-        wanted = name.lower()
-        return next((v for k, v in self.batch_options.items() if k.lower().rpartition("/")[2] == wanted), "")
+        suffix = name.lower()
+        return next((v for k, v in self.batch_options.items() if k.lower().rpartition("/")[2] == suffix), "")
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str]) -> Command:
         word = words.pop(0)
         if not word.startswith("-"):
             if batch is None:
-                raise CommandError(f"{word!r} is no option; the project stands after -batchsolve")
+                raise CommandError(f"{word!r} is no option; the project follows -batchsolve")
             batch.append(word)
             continue
         late = late or batch is not None

@@ -21,11 +21,11 @@ class Step(NamedTuple):
     after: tuple[tuple[str, str], ...]
 
     def begin(self, journal: Journal) -> None:
-        """Write what stands in the log before the work."""
+        """Write the log lines before the work."""
         self._write(journal, self.before)
 
     def end(self, journal: Journal) -> None:
-        """Write what stands in the log after the work."""
+        """Write the log lines after the work."""
         self._write(journal, self.after)
 
     def _write(self, journal: Journal, lines: Sequence[tuple[str, str]]) -> None:
@@ -77,9 +77,9 @@ def _pass(setup: Setup, number: int, delta: float, last: bool, converges: bool) 
     return Step(setup.name, tuple(before), tuple(after))
 
 
-def sweeps(setup: Setup, wanted: Sequence[Sweep], host: str) -> list[Step]:
+def sweeps(setup: Setup, requested: Sequence[Sweep], host: str) -> list[Step]:
     """Make the solved frequencies of the sweeps of a setup."""
-    return [step for sweep in wanted for step in _sweep(setup, sweep, host)]
+    return [step for sweep in requested for step in _sweep(setup, sweep, host)]
 
 
 def _sweep(setup: Setup, sweep: Sweep, host: str) -> list[Step]:

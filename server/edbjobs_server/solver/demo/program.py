@@ -1,4 +1,4 @@
-"""The stand-in's entry: from command line to exit code."""
+"""The demo solver's entry point: from command line to exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 
 from edbjobs_server.solver.demo import behaviour, tree
 from edbjobs_server.solver.demo.engine import Aborted, Solve
-from edbjobs_server.solver.demo.journal import LABEL, say
+from edbjobs_server.solver.demo.journal import LABEL, emit
 from edbjobs_server.solver.demo.options import Command, CommandError, parse
 
 BAD_COMMAND = 2
@@ -18,7 +18,7 @@ FAILED = 1
 
 def main() -> int:
     """Run as ``ansysedt`` would with this process's arguments; gives the exit code."""
-    say(f"{LABEL}\n".encode())
+    emit(f"{LABEL}\n".encode())
     try:
         command = parse(sys.argv[1:])
     except CommandError as error:

@@ -1,4 +1,4 @@
-"""The stand-in's processes: the same tree as AEDT's, so that ending a run is tried on the real thing.
+"""The demo solver's processes: the same tree as AEDT's, so that ending a run is tested on a real tree.
 
 On Linux ``ansysedt`` is a shell script; the program is a second process, ``ansysedt.exe``, and its engines
 are further ones (read in process listings, pyaedt issue 7196); ending the script alone leaves them running.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 MAX_ENGINES = 8
-CAN_FORK = hasattr(os, "fork")  # not on Windows: there the stand-in is one process
+CAN_FORK = hasattr(os, "fork")  # not on Windows: there the demo solver is one process
 
 
 def run_wrapped(program: Callable[[], int]) -> int:
@@ -88,7 +88,7 @@ class Engines:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             rename(name)
             if self._pipe is not None:
-                os.close(self._pipe[1])  # else it would hold open what tells its siblings of the program's end
+                os.close(self._pipe[1])  # else it would keep its siblings from seeing the program's end
             _leave(life)
         self._pids.append(pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
