@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2
+from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, resource_pb2
 from edbjobs_server.contract.codec import (
     Internals,
     embedded,
@@ -128,6 +128,18 @@ def jobs(draw: st.DrawFn) -> Job:
 @given(jobs())
 def test_a_job_comes_back_as_it_was(job: Job) -> None:
     assert job_from_message(job_to_message(job), Internals.of(job)) == job
+
+
+def test_every_field_is_kept_somewhere() -> None:
+    places = {
+        Job: {*job_pb2.Job.DESCRIPTOR.fields_by_name, *Internals._fields, "spec"},
+        Attempt: {*job_pb2.Attempt.DESCRIPTOR.fields_by_name, "boot_id"},
+        Limits: {*resource_pb2.Limits.DESCRIPTOR.fields_by_name},
+        UserLimits: {*resource_pb2.UserLimits.DESCRIPTOR.fields_by_name},
+    }
+    assert {kind: set(kind.__dataclass_fields__) - known for kind, known in places.items()} == dict.fromkeys(
+        places, set()
+    )
 
 
 @given(jobs())

@@ -152,6 +152,11 @@ class Job:
         return self.attempts[-1].number if self.attempts else 0
 
     @property
+    def scheduler_job_id(self) -> str:
+        """Id of the last attempt with its cluster's scheduler; empty: none."""
+        return self.attempts[-1].scheduler_job_id if self.attempts else ""
+
+    @property
     def open_attempt(self) -> Attempt | None:
         """The attempt that holds resources now."""
         if self.attempts and self.attempts[-1].end_time is None:

@@ -198,7 +198,7 @@ def _job_of(runs: list[_Run]) -> Job | None:
         try:
             job = _told_by(run.claim["info"], runs)
             row = row_of(job, job_to_bytes(job), job.end_time)
-            if job_of((row[0], *row[10:])) == job:  # type: ignore[arg-type]
+            if job_of((row[0], *row[10:])) == job:
                 return job
         except _NONSENSE:
             continue

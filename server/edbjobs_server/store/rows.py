@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from operator import attrgetter
+from typing import Any
 
 from edbjobs.v1 import job_config_pb2, job_pb2
 
@@ -12,7 +13,7 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.store.filters import labels_text, project_of
 from edbjobs_server.store.queries import QUERIES
 
-Row = tuple[int, str, str, str, bytes, "float | None", int, str, str, bytes]
+Row = tuple[Any, ...]  # of the columns of `Internals`, in their order, and the message
 
 
 def row_of(job: Job, message: bytes, end: float | None) -> tuple[object, ...]:
@@ -28,56 +29,34 @@ def row_of(job: Job, message: bytes, end: float | None) -> tuple[object, ...]:
     spec = job.spec
     for text in (spec.project_path, spec.project_key, job.request_id):
         text.encode()
-    config = job_config_pb2.JobConfig.FromString(job.config)
+    project = project_of(job_config_pb2.JobConfig.FromString(job.config).project_path)
+    seq, *same, unkillable, boot_ids = Internals.of(job)
     return (
-        job.seq,
+        seq,
         job.uid,
         job.id,
         job.state.value,
         job.user,
         spec.batch,
-        project_of(config.project_path),
+        project,
         labels_text(spec.labels),
         job.create_time,
         end,
-        spec.project_path,
-        spec.project_key,
-        job.request_id,
-        job.digest,
-        job.cancel_grace,
-        job.backing_off,
-        _numbers_text(job.unkillable),
-        _boot_ids_text(job),
+        *same,
+        " ".join(map(str, unkillable)) if unkillable else "",
+        "\n".join(boot_ids) if boot_ids else "",
         message,
     )
 
 
 def job_of(row: Row) -> Job:
     """Make a job of a row of the queries that name the internals and the message."""
-    seq, project_path, project_key, request_id, digest, cancel_grace, backing_off, unkillable, boot_ids, data = row
-    message = job_pb2.Job.FromString(data)
-    internals = Internals(
-        seq=seq,
-        project_path=project_path,
-        project_key=project_key,
-        request_id=request_id,
-        digest=digest,
-        cancel_grace=cancel_grace,
-        backing_off=bool(backing_off),
-        unkillable=tuple(map(int, unkillable.split())),
-        boot_ids=tuple(boot_ids.split("\n")),
-    )
-    return job_from_message(message, internals)
+    *same, backing_off, unkillable, boot_ids, data = row
+    pids = tuple(map(int, unkillable.split()))
+    internals = Internals._make((*same, bool(backing_off), pids, tuple(boot_ids.split("\n"))))
+    return job_from_message(job_pb2.Job.FromString(data), internals)
 
 
 def live_jobs(connection: sqlite3.Connection) -> list[Job]:
     """Read all jobs that have not ended, in order of acceptance."""
     return sorted([job_of(row) for row in connection.execute(QUERIES["live_jobs"])], key=attrgetter("seq"))
-
-
-def _numbers_text(numbers: tuple[int, ...]) -> str:
-    return " ".join(map(str, numbers)) if numbers else ""
-
-
-def _boot_ids_text(job: Job) -> str:
-    return "\n".join([attempt.boot_id for attempt in job.attempts]) if job.attempts else ""
