@@ -137,9 +137,8 @@ def test_every_field_is_kept_somewhere() -> None:
         Limits: {*resource_pb2.Limits.DESCRIPTOR.fields_by_name},
         UserLimits: {*resource_pb2.UserLimits.DESCRIPTOR.fields_by_name},
     }
-    assert {kind: set(kind.__dataclass_fields__) - known for kind, known in places.items()} == dict.fromkeys(
-        places, set()
-    )
+    for kind, known in places.items():
+        assert not set(kind.__dataclass_fields__) - known, f"fields of {kind.__name__} that are not mapped"
 
 
 @given(jobs())
