@@ -1,4 +1,4 @@
-"""The HTTP door: submits a second, and events to many Socket.IO clients; beside a bare echo and the old service.
+"""The HTTP endpoint: submits a second, events to many Socket.IO clients; compared with an echo and the old service.
 
 Run it alone: ``cd tests && ../.venv/bin/python -m bench.gateway``.
 """
@@ -57,7 +57,7 @@ import threading; threading.Event().wait()
 
 
 class Figure(NamedTuple):
-    """A rate, and the server's processor time for one of what was counted: that hardly depends on other load."""
+    """A rate, and the server's processor time for each item, which hardly depends on other load."""
 
     rate: float
     microseconds: float
@@ -77,14 +77,14 @@ class Row(NamedTuple):
 
 @contextlib.contextmanager
 def process(line: list[str], folder: Path, **environment: str) -> Iterator[str]:
-    """Run a server that prints its port; gives its URL."""
+    """Run a server that prints its port; yield its URL."""
     with (folder / "out").open("wb") as errors:
         running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors, env=environment or None, cwd=folder)
     assert running.stdout is not None
     try:
-        while not (said := running.stdout.readline().strip()).isdigit():
+        while not (output := running.stdout.readline().strip()).isdigit():
             assert running.poll() is None, (folder / "out").read_text()
-        yield f"http://127.0.0.1:{said.decode()}"
+        yield f"http://127.0.0.1:{output.decode()}"
     finally:
         running.kill()
         running.wait()
@@ -103,9 +103,9 @@ def old_service(folder: Path) -> Iterator[str]:
 
 
 async def submit_rate(url: str, config: Callable[[str], dict[str, Any]]) -> tuple[float, int]:
-    """Submit from 16 clients at once; gives answers a second, after a time to warm up, and their number.
+    """Submit from 16 clients at once; return answers a second, after a warm-up, and their number.
 
-    The old service looks at the host for two seconds when it begins, and answers nobody meanwhile.
+    The old service samples the host for two seconds when it starts, and does not answer in that time.
     """
     done = 0
     end = time.perf_counter() + WARM_SECONDS + SECONDS
@@ -129,7 +129,7 @@ async def submit_rate(url: str, config: Callable[[str], dict[str, Any]]) -> tupl
 
 
 async def fan_out(url: str, clients: int) -> tuple[float, int]:
-    """Tell changes to many clients; gives deliveries a second, and their number."""
+    """Send changes to many clients; return deliveries a second, and their number."""
     heard = 0
     ready = 0
 
@@ -149,7 +149,7 @@ async def fan_out(url: str, clients: int) -> tuple[float, int]:
                     await socket.send_str("3")
 
     async def change(session: aiohttp.ClientSession, first: int) -> None:
-        for number in range(first, EVENTS, CLIENTS):  # each value once: what changes nothing is no event
+        for number in range(first, EVENTS, CLIENTS):  # each value once: without a change there is no event
             async with session.put("/pool/limits", json={"max_cpu_percent": 1 + number / 10}) as response:
                 assert response.status == 200
 
@@ -161,10 +161,10 @@ async def fan_out(url: str, clients: int) -> tuple[float, int]:
         while ready < clients:
             assert time.monotonic() < end, f"{ready} of {clients} connected"
             await asyncio.sleep(0.01)
-        began = time.perf_counter()
+        started = time.perf_counter()
         await asyncio.gather(*(change(session, first) for first in range(CLIENTS)))
         await asyncio.wait_for(all_heard.wait(), 120)
-        took = time.perf_counter() - began
+        took = time.perf_counter() - started
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -182,7 +182,7 @@ def measured(url: str, what: Callable[[str], Coroutine[Any, Any, tuple[float, in
 
 
 def run() -> list[Row]:
-    """Measure; each figure beside what it is to be judged by."""
+    """Measure; return each figure with its reference."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         project = str(example_project(folder / "p"))

@@ -1,4 +1,4 @@
-"""Stock clients from elsewhere: socket.io-client of npm, in Node and in a headless Chromium."""
+"""The socket.io-client of npm, in Node and in headless Chromium."""
 
 from __future__ import annotations
 
@@ -56,49 +56,49 @@ async def node(*arguments: str) -> AsyncIterator[asyncio.StreamReader]:
         await process.wait()
 
 
-async def hears(lines: asyncio.StreamReader, name: str, job_id: str | None = None) -> list[dict[str, Any]]:
-    heard: list[dict[str, Any]] = []
+async def receive(lines: asyncio.StreamReader, name: str, job_id: str | None = None) -> list[dict[str, Any]]:
+    received: list[dict[str, Any]] = []
     while True:
         line = await asyncio.wait_for(lines.readline(), 30)
-        assert line, heard
-        heard.append(json.loads(line))
-        if heard[-1]["event"] == name and job_id in (None, heard[-1]["data"].get("job_id")):
-            return heard
+        assert line, received
+        received.append(json.loads(line))
+        if received[-1]["event"] == name and job_id in (None, received[-1]["data"].get("job_id")):
+            return received
 
 
-async def test_the_client_of_npm_hears_the_documented_events_in_node(
+async def test_the_client_of_npm_receives_the_documented_events_in_node(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     async with node(service.url) as lines:
-        (mark,) = [item["data"] for item in await hears(lines, "caught_up") if item["event"] == "caught_up"]
+        (mark,) = [item["data"] for item in await receive(lines, "caught_up") if item["event"] == "caught_up"]
         await submit(http, job_config(tmp_path, jobid="node"))
-        heard = await hears(lines, "job_completed", "node")
-    assert [item["event"] for item in heard if item["event"] in DOCUMENTED] == DOCUMENTED
-    assert heard[-1]["data"]["return_code"] == 0
+        received = await receive(lines, "job_completed", "node")
+    assert [item["event"] for item in received if item["event"] in DOCUMENTED] == DOCUMENTED
+    assert received[-1]["data"]["return_code"] == 0
     auth = json.dumps({"store_id": mark["store_id"], "after_revision": mark["revision"]})
     async with node(service.url, auth) as lines:
-        again = await hears(lines, "job_completed", "node")
-    told = [item["data"]["revision"] for item in heard if item["event"] in DOCUMENTED]
-    assert [item["data"]["revision"] for item in again if item["event"] in DOCUMENTED] == told
+        again = await receive(lines, "job_completed", "node")
+    revisions = [item["data"]["revision"] for item in received if item["event"] in DOCUMENTED]
+    assert [item["data"]["revision"] for item in again if item["event"] in DOCUMENTED] == revisions
 
 
-async def test_the_client_of_npm_is_told_why_it_is_refused(service: WebService) -> None:
+async def test_the_client_of_npm_gets_the_reason_of_a_refusal(service: WebService) -> None:
     async with node(service.url, json.dumps({"store_id": "x", "after_revision": 1})) as lines:
-        (error,) = await hears(lines, "connect_error")
+        (error,) = await receive(lines, "connect_error")
     assert error["data"]["data"]["reason"] == "OTHER_STORE"
 
 
 @pytest.mark.system
-async def test_a_page_of_the_service_hears_the_documented_events(
+async def test_a_page_of_the_service_receives_the_documented_events(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     async with chromium(tmp_path / "browser") as page:
         await page.open(service.url + "/")
         await page.run(BUNDLE.read_text())
-        await page.run("heard = []; socket = io(); socket.onAny((event, data) => heard.push({event, data})); 1")
+        await page.run("received = []; socket = io(); socket.onAny((event, data) => received.push({event, data})); 1")
 
         async def names() -> list[str]:
-            return [item["event"] for item in await page.run("heard")]
+            return [item["event"] for item in await page.run("received")]
 
         async def caught_up() -> bool:
             return "caught_up" in await names()
@@ -162,7 +162,7 @@ async def test_a_page_of_another_origin_gets_nothing_and_changes_nothing(
             tried = await page.run(f"{ATTACK}({quoted(service.url)}, {quoted(config)})")
     finally:
         await runner.cleanup()
-    # A no-cors answer is opaque to the page; that nothing was done is looked at in the service.
+    # A no-cors answer is opaque to the page; the service is asked whether anything was done.
     assert tried.pop("plain") in ("opaque 0", "failed")
     assert set(tried.values()) == {"failed"}
     async with http.get("/jobs/attacked") as response:
@@ -170,10 +170,10 @@ async def test_a_page_of_another_origin_gets_nothing_and_changes_nothing(
 
 
 @pytest.mark.system
-async def test_a_page_whose_name_is_made_to_resolve_to_this_host_gets_nothing(
+async def test_a_page_with_a_rebound_name_gets_nothing(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """DNS rebinding: the page's own name points here by now, so all is of one origin to the browser."""
+    """DNS rebinding: the page's host name resolves to this host now, so the browser sees one origin."""
     config = job_config(tmp_path, jobid="rebound")
     name = f"http://attacker.example:{service.port}"
     async with chromium(tmp_path / "browser", "--host-resolver-rules=MAP attacker.example 127.0.0.1") as page:

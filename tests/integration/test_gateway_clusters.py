@@ -45,7 +45,7 @@ async def submit(http: aiohttp.ClientSession, folder: Path, **config: Any) -> di
         return dict(await response.json())
 
 
-async def reached(http: aiohttp.ClientSession, name: str, *states: str) -> dict[str, Any]:
+async def reach(http: aiohttp.ClientSession, name: str, *states: str) -> dict[str, Any]:
     async def look() -> Any:
         job = await get(http, f"/jobs/{name}")
         return job if job["status"] in states else None
@@ -70,12 +70,12 @@ async def test_partitions_have_the_documented_keys_and_units(http: aiohttp.Clien
     assert {item["scheduler"] for item in found} == {"slurm"}
 
 
-async def test_a_cluster_that_is_not_there_is_told_from_one_that_is(http: aiohttp.ClientSession) -> None:
+async def test_an_unknown_cluster_is_reported(http: aiohttp.ClientSession) -> None:
     assert (await get(http, "/scheduler/partitions?scheduler=lsf", 400))["reason"] == "NO_SCHEDULER"
     assert (await get(http, "/api/cluster_partitions?scheduler=lsf", 409))["reason"] == "NO_SCHEDULER"
 
 
-async def test_a_silent_cluster_is_503_and_the_status_says_since_when(
+async def test_an_unreachable_cluster_is_503_and_the_status_shows_since_when(
     service: ClusterService, http: aiohttp.ClientSession
 ) -> None:
     assert await get(http, "/api/scheduler_type") == {"scheduler_type": "slurm"}
@@ -84,7 +84,7 @@ async def test_a_silent_cluster_is_503_and_the_status_says_since_when(
     assert answer["reason"] == "SCHEDULER_UNREACHABLE"
     assert "Unable to contact slurm controller" in answer["error"]
 
-    await until(lambda: silent(http))
+    await until(lambda: unreachable(http))
     status = await get(http, "/system/status")
     check("Status", status)
     assert status["mode"] == "slurm"
@@ -92,18 +92,18 @@ async def test_a_silent_cluster_is_503_and_the_status_says_since_when(
     (slurm,) = [item for item in status["schedulers"] if item["name"] == "slurm"]
     assert (slurm["answering"], slurm["error"]) == (False, service.scheduler.silent)
     assert slurm["since_utc"].endswith("+00:00")
-    # What was meant for the cluster is not run here meanwhile.
+    # Jobs for the cluster are not run locally in the meantime.
     assert await get(http, "/api/scheduler_type") == {"scheduler_type": "slurm"}
 
 
-async def test_a_job_without_a_scheduler_goes_to_the_cluster_and_is_told_as_documented(
+async def test_a_job_without_a_scheduler_runs_on_the_cluster_with_the_documented_events(
     service: ClusterService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    await get(http, "/resources")  # the host has been looked at: events tell how it is
+    await get(http, "/resources")  # there is a sample of the host, which events contain
     async with http.ws_connect("/ws/events?after_revision=0") as socket:
         answer = await submit(http, tmp_path / "p", jobid="c1", scheduler_type="none")
         assert answer["status"] == "queued"
-        await reached(http, "c1", "scheduled")
+        await reach(http, "c1", "scheduled")
         await until(lambda: waits_for(http, "c1", "slurm job 1: Resources"))
         job = await get(http, "/jobs/c1")
         assert (job["executor"], job["scheduler_job_id"], job["end_time"]) == ("slurm", "1", None)
@@ -111,7 +111,7 @@ async def test_a_job_without_a_scheduler_goes_to_the_cluster_and_is_told_as_docu
         check("Job", job)
         service.begins(1, "1", "n1", "n2")
         service.scheduler.set("1", Phase.RUNNING, "RUNNING", nodes=("n1", "n2"))
-        job = await reached(http, "c1", "running")
+        job = await reach(http, "c1", "running")
         assert job["attempts"][-1]["nodes"] == ["n1", "n2"]
         async with http.post("/jobs/c1/cancel") as response:
             assert (await response.json())["success"] is True
@@ -146,7 +146,7 @@ async def cancelled(service: ClusterService) -> bool:
 
 async def test_local_stays_local(http: aiohttp.ClientSession, tmp_path: Path) -> None:
     await submit(http, tmp_path / "p", jobid="here", scheduler_type="local")
-    job = await reached(http, "here", "completed")
+    job = await reach(http, "here", "completed")
     assert (job["executor"], job["scheduler_job_id"]) == ("local", None)
 
 
@@ -155,27 +155,27 @@ async def test_cluster_jobs_take_no_local_slot(http: aiohttp.ClientSession, tmp_
     for number in range(4):
         await submit(http, tmp_path / str(number), jobid=f"c{number}")
     for number in range(4):
-        await reached(http, f"c{number}", "scheduled")
+        await reach(http, f"c{number}", "scheduled")
     queue = await get(http, "/queue")
     assert (queue["scheduled_jobs"], queue["running_jobs"], queue["max_concurrent"]) == (4, 0, 2)
 
 
-async def test_what_the_scheduler_refuses_fails_with_its_words(
+async def test_a_job_that_the_scheduler_refuses_fails_with_its_message(
     service: ClusterService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """Fault 22: the old service kept such a job as scheduled, without an id, for ever."""
+    """Fault 22: the old service kept such a job as scheduled, without an id, forever."""
     service.scheduler.refuses = "sbatch: error: invalid partition specified: nope"
     await submit(http, tmp_path / "p", jobid="refused")
-    job = await reached(http, "refused", "failed", "completed", "cancelled")
+    job = await reach(http, "refused", "failed", "completed", "cancelled")
     assert (job["status"], job["reason"], job["scheduler_job_id"]) == ("failed", "submit_refused", None)
     assert "invalid partition specified: nope" in job["message"]
 
 
-async def test_metrics_tell_the_scheduler_and_the_jobs_it_has(
+async def test_metrics_of_the_scheduler_and_its_jobs(
     service: ClusterService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     await submit(http, tmp_path / "p", jobid="m1")
-    await reached(http, "m1", "scheduled")
+    await reach(http, "m1", "scheduled")
 
     async def metrics() -> dict[str, dict[str, float]]:
         async with http.get("/metrics") as response:
@@ -197,7 +197,7 @@ async def test_metrics_tell_the_scheduler_and_the_jobs_it_has(
 @pytest.mark.system
 async def test_the_page_shows_the_cluster(service: ClusterService, http: aiohttp.ClientSession, tmp_path: Path) -> None:
     await submit(http, tmp_path / "p", jobid="shown")
-    await reached(http, "shown", "scheduled")
+    await reach(http, "shown", "scheduled")
     await until(lambda: waits_for(http, "shown", "slurm job 1: Resources"))
     async with chromium(tmp_path / "browser") as page:
         await page.open(service.url + "/")
@@ -218,7 +218,7 @@ async def test_the_page_shows_the_cluster(service: ClusterService, http: aiohttp
             "1-12:00:00",
         ]
         service.scheduler.silent = "controller <b>down</b>"
-        await until(lambda: silent(http))
+        await until(lambda: unreachable(http))
         await page.open(service.url + "/?")
         alert = await page.run("[...document.querySelectorAll('[role=alert]')].at(-1).innerText")
         assert alert.startswith("slurm unreachable since 20")
@@ -226,5 +226,5 @@ async def test_the_page_shows_the_cluster(service: ClusterService, http: aiohttp
         assert await page.run("document.querySelectorAll('table').length") == 1
 
 
-async def silent(http: aiohttp.ClientSession) -> bool:
+async def unreachable(http: aiohttp.ClientSession) -> bool:
     return not (await get(http, "/system/status"))["scheduler_detection"]["backend_available"]

@@ -1,4 +1,4 @@
-"""The documented Socket.IO events, and the same over a plain WebSocket: in order, each once, from anywhere on."""
+"""The documented Socket.IO events, and the same over a plain WebSocket: in order, once, from any revision."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ async def http(service: WebService) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 class Listener:
-    """A stock client; keeps what it hears."""
+    """The python-socketio client; records the events."""
 
     def __init__(self) -> None:
         self.client = socketio.AsyncClient(reconnection=False)
-        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.received: list[tuple[str, dict[str, Any]]] = []
         self.refused: Any = None
         self.client.on("*", self._hear)
         self.client.on("connect_error", self._refuse)
 
     async def _hear(self, name: str, data: dict[str, Any]) -> None:
-        self.heard.append((name, data))
+        self.received.append((name, data))
 
     async def _refuse(self, data: Any) -> None:
         self.refused = data
 
     def of(self, job_id: str) -> list[tuple[str, dict[str, Any]]]:
-        return [(name, data) for name, data in self.heard if data.get("job_id") == job_id]
+        return [(name, data) for name, data in self.received if data.get("job_id") == job_id]
 
-    async def hears(self, name: str, job_id: str | None = None) -> dict[str, Any]:
+    async def receive(self, name: str, job_id: str | None = None) -> dict[str, Any]:
         async def look() -> Any:
-            found = self.heard if job_id is None else self.of(job_id)
-            return next((data for heard, data in found if heard == name), None)
+            found = self.received if job_id is None else self.of(job_id)
+            return next((data for kind, data in found if kind == name), None)
 
         return dict(await until(look))
 
@@ -72,26 +72,26 @@ async def submit(http: aiohttp.ClientSession, config: dict[str, Any], priority: 
 
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], ["polling", "websocket"]])
-async def test_a_stock_client_hears_the_documented_events(
+async def test_a_stock_client_receives_the_documented_events(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path, transports: list[str]
 ) -> None:
-    name = f"heard-{len(transports)}-{transports[0]}"
+    name = f"received-{len(transports)}-{transports[0]}"
     async with http.get("/resources") as response:
         assert response.status == 200
     async with listening(service.url, transports=transports) as listener:
-        mark = await listener.hears("caught_up")
+        mark = await listener.receive("caught_up")
         answer = await submit(http, job_config(tmp_path, jobid=name), priority=2)
-        done = await listener.hears("job_completed", name)
-    told = {heard: data for heard, data in listener.of(name) if heard != "job_progress"}
-    assert list(told) == ["job_queued", "job_starting", "job_started", "job_completed"]
-    assert told["job_queued"]["priority"] == 2
-    assert told["job_queued"]["queue_position"] in (0, 1)
-    assert told["job_queued"]["revision"] == answer["revision"] > mark["revision"]
-    assert told["job_started"]["start_time"] < done["end_time"]
-    assert told["job_started"]["resources"]["memory_total_gb"] > 0
+        done = await listener.receive("job_completed", name)
+    events = {kind: data for kind, data in listener.of(name) if kind != "job_progress"}
+    assert list(events) == ["job_queued", "job_starting", "job_started", "job_completed"]
+    assert events["job_queued"]["priority"] == 2
+    assert events["job_queued"]["queue_position"] in (0, 1)
+    assert events["job_queued"]["revision"] == answer["revision"] > mark["revision"]
+    assert events["job_started"]["start_time"] < done["end_time"]
+    assert events["job_started"]["resources"]["memory_total_gb"] > 0
     assert (done["status"], done["return_code"], done["attempt"]) == ("completed", 0, 1)
-    assert {data["store_id"] for data in told.values()} == {mark["store_id"]}
-    revisions = [data["revision"] for data in told.values()]
+    assert {data["store_id"] for data in events.values()} == {mark["store_id"]}
+    revisions = [data["revision"] for data in events.values()]
     assert revisions == sorted(set(revisions))
 
 
@@ -100,11 +100,11 @@ async def test_a_cancelled_job_stays_cancelled_and_is_announced(
 ) -> None:
     async with listening(service.url, transports=["websocket"]) as listener:
         await submit(http, job_config(tmp_path, seconds=60, jobid="ended"))
-        await listener.hears("job_started", "ended")
+        await listener.receive("job_started", "ended")
         async with http.post("/jobs/ended/cancel") as response:
             assert (await response.json())["success"] is True
-        cancelled = await listener.hears("job_cancelled", "ended")
-        completed = await listener.hears("job_completed", "ended")
+        cancelled = await listener.receive("job_cancelled", "ended")
+        completed = await listener.receive("job_completed", "ended")
     assert cancelled == completed
     assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "cancelled")
     async with http.get("/jobs/ended") as response:
@@ -113,30 +113,32 @@ async def test_a_cancelled_job_stays_cancelled_and_is_announced(
 
 async def test_limits_are_announced_with_both_values(service: WebService, http: aiohttp.ClientSession) -> None:
     async with listening(service.url, transports=["websocket"]) as listener:
-        await listener.hears("caught_up")
+        await listener.receive("caught_up")
         for count in (3, 2):
             async with http.put("/pool/limits", json={"max_concurrent_jobs": count}) as response:
                 assert response.status == 200
-        told = await listener.hears("limits_updated")
-    assert (told["old_limits"]["max_concurrent_jobs"], told["new_limits"]["max_concurrent_jobs"]) == (2, 3)
+        event = await listener.receive("limits_updated")
+    assert (event["old_limits"]["max_concurrent_jobs"], event["new_limits"]["max_concurrent_jobs"]) == (2, 3)
 
 
-async def test_a_running_solve_tells_its_progress(
+async def test_a_running_solve_reports_its_progress(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     async with listening(service.url, transports=["websocket"]) as listener:
         await submit(http, job_config(tmp_path, seconds=6, jobid="slow"))
-        told = await listener.hears("job_progress", "slow")
+        event = await listener.receive("job_progress", "slow")
         async with http.post("/jobs/slow/cancel") as response:
             assert response.status == 200
-    assert told["progress"]["phase"] in ("meshing", "adaptive", "sweep")
-    assert told["attempt"] == 1
-    assert told["revision"] > 0
+    assert event["progress"]["phase"] in ("meshing", "adaptive", "sweep")
+    assert event["attempt"] == 1
+    assert event["revision"] > 0
 
 
-async def test_a_client_goes_on_where_it_was(service: WebService, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+async def test_a_client_resumes_after_its_last_revision(
+    service: WebService, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     async with listening(service.url, transports=["websocket"]) as listener:
-        mark = await listener.hears("caught_up")
+        mark = await listener.receive("caught_up")
     await submit(http, job_config(tmp_path, jobid="missed"))
 
     async def is_ended() -> bool:
@@ -146,9 +148,9 @@ async def test_a_client_goes_on_where_it_was(service: WebService, http: aiohttp.
     await until(is_ended)
     auth = {"store_id": mark["store_id"], "after_revision": mark["revision"]}
     async with listening(service.url, auth=auth, transports=["websocket"]) as listener:
-        await listener.hears("job_completed", "missed")
+        await listener.receive("job_completed", "missed")
         assert next(name for name, _ in listener.of("missed")) == "job_queued"
-        assert min(data["revision"] for name, data in listener.heard if name != "caught_up") == mark["revision"] + 1
+        assert min(data["revision"] for name, data in listener.received if name != "caught_up") == mark["revision"] + 1
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ async def test_a_client_goes_on_where_it_was(service: WebService, http: aiohttp.
         ({"token": "wrong"}, "UNAUTHENTICATED"),
     ],
 )
-async def test_a_place_that_is_not_to_be_had_is_refused_by_reason(
+async def test_an_unavailable_revision_is_refused_with_a_reason(
     service: WebService, auth: dict[str, Any], reason: str
 ) -> None:
     listener = Listener()
@@ -172,14 +174,14 @@ async def test_a_place_that_is_not_to_be_had_is_refused_by_reason(
 async def test_the_plain_websocket_sends_the_same(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
     async with http.ws_connect("/ws/events") as socket:
         first = await socket.receive_json()
         assert first["event"] == "caught_up"
         await submit(http, job_config(tmp_path, jobid="plain"))
-        while not heard or heard[-1]["event"] != "job_completed":
-            heard.append(await asyncio.wait_for(socket.receive_json(), 20))
-    names = [item["event"] for item in heard if item["data"].get("job_id") == "plain"]
+        while not received or received[-1]["event"] != "job_completed":
+            received.append(await asyncio.wait_for(socket.receive_json(), 20))
+    names = [item["event"] for item in received if item["data"].get("job_id") == "plain"]
     assert [name for name in names if name != "job_progress"] == [
         "job_queued",
         "job_starting",
@@ -189,7 +191,7 @@ async def test_the_plain_websocket_sends_the_same(
     path = f"/ws/events?after_revision={first['data']['revision']}&store_id={first['data']['store_id']}"
     async with http.ws_connect(path) as socket:
         again = await socket.receive_json()
-    assert again == heard[0]
+    assert again == received[0]
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         await http.ws_connect("/ws/events?store_id=other&after_revision=1")
     assert caught.value.status == 409
@@ -201,10 +203,10 @@ async def test_events_are_not_compressed_for_each_client(http: aiohttp.ClientSes
         assert socket.compress == 0
 
 
-async def test_a_client_that_takes_nothing_holds_nobody_up(
+async def test_a_client_that_does_not_read_delays_no_other(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """One reader stops; the others go on, and the service's queue for it stays short."""
+    """One client stops to read; the others continue, and the queue of the service for it stays short."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     host = f"127.0.0.1:{service.port}"
     writer.write(
@@ -213,13 +215,13 @@ async def test_a_client_that_takes_nothing_holds_nobody_up(
     )
     assert b"101" in await reader.readline()
     async with listening(service.url, transports=["websocket"]) as listener:
-        await listener.hears("caught_up")
+        await listener.receive("caught_up")
         for count in range(60):
             async with http.put("/pool/limits", json={"max_concurrent_jobs": 2 + count % 2}) as response:
                 assert response.status == 200
 
-        async def all_told() -> bool:
-            return sum(name == "limits_updated" for name, _ in listener.heard) >= 59
+        async def all_received() -> bool:
+            return sum(name == "limits_updated" for name, _ in listener.received) >= 59
 
-        await until(all_told)
+        await until(all_received)
     writer.close()

@@ -1,4 +1,4 @@
-"""The API's own description, metrics, the page, and the log as the documented route tells it."""
+"""The OpenAPI document, the metrics, the page, and the parsed log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def http(service: WebService) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def solved(http: aiohttp.ClientSession, config: dict[str, Any]) -> None:
+async def solve(http: aiohttp.ClientSession, config: dict[str, Any]) -> None:
     async with http.post("/jobs/submit", json={"config": config}) as response:
         name = (await response.json())["uid"]
 
@@ -42,11 +42,11 @@ async def solved(http: aiohttp.ClientSession, config: dict[str, Any]) -> None:
 
 
 def test_the_openapi_document_is_valid() -> None:
-    made = document()
-    validate(made)
-    for schema in made["components"]["schemas"].values():
+    found = document()
+    validate(found)
+    for schema in found["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
-    ids = [item["operationId"] for path in made["paths"].values() for item in path.values()]
+    ids = [item["operationId"] for path in found["paths"].values() for item in path.values()]
     assert len(ids) == len(set(ids))
 
 
@@ -55,8 +55,8 @@ async def test_the_service_serves_its_document(http: aiohttp.ClientSession) -> N
         assert await response.json() == document()
 
 
-async def test_metrics_count_what_happened(http: aiohttp.ClientSession, tmp_path: Path) -> None:
-    await solved(http, job_config(tmp_path))
+async def test_metrics_count_jobs_and_errors(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    await solve(http, job_config(tmp_path))
     async with http.get("/jobs/nothing") as response:
         assert response.status == 404
     async with http.get("/metrics") as response:
@@ -79,7 +79,7 @@ async def test_metrics_count_what_happened(http: aiohttp.ClientSession, tmp_path
 
 
 async def test_the_page_shows_jobs_and_escapes_what_users_wrote(http: aiohttp.ClientSession, tmp_path: Path) -> None:
-    await solved(http, job_config(tmp_path, jobid="shown", user="<script>alert(1)</script>"))
+    await solve(http, job_config(tmp_path, jobid="shown", user="<script>alert(1)</script>"))
     async with http.get("/") as response:
         text = await response.text()
         assert response.content_type == "text/html"
@@ -89,11 +89,9 @@ async def test_the_page_shows_jobs_and_escapes_what_users_wrote(http: aiohttp.Cl
     assert "&lt;script&gt;" in text
 
 
-async def test_the_log_of_a_job_is_told_by_meshing_passes_and_sweep(
-    http: aiohttp.ClientSession, tmp_path: Path
-) -> None:
+async def test_the_parsed_log_has_meshing_passes_and_sweep(http: aiohttp.ClientSession, tmp_path: Path) -> None:
     config = job_config(tmp_path, jobid="parsed")
-    await solved(http, config)
+    await solve(http, config)
     async with http.get("/api/jobs/parsed/log") as response:
         log = await response.json()
     schemas = document()["components"]["schemas"]
@@ -109,14 +107,14 @@ async def test_the_log_of_a_job_is_told_by_meshing_passes_and_sweep(
     assert len(log["sweep"]["solved"]) == len(set(log["sweep"]["solved"])) > 1
 
 
-def test_a_real_log_is_told_right() -> None:
+def test_a_real_log_is_parsed() -> None:
     """Faults 40: gigabytes, each frequency once, elapsed times, the initial mesh."""
     if not SAMPLE.exists():
         pytest.skip("the sample logs are not beside this checkout")
-    view = LogParser()
+    parser = LogParser()
     for piece in SAMPLE.read_bytes().splitlines(keepends=True):
-        view.feed(piece)
-    log = view.result(1).model_dump()
+        parser.feed(piece)
+    log = parser.result(1).model_dump()
     assert log["init_mesh"] == {"tetrahedra": 28358, "memory_mb": 249.0, "real_time_sec": 7, "cpu_time_sec": 4}
     last = log["adaptive"][-1]
     assert (last["pass_nr"], last["memory_mb"], last["elapsed_sec"], last["converged"]) == (8, 1177.6, 19, True)
@@ -128,18 +126,20 @@ def test_a_real_log_is_told_right() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 50, 997, 3000, 9000])
-def test_a_log_that_is_still_written_is_told_as_far_as_it_goes(cut: int) -> None:
+def test_an_incomplete_log_is_parsed_as_far_as_it_goes(cut: int) -> None:
     if not SAMPLE.exists():
         pytest.skip("the sample logs are not beside this checkout")
-    view = LogParser()
-    view.feed(SAMPLE.read_bytes()[:cut])
-    assert set(view.result(1).model_dump()) == {"project", "init_mesh", "adaptive", "sweep", "log_parser", "attempt"}
+    parser = LogParser()
+    parser.feed(SAMPLE.read_bytes()[:cut])
+    assert set(parser.result(1).model_dump()) == {"project", "init_mesh", "adaptive", "sweep", "log_parser", "attempt"}
 
 
-def test_broadband_passes_are_told_too() -> None:
+def test_broadband_passes_are_parsed() -> None:
     """Fault 40: a pass at several frequencies has no single one."""
-    view = LogParser()
-    view.feed(b"[info] Project:p, S : [PROFILE] Adaptive Pass 1 : Frequencies: 1GHz, 2GHz (1:00:00 PM  Oct 12, 2025)\n")
-    view.feed(b"[info] Project:p, S : [CONVERGE] Pass Number:  1;  Solved Elements:  7;  Max Mag. Delta S:  N/A;\n")
-    (only,) = view.result(1).model_dump()["adaptive"]
+    parser = LogParser()
+    parser.feed(
+        b"[info] Project:p, S : [PROFILE] Adaptive Pass 1 : Frequencies: 1GHz, 2GHz (1:00:00 PM  Oct 12, 2025)\n"
+    )
+    parser.feed(b"[info] Project:p, S : [CONVERGE] Pass Number:  1;  Solved Elements:  7;  Max Mag. Delta S:  N/A;\n")
+    (only,) = parser.result(1).model_dump()["adaptive"]
     assert (only["pass_nr"], only["tetrahedra"], only["delta_s"]) == (1, 7, None)

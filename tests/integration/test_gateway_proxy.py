@@ -1,4 +1,4 @@
-"""Behind nginx with TLS, as docs/compatibility.md says: pages, events, and who is who."""
+"""Behind nginx with TLS, set up as in docs/compatibility.md: pages, events, and authentication."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def free_port() -> int:
 
 
 def documented_location(port: int) -> str:
-    """Take the settings from the document itself."""
+    """Return the settings in the document."""
     text = DOCUMENT.read_text()
-    begin = text.index("location / {")
-    return text[begin : text.index("\n      }", begin) + 8].replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+    start = text.index("location / {")
+    return text[start : text.index("\n      }", start) + 8].replace("127.0.0.1:8080", f"127.0.0.1:{port}")
 
 
 @contextmanager
@@ -124,7 +124,7 @@ async def http(proxied: Proxied) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def test_without_the_token_nobody_gets_through(proxied: Proxied) -> None:
+async def test_every_request_needs_the_token(proxied: Proxied) -> None:
     async with proxied.session() as http:
         for path in ("/", "/jobs", "/ws/events", "/metrics"):
             async with http.get(path) as response:
@@ -166,7 +166,7 @@ async def test_a_job_and_its_events_through_the_proxy(
         await client.disconnect()
 
 
-async def test_the_address_behind_a_trusted_proxy_is_told(
+async def test_the_address_behind_a_trusted_proxy_is_logged(
     proxied: Proxied, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     config = job_config(tmp_path, jobid="addressed")

@@ -40,7 +40,7 @@ async def get(http: Http, path: str, status: int = 200) -> Any:
         return await response.json()
 
 
-async def ended(http: Http, name: str) -> dict[str, Any]:
+async def wait_for_end(http: Http, name: str) -> dict[str, Any]:
     async def look() -> Any:
         job = await get(http, f"/jobs/{name}")
         return job if job["status"] in {"completed", "failed", "cancelled"} else None
@@ -52,7 +52,7 @@ async def test_a_job_from_submit_to_its_end(http: Http, tmp_path: Path) -> None:
     answer = await submit(http, job_config(tmp_path, jobid="first"), priority=3)
     assert (answer["success"], answer["job_id"], answer["status"]) == (True, "first", "queued")
     assert "submitted" in answer["message"]
-    job = await ended(http, "first")
+    job = await wait_for_end(http, "first")
     assert (job["status"], job["return_code"], job["priority"], job["evidence"]) == ("completed", 0, 3, "solver_log")
     start, end = datetime.fromisoformat(job["start_time"]), datetime.fromisoformat(job["end_time"])
     assert start.tzinfo is None
@@ -135,7 +135,7 @@ async def test_errors_name_reason_and_field(http: Http) -> None:
 
 async def test_logs_are_read_whole_and_by_range(http: Http, tmp_path: Path) -> None:
     await submit(http, job_config(tmp_path, jobid="logged"))
-    await ended(http, "logged")
+    await wait_for_end(http, "logged")
     async with http.get("/jobs/logged/logs/solver") as response:
         whole = await response.read()
         assert response.status == 200
@@ -154,14 +154,14 @@ async def test_logs_are_read_whole_and_by_range(http: Http, tmp_path: Path) -> N
 
 
 async def test_events_of_one_job(http: Http, tmp_path: Path) -> None:
-    await submit(http, job_config(tmp_path, jobid="told"))
-    await ended(http, "told")
-    answer = await get(http, "/jobs/told/events")
+    await submit(http, job_config(tmp_path, jobid="listed"))
+    await wait_for_end(http, "listed")
+    answer = await get(http, "/jobs/listed/events")
     names = [item["event"] for item in answer["events"]]
     assert names == ["job_queued", "job_starting", "job_started", "job_completed"]
     assert answer["next_after_revision"] is None
     revisions = [item["data"]["revision"] for item in answer["events"]]
-    rest = await get(http, f"/jobs/told/events?after_revision={revisions[1]}&limit=1")
+    rest = await get(http, f"/jobs/listed/events?after_revision={revisions[1]}&limit=1")
     assert [item["event"] for item in rest["events"]] == ["job_started"]
     assert rest["next_after_revision"] == revisions[2]
 
@@ -185,13 +185,13 @@ async def test_pages_filters_and_the_same_key_twice(http: Http, tmp_path: Path) 
             found.add(job["uid"])
     assert found == uids
     assert token == ""
-    await asyncio.gather(*(ended(http, uid) for uid in uids))
+    await asyncio.gather(*(wait_for_end(http, uid) for uid in uids))
     assert len(await get(http, "/jobs?batch=paged&status=completed")) == 3
     assert await get(http, "/jobs?batch=paged&status=queued,running") == []
     assert (await get(http, "/jobs?status=nonsense", 400))["fields"]["status"]
 
 
-def test_the_documented_list_is_never_cut_in_silence(tmp_path: Path) -> None:
+def test_a_shortened_list_has_a_token_for_the_rest(tmp_path: Path) -> None:
     """All live jobs, the newest 1,000 ended ones, and a token for the others."""
     with WebService(tmp_path / "s", max_concurrent_jobs=0) as running:
         project = job_config(tmp_path / "p")["project_path"]

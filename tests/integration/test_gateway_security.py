@@ -1,4 +1,4 @@
-"""What does not get in through HTTP: other accounts, foreign names and origins, bodies that are not JSON."""
+"""Requests that HTTP refuses: of other accounts, foreign host names and origins, bodies that are not JSON."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from support.web import WebService, job_config, until
 
 NOBODY = 65534
 
-# Takes on the account, then asks; prints the status of each answer.
+# Switches to the account, sends the requests, and prints the status of each answer.
 FOREIGN = """
 import http.client, json, os, sys
-uid, port, wanted = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+uid, port, requested = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 warm = http.client.HTTPConnection("127.0.0.1", port)  # imports what the other account may not read
 warm.request("GET", "/healthz"); warm.getresponse().read(); warm.close()
 os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 found = []
-for method, path, headers, body in wanted:
+for method, path, headers, body in requested:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request(method, path, body=body, headers=headers)
     answer = connection.getresponse()
@@ -71,7 +71,7 @@ async def test_another_account_of_this_host_needs_the_token(service: WebService,
     bearer = {"Authorization": f"Bearer {service.token}"}
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
-    wanted = [
+    requested = [
         ("GET", "/jobs", {}, None),
         ("POST", "/jobs/submit", as_json, body),
         ("POST", "/jobs/submit", {**as_json, "Authorization": "Bearer " + "x" * 43}, body),
@@ -83,7 +83,7 @@ async def test_another_account_of_this_host_needs_the_token(service: WebService,
         ("GET", "/healthz", {}, None),
         ("GET", "/jobs", bearer, None),
     ]
-    line = [sys.executable, "-c", FOREIGN, str(NOBODY), str(service.port), json.dumps(wanted)]
+    line = [sys.executable, "-c", FOREIGN, str(NOBODY), str(service.port), json.dumps(requested)]
     done = await asyncio.to_thread(subprocess.run, line, capture_output=True, text=True, timeout=60, check=True)
     answers = json.loads(done.stdout)
     assert [answer[0] for answer in answers] == [401] * 8 + [200, 200]
@@ -104,7 +104,7 @@ def ask(method, path, body=None):
     return connection.getresponse().read().decode()
 opened = json.loads(ask("GET", "/socket.io/?EIO=4&transport=polling")[1:])
 place = "/socket.io/?EIO=4&transport=polling&sid=" + opened["sid"]
-ask("POST", place, "40" + json.dumps(wanted) if wanted else "40")
+ask("POST", place, "40" + json.dumps(requested) if requested else "40")
 print(ask("GET", place))
 """
     )
@@ -139,7 +139,7 @@ print(ask("GET", place))
         ("", 403),
     ],
 )
-async def test_only_names_of_this_host_are_answered(http: aiohttp.ClientSession, host: str, code: int) -> None:
+async def test_only_names_of_this_host_are_accepted(http: aiohttp.ClientSession, host: str, code: int) -> None:
     assert await status(http, Host=host) == code
     assert await status(http, "/healthz", Host=host) == code
     assert await status(http, "/socket.io/?EIO=4&transport=polling", Host=host) == code
@@ -164,7 +164,7 @@ async def test_pages_of_other_origins_are_refused(http: aiohttp.ClientSession, o
     assert await status(http, "/socket.io/?EIO=4&transport=polling", **headers) == code
 
 
-async def test_a_browser_that_names_no_origin_is_told_by_its_fetch_site(http: aiohttp.ClientSession) -> None:
+async def test_without_an_origin_the_fetch_site_decides(http: aiohttp.ClientSession) -> None:
     assert await status(http, Sec_Fetch_Site="same-origin") == 200
     assert await status(http, Sec_Fetch_Site="cross-site") == 403
     assert await status(http, Sec_Fetch_Site="same-site") == 403
@@ -186,7 +186,7 @@ async def test_a_body_that_a_form_could_send_is_refused(http: aiohttp.ClientSess
         assert response.status == 404  # no body, no type: read as it is
 
 
-async def test_a_body_has_its_bounds(http: aiohttp.ClientSession) -> None:
+async def test_malformed_and_large_bodies_are_refused(http: aiohttp.ClientSession) -> None:
     as_json = {"Content-Type": "application/json"}
     async with http.post("/jobs/submit", data=io.BytesIO(b"[" * (5 * 1024 * 1024)), headers=as_json) as response:
         assert (response.status, (await response.json())["reason"]) == (413, "TOO_LARGE")
@@ -195,8 +195,8 @@ async def test_a_body_has_its_bounds(http: aiohttp.ClientSession) -> None:
             assert (response.status, (await response.json())["reason"]) == (400, "INVALID_REQUEST")
 
 
-async def test_the_token_lets_in_once_as_a_url_then_as_a_cookie(service: WebService) -> None:
-    proxied = {"X-Forwarded-For": "192.0.2.7"}  # so that the account alone does not let in
+async def test_the_token_in_a_url_sets_a_session_cookie(service: WebService) -> None:
+    proxied = {"X-Forwarded-For": "192.0.2.7"}  # so that the account alone is not accepted
     async with aiohttp.ClientSession(service.url, cookie_jar=aiohttp.DummyCookieJar()) as http:
         assert await status(http, "/", **proxied) == 401
         assert await status(http, "/jobs?token=" + service.token, **proxied) == 401
@@ -218,7 +218,7 @@ async def test_the_token_lets_in_once_as_a_url_then_as_a_cookie(service: WebServ
         assert await status(http, **proxied, Authorization=f"Bearer {cookie.value}") == 401
 
 
-async def test_a_wrong_token_is_refused_whoever_sends_it(http: aiohttp.ClientSession, service: WebService) -> None:
+async def test_a_wrong_token_is_always_refused(http: aiohttp.ClientSession, service: WebService) -> None:
     assert await status(http) == 200
     assert await status(http, Authorization="Bearer wrong") == 401
     assert await status(http, Authorization=f"Basic {service.token}") == 401
@@ -228,7 +228,7 @@ async def test_a_wrong_token_is_refused_whoever_sends_it(http: aiohttp.ClientSes
 
 
 @pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"])
-async def test_what_came_through_a_proxy_is_not_taken_for_our_account(
+async def test_a_proxied_request_is_not_of_the_own_account(
     http: aiohttp.ClientSession, service: WebService, header: str
 ) -> None:
     forwarded = {header: "127.0.0.1"}
@@ -236,7 +236,7 @@ async def test_what_came_through_a_proxy_is_not_taken_for_our_account(
     assert await status(http, **forwarded, Authorization=f"Bearer {service.token}") == 200
 
 
-async def test_answers_may_not_be_framed_read_or_kept_by_others(http: aiohttp.ClientSession) -> None:
+async def test_answers_may_not_be_framed_read_or_cached_by_others(http: aiohttp.ClientSession) -> None:
     async with http.get("/jobs", headers={"Origin": "http://attacker.example"}) as response:
         assert not any(name.lower().startswith("access-control-") for name in response.headers)
         assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
@@ -246,7 +246,7 @@ async def test_answers_may_not_be_framed_read_or_kept_by_others(http: aiohttp.Cl
         assert response.status == 403
 
 
-async def test_the_log_has_no_token_and_names_who_changed_what(
+async def test_the_log_has_no_token_and_names_the_caller_of_each_change(
     service: WebService, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     await status(http, "/?token=" + service.token)
@@ -296,7 +296,7 @@ def test_with_a_public_url_every_request_needs_the_token(tmp_path: Path) -> None
         assert asyncio.run(ask()) == [401, 200, 200]
 
 
-def test_a_port_in_use_is_told_at_once_in_one_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_at_once_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         service = WebService(tmp_path, http=f"127.0.0.1:{taken.getsockname()[1]}")
         assert service.launch().wait(20) == 2
@@ -306,7 +306,7 @@ def test_a_port_in_use_is_told_at_once_in_one_line(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def socket_io_alone() -> AsyncIterator[tuple[SocketIo, str]]:
-    """Run the Socket.IO endpoint without a manager or a guard: nobody gets further than its first request."""
+    """Run the Socket.IO endpoint without a manager or a guard: no connection authenticates."""
     nothing: Any = None
     server = SocketIo(nothing, nothing, nothing)
 
@@ -328,7 +328,7 @@ async def socket_io_alone() -> AsyncIterator[tuple[SocketIo, str]]:
         await runner.cleanup()
 
 
-async def test_a_connection_that_never_says_who_it_is_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_does_not_authenticate_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_socketio, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(gateway_socketio, "_SWEEP_SECONDS", 0.05)
     async with socket_io_alone() as (server, url):
@@ -342,8 +342,8 @@ async def test_a_connection_that_never_says_who_it_is_is_closed(monkeypatch: pyt
         await until(gone, 10)
 
 
-async def test_an_upgrade_of_a_connection_that_is_not_there_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault C2: each such request stayed in memory for good, whoever had sent it."""
+async def test_an_upgrade_of_an_unknown_connection_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault C2: each such request stayed in memory forever, whoever had sent it."""
     monkeypatch.setattr(gateway_socketio, "_SWEEP_SECONDS", 0.05)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     async with socket_io_alone() as (server, url), aiohttp.ClientSession() as http:

@@ -1,4 +1,4 @@
-"""Clients that take nothing: each is given up after a while, holds nobody up, and costs a bounded queue."""
+"""Clients that do not read: each is disconnected in time, delays no other, and has a bounded queue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOUND = 20
 
 
 class Log:
-    """An event log without end; counts what was taken by each watcher."""
+    """An endless event log."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -41,7 +41,7 @@ class Log:
 
 
 class Manager:
-    """What a pump needs of a manager."""
+    """The part of a manager that a forwarder uses."""
 
     def __init__(self) -> None:
         self.events = Log()
@@ -49,14 +49,14 @@ class Manager:
 
 
 class FrameEncoder:
-    """One large event a message."""
+    """One large event for each message."""
 
     async def frames(self, message: Message) -> list[Frame]:
-        return [Frame("told", {"revision": int(message.serialized), "text": BIG})]
+        return [Frame("changed", {"revision": int(message.serialized), "text": BIG})]
 
 
 class Guard:
-    """Lets everybody in."""
+    """Accepts everybody."""
 
     def identify(self, request: web.Request, token: str) -> None:
         pass
@@ -65,18 +65,18 @@ class Guard:
 @asynccontextmanager
 async def serving(log_of: Manager) -> AsyncIterator[tuple[str, SocketIo]]:
     anything: Any = log_of, Guard(), FrameEncoder()
-    manager, guard, shaper = anything
-    server, sockets = SocketIo(manager, guard, shaper), WebSockets(manager, shaper)
+    manager, guard, encoder = anything
+    server, sockets = SocketIo(manager, guard, encoder), WebSockets(manager, encoder)
 
     @web.middleware
-    async def let_in(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def authenticate(request: web.Request, handler: Any) -> web.StreamResponse:
         known: Any = "somebody"
         request[CALLER] = known
         server.note_upgrade(request)
         answer: web.StreamResponse = await handler(request)
         return answer
 
-    app = web.Application(middlewares=[let_in])
+    app = web.Application(middlewares=[authenticate])
     app.router.add_get("/ws/events", sockets.events)
     server.attach(app)
     runner = web.AppRunner(app, shutdown_timeout=0.5)
@@ -115,12 +115,12 @@ def masked(text: bytes) -> bytes:
     return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
 
 
-async def test_a_socket_io_client_that_takes_nothing_is_cut_and_another_goes_on() -> None:
+async def test_a_socket_io_client_that_does_not_read_is_disconnected_alone() -> None:
     async with serving(Manager()) as (url, server):
         _, writer = await stuck(url, "/socket.io/?EIO=4&transport=websocket", masked(b"40"))
-        heard: list[int] = []
+        received: list[int] = []
         client = socketio.AsyncClient(reconnection=False)
-        client.on("told", lambda data: heard.append(data["revision"]))
+        client.on("changed", lambda data: received.append(data["revision"]))
         await client.connect(url, transports=["websocket"])
         longest = 0
 
@@ -130,36 +130,36 @@ async def test_a_socket_io_client_that_takes_nothing_is_cut_and_another_goes_on(
             return len(server.server.eio.sockets) == 1
 
         await until(cut, 20)
-        before = len(heard)
+        before = len(received)
 
         async def goes_on() -> bool:
-            return len(heard) > before + 20
+            return len(received) > before + 20
 
         await until(goes_on, 20)
         assert longest <= BOUND + 1
-        assert heard == list(range(1, len(heard) + 1))
+        assert received == list(range(1, len(received) + 1))
         await client.disconnect()
         writer.close()
 
 
-async def test_a_websocket_that_takes_nothing_is_closed_and_another_goes_on() -> None:
+async def test_a_websocket_that_does_not_read_is_closed_alone() -> None:
     async with serving(Manager()) as (url, _):
         reader, writer = await stuck(url, "/ws/events")
         async with ClientSession(url) as http, http.ws_connect("/ws/events") as socket:
             end = asyncio.get_running_loop().time() + 2
             revision = 0
             while asyncio.get_running_loop().time() < end:
-                told = json.loads(await asyncio.wait_for(socket.receive_str(), 5))
-                assert told["data"]["revision"] == revision + 1
+                event = json.loads(await asyncio.wait_for(socket.receive_str(), 5))
+                assert event["data"]["revision"] == revision + 1
                 revision += 1
         assert revision > 20
-        # What the system had taken before is still there; then comes the end.
+        # Data in the buffers of the system comes first, then the end.
         while await asyncio.wait_for(reader.read(1_000_000), 5):
             pass
         writer.close()
 
 
-async def test_clients_are_cut_when_the_service_stops() -> None:
+async def test_clients_are_disconnected_when_the_service_stops() -> None:
     manager = Manager()
     async with serving(manager) as (url, _):
         gone = asyncio.Event()
@@ -170,7 +170,7 @@ async def test_clients_are_cut_when_the_service_stops() -> None:
         await asyncio.wait_for(gone.wait(), 10)
 
 
-async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
+async def test_a_client_that_reads_slowly_stays_connected() -> None:
     class Client:
         def __init__(self) -> None:
             self.left = BOUND + 30
@@ -184,11 +184,11 @@ async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
             self.taken += 1
 
     manager: Any = Manager()
-    shaper: Any = FrameEncoder()
+    encoder: Any = FrameEncoder()
     client = Client()
-    made = EventForwarder(manager, shaper, client)
-    await made.open(watch_request({}))
-    task = asyncio.create_task(made.run())
+    forwarding = EventForwarder(manager, encoder, client)
+    await forwarding.open(watch_request({}))
+    task = asyncio.create_task(forwarding.run())
 
     async def taken() -> bool:
         return client.taken > 100
@@ -198,7 +198,7 @@ async def test_a_queue_that_becomes_shorter_is_waited_for() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     never: Any = type("Never", (), {"waiting": lambda self: BOUND, "put": lambda self, frame: None})()
-    made = EventForwarder(manager, shaper, never)
-    await made.open(watch_request({"after_revision": 0}))
+    forwarding = EventForwarder(manager, encoder, never)
+    await forwarding.open(watch_request({"after_revision": 0}))
     with pytest.raises(TooSlow):
-        await asyncio.wait_for(made.run(), 10)
+        await asyncio.wait_for(forwarding.run(), 10)

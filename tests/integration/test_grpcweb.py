@@ -1,4 +1,4 @@
-"""gRPC-Web: a small service through the whole door, and the real one as gRPC answers it."""
+"""gRPC-Web on the real service: answers equal those of gRPC, and malformed or foreign requests are refused."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ SAME = [
 
 
 def native(service: WebService, path: str, request: bytes) -> tuple[int, str, list[bytes], bytes]:
-    """Make the call through gRPC; gives code, text, messages and details."""
+    """Call through gRPC; return code, text, messages and details."""
     assert service.channel is not None
     make: Any = service.channel.unary_stream(path)
     call = make(request)
@@ -118,7 +118,7 @@ async def test_health_is_served_and_reflection_is_not(web: Web) -> None:
     assert reflection.http == 404
 
 
-# Requests that are not right ---------------------------------------------------------------------------------
+# Malformed requests ------------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[bytes, dict[str, str], grpc.StatusCode]] = {
     "nothing": (b"", {}, grpc.StatusCode.INVALID_ARGUMENT),
@@ -163,12 +163,12 @@ async def test_an_unknown_call_is_unimplemented(web: Web) -> None:
     ("method", "kind", "status", "reason"),
     [("GET", BINARY, 405, "METHOD_NOT_ALLOWED"), ("POST", "application/json", 415, "NOT_GRPC_WEB")],
 )
-async def test_what_is_no_call_is_told_in_json(
+async def test_a_request_that_is_no_call_is_refused_in_json(
     service: WebService, method: str, kind: str, status: int, reason: str
 ) -> None:
     async with calling(service) as web:
         answer = await web.session.request(method, service.url + JOBS + "ListJobs", headers={"content-type": kind})
-        if kind == BINARY:  # whoever says it speaks gRPC-Web is answered so
+        if kind == BINARY:  # a request of this content type is answered as gRPC-Web
             blocks = [block async for _, block in frames_of(answer.content.iter_any(), text=False)]
             assert trailers_of(blocks[0])["grpc-status"] == "3"
             return
@@ -180,13 +180,13 @@ async def test_a_request_has_a_bound(service: WebService) -> None:
     async with calling(service) as web:
         answer = await web.call(JOBS + "ListJobs", framed(bytes(17 * 2**20)))
         assert answer.reason == "TOO_LARGE"
-        # More than the JSON routes take is taken here, as through gRPC.
+        # The limit is larger than that of the JSON routes, as through gRPC.
         large = pb.SubmitJobsRequest(requests=[pb.SubmitJobRequest(user="u" * 1000)] * 900 * 6)
         assert len(large.SerializeToString()) > 5 * 2**20
         assert (await web.call(JOBS + "SubmitJobs", large)).reason == "TOO_MANY_ITEMS"
 
 
-# Deadlines and clients that go -------------------------------------------------------------------------------
+# Deadlines and disconnects -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["WaitJob", "TailLog"])
@@ -196,28 +196,28 @@ async def test_a_deadline_ends_a_call(web: Web, tmp_path: Path, path: str) -> No
         "WaitJob": pb.WaitJobRequest(name=job.uid, timeout=Duration(seconds=20)),
         "TailLog": pb.TailLogRequest(name=job.uid, follow=True),
     }
-    began = time.monotonic()
+    started = time.monotonic()
     answer = await web.call(JOBS + path, requests[path], grpc_timeout="300m")
     assert CODES[answer.code] is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - started < 5
     await web.call(JOBS + "CancelJob", pb.CancelJobRequest(name=job.uid))
 
 
 async def test_a_stream_sends_each_message_at_once(service: WebService) -> None:
     async with calling(service) as web:
         request = resources_pb.WatchResourcesRequest(interval=Duration(seconds=1))
-        began = time.monotonic()
+        started = time.monotonic()
         async with web.post("/edbjobs.v1.Resources/WatchResources", framed(request.SerializeToString())) as response:
             times = []
             async for _ in frames_of(response.content.iter_any(), text=False):
-                times.append(time.monotonic() - began)
+                times.append(time.monotonic() - started)
                 if len(times) == 2:
                     break
         assert times[0] < 0.5
         assert 0.9 < times[1] < 3
 
 
-async def test_a_call_whose_client_goes_is_cancelled(service: WebService, tmp_path: Path) -> None:
+async def test_a_call_is_cancelled_when_its_client_disconnects(service: WebService, tmp_path: Path) -> None:
     async with calling(service) as web:
         job = await submit(web, tmp_path, 30.0, hold=True)
         calls = {
@@ -227,12 +227,12 @@ async def test_a_call_whose_client_goes_is_cancelled(service: WebService, tmp_pa
         for path, request in calls.items():
             before = logged(service, path, "CANCELLED")
             running = asyncio.ensure_future(web.call(JOBS + path, request, x_test="1"))
-            await asyncio.sleep(0.2)  # the call must have begun; nothing tells when
+            await asyncio.sleep(0.2)  # the call must have started; nothing reports when
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             end = time.monotonic() + 5
             while logged(service, path, "CANCELLED") == before:
-                assert time.monotonic() < end, "the call went on"
+                assert time.monotonic() < end, "the call was not cancelled"
                 await asyncio.sleep(0.02)
         await web.call(JOBS + "CancelJob", pb.CancelJobRequest(name=job.uid))
 
@@ -252,26 +252,26 @@ async def test_a_stop_ends_a_watch_with_unavailable(tmp_path: Path) -> None:
             assert (CODES[answer.code], answer.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
 
-# Who gets in -------------------------------------------------------------------------------------------------
+# Authentication ----------------------------------------------------------------------------------------------
 
 
 async def whoami(web: Web, **headers: str) -> Answer:
     return await web.call("/edbjobs.v1.Cluster/GetSystemStatus", cluster_pb.GetSystemStatusRequest(), **headers)
 
 
-def door(answer: Answer) -> str:
+def endpoint(answer: Answer) -> str:
     return str(cluster_pb.GetSystemStatusResponse.FromString(answer.messages[0]).identity.door)
 
 
-async def test_token_session_and_socket_let_in(service: WebService) -> None:
+async def test_token_session_and_socket_authenticate(service: WebService) -> None:
     async with calling(service) as web:
-        assert door(await whoami(web)) == "loopback"
-        assert door(await whoami(web, authorization=f"Bearer {service.token}")) == "token"
+        assert endpoint(await whoami(web)) == "loopback"
+        assert endpoint(await whoami(web, authorization=f"Bearer {service.token}")) == "token"
         wrong = await whoami(web, authorization="Bearer wrong")
         assert (CODES[wrong.code], wrong.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     async with calling(service, cookie_jar=aiohttp.CookieJar(unsafe=True)) as web:
         await web.session.get(f"{service.url}/?token={service.token}")
-        assert door(await whoami(web)) == "token"
+        assert endpoint(await whoami(web)) == "token"
 
 
 async def test_behind_a_proxy_the_token_is_needed(service: WebService) -> None:
@@ -280,7 +280,7 @@ async def test_behind_a_proxy_the_token_is_needed(service: WebService) -> None:
         assert (refused.http, refused.reason) == (200, "UNAUTHENTICATED")
 
 
-async def test_other_names_and_other_pages_are_kept_out(service: WebService) -> None:
+async def test_other_names_and_other_pages_are_refused(service: WebService) -> None:
     async with calling(service) as web:
         assert (await whoami(web, host="evil.example.com")).reason == "HOST_NOT_ALLOWED"
         refused = await whoami(web, origin="http://evil.example.com", authorization=f"Bearer {service.token}")
@@ -288,18 +288,18 @@ async def test_other_names_and_other_pages_are_kept_out(service: WebService) -> 
         assert "Access-Control-Allow-Origin" not in refused.headers
 
 
-async def test_a_guest_page_gets_in_with_the_token_only(service: WebService) -> None:
+async def test_a_guest_page_needs_the_token(service: WebService) -> None:
     async with calling(service) as web:
         refused = await whoami(web, origin=GUEST)
         assert refused.reason == "UNAUTHENTICATED"
-        assert refused.headers["Access-Control-Allow-Origin"] == GUEST  # or the page could not read why
+        assert refused.headers["Access-Control-Allow-Origin"] == GUEST  # else the page could not read the error
         found = await whoami(web, origin=GUEST, authorization=f"Bearer {service.token}")
         assert (found.code, found.headers["Access-Control-Allow-Origin"]) == (0, GUEST)
         assert found.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Credentials" not in found.headers
 
 
-async def test_a_guest_page_gets_no_further_than_grpc_web(service: WebService) -> None:
+async def test_a_guest_page_may_use_only_grpc_web(service: WebService) -> None:
     async with calling(service) as web:
         headers = {"origin": GUEST, "authorization": f"Bearer {service.token}"}
         async with web.session.get(f"{service.url}/jobs", headers=headers) as response:
@@ -316,7 +316,7 @@ async def test_a_preflight_is_answered_to_guests(service: WebService, origin: st
             assert ("authorization" in allowed) == (status == 204)
 
 
-async def test_the_door_is_counted_and_answers_carry_its_headers(service: WebService) -> None:
+async def test_refusals_are_counted_and_answers_have_the_headers(service: WebService) -> None:
     async with calling(service) as web:
         answer = await whoami(web)
         assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -1,4 +1,4 @@
-"""What a servicer can do through gRPC-Web, on a small service with the door alone."""
+"""The context of a gRPC-Web call, with a small servicer on the endpoint alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKEN = "t" * 43
 
 
 class Service:
-    """Behaves as its request says."""
+    """A servicer that does what the request names."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
@@ -74,8 +74,8 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Service, Web]]:
     }
     access = Authenticator(TOKEN)
     guard = Guard(access, TOKEN, load_settings({"state_dir": folder}), ("127.0.0.1", 0))
-    door = GrpcWeb(methods, guard, access, (), lambda _: None)
-    runner = web.AppRunner(web.Application(middlewares=[door.middleware]), handler_cancellation=True)
+    endpoint = GrpcWeb(methods, guard, access, (), lambda _: None)
+    runner = web.AppRunner(web.Application(middlewares=[endpoint.middleware]), handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
@@ -108,9 +108,7 @@ async def test_metadata_goes_both_ways(tmp_path: Path) -> None:
         (b"code", grpc.StatusCode.ABORTED, "set"),
     ],
 )
-async def test_errors_are_told_as_the_servicer_means(
-    tmp_path: Path, request_: bytes, code: grpc.StatusCode, text: str
-) -> None:
+async def test_errors_of_the_servicer_arrive(tmp_path: Path, request_: bytes, code: grpc.StatusCode, text: str) -> None:
     async with serving(tmp_path) as (_, client):
         answer = await get(client, request_)
         assert (answer.http, answer.code, answer.text, answer.messages) == (200, code.value[0], text, [])
@@ -121,7 +119,7 @@ async def test_errors_are_told_as_the_servicer_means(
             assert base64.b64decode(answer.trailers["x-own-bin"]) == b"\0\xff"
 
 
-async def test_an_unexpected_error_tells_no_details(tmp_path: Path) -> None:
+async def test_an_unexpected_error_has_no_details(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, client):
         answer = await get(client, b"broken")
         assert (answer.code, answer.reason) == (grpc.StatusCode.INTERNAL.value[0], "INTERNAL")
@@ -139,7 +137,7 @@ async def test_streams_end_with_trailers(tmp_path: Path, request_: bytes, messag
         assert answer.headers.get("X-Accel-Buffering") == ("no" if messages else None)
 
 
-async def test_a_servicer_knows_the_deadline(tmp_path: Path) -> None:
+async def test_the_context_has_the_deadline(tmp_path: Path) -> None:
     async with serving(tmp_path) as (service, client):
         await get(client, b"", grpc_timeout="20S")
         assert 15 < service.remaining <= 20
@@ -148,7 +146,7 @@ async def test_a_servicer_knows_the_deadline(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("request_", [b"hang", b"large"])
-async def test_a_stream_ends_when_its_client_goes(tmp_path: Path, request_: bytes) -> None:
+async def test_a_stream_ends_when_its_client_disconnects(tmp_path: Path, request_: bytes) -> None:
     async with serving(tmp_path) as (service, client):
         response = await client.post("/test.Test/WatchIt", framed(request_))
         async for _, message in frames_of(response.content.iter_any(), text=False):
@@ -159,7 +157,7 @@ async def test_a_stream_ends_when_its_client_goes(tmp_path: Path, request_: byte
         await asyncio.wait_for(service.left.wait(), 5)
 
 
-async def test_a_client_that_sends_a_stream_is_told_so(tmp_path: Path) -> None:
+async def test_a_client_stream_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, client):
         answer = await client.call("/test.Test/Both", framed(b""))
         assert answer.reason == "NOT_SERVED"

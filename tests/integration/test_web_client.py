@@ -83,8 +83,8 @@ async def failures(page: Page, options: dict[str, str], project: Path) -> dict[s
 
 async def status(page: Page, options: dict[str, str]) -> dict[str, Any]:
     made = f"new edbjobsTest.EdbJobsClient({quoted(options)}).status()"
-    told = "(found) => ({door: found.identity.door}), (error) => ({reason: error.reason})"
-    return dict(await page.run(f"{made}.then({told})"))
+    then = "(found) => ({door: found.identity.door}), (error) => ({reason: error.reason})"
+    return dict(await page.run(f"{made}.then({then})"))
 
 
 @pytest.mark.system
@@ -95,7 +95,7 @@ async def test_in_a_page_of_the_service(built: Path, service: WebService, tmp_pa
 
 
 @pytest.mark.system
-async def test_a_page_that_has_shown_the_token_has_a_session(built: Path, service: WebService, tmp_path: Path) -> None:
+async def test_a_page_opened_with_the_token_has_a_session(built: Path, service: WebService, tmp_path: Path) -> None:
     async with page_at(f"{service.url}/", built, tmp_path) as page:
         await page.run(f"fetch({quoted(f'/?token={service.token}')}).then((answer) => answer.status)")
         assert await status(page, {}) == {"door": "token"}
@@ -108,7 +108,7 @@ async def test_in_a_page_of_another_origin(built: Path, service: WebService, gue
         assert await status(page, options) == {"door": "token"}
         assert await status(page, {"baseUrl": service.url}) == {"reason": "UNAUTHENTICATED"}
         assert await failures(page, options, example_project(tmp_path)) == {}
-        await page.open(guest.replace("127.0.0.1", "localhost") + "/index.html")  # an origin that no setting names
+        await page.open(guest.replace("127.0.0.1", "localhost") + "/index.html")  # not in the settings
         await page.run((built / "browser.js").read_text())
         assert await status(page, options) == {"reason": "UNREACHABLE"}
 
@@ -124,14 +124,14 @@ def test_the_sample_for_node(built: Path, service: WebService, tmp_path: Path) -
         )
         return done.returncode, done.stdout + done.stderr
 
-    code, said = run(example_project(tmp_path))
-    assert code == 0, said
-    assert "JOB_COMPLETED" in said
-    assert "Normal completion" in said
-    code, said = run(tmp_path / "none.aedt")
+    code, output = run(example_project(tmp_path))
+    assert code == 0, output
+    assert "JOB_COMPLETED" in output
+    assert "Normal completion" in output
+    code, output = run(tmp_path / "none.aedt")
     assert code == 1
-    assert "PROJECT_NOT_FOUND" in said
-    assert "config.project_path: does not exist" in said
+    assert "PROJECT_NOT_FOUND" in output
+    assert "config.project_path: does not exist" in output
 
 
 @pytest.mark.system
@@ -166,7 +166,7 @@ def test_the_package_has_the_release_of_the_service() -> None:
     assert json.loads((ROOT / "client" / "web" / "package.json").read_text())["version"] == __version__
 
 
-def test_the_image_of_the_contract_is_what_the_stubs_are_made_of() -> None:
+def test_the_stubs_are_generated_from_the_image_of_the_contract() -> None:
     image = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "protos" / "edbjobs.binpb").read_bytes())
     pending: list[FileDescriptor] = [
         module.DESCRIPTOR for module in (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
@@ -184,7 +184,7 @@ def test_the_image_of_the_contract_is_what_the_stubs_are_made_of() -> None:
 
 
 def _strip(file: descriptor_pb2.FileDescriptorProto) -> None:
-    """Take out what only the image has: comments, and names that follow from others."""
+    """Remove what only the image has: comments, and derived names."""
     file.ClearField("source_code_info")
     file.DiscardUnknownFields()
     pending = list(file.message_type)

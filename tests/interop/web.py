@@ -34,7 +34,7 @@ def browser(service: ServiceProcess, factory: pytest.TempPathFactory) -> Driver:
 
 
 def _url(service: ServiceProcess) -> str:
-    """Give the address of the HTTP door, which stays when the service is started again."""
+    """Return the URL of the HTTP endpoint, which stays the same when the service is restarted."""
     url = str(service.endpoint["http"])
     service.settings["http"] = urlsplit(url).netloc
     return url

@@ -1,4 +1,4 @@
-"""A client of gRPC-Web that shows every byte, for tests of the door."""
+"""A gRPC-Web client that shows every byte, for tests of the endpoint."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TEXT = "application/grpc-web-text+proto"
 
 
 def framed(message: bytes, flags: int = 0) -> bytes:
-    """Put a message into a frame."""
+    """Return a message in a frame."""
     return struct.pack(">BI", flags, len(message)) + message
 
 
 class Answer(NamedTuple):
-    """What a call was answered: HTTP status and headers, messages, trailers."""
+    """Answer of a call: HTTP status and headers, messages, trailers."""
 
     http: int
     headers: Mapping[str, str]
@@ -33,17 +33,17 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> int:
-        """gRPC's code."""
+        """gRPC status code."""
         return int(self.trailers["grpc-status"])
 
     @property
     def text(self) -> str:
-        """gRPC's message."""
+        """gRPC status message."""
         return unquote(self.trailers.get("grpc-message", ""))
 
     @property
     def reason(self) -> str:
-        """Reason in the details; empty: there are none."""
+        """Reason code in the details; empty without details."""
         if DETAILS not in self.trailers:
             return ""
         info = error_details_pb2.ErrorInfo()
@@ -52,25 +52,25 @@ class Answer(NamedTuple):
 
 
 def trailers_of(block: bytes) -> dict[str, str]:
-    """Read the last frame."""
+    """Return the trailers in the last frame."""
     pairs = (line.partition(":") for line in block.decode().split("\r\n") if line)
     return {key: value.strip() for key, _, value in pairs}
 
 
 async def frames_of(pieces: AsyncIterator[bytes], text: bool) -> AsyncIterator[tuple[int, bytes]]:
-    """Split what arrives into frames, each as flags and message."""
-    encoded = held = b""
+    """Split an answer into frames, each as flags and message."""
+    encoded = buffer = b""
     async for piece in pieces:
         if text:  # four characters are three bytes; each frame may be padded on its own
             encoded += piece
             whole = len(encoded) // 4 * 4
             piece = b"".join(base64.b64decode(encoded[at : at + 4]) for at in range(0, whole, 4))
             encoded = encoded[whole:]
-        held += piece
-        while len(held) >= 5 and len(held) >= 5 + (size := struct.unpack(">I", held[1:5])[0]):
-            yield held[0], held[5 : 5 + size]
-            held = held[5 + size :]
-    assert not held, "the answer ended within a frame"
+        buffer += piece
+        while len(buffer) >= 5 and len(buffer) >= 5 + (size := struct.unpack(">I", buffer[1:5])[0]):
+            yield buffer[0], buffer[5 : 5 + size]
+            buffer = buffer[5 + size :]
+    assert not buffer, "the answer ended within a frame"
 
 
 class Web:
@@ -79,9 +79,9 @@ class Web:
     Parameters
     ----------
     session : aiohttp.ClientSession
-        Carries them.
+        Session for the calls.
     url : str
-        Of the HTTP door.
+        URL of the HTTP endpoint.
     kind : str
         Content type.
     """
@@ -90,13 +90,13 @@ class Web:
         self.session, self.url, self.kind = session, url, kind
 
     def post(self, path: str, body: bytes, **headers: str) -> Any:
-        """Send bytes."""
+        """Send a request."""
         sent = {"content-type": self.kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
         data = base64.b64encode(body) if "text" in self.kind else body
         return self.session.post(self.url + path, data=io.BytesIO(data), headers=sent)
 
     async def call(self, path: str, request: Message | bytes, **headers: str) -> Answer:
-        """Make a call, and take all of its answer."""
+        """Make a call and return its whole answer."""
         body = request if isinstance(request, bytes) else framed(request.SerializeToString())
         async with self.post(path, body, **headers) as response:
             messages: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The real service with its HTTP door, and what tests need to talk to it."""
+"""The real service with its HTTP endpoint, and helpers for its clients in tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.service import DEADLINE, ServiceProcess
 
 
 class WebService(ServiceProcess):
-    """A service that answers over HTTP on a port of its own."""
+    """A service with an HTTP endpoint on a free port."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class WebService(ServiceProcess):
 
     @property
     def port(self) -> int:
-        """Port of the HTTP door."""
+        """Port of the HTTP endpoint."""
         port = urlsplit(self.url).port
         assert port is not None
         return port
@@ -43,16 +43,16 @@ class WebService(ServiceProcess):
 
 
 def job_config(folder: Path, seconds: float = 0.2, **more: Any) -> dict[str, Any]:
-    """Make the configuration of a job with a project of its own; `seconds` is how long the stand-in takes."""
+    """Return the configuration of a job with its own project; `seconds`: run time of the demo solver."""
     demo = f"seconds={seconds}" + "".join(f",{name}={more.pop(name)}" for name in ("fail", "children") if name in more)
     project = example_project(folder)
     return {"project_path": str(project), "environment": {"ANS_EDBJOBS_DEMO": demo}, **more}
 
 
 async def until(what: Any, deadline: float = DEADLINE) -> Any:
-    """Call until the answer is true; gives it."""
+    """Call until the result is true, and return it."""
     end = time.monotonic() + deadline
     while not (found := await what()):
-        assert time.monotonic() < end, "it did not come true in time"
+        assert time.monotonic() < end, "the condition was not met in time"
         await asyncio.sleep(0.02)
     return found

@@ -1,4 +1,4 @@
-"""The TypeScript client, built once for a state of its sources, and what runs it."""
+"""The TypeScript client, built once for each state of its sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BUILD_SECONDS = 300
 
 
 def build() -> Path:
-    """Build the client and its tests where they are; gives the folder `test`, beside which is `sample`."""
+    """Build the client and its tests in place; return the folder `test`, which is beside `sample`."""
     missing = [name for name in ("node", "npm") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} missing: apt-get install nodejs npm")
@@ -38,9 +38,9 @@ def _sources() -> list[Path]:
 
 def _once(name: str, inputs: list[Path], command: list[str]) -> None:
     stamp = BUILD / f"{name}.sha256"
-    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(inputs))).hexdigest()
-    if (CLIENT / "node_modules").is_dir() and stamp.exists() and stamp.read_text() == wanted:
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(inputs))).hexdigest()
+    if (CLIENT / "node_modules").is_dir() and stamp.exists() and stamp.read_text() == digest:
         return
     done = subprocess.run(command, cwd=CLIENT, capture_output=True, text=True, timeout=_BUILD_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
-    stamp.write_text(wanted)
+    stamp.write_text(digest)

@@ -1,4 +1,4 @@
-"""Events that are encoder once for all clients are kept within bounds, and a failure is not kept at all."""
+"""Events are encoded once for all clients, in a bounded cache; a failure is not cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def message(revision: int, size: int = 0, number: int = 1) -> Message:
     return Message(jobs_messages_pb2.WatchJobsResponse(events=[event] * number).SerializeToString())
 
 
-async def test_frames_are_made_once_and_kept_by_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frames_are_encoded_once_and_cached_by_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "KEPT", 10)
     monkeypatch.setattr(frames, "KEPT_BYTES", 5000)
     encoder = make_encoder()
@@ -38,7 +38,7 @@ async def test_frames_are_made_once_and_kept_by_number_and_size(monkeypatch: pyt
     assert await encoder.frames(message(1, number=4)) is not first
 
 
-async def test_a_failure_is_made_anew_for_the_next_client(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_failure_the_next_client_gets_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_encoder()
 
     def fail(message: Any) -> Any:

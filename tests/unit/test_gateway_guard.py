@@ -1,4 +1,4 @@
-"""The owner of a connection is looked up once for each connection, and never for what brings its own proof."""
+"""The owner of a connection is looked up once for each connection, and not for requests with credentials."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edbjobs_server.gateway.security import Guard
 
 
 class Authenticator:
-    """Counts the questions; lets nobody in while `shut`."""
+    """Records the calls; refuses everybody while `closed`."""
 
     account = "us"
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, bool]] = []
-        self.shut = False
+        self.calls: list[tuple[str, bool]] = []
+        self.closed = False
 
     def identify(self, peer: str, metadata: Any) -> Principal:
-        self.asked.append((peer, bool(metadata)))
-        if self.shut:
-            raise Refused("UNAUTHENTICATED", "not now")
+        self.calls.append((peer, bool(metadata)))
+        if self.closed:
+            raise Refused("UNAUTHENTICATED", "closed")
         return Principal(self.account, "loopback", peer)
 
 
@@ -63,21 +63,21 @@ async def test_each_connection_is_looked_up_once() -> None:
         for _ in range(2):
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as http:
                 peers += [(await get(http, url))[1] for _ in range(3)]
-    assert access.asked == [(peers[0], False), (peers[3], False)]
+    assert access.calls == [(peers[0], False), (peers[3], False)]
     assert peers == [peers[0]] * 3 + [peers[3]] * 3
     assert peers[0] != peers[3]
 
 
-async def test_a_refusal_is_not_remembered_and_a_token_is_always_checked() -> None:
+async def test_a_refusal_is_not_cached_and_a_token_is_always_checked() -> None:
     access = Authenticator()
-    access.shut = True
+    access.closed = True
     connector = aiohttp.TCPConnector(limit=1)
     async with guarded(access) as url, aiohttp.ClientSession(connector=connector) as http:
         assert (await get(http, url))[0] == 401
-        access.shut = False
+        access.closed = False
         assert (await get(http, url))[0] == 200
-        access.shut = True
-        assert (await get(http, url))[0] == 200, "it was let in before"
+        access.closed = True
+        assert (await get(http, url))[0] == 200, "authenticated before"
         assert (await get(http, url, Authorization="Bearer wrong"))[0] == 401
         assert (await get(http, url, **{"X-Forwarded-For": "10.0.0.1"}))[0] == 401, "it came through a proxy"
-    assert [with_token for _, with_token in access.asked] == [False, False, True]
+    assert [with_token for _, with_token in access.calls] == [False, False, True]

@@ -1,4 +1,4 @@
-"""The documented list: oldest first whatever the clock did, each job once, and as it ended if it did."""
+"""The documented list: oldest first even if the clock jumps, each job once, ended jobs in their final state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ended(number: int, time: float) -> job_pb2.Job:
 
 
 @pytest.mark.parametrize("shuffled", [False, True], ids=["in order", "a clock that jumps"])
-def test_jobs_stand_in_order_of_creation(monkeypatch: pytest.MonkeyPatch, shuffled: bool) -> None:
+def test_jobs_are_in_order_of_creation(monkeypatch: pytest.MonkeyPatch, shuffled: bool) -> None:
     monkeypatch.setattr(job_list, "RUN", 7)
     times = [float(number) for number in range(1, 51)]
     if shuffled:
@@ -34,7 +34,7 @@ def test_jobs_stand_in_order_of_creation(monkeypatch: pytest.MonkeyPatch, shuffl
     assert found == sorted([*times, 0.5, 20.5, 99.0])
 
 
-def test_a_job_that_has_ended_meanwhile_is_listed_once_and_as_it_ended() -> None:
+def test_a_job_that_ends_during_the_listing_is_listed_once_as_ended() -> None:
     found = list(job_list._oldest_first(created([1.0, 2.0, 3.0]), [ended(2, 2.0)]))
     assert [(job.id, job.state) for job in found] == [
         ("job1", job_state_pb2.JOB_STATE_QUEUED),

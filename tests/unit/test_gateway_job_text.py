@@ -70,7 +70,7 @@ def test_a_configuration_is_written_as_its_model_writes_it(values: dict[str, Any
     assert list(written) == list(model)
 
 
-def test_a_large_kind_is_written_and_not_kept() -> None:
+def test_a_large_kind_is_written_and_not_cached() -> None:
     large = job_config_pb2.JobConfig(project_path="/p.aedt")
     large.scheduler_options.exclude = "n" * 4096
     module._kept_kind.cache_clear()
@@ -106,7 +106,7 @@ def full_job() -> job_pb2.Job:
         reason=job_state_pb2.END_REASON_SIGNAL,
         signal=9,
         evidence=job_state_pb2.EVIDENCE_EXIT_CODE,
-        message="told",
+        message="exited",
         attempt=2,
         attempts=[attempt],
         warnings=["w"],
@@ -175,7 +175,7 @@ def test_every_member_of_a_job_is_written(utc: None) -> None:
         "signal": 9,
         "evidence": "exit_code",
         "outcome_unknown": False,
-        "message": "told",
+        "message": "exited",
         "warnings": ["w"],
         "retry_of": "u0",
         "batch": "night",
@@ -197,7 +197,7 @@ def test_times_are_those_of_events(at: float) -> None:
 
 @pytest.mark.parametrize("job", [job_pb2.Job(), full_job()], ids=["empty", "full"])
 def test_the_members_and_their_types_are_those_of_the_model(job: job_pb2.Job) -> None:
-    """The OpenAPI document is made of the model, which does not write this text."""
+    """The OpenAPI document is generated from the model, which does not write this text."""
     written = json.loads(job_text(job))
     found = Job.model_validate(written, extra="forbid").model_dump()
     assert found == written
@@ -208,7 +208,7 @@ def test_the_members_and_their_types_are_those_of_the_model(job: job_pb2.Job) ->
         assert list(found["progress"]) == list(written["progress"])
 
 
-def test_what_a_job_has_not_is_null_or_empty() -> None:
+def test_unset_members_are_null_or_empty() -> None:
     first, second = json.loads(f"[{jobs_text([job_pb2.Job(), full_job()])}]")
     assert list(first) == list(second)
     assert (first["status"], first["return_code"], first["labels"], first["attempts"]) == ("unknown", None, {}, [])
