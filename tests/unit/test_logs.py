@@ -60,29 +60,43 @@ def test_a_traceback_stands_in_the_file_and_on_stderr(tmp_path: Path, capsys: py
     assert "not for stderr" not in err
 
 
+def test_control_characters_do_not_reach_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Logging(tmp_path):
+        structlog.get_logger().warning("from a \x1b[2Jclient", path="a\nb\u202e")
+    err = capsys.readouterr().err
+    assert err.endswith(r" from a \x1b[2Jclient logger=edbjobs_server path=a\nb\u202e" + "\n")
+
+
 def test_when_lines_come_too_fast_they_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_logging, "MAX_WAITING", 4)
     stuck, free = threading.Event(), threading.Event()
-    write = Logging._write
+    emit = service_logging._FileHandler.emit
 
-    def slow(self: Logging, events: list[Any]) -> None:
+    def slow(self: Any, record: logging.LogRecord) -> None:
         stuck.set()
         assert free.wait(10)
-        write(self, events)
+        emit(self, record)
 
-    monkeypatch.setattr(Logging, "_write", slow)
+    monkeypatch.setattr(service_logging._FileHandler, "emit", slow)
     with Logging(tmp_path) as log:
         structlog.get_logger().info("first")
         assert stuck.wait(10)
         for number in range(20):
             structlog.get_logger().info("line", number=number)
-        free.set()  # reached though nothing can be written: nobody waits for the disk
+        free.set()  # reached though nothing can be written: logging does not wait for the disk
     found = lines(log)
     assert [line["number"] for line in found if line["event"] == "line"] == [0, 1, 2, 3]
-    assert [line["lines"] for line in found if "dropped" in line["event"]] == [16]
+    assert [line["event"].partition(":")[0] for line in found if "dropped" in line["event"]] == [
+        "16 log lines were dropped"
+    ]
 
 
-def test_a_log_that_cannot_be_written_is_told_once(
+def write(log: Logging, number: int) -> None:
+    """Write one line as a batch of its own."""
+    log._file.emit(logging.LogRecord("x", logging.INFO, __file__, 0, "line %s", (number,), None))
+
+
+def test_a_log_that_cannot_be_written_is_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Any, record: logging.LogRecord) -> bool:
@@ -91,7 +105,7 @@ def test_a_log_that_cannot_be_written_is_told_once(
     monkeypatch.setattr(service_logging._FileHandler, "shouldRollover", full)
     with Logging(tmp_path) as log:
         for batch in range(2):
-            log._write([{"time": 0.0, "level": "info", "logger": "x", "event": str(batch)}])
+            write(log, batch)
     err = capsys.readouterr().err
     assert err.count("cannot be written") == 1
     assert "No space left" in err
@@ -100,12 +114,12 @@ def test_a_log_that_cannot_be_written_is_told_once(
 def test_the_file_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_logging, "MAX_BYTES", 2000)
     with Logging(tmp_path) as log:
-        for number in range(100):
-            log._write([{"time": 0.0, "level": "info", "logger": "x", "event": "line", "number": number}])
+        for number in range(200):
+            write(log, number)
     assert len(list(tmp_path.glob("edbjobs.log*"))) == service_logging.BACKUPS + 1
 
 
-def test_closing_gives_back_what_was_before(tmp_path: Path) -> None:
+def test_closing_restores_what_was_configured_before(tmp_path: Path) -> None:
     handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
     with Logging(tmp_path, "debug"):
         assert logging.getLogger().level == logging.DEBUG

@@ -1,16 +1,14 @@
-"""The service's log: JSON lines in a rotated file, and short lines for people on a terminal."""
+"""The service's log: JSON lines in a rotated file, and short lines on a terminal."""
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
 import logging.handlers
+import queue
 import sys
 import threading
 import time
-import traceback
-from collections import deque
-from collections.abc import MutableMapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +16,8 @@ from types import TracebackType
 from typing import Any
 
 import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor
 
 LOG_FILE = "edbjobs.log"
 MAX_BYTES = 20 * 1024**2
@@ -25,58 +25,55 @@ BACKUPS = 5
 MAX_WAITING = 10_000  # lines not written yet; more are dropped and counted
 _COLLECT_SECONDS = 0.05
 _COMPLAIN_SECONDS = 60.0
-
-_Event = MutableMapping[str, Any]
+_PACKAGE = "edbjobs_server"
 
 
 class Logging:
-    """Logging in force until it is closed; a context manager.
+    """Logging of the service until it is closed; a context manager.
 
-    Lines are formatted and written by a thread, all that came within 50 ms at once: the event loop never waits for
-    a disk, and a line costs it some microseconds. Lines for which there is no room are dropped and counted; the
-    count is logged.
+    Lines are formatted and written by the thread of a `QueueListener`, those of 50 ms at once: the event loop never
+    waits for a disk. Lines that find the queue full are dropped; their number is logged.
 
     Parameters
     ----------
     state_dir : Path
         Folder of ``edbjobs.log``: 20 MiB, five older ones.
     level : str, default "info"
-        Least level that is logged: debug, info, warning or error. On stderr it holds for a terminal; anything else
+        Lowest level that is logged: debug, info, warning or error. On stderr it applies to a terminal; anything else
         gets warnings and errors.
     embedded : bool, default False
-        The process belongs to another program: only the service's own loggers are listened to, their lines are
-        kept from the program's, and stderr gets warnings and errors.
+        The process belongs to another program: only the service's own loggers are handled, their lines do not reach
+        the program's handlers, and stderr gets warnings and errors.
     """
 
     def __init__(self, state_dir: Path, level: str = "info", *, embedded: bool = False) -> None:
         self.file = state_dir / LOG_FILE
         number = getattr(logging, level.upper())
-        self._people_level = number if sys.stderr.isatty() and not embedded else max(number, logging.WARNING)
-        self._handler = _FileHandler(self.file, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)
-        self._waiting: deque[_Event] = deque()
-        self._dropped = 0
-        self._wake, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
-        self._thread.start()
-        self._bridge = _Bridge(self.put)
-        self._logger = logging.getLogger("edbjobs_server" if embedded else None)
-        self._logger.addHandler(self._bridge)
-        with _SHARED:
+        lines: queue.Queue[Any] = queue.Queue(MAX_WAITING)
+        stderr = logging.StreamHandler()
+        stderr.setLevel(number if sys.stderr.isatty() and not embedded else max(number, logging.WARNING))
+        stderr.setFormatter(_formatter(_short_line))
+        self._file = _BatchHandler(self.file, lines)
+        self._file.setFormatter(_formatter(structlog.processors.JSONRenderer(default=str, ensure_ascii=False)))
+        self._handler = _QueueHandler(lines)
+        self._listener = _Listener(lines, self._handler, self._file, stderr)
+        self._listener.start()
+        self._logger = logging.getLogger(_PACKAGE if embedded else None)
+        self._logger.addHandler(self._handler)
+        with _LOCK:
             if not _OPEN:
-                _set_up(self._logger, number, embedded)
+                _configure(self._logger, number, embedded)
             _OPEN.append(self)
 
     def close(self) -> None:
-        """Write what waits, and log no more."""
-        self._logger.removeHandler(self._bridge)
-        with _SHARED:
+        """Write the lines in the queue, and restore what was configured before."""
+        self._logger.removeHandler(self._handler)
+        with _LOCK:
             _OPEN.remove(self)
             if not _OPEN:
-                _SET_UP.close()
-        self._closing.set()
-        self._wake.set()
-        self._thread.join()
-        self._handler.close()
+                _RESTORE.close()
+        self._listener.stop()
+        self._file.close()
 
     def __enter__(self) -> Logging:
         return self
@@ -86,127 +83,128 @@ class Logging:
     ) -> None:
         self.close()
 
-    def put(self, event: _Event) -> None:
-        """Take a line, or drop it where too many wait."""
-        if len(self._waiting) >= MAX_WAITING:
-            self._dropped += 1
-            return
-        self._append(event)
 
-    def _append(self, event: _Event) -> None:
-        event["time"] = time.time()
-        self._waiting.append(event)
-        if not self._wake.is_set():
-            self._wake.set()
-
-    def _write_all(self) -> None:
-        while not (self._closing.is_set() and not self._waiting):
-            self._wake.wait()
-            self._closing.wait(_COLLECT_SECONDS)
-            self._wake.clear()  # before taking: a line that comes now wakes again
-            self._write([self._waiting.popleft() for _ in range(len(self._waiting))])
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                text = "log lines were dropped: they came faster than they could be written"
-                self._append({"event": text, "lines": dropped, "level": "warning", "logger": "logs"})
-
-    def _write(self, events: list[_Event]) -> None:
-        lines, people = [], []
-        for event in events:
-            lines.append(_json_line(event))
-            if getattr(logging, event["level"].upper(), logging.INFO) >= self._people_level:
-                people.append(_people_line(event))
-        if lines:
-            self._handler.emit(logging.makeLogRecord({"msg": "\n".join(lines)}))
-        if people:
-            sys.stderr.write("".join(people))
-            sys.stderr.flush()
-
-
-# A program may hold several services: what is set up for them is shared, and each log has the lines of all.
-_SHARED = threading.Lock()
+# A program may hold several services: levels and structlog are configured once for all of them.
+_LOCK = threading.Lock()
 _OPEN: list[Logging] = []
-_SET_UP = ExitStack()
+_RESTORE = ExitStack()
 
 
-def _set_up(logger: logging.Logger, level: int, embedded: bool) -> None:
-    _SET_UP.callback(logger.setLevel, logger.level)
-    _SET_UP.callback(setattr, logger, "propagate", logger.propagate)
+def _configure(logger: logging.Logger, level: int, embedded: bool) -> None:
+    _RESTORE.callback(logger.setLevel, logger.level)
+    _RESTORE.callback(setattr, logger, "propagate", logger.propagate)
     logger.setLevel(level)
     logger.propagate = not embedded
     if embedded and structlog.is_configured():
-        return  # it is the program's own
-    _SET_UP.callback(structlog.reset_defaults)
+        return  # by the program
+    _RESTORE.callback(structlog.reset_defaults)
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *names: _Sink(names[0] if names else "edbjobs"),
+        logger_factory=lambda *names: logging.getLogger(".".join((_PACKAGE, *names))),
     )
 
 
-def _json_line(event: _Event) -> str:
-    moment = datetime.fromtimestamp(event["time"], timezone.utc)
-    values = {"time": moment.isoformat(timespec="milliseconds"), **_known(event)}
-    if text := _traceback(event):
-        values["traceback"] = text
-    return json.dumps(values, default=str, ensure_ascii=False)
+def _formatter(renderer: Processor) -> ProcessorFormatter:
+    return ProcessorFormatter(foreign_pre_chain=[structlog.processors.format_exc_info], processors=[_arrange, renderer])
 
 
-def _people_line(event: _Event) -> str:
-    clock = datetime.fromtimestamp(event["time"]).astimezone().strftime("%H:%M:%S")
-    rest = "".join(f" {name}={value}" for name, value in _known(event).items() if name not in ("level", "event"))
-    return f"{clock} {event['level']:<7} {event['event']}{rest}\n{_traceback(event)}"
-
-
-def _known(event: _Event) -> dict[str, Any]:
-    first = {name: event[name] for name in ("level", "logger", "event")}
-    return first | {
-        name: value for name, value in event.items() if value is not None and name not in ("time", "exc_info")
+def _arrange(_: Any, __: str, event: EventDict) -> EventDict:
+    """Put time, level, logger and event first and the traceback last, and leave out what is None."""
+    record, ours = event.pop("_record"), event.pop("_from_structlog")
+    moment = datetime.fromtimestamp(record.created, timezone.utc)
+    event["traceback"] = event.pop("exception", None)
+    first = {
+        "time": moment.isoformat(timespec="milliseconds"),
+        "level": record.levelname.lower(),
+        "logger": record.name.removeprefix(f"{_PACKAGE}.") if ours else record.name,
+        "event": event.pop("event"),
     }
+    return first | {name: value for name, value in event.items() if value is not None}
 
 
-def _traceback(event: _Event) -> str:
-    found = event.get("exc_info")
-    error = found[1] if isinstance(found, tuple) else found
-    return "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+def _short_line(_: Any, __: str, event: EventDict) -> str:
+    clock = datetime.fromisoformat(event.pop("time")).astimezone().strftime("%H:%M:%S")
+    level, text, traceback = event.pop("level"), event.pop("event"), event.pop("traceback", "")
+    rest = "".join(f" {name}={value}" for name, value in event.items())
+    return _printable(f"{clock} {level:<7} {text}{rest}") + ("\n" + traceback if traceback else "")
 
 
-class _Sink:
-    """What structlog's loggers write to."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def msg(self, **event: Any) -> None:
-        if event.get("exc_info") is True:
-            event["exc_info"] = sys.exc_info()
-        event["logger"] = self._name
-        for log in tuple(_OPEN):
-            log.put(dict(event))
-
-    debug = info = warning = error = critical = exception = msg
+def _printable(text: str) -> str:
+    """Escape control characters: texts of clients and solvers must not control a terminal."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-class _Bridge(logging.Handler):
-    """Brings what libraries log by the standard library to the same place."""
+class _QueueHandler(logging.handlers.QueueHandler):
+    """Hands records over unformatted; drops and counts those that find the queue full."""
 
-    def __init__(self, put: Any) -> None:
-        super().__init__()
-        self._put = put
+    dropped = 0
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self._put(
-            {
-                "level": record.levelname.lower(),
-                "logger": record.name,
-                "event": record.getMessage(),
-                "exc_info": record.exc_info,
-            }
-        )
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        if record.args:  # they may change until the record is formatted
+            record = copy.copy(record)
+            record.msg, record.args = record.getMessage(), None
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+class _Listener(logging.handlers.QueueListener):
+    """Handles the records of 50 ms at once: the event loop hands the interpreter over less often."""
+
+    def __init__(self, lines: queue.Queue[Any], source: _QueueHandler, *handlers: logging.Handler) -> None:
+        super().__init__(lines, *handlers, respect_handler_level=True)
+        self._lines, self._source = lines, source
+
+    def dequeue(self, block: bool) -> Any:
+        idle = self._lines.empty()
+        record = super().dequeue(block)
+        if idle and record is not None:
+            time.sleep(_COLLECT_SECONDS)
+        return record
+
+    def handle(self, record: logging.LogRecord) -> None:
+        super().handle(record)
+        if self._source.dropped:
+            dropped, self._source.dropped = self._source.dropped, 0
+            text = f"{dropped} log lines were dropped: they came faster than they could be written"
+            super().handle(logging.LogRecord("logs", logging.WARNING, __file__, 0, text, None, None))
+
+    def enqueue_sentinel(self) -> None:
+        self._lines.put(None)  # waits while the queue is full
+
+
+class _BatchHandler(logging.handlers.MemoryHandler):
+    """Writes the records of a batch to the rotated file at once; its size is looked at once for all of them."""
+
+    def __init__(self, file: Path, lines: queue.Queue[Any]) -> None:
+        target = _FileHandler(file, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True)
+        super().__init__(MAX_WAITING, target=target)
+        self._file, self._lines = target, lines
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:
+        return self._lines.empty() or len(self.buffer) >= self.capacity
+
+    def flush(self) -> None:
+        lines, self.buffer = [self.format(record) for record in self.buffer], []
+        if lines:
+            self._file.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
 
 
 class _FileHandler(logging.handlers.RotatingFileHandler):
-    """A log that cannot be written is told on stderr, once a minute: on a full disk every line fails."""
+    """Reports on stderr that the log cannot be written, once a minute: on a full disk every line fails."""
 
     _complained = float("-inf")
 
