@@ -1,4 +1,4 @@
-"""Let the stand-in fail in several ways and see that the service tells them apart."""
+"""Let the demo solver fail in several ways, and print how the service reports each failure."""
 
 from __future__ import annotations
 

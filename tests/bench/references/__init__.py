@@ -66,7 +66,7 @@ OURS = Peer(
     "",
     (),
     "the job and its event (SQLite, WAL, synchronous=FULL)",
-    "goes on; its supervisor records its end with fsync; it is started exactly once",
+    "continues; its supervisor records its end with fsync; it is started exactly once",
 )
 
 
