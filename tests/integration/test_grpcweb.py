@@ -22,13 +22,13 @@ from support.grpcweb import BINARY, TEXT, Answer, Web, framed, frames_of, traile
 from support.web import WebService, job_config
 
 JOBS = "/edbjobs.v1.Jobs/"
-GUEST = "http://viewer.example.com:5173"
+ALLOWED_ORIGIN = "http://viewer.example.com:5173"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("grpcweb"), cors_origins=[GUEST], log_level="debug") as running:
+    with WebService(tmp_path_factory.mktemp("grpcweb"), cors_origins=[ALLOWED_ORIGIN], log_level="debug") as running:
         yield running
 
 
@@ -288,26 +288,28 @@ async def test_other_names_and_other_pages_are_refused(service: WebService) -> N
         assert "Access-Control-Allow-Origin" not in refused.headers
 
 
-async def test_a_guest_page_needs_the_token(service: WebService) -> None:
+async def test_a_page_of_an_allowed_origin_needs_the_token(service: WebService) -> None:
     async with calling(service) as web:
-        refused = await whoami(web, origin=GUEST)
+        refused = await whoami(web, origin=ALLOWED_ORIGIN)
         assert refused.reason == "UNAUTHENTICATED"
-        assert refused.headers["Access-Control-Allow-Origin"] == GUEST  # else the page could not read the error
-        found = await whoami(web, origin=GUEST, authorization=f"Bearer {service.token}")
-        assert (found.code, found.headers["Access-Control-Allow-Origin"]) == (0, GUEST)
+        assert (
+            refused.headers["Access-Control-Allow-Origin"] == ALLOWED_ORIGIN
+        )  # else the page could not read the error
+        found = await whoami(web, origin=ALLOWED_ORIGIN, authorization=f"Bearer {service.token}")
+        assert (found.code, found.headers["Access-Control-Allow-Origin"]) == (0, ALLOWED_ORIGIN)
         assert found.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Credentials" not in found.headers
 
 
-async def test_a_guest_page_may_use_only_grpc_web(service: WebService) -> None:
+async def test_a_page_of_an_allowed_origin_may_use_only_grpc_web(service: WebService) -> None:
     async with calling(service) as web:
-        headers = {"origin": GUEST, "authorization": f"Bearer {service.token}"}
+        headers = {"origin": ALLOWED_ORIGIN, "authorization": f"Bearer {service.token}"}
         async with web.session.get(f"{service.url}/jobs", headers=headers) as response:
             assert response.status == 403
 
 
-@pytest.mark.parametrize(("origin", "status"), [(GUEST, 204), ("http://evil.example.com", 403)])
-async def test_a_preflight_is_answered_to_guests(service: WebService, origin: str, status: int) -> None:
+@pytest.mark.parametrize(("origin", "status"), [(ALLOWED_ORIGIN, 204), ("http://evil.example.com", 403)])
+async def test_a_preflight_of_an_allowed_origin_is_answered(service: WebService, origin: str, status: int) -> None:
     async with calling(service) as web:
         headers = {"origin": origin, "access-control-request-method": "POST"}
         async with web.session.options(service.url + JOBS + "ListJobs", headers=headers) as response:

@@ -78,14 +78,14 @@ class Guard:
 
     # Origin ---------------------------------------------------------------------------------
 
-    def check_site(self, request: web.BaseRequest, guests: Collection[str] = ()) -> None:
+    def check_site(self, request: web.BaseRequest, allowed_origins: Collection[str] = ()) -> None:
         """Refuse a request for a foreign host name, or from a page of another origin.
 
         Parameters
         ----------
         request : Request
             The request.
-        guests : collection of str
+        allowed_origins : collection of str
             Other origins whose pages are allowed; `identify` requires the token of them.
 
         Raises
@@ -100,7 +100,7 @@ class Guard:
                 f"expected a host name of this service, got {host!r}; if the name is valid, start the service with "
                 "--allowed-host NAME, or --public-url URL behind a proxy",
             )
-        if not self._is_own_page(request, host) and request.headers.get(hdrs.ORIGIN) not in guests:
+        if not self._is_own_page(request, host) and request.headers.get(hdrs.ORIGIN) not in allowed_origins:
             raise Refused(
                 "ORIGIN_NOT_ALLOWED",
                 "pages of another origin may not use this service; behind a proxy, start it with --public-url URL",
