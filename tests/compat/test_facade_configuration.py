@@ -90,7 +90,7 @@ def test_assigned_values_are_checked_when_they_are_used() -> None:
 
 def test_scheduler_words_in_any_case() -> None:
     assert made(scheduler_type="SLURM").scheduler_type is SchedulerType.SLURM
-    assert HFSSSimulationConfig(scheduler_type="Lsf").scheduler_type is SchedulerType.LSF  # type: ignore[arg-type]
+    assert HFSSSimulationConfig(scheduler_type="Lsf").scheduler_type is SchedulerType.LSF
     assert SchedulerType("windows_hpc") is SchedulerType.WINDOWS_HPC
 
 

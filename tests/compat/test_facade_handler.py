@@ -111,7 +111,7 @@ def test_limits_act(open_handler: Callable[..., JobManagerHandler], tmp_path: Pa
     assert get(handler, "/pool/limits")["max_concurrent_jobs"] == 4
     wait_for(lambda: handler.manager.job_pool.running_jobs == {job_id})
     assert handler.resource_limits.max_concurrent_jobs == 4
-    with pytest.raises(JobManagerError, match="whole number") as error:
+    with pytest.raises(JobManagerError, match="integer") as error:
         handler.manager.resource_limits.max_concurrent_jobs = True
     assert error.value.reason == "INVALID_LIMITS"
     with pytest.raises(AttributeError, match="there is no limit"):

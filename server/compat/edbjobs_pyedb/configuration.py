@@ -1,25 +1,27 @@
-"""The documented configuration objects: they may be changed until they are submitted, and are copied then.
+"""The documented configuration objects: mutable until they are submitted, which copies them.
 
-Names and defaults are the documented ones. A documented default that nobody has set says nothing about the user's
-wish: it is not passed on. A value that was set, or assigned, counts even where it equals the default. What a solve
-is, and whether a value can be right, is for `edbjobs.config`, whose further fields are taken here as well.
+Each class has the fields of the model of the same name in `edbjobs.config`, with the documented defaults where these
+differ. Values are checked when they are used, not when they are set: `native` makes the checked, frozen object. A
+documented default that was not set is not passed on; a value that was set is, even if it equals the default.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from edbjobs import config as frozen
 from edbjobs._config_dict import read_dict
 from edbjobs.config import SchedulerType, absolute_project_path, field_errors, make_job_id
+from edbjobs.v1 import job_config_pb2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edbjobs_pyedb import cluster, local
-from edbjobs_pyedb.errors import told
+from edbjobs_pyedb.errors import refusals_raised
 
 __all__ = [
     "HFSS3DLayoutBatchOptions",
@@ -30,18 +32,36 @@ __all__ = [
     "create_hfss_config",
 ]
 
-_OWN_DEFAULTS = frozenset({"auto", "distributed"})
 T = TypeVar("T")
-_Model = TypeVar("_Model", bound=BaseModel)
-_ABSENT = {"user": "unknown", "jobid": None, "ansys_edt_path": None}
+_Part = TypeVar("_Part", bound="_Mutable")
+_SLOTS = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
 
-class _Changeable(BaseModel):
-    """A part that may be changed until it is submitted."""
+class _Mutable(BaseModel):
+    """Makes a frozen model mutable; the last base class, so that its `model_config` is the one in force."""
+
+    model_config = ConfigDict(frozen=False, extra="allow")  # unknown names are refused with the values
+    FROZEN: ClassVar[type[BaseModel]]
+    ALWAYS: ClassVar[tuple[str, ...]] = ()  # passed on even if they were not set
+
+    def __init__(self, **values: Any) -> None:
+        made = self.model_construct(**values)
+        for slot in _SLOTS:
+            object.__setattr__(self, slot, getattr(made, slot))
+
+    def given(self) -> dict[str, Any]:
+        """Return the values that were set, those of the parts included; None counts as not set."""
+        values = {name: getattr(self, name) for name in (*self.ALWAYS, *self.model_fields_set)}
+        values |= self.model_extra or {}
+        return {name: _plain(value) for name, value in values.items() if value is not None}
 
     def native(self) -> Any:
-        """Make the checked, frozen copy that is submitted."""
-        raise NotImplementedError
+        """Return the checked, frozen copy that is submitted."""
+        try:
+            return self.FROZEN.model_validate(self.given())
+        except ValidationError as error:
+            text = "; ".join(f"{field}: {what}" for field, what in field_errors(error).items())
+            raise ValueError(f"the configuration is not valid: {text}") from error
 
     def validate_fields(self) -> None:
         """Check the values.
@@ -49,106 +69,81 @@ class _Changeable(BaseModel):
         Raises
         ------
         ValueError
-            Names each field that cannot be right.
+            Names each field that is not valid.
         """
         self.native()
 
 
-class MachineNode(_Changeable):
-    """One host of a run; see `edbjobs.MachineNode`, which it becomes.
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Mutable):
+        return value.given()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
-    Parameters
-    ----------
-    hostname : str
-        Host name; default ``"localhost"``.
-    cores : int
-        Cores used on this host in all; -1, the documented default, is `max_cores` where that was given, else 1.
-    max_cores, utilization : int
-        Cores the host has, and the share of its memory in percent.
-    tasks, gpus : int
-        Tasks that share `cores`; GPUs, None leaves it to AEDT.
+
+def _part(kind: type[_Part], value: Any) -> Any:
+    """Make the mutable form of a part that is given as a mapping or as the frozen model."""
+    if isinstance(value, kind.FROZEN) and not isinstance(value, kind):
+        value = value.model_dump(exclude_unset=True)
+    return kind(**value) if isinstance(value, Mapping) else value
+
+
+class MachineNode(frozen.MachineNode, _Mutable):
+    """One host of a run; see `edbjobs.MachineNode`.
+
+    `cores` is by default -1, which is `max_cores` where that was given, else 1.
     """
 
-    hostname: str = "localhost"
-    cores: int = -1
-    max_cores: int = 20
-    utilization: int = 90
-    tasks: int = 1
-    gpus: int | None = None
+    FROZEN = frozen.MachineNode
+    ALWAYS = ("cores",)
 
-    def native(self) -> frozen.MachineNode:
-        """Make the checked, frozen form."""
-        return _checked(frozen.MachineNode, self.model_dump(exclude_none=True))
+    cores: int = -1
 
     def __str__(self) -> str:
-        return self.native().aedt()
+        return str(self.native())
 
 
-class HFSS3DLayoutBatchOptions(_Changeable):
+class HFSS3DLayoutBatchOptions(frozen.HFSS3DLayoutBatchOptions, _Mutable):
     """AEDT's ``-batchoptions`` for HFSS 3D Layout; only those that were set are passed."""
 
-    create_starting_mesh: bool = False
-    default_process_priority: str = "Normal"
-    enable_gpu: bool = False
-    mpi_vendor: str = "Intel"
-    mpi_version: str = "Default"
-    remote_spawn_command: str = "Scheduler"
-    solve_adaptive_only: bool = False
-    validate_only: bool = False
-    temp_directory: str = Field(default_factory=tempfile.gettempdir)
+    FROZEN = frozen.HFSS3DLayoutBatchOptions
 
-    def native(self) -> frozen.HFSS3DLayoutBatchOptions:
-        """Make the checked, frozen form."""
-        return _checked(frozen.HFSS3DLayoutBatchOptions, self.model_dump(include=self.model_fields_set))
+    create_starting_mesh: bool | None = False
+    default_process_priority: str | None = "Normal"
+    enable_gpu: bool | None = False
+    mpi_vendor: str | None = "Intel"
+    mpi_version: str | None = "Default"
+    remote_spawn_command: str | None = "Scheduler"
+    solve_adaptive_only: bool | None = False
+    validate_only: bool | None = False
+    temp_directory: str | None = Field(default_factory=tempfile.gettempdir)
 
     def to_batch_options_dict(self) -> dict[str, str]:
-        """Give the options that are passed, by AEDT's names."""
-        with told():
+        """Return the options that are passed, by AEDT's names."""
+        with refusals_raised():
             return local.batch_options(
                 frozen.HFSSSimulationConfig(project_path="/any.aedt", layout_options=self.native())
             )
 
     def to_batch_options_string(self) -> str:
-        """Give the options that are passed, as one text."""
+        """Return the options that are passed, as one text."""
         return " ".join(f"'{name}'='{value}'" for name, value in self.to_batch_options_dict().items())
 
 
-class SchedulerOptions(_Changeable):
-    """What is asked of a cluster's scheduler; see `edbjobs.SchedulerOptions`, which it becomes."""
+class SchedulerOptions(frozen.SchedulerOptions, _Mutable):
+    """What a job requests from a cluster's scheduler; see `edbjobs.SchedulerOptions`."""
 
-    model_config = ConfigDict(extra="allow")  # the fields that edbjobs has beside the documented ones
-
-    queue: str = "default"
-    time: str = "24:00:00"
-    nodes: int = 1
-    tasks_per_node: int = 1
-    cores_per_node: int = 0
-    memory: str = "4GB"
-    account: str | None = None
-    reservation: str | None = None
-    qos: str | None = None
-    constraints: str | None = None
-    exclusive: bool = False
-    gpus: int = 0
-    gpu_type: str | None = None
-    priority: str = "Normal"
-    email_notification: str | None = None
-    run_as_administrator: bool = False
-
-    def native(self) -> frozen.SchedulerOptions:
-        """Make the checked, frozen form."""
-        return _checked(frozen.SchedulerOptions, self.model_dump(exclude_none=True))
+    FROZEN = frozen.SchedulerOptions
 
 
-class HFSSSimulationConfig(_Changeable):
-    """A solve; see `edbjobs.HFSSSimulationConfig`, which it becomes when it is submitted.
+class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
+    """A solve; see `edbjobs.HFSSSimulationConfig`, which has all fields.
 
     Parameters
     ----------
     project_path : str
         A .aedt or .aedtz file or a .aedb folder; a relative path is taken from the current folder.
     ansys_edt_path : str, optional
-        A solver the service knows; None: the newest, or the one of `aedt_version`.
+        A solver that the service has; None: the newest, or the one of `aedt_version`.
     jobid, user : str, optional
         Made by the service, and the service's account, where absent.
     scheduler_type : SchedulerType or str
@@ -157,43 +152,39 @@ class HFSSSimulationConfig(_Changeable):
         The documented fields, and any other field of `edbjobs.HFSSSimulationConfig`.
     """
 
-    model_config = ConfigDict(extra="allow")
+    FROZEN = frozen.HFSSSimulationConfig
+    ALWAYS = ("machine_nodes", "layout_options", "scheduler_options")  # may be changed in place
 
-    ansys_edt_path: str | None = None
-    solver: str = "Hfss3DLayout"
-    jobid: str | None = None
-    user: str = "unknown"
-    distributed: bool = True
-    machine_nodes: list[MachineNode] = Field(default_factory=lambda: [MachineNode()])
-    auto: bool = True
-    non_graphical: bool = True
-    monitor: bool = True
-    layout_options: HFSS3DLayoutBatchOptions = Field(default_factory=HFSS3DLayoutBatchOptions)
     project_path: str = ""
-    design_name: str = ""
-    design_mode: str = ""
-    setup_name: str = ""
-    scheduler_type: SchedulerType = SchedulerType.NONE
+    ansys_edt_path: str | None = None  # type: ignore[assignment]
+    jobid: str | None = None  # type: ignore[assignment]
+    user: str = "unknown"
+    distributed: bool | None = True
+    auto: bool | None = True
+    machine_nodes: list[MachineNode] = Field(default_factory=lambda: [MachineNode()])  # type: ignore[assignment]
+    layout_options: HFSS3DLayoutBatchOptions = Field(default_factory=HFSS3DLayoutBatchOptions)
     scheduler_options: SchedulerOptions = Field(default_factory=SchedulerOptions)
 
-    def native(self) -> frozen.HFSSSimulationConfig:
-        """Make the checked, frozen copy that is submitted."""
-        values: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
-        values |= self.model_extra or {}
-        for name in _OWN_DEFAULTS - self.model_fields_set:
-            del values[name]
-        for name, absent in _ABSENT.items():
-            if values[name] == absent:
-                del values[name]
-        values["machine_nodes"] = tuple(node.native() for node in self.machine_nodes)
-        values["layout_options"] = self.layout_options.native()
-        values["scheduler_options"] = self.scheduler_options.native()
-        values["project_path"] = absolute_project_path(self.project_path) if self.project_path else ""
-        return _checked(frozen.HFSSSimulationConfig, values)
+    def __init__(self, **values: Any) -> None:
+        if isinstance(nodes := values.get("machine_nodes"), list | tuple):
+            values["machine_nodes"] = [_part(MachineNode, node) for node in nodes]
+        for name, kind in (("layout_options", HFSS3DLayoutBatchOptions), ("scheduler_options", SchedulerOptions)):
+            if name in values:
+                values[name] = _part(kind, values[name])
+        with contextlib.suppress(ValueError):  # any other word is refused with the values
+            values["scheduler_type"] = SchedulerType(values.get("scheduler_type", SchedulerType.NONE))
+        super().__init__(**values)
+
+    def given(self) -> dict[str, Any]:
+        """Return the values that were set, with an absolute project path; the user "unknown" counts as not set."""
+        values = super().given()
+        if values.get("user") == "unknown":
+            del values["user"]
+        return {**values, "project_path": absolute_project_path(self.project_path) if self.project_path else ""}
 
     @classmethod
     def of(cls, config: frozen.HFSSSimulationConfig) -> HFSSSimulationConfig:
-        """Make a changeable copy of a frozen configuration."""
+        """Make a mutable copy of a frozen configuration."""
         return cls.from_dict(config.to_dict())
 
     @classmethod
@@ -203,18 +194,20 @@ class HFSSSimulationConfig(_Changeable):
         Raises
         ------
         ValueError
-            Names each field that cannot be right.
+            Names each field that is not valid.
         """
-        try:
-            config = cls.model_validate(read_dict(data))
-        except ValidationError as error:
-            raise _wrong(error) from error
+        config = cls(**read_dict(data))
         config.validate_fields()
         return config
 
     def to_dict(self) -> dict[str, Any]:
         """Write the documented form: JSON values only."""
-        return self.native().to_dict()
+        return dict(self.native().to_dict())
+
+    def to_message(self) -> job_config_pb2.JobConfig:
+        """Write the message of the contract, without what is not set."""
+        message: job_config_pb2.JobConfig = self.native().to_message()
+        return message
 
     # What is run -----------------------------------------------------------------------------------------
 
@@ -227,7 +220,7 @@ class HFSSSimulationConfig(_Changeable):
             SOLVER_NOT_FOUND, where no AEDT is installed and none is named.
         """
         config = self.native()
-        with told():
+        with refusals_raised():
             return local.command(config, local.release_of(config))
 
     def generate_command_string(self) -> str:
@@ -241,7 +234,7 @@ class HFSSSimulationConfig(_Changeable):
 
     def generate_batch_options_string(self) -> str:
         """Give the argument of ``-batchoptions``; empty: none is passed."""
-        with told():
+        with refusals_raised():
             return " ".join(f"'{name}'='{value}'" for name, value in local.batch_options(self.native()).items())
 
     def generate_design_string(self) -> str:
@@ -250,7 +243,7 @@ class HFSSSimulationConfig(_Changeable):
         return ":".join(command[command.index("-batchsolve") + 1 : -1])
 
     def _any_command(self) -> list[str]:
-        with told():
+        with refusals_raised():
             return local.command(self.native(), local.ANY)
 
     def run_simulation(self, **subprocess_kwargs: Any) -> subprocess.CompletedProcess[Any]:
@@ -277,7 +270,7 @@ class HFSSSimulationConfig(_Changeable):
         if self.scheduler_type not in (SchedulerType.NONE, SchedulerType.LOCAL):
             return self.submit_to_scheduler()
         config = self.native()
-        with told():
+        with refusals_raised():
             return local.run(config, **subprocess_kwargs)
 
     # What a cluster would run ----------------------------------------------------------------------------
@@ -335,7 +328,7 @@ class HFSSSimulationConfig(_Changeable):
     def _with_cluster(self, do: Callable[[frozen.HFSSSimulationConfig], T]) -> T:
         # Script and folder bear the id: it must be the same one at the next call.
         self.jobid = self.jobid or make_job_id()
-        with told():
+        with refusals_raised():
             return do(self.native())
 
 
@@ -381,18 +374,6 @@ def create_hfss_config(
         values["machine_nodes"] = machine_nodes
     if scheduler_options is not None:
         values["scheduler_options"] = scheduler_options
-    config = _checked(HFSSSimulationConfig, values)
+    config = HFSSSimulationConfig(**values)
     config.validate_fields()
     return config
-
-
-def _checked(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise _wrong(error) from error
-
-
-def _wrong(error: ValidationError) -> ValueError:
-    text = "; ".join(f"{field}: {what}" for field, what in field_errors(error).items())
-    return ValueError(f"the configuration is not valid: {text}")

@@ -33,8 +33,8 @@ def raised(refused: Refused) -> JobManagerError:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Raise the service's answer as the façade's error."""
+def refusals_raised() -> Iterator[None]:
+    """Raise a `Refused` of the block as a `JobManagerError`."""
     try:
         yield
     except Refused as refused:

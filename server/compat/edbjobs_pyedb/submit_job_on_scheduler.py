@@ -109,15 +109,4 @@ async def submit_slurm_job(
 
 def main() -> None:
     """Run the command; it ends with 1 if the job was not submitted, with 2 if it was called wrongly."""
-    args = parse_cli()
-    http.run(
-        submit_slurm_job(
-            host=args.host,
-            port=args.port,
-            project_path=args.project_path,
-            partition=args.partition,
-            nodes=args.nodes,
-            cores_per_node=args.cores_per_node,
-            run_limit=args.run_limit,
-        )
-    )
+    http.run(submit_slurm_job(**vars(parse_cli())))

@@ -36,5 +36,4 @@ async def submit_job(*, host: str, port: int, project_path: str, num_cores: int)
 
 def main() -> None:
     """Run the command; it ends with 1 if the job was not submitted, with 2 if it was called wrongly."""
-    args = parse_cli()
-    http.run(submit_job(host=args.host, port=args.port, project_path=args.project_path, num_cores=args.num_cores))
+    http.run(submit_job(**vars(parse_cli())))
