@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
+from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.runs import OpenRun, RunKey
@@ -19,7 +20,7 @@ from edbjobs_server.executors.cluster.poll_timing import PollTiming
 from edbjobs_server.executors.cluster.run_folders import RunFolders
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 from edbjobs_server.executors.schedulers.windows_hpc import WindowsHpc
-from edbjobs_server.manager.run_spec import config_of, run_spec
+from edbjobs_server.manager.run_spec import run_spec
 from edbjobs_server.manager.submission import Rules, draft
 from edbjobs_server.solver.demo import example_project
 from edbjobs_server.solver.releases import on_windows_nodes
@@ -161,7 +162,7 @@ class HpcScene(Told):
         )
         asked = jobs_messages_pb2.SubmitJobRequest(config=config, job_id="board")
         job = replace(draft(asked, "ann", self.rules(**rules), Limits()), seq=7)
-        return run_spec(job, config_of(job), self.rules(**rules), {"PATH": "/usr/bin"})
+        return run_spec(job, accepted_config(job.config), self.rules(**rules), {"PATH": "/usr/bin"})
 
     async def submit(self) -> None:
         """Start the run."""

@@ -11,7 +11,7 @@ from edbjobs.v1 import job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager import validation
-from edbjobs_server.manager.validation import validated
+from edbjobs_server.manager.validation import validate
 
 NODE = job_config_pb2.MachineNode(hostname="n1", cores=4, max_cores=20, utilization=90, tasks=2)
 
@@ -25,8 +25,8 @@ def _nothing_is_kept() -> Iterator[None]:
 
 def check(path: str, **values: Any) -> HFSSSimulationConfig:
     config = job_config_pb2.JobConfig(project_path=path, **values)
-    model, real = validated(pb.SubmitJobRequest(config=config), config.SerializeToString(deterministic=True))
-    return model.model_copy(update={"project_path": real})
+    valid = validate(pb.SubmitJobRequest(config=config))
+    return valid.config.model_copy(update={"project_path": valid.project_path})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.manager.submission import Rules, Saved, draft_all, one_look, save
+from edbjobs_server.manager.validation import Submission
 from edbjobs_server.store import Store, Transaction
 from edbjobs_server.util.path_workers import PathWorkers
 
@@ -28,6 +29,7 @@ Results = list["Saved | Refused"]
 class _Call:
     """Requests of one caller; either it is posted to the store or given up, never both."""
 
+    given: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission]
     requests: Sequence[jobs_messages_pb2.SubmitJobRequest]
     user: str
     principal: str
@@ -64,7 +66,7 @@ class DraftBatcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(
-        self, requests: Sequence[jobs_messages_pb2.SubmitJobRequest], user: str, principal: str
+        self, given: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], user: str, principal: str
     ) -> Results:
         """Put jobs on disk in one transaction; gives each job, or its refusal.
 
@@ -74,8 +76,9 @@ class DraftBatcher:
             PATH_UNREACHABLE when the folder does not answer in time, and nothing was accepted then;
             STORE_UNAVAILABLE, OVERLOADED, DRAINING as of the store.
         """
+        requests = [item.request if isinstance(item, Submission) else item for item in given]
         folder = os.path.dirname(requests[0].config.project_path) if requests else ""
-        call = _Call(requests, user, principal, asyncio.get_running_loop().create_future())
+        call = _Call(given, requests, user, principal, asyncio.get_running_loop().create_future())
         if folder in self._waiting:
             self._waiting[folder].append(call)
         else:
@@ -115,7 +118,7 @@ class DraftBatcher:
         self, call: _Call, draft: Callable[..., list[Job | Refused]], loop: asyncio.AbstractEventLoop
     ) -> None:
         try:
-            drafts = draft(call.requests, call.user)
+            drafts = draft(call.given, call.user)
             ids = [request.request_id for request in call.requests if request.request_id]
             if self._settle(call):
                 self._store.post(partial(_save_all, call=call, drafts=drafts), call.answer, request_ids=ids)

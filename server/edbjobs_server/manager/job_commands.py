@@ -19,6 +19,7 @@ from edbjobs_server.core.transitions import Change
 from edbjobs_server.manager.job_queries import JobQueries
 from edbjobs_server.manager.manager_base import TERMINAL, draining
 from edbjobs_server.manager.submission import accept, draft
+from edbjobs_server.manager.validation import Submission
 from edbjobs_server.store import Transaction
 from edbjobs_server.util import failpoints
 
@@ -50,7 +51,9 @@ class Accepted:
 class JobCommands(JobQueries):
     """The methods of `JobManager` that change jobs."""
 
-    async def submit(self, request: jobs_messages_pb2.SubmitJobRequest, principal: str, user: str) -> Accepted:
+    async def submit(
+        self, request: jobs_messages_pb2.SubmitJobRequest | Submission, principal: str, user: str
+    ) -> Accepted:
         """Accept a job, or answer with the one that an equal request made before."""
         (result,) = await self.submit_many([request], principal, user)
         if isinstance(result, Refused):
@@ -58,7 +61,7 @@ class JobCommands(JobQueries):
         return result
 
     async def submit_many(
-        self, requests: Sequence[jobs_messages_pb2.SubmitJobRequest], principal: str, user: str
+        self, requests: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], principal: str, user: str
     ) -> list[Accepted | Refused]:
         """Accept jobs in one transaction; a bad one stops no other."""
         if self._core.draining:

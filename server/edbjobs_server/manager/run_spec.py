@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edbjobs.config import HFSSSimulationConfig
-from edbjobs.v1 import job_config_pb2
 
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.runs import OpenRun, RunKey
@@ -87,11 +86,6 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
         umask=rules.umask,
         allocation=allocation,
     )
-
-
-def config_of(job: Job) -> HFSSSimulationConfig:
-    """Read the configuration of a job."""
-    return HFSSSimulationConfig.from_message(job_config_pb2.JobConfig.FromString(job.config))
 
 
 def is_open(job: Job, executor: str) -> bool:

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edbjobs.config import ExistingResults, field_errors
+from edbjobs.config import ExistingResults
 from edbjobs.v1 import job_config_pb2
-from pydantic import ValidationError
 
+from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.runs import Ending, RunEnded
 from edbjobs_server.core.states import Evidence, Reason, State
 from edbjobs_server.core.transitions import Outcome
 from edbjobs_server.executors.base import RunSpec
-from edbjobs_server.manager.run_spec import config_of, run_spec, solver_job_name
+from edbjobs_server.manager.run_spec import run_spec, solver_job_name
 from edbjobs_server.manager.run_updates import outcome_of
 from edbjobs_server.manager.submission import Rules, refuse_outside
 from edbjobs_server.solver import project, project_lock, project_results, verdict
@@ -68,9 +68,6 @@ def prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
     """
     try:
         return _prepare(job, rules, environment)
-    except ValidationError as error:
-        wrong = "; ".join(f"{name}: {text}" for name, text in field_errors(error).items())
-        raise Refused("INVALID_JOB", f"this release does not take the job's configuration: {wrong}") from error
     except OSError as error:
         if is_transient(error):
             raise
@@ -85,7 +82,7 @@ def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared
     lock = project_lock.lock_state(found)
     if lock is not None:
         return Prepared(lock=lock)
-    config = config_of(job)
+    config = accepted_config(job.config)
     project_results.refuse_results(found, config.existing_results)
     spec = run_spec(job, config, rules, environment)
     return Prepared(spec=spec, clear=config.existing_results is ExistingResults.CLEAR)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.gates import HostLoad
 from edbjobs_server.core.job import Job
@@ -24,7 +25,7 @@ from edbjobs_server.executors.base import Executor, RunSpec
 from edbjobs_server.manager.gate_monitor import GateMonitor
 from edbjobs_server.manager.progress_tracker import ProgressTracker
 from edbjobs_server.manager.run_context import RetryState, RunContext
-from edbjobs_server.manager.run_spec import config_of, run_spec
+from edbjobs_server.manager.run_spec import run_spec
 from edbjobs_server.manager.run_task import RunTask
 from edbjobs_server.manager.run_updates import fail
 from edbjobs_server.manager.submission import Rules
@@ -209,7 +210,7 @@ class Runs:
     def preview(self, job: Job) -> tuple[RunSpec, Mapping[str, str]]:
         """Return what a job would run, and what its environment has beside what every run gets."""
         environment = self._context.environment
-        spec = run_spec(job, config_of(job), self._context.rules, environment)
+        spec = run_spec(job, accepted_config(job.config), self._context.rules, environment)
         return spec, {name: value for name, value in spec.env.items() if environment.get(name) != value}
 
     # Planning --------------------------------------------------------------------------------------------

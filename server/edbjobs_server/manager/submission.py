@@ -24,7 +24,7 @@ from edbjobs_server.core.states import EventType
 from edbjobs_server.executors.cluster.allocation import allocation_of
 from edbjobs_server.executors.cluster.allocation import refuse as refuse_by_policy
 from edbjobs_server.executors.schedulers.base import Scheduler
-from edbjobs_server.manager.validation import digest, validated
+from edbjobs_server.manager.validation import Submission, digest, validate
 from edbjobs_server.solver import project
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import Release, choose
@@ -127,7 +127,7 @@ def one_look() -> Look:
 
 
 def draft(
-    request: jobs_messages_pb2.SubmitJobRequest,
+    given: jobs_messages_pb2.SubmitJobRequest | Submission,
     user: str,
     rules: Rules,
     limits: Limits,
@@ -138,8 +138,8 @@ def draft(
 
     Parameters
     ----------
-    request : SubmitJobRequest
-        As it came.
+    given : SubmitJobRequest or Submission
+        As it came, or validated already.
     user : str
         Used when the request names none.
     rules : Rules
@@ -163,8 +163,8 @@ def draft(
         ENVIRONMENT_NOT_ALLOWED, INFEASIBLE, PATH_UNREACHABLE or INVALID_PRIORITY; of a cluster job
         also NO_SHARED_DIR and PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
     """
-    data = request.config.SerializeToString(deterministic=True)
-    config, path = validated(request, data)
+    valid = given if isinstance(given, Submission) else validate(given)
+    request, config, path = valid.request, valid.config, valid.project_path
     executor = _executor(request.config, rules)
     release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
@@ -190,7 +190,7 @@ def draft(
         id=job_id,
         spec=spec,
         create_time=time.time(),
-        config=data,
+        config=valid.data,
         request_id=request.request_id,
         digest=digest(request),
         priority=request.priority,
@@ -206,7 +206,11 @@ def draft(
 
 
 def draft_all(
-    requests: Sequence[jobs_messages_pb2.SubmitJobRequest], user: str, rules: Rules, limits: Limits, look: Look
+    requests: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission],
+    user: str,
+    rules: Rules,
+    limits: Limits,
+    look: Look,
 ) -> list[Job | Refused]:
     """Make a job, or its refusal, of each request; parameters as of `draft`."""
     result: list[Job | Refused] = []

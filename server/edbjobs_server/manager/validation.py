@@ -1,9 +1,10 @@
-"""What can be said of a request by its text alone: whether it is valid, and its fingerprint."""
+"""Checks of a request that need nothing but its text, and its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 from edbjobs._config_types import ProjectPath
@@ -17,7 +18,7 @@ from edbjobs_server.core.errors import Refused
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_GRACE_SECONDS = 3600.0
 MAX_REQUEST_BYTES = 1 << 20
-LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: what calendars and timestamps can tell
+LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: the last time that calendars and timestamps have
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _PROJECT_PATH = job_config_pb2.JobConfig.PROJECT_PATH_FIELD_NUMBER
 _PATH: TypeAdapter[str] = TypeAdapter(ProjectPath)
@@ -33,33 +34,63 @@ def digest(request: jobs_messages_pb2.SubmitJobRequest) -> bytes:
     return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
-def validated(request: jobs_messages_pb2.SubmitJobRequest, config: bytes) -> tuple[HFSSSimulationConfig, str]:
-    """Return the configuration of a request and its project's path, which that of the configuration may not be.
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request whose configuration has been validated; nothing after it validates the configuration again.
 
-    Most jobs of a sweep are alike but for their project, and to make a whole model takes most of the time of a draft.
+    Attributes
+    ----------
+    request : SubmitJobRequest
+        As it came.
+    config : HFSSSimulationConfig
+        Its configuration. The path in it may be that of an equal configuration.
+    project_path : str
+        Path of its project.
+    data : bytes
+        Its configuration, serialised deterministically.
+    """
+
+    request: jobs_messages_pb2.SubmitJobRequest
+    config: HFSSSimulationConfig
+    project_path: str
+    data: bytes
+
+
+def validate(request: jobs_messages_pb2.SubmitJobRequest, config: HFSSSimulationConfig | None = None) -> Submission:
+    """Validate a request.
+
+    Most jobs of a sweep are alike but for their project, and to make a whole model takes most of the time of a draft:
+    models of earlier requests are used again.
 
     Parameters
     ----------
     request : SubmitJobRequest
         As it came.
-    config : bytes
-        Its configuration, serialised deterministically.
+    config : HFSSSimulationConfig, optional
+        The model that its configuration was made from, where the endpoint has one: it is not validated again.
 
     Raises
     ------
     Refused
         INVALID_JOB, with everything that is wrong.
     """
+    data = request.config.SerializeToString(deterministic=True)
     wrong = _wrong(request)
+    path = request.config.project_path
     try:
-        known = _known(request.config.project_path, config)
-        model = known or HFSSSimulationConfig.from_message(request.config)
+        if config is None:
+            config, path = _known(path, data) or _new(request.config)
     except ValidationError as error:
         wrong.update({f"config.{field}": text for field, text in field_errors(error).items()})
-    if wrong:
+    if wrong or config is None:
         text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
         raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong)
-    return model if isinstance(model, tuple) else (model, model.project_path)
+    return Submission(request, config, path, data)
+
+
+def _new(message: job_config_pb2.JobConfig) -> tuple[HFSSSimulationConfig, str]:
+    config = HFSSSimulationConfig.from_message(message)
+    return config, config.project_path
 
 
 def _wrong(request: jobs_messages_pb2.SubmitJobRequest) -> dict[str, str]:
@@ -91,7 +122,7 @@ def _known(path: str, config: bytes) -> tuple[HFSSSimulationConfig, str] | None:
     try:
         return _model(config[len(head) :]), _PATH.validate_python(path)
     except ValidationError:
-        return None  # to be told with everything that is wrong
+        return None  # validate all of it, to report everything that is wrong
 
 
 @lru_cache(256)

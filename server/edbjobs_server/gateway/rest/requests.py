@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.json_values import Json
+from edbjobs_server.manager.validation import Submission, validate
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_NAME = 255
@@ -66,9 +67,7 @@ def program_of(body: Json) -> str:
     return program if isinstance(program, str) else ""
 
 
-def submit_request(
-    body: Json, request_id: str, scheduler: str, known_program: bool
-) -> tuple[jobs_messages_pb2.SubmitJobRequest, list[str]]:
+def submit_request(body: Json, request_id: str, scheduler: str, known_program: bool) -> tuple[Submission, list[str]]:
     """Return the request of a documented submission, and warnings for the user.
 
     Parameters
@@ -85,7 +84,7 @@ def submit_request(
 
     Returns
     -------
-    tuple of (SubmitJobRequest, list of str)
+    tuple of (Submission, list of str)
         The request and the warnings.
 
     Raises
@@ -114,7 +113,7 @@ def submit_request(
         priority=priority_of(body, default=0),
         user=config.user,
     )
-    return request, warnings
+    return validate(request, config), warnings
 
 
 def _config_values(body: Json) -> Json:
