@@ -40,7 +40,7 @@ async def test_nothing_is_kept_of_jobs_that_have_left(it: World) -> None:
     await it.manager.cancel(uid, "ann", None)
     await it.ended(await it.submit("other"))
     runs = it.manager._runs
-    assert (runs._patience, runs._runs, runs._owners) == ({}, {}, {})
+    assert (runs._retry_states, runs._runs, runs._owners) == ({}, {}, {})
     assert (it.manager._core._deferred, it.manager._core._troubles, it.manager._core._gone) == ({}, {}, set())
 
 

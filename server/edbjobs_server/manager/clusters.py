@@ -1,4 +1,4 @@
-"""The clusters of the service: which there are, whether they answer, and what is on them."""
+"""The clusters of the service: which there are, whether their schedulers respond, their partitions and jobs."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from edbjobs_server.util.timeouts import timeout
 T = TypeVar("T")
 
 NO_CLUSTER = "none"
-_FIRST_ANSWER_SECONDS = 15.0  # a scheduler that hangs is given up after 10
+_FIRST_ANSWER_SECONDS = 15.0  # a request to a scheduler times out after 10
 ANSWER_SECONDS = 10.0  # clients wait not much longer
-FRESH_SECONDS = 5.0  # an answer serves all who ask within that time
+FRESH_SECONDS = 5.0  # age up to which an answer is reused
 
 
 class Clusters:
-    """Answers about clusters.
+    """Queries the clusters of the service.
 
     Parameters
     ----------
     executors : mapping of str to ClusterExecutor
-        Those the service has, the preferred one first.
+        Clusters of the service, the preferred one first.
     core : Planner
-        Knows which jobs are ours.
+        Source of the service's own jobs.
     chosen : bool
-        The administrator has named the scheduler, so it is the detected one even before it answers.
+        Whether the administrator has configured the scheduler: it is the detected one even before it responds.
     """
 
     def __init__(self, executors: Mapping[str, ClusterExecutor], core: Planner, chosen: bool = False) -> None:
@@ -57,8 +57,8 @@ class Clusters:
     def detected(self) -> str:
         """The cluster that jobs go to which name no scheduler; ``none``: they run on this host.
 
-        A scheduler counts once it has answered, and goes on to count when it falls silent: a job that was meant for
-        a cluster must not be run on its login node meanwhile.
+        A scheduler is detected once it has responded, and stays so when it becomes unreachable: a job for a cluster
+        must not run on its login node meanwhile.
         """
         for name, executor in self._executors.items():
             if self._chosen or executor.reach.version or executor.reach.answering:
@@ -66,7 +66,7 @@ class Clusters:
         return NO_CLUSTER
 
     async def detect(self) -> str:
-        """Tell the same once every scheduler has been asked: a service that has just begun has no answers yet."""
+        """Return the same once every scheduler was queried: a service that has just started has no answers yet."""
         end = time.monotonic() + _FIRST_ANSWER_SECONDS
         while True:
             if time.monotonic() > end or self._chosen:
@@ -77,17 +77,17 @@ class Clusters:
             await asyncio.sleep(0.02)
 
     def statuses(self) -> list[cluster_pb2.SchedulerStatus]:
-        """Tell whether each cluster's scheduler answers, and since when."""
+        """Return for each cluster whether its scheduler responds, and since when."""
         return [_status(executor.reach) for executor in self._executors.values()]
 
     def explain(self, job: Job) -> Explanation | None:
-        """Tell why a job that is with a cluster does not run; None: nothing of it is the cluster's."""
+        """Return why a job that was submitted to a cluster does not run; None: the cluster is not the reason."""
         executor = self._executors.get(job.spec.executor)
         if executor is None or job.open_attempt is None or job.cancel_time is not None or job.state is State.RUNNING:
             return None
         if not executor.reach.answering:
-            silent = self._core.silent.get(job.spec.executor, executor.reach.error)
-            return Explanation(Waiting.SCHEDULER_UNREACHABLE, silent)
+            detail = self._core.silent.get(job.spec.executor, executor.reach.error)
+            return Explanation(Waiting.SCHEDULER_UNREACHABLE, detail)
         sighting = executor.sighting(run_key(job))
         if job.state is not State.SCHEDULED:
             return None
@@ -99,7 +99,7 @@ class Clusters:
         return Explanation(reason, f"{executor.name} job {sighting.id}: {waiting_text(sighting)}")
 
     async def preview(self, name: str, spec: RunSpec) -> tuple[str, str]:
-        """Give the batch script of a run and the command that would hand it over.
+        """Return the batch script of a run and the command that would submit it.
 
         Raises
         ------
@@ -122,7 +122,7 @@ class Clusters:
             NO_SCHEDULER or SCHEDULER_UNREACHABLE.
         """
         executor = await self._executor(scheduler)
-        at, found = await self._ask(executor, "partitions", executor.scheduler.partitions)
+        at, found = await self._query(executor, "partitions", executor.scheduler.partitions)
         answer = cluster_service_pb2.ListPartitionsResponse(time=codec.timestamp(at))
         for item in found:
             values = {name: getattr(item, name) for name in item.__dataclass_fields__}
@@ -140,7 +140,7 @@ class Clusters:
             NO_SCHEDULER or SCHEDULER_UNREACHABLE.
         """
         executor = await self._executor(request.scheduler)
-        at, found = await self._ask(executor, "jobs", executor.scheduler.jobs)
+        at, found = await self._query(executor, "jobs", executor.scheduler.jobs)
         ours = {  # by id and name: a controller that crashed uses ids again
             (job.attempts[-1].scheduler_job_id, job_name(job.uid, job.id, job.attempt)): job.uid
             for job in self._core.jobs.values()
@@ -166,14 +166,14 @@ class Clusters:
         return answer
 
     async def close(self) -> None:
-        """Let go of questions that nobody waits for."""
+        """Cancel pending queries."""
         tasks = [task for _, task in self._answers.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _executor(self, scheduler: str) -> ClusterExecutor:
-        """Choose the cluster to ask; one that does not answer is not asked again for everybody who wants to know."""
+        """Choose the cluster to query; an unreachable one is not queried again for each request."""
         detected = await self.detect()
         name = scheduler or (detected if detected != NO_CLUSTER else next(iter(self._executors), NO_CLUSTER))
         executor = self._executors.get(name)
@@ -185,17 +185,17 @@ class Clusters:
             raise _unreachable(executor.name, executor.reach.error)
         return executor
 
-    async def _ask(
-        self, executor: ClusterExecutor, what: str, ask: Callable[[], Awaitable[Sequence[T]]]
+    async def _query(
+        self, executor: ClusterExecutor, what: str, query: Callable[[], Awaitable[Sequence[T]]]
     ) -> tuple[float, Sequence[T]]:
-        """Ask once for all who want to know within a few seconds."""
+        """Query a scheduler once for all requests of a few seconds."""
         now = time.time()
         key = (executor.name, what)
         at, task = self._answers.get(key, (0.0, None))
         fresh = 0 <= now - at < FRESH_SECONDS
         if task is None or not (fresh or not task.done()):
-            at, task = now, asyncio.ensure_future(ask())
-            task.add_done_callback(_heard)
+            at, task = now, asyncio.ensure_future(query())
+            task.add_done_callback(_retrieve_error)
             self._answers[key] = (at, task)
         try:
             async with timeout(ANSWER_SECONDS):
@@ -210,8 +210,8 @@ def _unreachable(name: str, error: str) -> Refused:
     return Refused("SCHEDULER_UNREACHABLE", f"{name} does not answer: {error}")
 
 
-def _heard(task: asyncio.Task[Any]) -> None:
-    """Take note of a failure: those who asked may have gone."""
+def _retrieve_error(task: asyncio.Task[Any]) -> None:
+    """Retrieve a failure, which no request may be left to receive."""
     if not task.cancelled():
         task.exception()
 

@@ -8,32 +8,32 @@ from edbjobs_server.util import timeouts
 
 
 class EndWaiters:
-    """Wakes those who wait for a job, by its uid."""
+    """Notifies callers that wait for a job, by its uid."""
 
     def __init__(self) -> None:
         self._events: dict[str, set[asyncio.Event]] = {}
 
     async def wait(self, uid: str, timeout: float) -> None:
-        """Wait until `tell` names the job, or for `timeout` seconds."""
-        told = asyncio.Event()
+        """Wait until `notify` names the job, or for `timeout` seconds."""
+        ended = asyncio.Event()
         events = self._events.setdefault(uid, set())
-        events.add(told)
+        events.add(ended)
         try:
             async with timeouts.timeout(timeout):
-                await told.wait()
+                await ended.wait()
         except (asyncio.TimeoutError, TimeoutError):
             return
         finally:
-            events.discard(told)
+            events.discard(ended)
             if not events:
                 self._events.pop(uid, None)
 
-    def tell(self, uid: str) -> None:
-        """Wake those who wait for a job."""
-        for told in self._events.get(uid, ()):
-            told.set()
+    def notify(self, uid: str) -> None:
+        """Notify the callers that wait for a job."""
+        for ended in self._events.get(uid, ()):
+            ended.set()
 
-    def tell_all(self) -> None:
-        """Wake everybody."""
+    def notify_all(self) -> None:
+        """Notify all callers."""
         for uid in self._events:
-            self.tell(uid)
+            self.notify(uid)

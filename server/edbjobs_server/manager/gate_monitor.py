@@ -1,4 +1,4 @@
-"""A gate that stays shut is an event, so that nobody wonders why nothing starts."""
+"""Events for a gate that stays closed: they explain why no job starts."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from edbjobs_server.core.planner import Planner
 
 
 class GateMonitor:
-    """Notices when a gate has kept jobs from starting for long, and when it opens again.
+    """Reports when a gate has kept jobs from starting for long, and when it opens again.
 
     Parameters
     ----------
     core : Planner
-        Knows the gates and the queue.
+        Source of the gates and the queue.
     seconds : float
-        After how long a shut gate is told.
+        Time after which a closed gate is reported.
     """
 
     def __init__(self, core: Planner, seconds: float) -> None:
         self._core = core
         self._seconds = seconds
         self._since: float | None = None
-        self._told = False
+        self._reported = False
 
-    def look(self, now: float) -> str | None:
-        """Look at the gates; gives what is to be told, once."""
+    def check(self, now: float) -> str | None:
+        """Check the gates; return the text to report, once for each change."""
         block = self._core.gate_block(now) if self._core.counts()["queued"] else None
         if block is None:
-            told, self._since, self._told = self._told, None, False
-            return "the gate is open again" if told else None
+            reported, self._since, self._reported = self._reported, None, False
+            return "the gate is open again" if reported else None
         if self._since is None:
             self._since = now
-        if self._told or now - self._since < self._seconds:
+        if self._reported or now - self._since < self._seconds:
             return None
-        self._told = True
+        self._reported = True
         return f"for {self._seconds:g} s nothing has started: {block.detail}"

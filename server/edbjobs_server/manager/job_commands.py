@@ -1,4 +1,4 @@
-"""What changes jobs: submit, cancel, hold, release, priority, retry and delete; each is on disk when it returns."""
+"""Changes of jobs: submit, cancel, hold, release, priority, retry and delete; each is on disk when it returns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Accepted:
     message : bytes
         Serialised ``edbjobs.v1.Job``.
     existed : bool
-        An earlier request had made it.
+        Whether an earlier request made it.
     """
 
     message: bytes
@@ -54,7 +54,7 @@ class JobCommands(JobQueries):
     async def submit(
         self, request: jobs_messages_pb2.SubmitJobRequest | Submission, principal: str, user: str
     ) -> Accepted:
-        """Accept a job, or answer with the one that an equal request made before."""
+        """Accept a job, or return the one that an equal request made before."""
         (result,) = await self.submit_many([request], principal, user)
         if isinstance(result, Refused):
             raise result
@@ -63,7 +63,7 @@ class JobCommands(JobQueries):
     async def submit_many(
         self, requests: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], principal: str, user: str
     ) -> list[Accepted | Refused]:
-        """Accept jobs in one transaction; a bad one stops no other."""
+        """Accept jobs in one transaction; an invalid one does not affect the others."""
         if self._core.draining:
             raise draining()
         if len(requests) > MAX_ITEMS:
@@ -78,26 +78,26 @@ class JobCommands(JobQueries):
                 message = item.message + self._reasons.addition(item.job.uid, item.job.state)
                 answers.append(Accepted(message, item.existed))
             if len(answers) % SLICE == 0:
-                await asyncio.sleep(0)  # so that the loop never stalls on a long answer
+                await asyncio.sleep(0)  # a long answer must not block the loop
         return answers
 
     async def cancel(self, name: str, principal: str, grace: float | None, abandon: bool = False) -> job_pb2.Job:
-        """End a job, also while the store cannot be written."""
+        """End a job; works also while the store cannot be written."""
         if grace is not None and not 0 <= grace <= 3600:
             raise Refused("INVALID_JOB", "grace must be 0 to 3600 seconds", fields={"grace": "0 to 3600 seconds"})
 
-        unseen = False
+        state_unknown = False
 
         def change(job: Job, now: float) -> Change | None:
             if not abandon:
                 return transitions.cancel(job, now, grace)
-            return transitions.abandon(job, now, unseen)
+            return transitions.abandon(job, now, state_unknown)
 
         live = self._live(name)
         if abandon and live is not None:
-            if self._runs.is_gone(live.uid):
+            if self._runs.has_ended(live.uid):
                 return await self._conclude(live.uid, principal)
-            unseen = self._runs.unseen(live.uid)
+            state_unknown = self._runs.is_state_unknown(live.uid)
         try:
             job = await self._change(name, principal, change)
         except Refused as refused:
@@ -112,7 +112,7 @@ class JobCommands(JobQueries):
         return self._message(job)
 
     async def _conclude(self, uid: str, principal: str) -> job_pb2.Job:
-        """End the record of a job whose processes are gone, by what can be read of its result now."""
+        """Record the end of a job whose processes are gone, with the result as far as it can be read now."""
         await self._change(uid, principal, lambda job, now: transitions.cancel(job, now, 0.0))
         recorded = await self._runs.conclude(uid)
         answer = await self.get(uid)
@@ -123,9 +123,12 @@ class JobCommands(JobQueries):
     async def cancel_many(
         self, job_filter: jobs_messages_pb2.JobFilter, everything: bool, principal: str, grace: float | None
     ) -> list[str]:
-        """End all live jobs that a filter finds; gives their uids."""
+        """End all live jobs that match a filter; return their uids."""
         if not everything and not job_filter.ByteSize():
-            raise Refused("FILTER_REQUIRED", "an empty filter means every job: say so with `all`")
+            raise Refused(
+                "FILTER_REQUIRED",
+                "expected a filter, got an empty one, which means every job; set `all` to end every job",
+            )
         uids = await self._live_uids(job_filter)
         ended: list[str] = []
         for uid in uids:
@@ -139,11 +142,11 @@ class JobCommands(JobQueries):
         return ended
 
     async def hold(self, name: str, principal: str) -> job_pb2.Job:
-        """Keep a waiting job from starting."""
+        """Hold a waiting job."""
         return self._message(await self._change(name, principal, lambda job, now: transitions.hold(job)))
 
     async def release(self, name: str, principal: str) -> job_pb2.Job:
-        """Let a held job start."""
+        """Release a held job."""
         return self._message(await self._change(name, principal, lambda job, now: transitions.release(job)))
 
     async def set_priority(self, name: str, priority: int, principal: str) -> job_pb2.Job:
@@ -156,7 +159,7 @@ class JobCommands(JobQueries):
         return self._message(await self._change(name, principal, change))
 
     async def retry(self, name: str, request_id: str, principal: str, user: str) -> job_pb2.Job:
-        """Make a new job of the same id from an ended one."""
+        """Submit an ended job again, under the same id."""
         old = await self.get(name)
         if old.state not in TERMINAL:
             raise Refused("JOB_NOT_ENDED", f"job {old.id} has not ended; only an ended job can be retried")
@@ -195,7 +198,7 @@ class JobCommands(JobQueries):
     # Helpers ---------------------------------------------------------------------------------------------
 
     async def _change(self, name: str, principal: str, change: Callable[[Job, float], Change | None]) -> Job:
-        """Change a job in one transaction; gives the job after it."""
+        """Change a job in one transaction; return the changed job."""
 
         def command(tx: Transaction) -> Job:
             job = tx.job(name)
@@ -225,16 +228,16 @@ class JobCommands(JobQueries):
         return next((job for job in self._core.jobs.values() if job.id == name), None)
 
     async def _live_uids(self, job_filter: jobs_messages_pb2.JobFilter) -> list[str]:
-        wanted = jobs_messages_pb2.JobFilter()
-        wanted.CopyFrom(job_filter)
-        if not wanted.states:
-            wanted.states.extend([job_state_pb2.JOB_STATE_QUEUED, job_state_pb2.JOB_STATE_SCHEDULED])
-            wanted.states.append(job_state_pb2.JOB_STATE_RUNNING)
+        live_filter = jobs_messages_pb2.JobFilter()
+        live_filter.CopyFrom(job_filter)
+        if not live_filter.states:
+            live_filter.states.extend([job_state_pb2.JOB_STATE_QUEUED, job_state_pb2.JOB_STATE_SCHEDULED])
+            live_filter.states.append(job_state_pb2.JOB_STATE_RUNNING)
         uids: list[str] = []
         token = ""
         while True:
             request = jobs_messages_pb2.ListJobsRequest(
-                filter=wanted, page_size=1000, page_token=token, newest_first=True, omit_config=True
+                filter=live_filter, page_size=1000, page_token=token, newest_first=True, omit_config=True
             )
             page = await self.list_jobs(request)
             uids += [job.uid for job in page.jobs]

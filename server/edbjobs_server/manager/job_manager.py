@@ -1,4 +1,4 @@
-"""The job manager: the asyncio shell around the core, and the only way in for every endpoint."""
+"""The job manager: the asyncio shell around the core, and the only interface of the service for endpoints."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class JobManager(JobCommands, ServiceStatus):
     """
 
     async def open(self, limits: Mapping[str, Any], before: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Apply the given limits, adopt what runs, then start what may.
+        """Apply the given limits, adopt the runs of an earlier service, then start to plan.
 
-        `before` is awaited when changes can be made and nothing has been started yet.
+        `before` is awaited when changes can be made and no job has been started yet.
         """
         self._store.start(asyncio.get_running_loop(), self._on_commit, self._on_reset)
         if limits:
@@ -49,17 +49,17 @@ class JobManager(JobCommands, ServiceStatus):
         self._runs.take_load(load)
 
     def stop_starts(self) -> None:
-        """Start no more jobs; what runs continues, and so do watches."""
+        """Start no more jobs; runs and watches continue."""
         self._core.draining = True
 
     def drain(self) -> None:
-        """Start no more jobs and end all watches and waits; what runs continues."""
+        """Start no more jobs and end all watches and waits; runs continue."""
         self.stop_starts()
         self._events.close()
-        self._waiters.tell_all()
+        self._waiters.notify_all()
 
     async def close(self) -> None:
-        """Release all resources; what runs continues."""
+        """Release all resources; runs continue."""
         self.drain()
         await self._clusters.close()
         await self._runs.close()
@@ -84,7 +84,7 @@ class JobManager(JobCommands, ServiceStatus):
                     self._runs.own(item.job.uid)
                 elif item.job.state.terminal:
                     self._runs.forget(item.job.uid)
-                    self._waiters.tell(item.job.uid)
+                    self._waiters.notify(item.job.uid)
         self._events.publish(batch)
         for observe in self._observers:
             observe(batch)
@@ -95,7 +95,7 @@ class JobManager(JobCommands, ServiceStatus):
         """Start again from what is on disk: a commit failed."""
         self._core.reset(snapshot.jobs, snapshot.limits, snapshot.paused, snapshot.generation)
         self._events.reset(snapshot.revision)
-        self._waiters.tell_all()
+        self._waiters.notify_all()
         self._runs.on_reset()
 
 

@@ -1,4 +1,4 @@
-"""What is asked about jobs: lists, waits, watches, previews and output; nothing here changes a job."""
+"""Queries about jobs: lists, waits, watches, previews and output; none changes a job."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class JobQueries(ManagerBase):
     """The methods of `JobManager` that read jobs."""
 
     async def get(self, name: str) -> job_pb2.Job:
-        """Tell how a job is."""
+        """Return a job."""
         data = await self._store.read(lambda reader: reader.job_bytes(name))
         if data is None:
             raise job_not_found(name)
         return self._reasons.explained(job_pb2.Job.FromString(data))
 
     async def list_jobs(self, request: jobs_messages_pb2.ListJobsRequest) -> jobs_messages_pb2.ListJobsResponse:
-        """Give a page of jobs."""
+        """Return a page of jobs."""
         size = min(max(request.page_size, 0) or 50, 1000)
         page = await self._store.read(
             lambda reader: reader.page(
@@ -120,17 +120,17 @@ class JobQueries(ManagerBase):
         return job, job.state in TERMINAL
 
     def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
-        """Send changes from a revision on."""
+        """Yield changes from a revision on."""
         return self._events.messages(request)
 
     def watch_progress(self, is_needed: Callable[[], bool]) -> AsyncIterator[Sequence[JobProgressed]]:
         """Yield the running jobs whose progress has changed, once a second, while `is_needed` returns true."""
-        return self._runs.following.watch(is_needed)
+        return self._runs.progress.watch(is_needed)
 
     async def preview(
         self, request: jobs_messages_pb2.SubmitJobRequest, user: str
     ) -> jobs_messages_pb2.PreviewJobResponse:
-        """Tell what a job would run; nothing is run or recorded."""
+        """Return what a job would run; nothing is run or recorded."""
         work = partial(draft, request, user, self._rules, self._core.limits)
         job = await self._paths.run(work, request.config.project_path, key=f"draft {request.config.project_path}")
         spec, environment = self._runs.preview(job)
@@ -148,7 +148,7 @@ class JobQueries(ManagerBase):
         return answer
 
     async def tail(self, request: jobs_messages_pb2.TailLogRequest) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
-        """Send a run's output by offset."""
+        """Yield a run's output by offset."""
         uid = (await self.get(request.name)).uid
         job = await self._store.read(lambda reader: reader.job(uid))
         where = job.spec.project_path if job is not None else ""

@@ -1,4 +1,4 @@
-"""Reading the output of a run by attempt and offset, and following it to its end."""
+"""Output of a run by attempt and offset, followed to its end."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _FILES = {
 }
 CHUNK = 65_536
 POLL_SECONDS = 0.25
-UNREACHABLE_SECONDS = 30.0  # a file that is followed may be out of reach for so long
+UNREACHABLE_SECONDS = 30.0  # a followed file may be unreachable for so long
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of an output; without any, whether there can be more.
+    """Bytes of an output; if empty, whether there can be more.
 
     Attributes
     ----------
     data : bytes
-        Empty: there is nothing new.
+        Empty: no new output.
     offset : int
-        Of the first byte, or where the next one would stand.
+        Offset of the first byte, or of the next one.
     attempt : int
-        Whose output it is; 0: none has started.
+        Attempt of the output; 0: none has started.
     ended : bool
-        The attempt had ended before the file was read, so nothing more comes.
+        Whether the attempt had ended before the file was read: no more output follows.
     cut : bool
-        The file was cut or written anew since the piece before; a caller that does not follow it cannot join the two.
+        Whether the file was truncated or replaced since the last piece; without following it the two do not join.
     """
 
     data: bytes
@@ -59,16 +59,16 @@ async def tail(
     paths: PathWorkers,
     project_path: str,
 ) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
-    """Send bytes of an output, in order, each once.
+    """Yield the bytes of an output, in order, each once.
 
-    A file that is cut or written anew while it is followed is sent from its beginning: the offset goes back to 0.
+    A file that is truncated or replaced while it is followed is sent from its start: the offset goes back to 0.
 
     Parameters
     ----------
     request : TailLogRequest
         Offset (negative: from the present end), limit, and whether to follow.
     get : callable
-        Gives the job as it is now; asked again while following.
+        Returns the job as it is now; called again while following.
     paths : PathWorkers
         Threads for the file work.
     project_path : str
@@ -82,8 +82,8 @@ async def tail(
     output = Output(request, project_path)
     job = await get()
     while True:
-        # The job is asked for before the file is read, so that nothing written before its end is missed.
-        piece = await paths.run(partial(output.read, job), output.where)
+        # The job is read before the file, so that no output written before its end is missed.
+        piece = await paths.run(partial(output.read, job), output.source)
         if piece.data:
             yield jobs_messages_pb2.TailLogResponse(data=piece.data, offset=piece.offset, attempt=piece.attempt)
             if output.left == 0:
@@ -104,7 +104,7 @@ class Output:
     Parameters
     ----------
     request : TailLogRequest
-        Of the client. Without an attempt it is the last one at the time of the first read.
+        Of the client; its attempt defaults to the last one at the time of the first read.
     project_path : str
         Real path of the job's project.
     """
@@ -119,8 +119,8 @@ class Output:
         self.left = request.limit if request.limit > 0 else None
 
     @property
-    def where(self) -> str:
-        """What is read, for an error's text."""
+    def source(self) -> str:
+        """The file that is read, for error messages."""
         return str(self._file.path) if self._file is not None else "the run's output"
 
     def read(self, job: job_pb2.Job) -> Piece:
@@ -154,17 +154,17 @@ class Output:
         path = self._path(job)
         if self._file is None:
             self._file = GrowingFile(path, self._first_offset(path, ended))
-        elif self._file.path != path:  # until one of them is there, a solver's log may get either of two names
+        elif self._file.path != path:  # until the log exists, it may get either of two names
             self._file = GrowingFile(path, 0 if self._sent else self._file.offset)
         file = self._file
         data = file.read(CHUNK if self.left is None else min(CHUNK, self.left))
-        begin = file.offset - len(data)
+        start = file.offset - len(data)
         if file.restarted and not self._request.follow:
-            return Piece(b"", begin, self._attempt, ended, cut=True)
-        return Piece(data, begin, self._attempt, ended)
+            return Piece(b"", start, self._attempt, ended, cut=True)
+        return Piece(data, start, self._attempt, ended)
 
     def _path(self, job: job_pb2.Job) -> Path:
-        """Return the place of the output; the number of the job names its run folders."""
+        """Return the path of the output; run folders are named after the job's number."""
         last = Path(job.run_directory)
         seq = last.name.partition(".")[0]
         if self._request.stream == jobs_messages_pb2.LOG_STREAM_SOLVER:
@@ -172,8 +172,8 @@ class Output:
         names = _FILES.get(self._request.stream)
         if names is None:
             raise Refused("LOG_NOT_FOUND", f"this release knows no output of the kind {self._request.stream}")
-        places = [last.with_name(f"{seq}.{self._attempt}") / name for name in names]
-        return next((place for place in places if files.mode_of(place) is not None), places[0])
+        paths = [last.with_name(f"{seq}.{self._attempt}") / name for name in names]
+        return next((path for path in paths if files.mode_of(path) is not None), paths[0])
 
     def _first_offset(self, path: Path, ended: bool) -> int:
         offset, follow = self._request.offset, self._request.follow
@@ -189,7 +189,7 @@ class Output:
         return offset
 
     def _wait_or_refuse(self, error: OSError, ended: bool) -> None:
-        """Refuse what cannot be read; one that is followed may come into reach again."""
+        """Raise for a file that cannot be read; a followed one may become reachable again."""
         where = str(error.filename or "the output")
         if not is_transient(error):
             raise Refused("LOG_NOT_FOUND", f"{where} cannot be read: {text_of(error)}") from error

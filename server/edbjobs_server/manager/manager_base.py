@@ -36,25 +36,25 @@ class ManagerBase:
     store : Store
         Opened store.
     executors : mapping of str to Executor
-        Where runs run, by name.
+        Executors of runs, by name.
     rules : Rules
-        What requests are checked against.
+        Checks and defaults for requests.
     environment : mapping of str to str
-        What a run's environment is made from.
+        Base of every run's environment.
     boot_id : str
-        Of this host.
+        Identifier of the host's current boot.
     sampler : HostSampler
-        Tells how the host is.
+        Source of samples of the host.
     about : ServiceInfo
-        What the service tells of itself.
+        Static facts about the service.
     lock_wait : float, default: 600
-        Longest wait, in seconds, for a project that somebody else has open.
+        Longest wait, in seconds, for a project that another program has open.
     gate_event_seconds : float, default: 600
-        A gate that has been shut for so long is told by an event.
+        Time after which a closed gate is reported by an event.
     clusters : mapping of str to ClusterExecutor, optional
         Those of `executors` that are clusters.
     cluster_chosen : bool, default: False
-        The administrator has named the cluster's scheduler.
+        Whether the administrator has configured the cluster's scheduler.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ManagerBase:
             store, self._core, executors, rules, self._paths, environment, boot_id, lock_wait, gate_event_seconds
         )
         self._clusters = Clusters(clusters or {}, self._core, cluster_chosen)
-        self._reasons = WaitingReasons(self._core, self._clusters, self._runs.following)
+        self._reasons = WaitingReasons(self._core, self._clusters, self._runs.progress)
         self._sampler = sampler
         self._about = about
         self._waiters = EndWaiters()
@@ -92,10 +92,10 @@ class ManagerBase:
 
 
 def job_not_found(name: str) -> Refused:
-    """Make the answer to a name that no job bears."""
+    """Build the error for a name without a job."""
     return Refused("JOB_NOT_FOUND", f"there is no job {name!r}; `edbjobs list` shows those there are")
 
 
 def draining() -> Refused:
-    """Make the answer to what a stopping service does not do any more."""
+    """Build the error for requests to a service that is stopping."""
     return Refused("DRAINING", "the service is stopping; try again when it is back")

@@ -1,4 +1,4 @@
-"""Following the logs of running solves: how far each is, and whether it waits for a license too long."""
+"""Progress of running solves, read from their logs, and the limit of the wait for a license."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from edbjobs_server.util.path_workers import PathWorkers
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-CLUSTER_POLL_SECONDS = 15.0  # there may be thousands, and their logs lie on a file server
+CLUSTER_POLL_SECONDS = 15.0  # there may be thousands, with their logs on a file server
 HANG_SECONDS = 2.0  # for one log, after which the others are read by another thread
-ROUND_SECONDS = 3600.0  # deadline of a round; what hangs is noticed long before
+ROUND_SECONDS = 3600.0  # deadline of a round; a hanging log is detected long before
 _FIELDS = [item.name for item in fields(Progress)]
 
 
 @dataclass(eq=False)
 class _Solve:
-    """One running solve; `begun`: its log shows that a setup is being solved, so the license was had."""
+    """One running solve; `started`: its log shows that a setup is being solved, so it has its license."""
 
     job: Job
-    due: float = 0.0  # not looked at before, monotonic
-    begun: bool = False
+    due: float = 0.0  # not read before, monotonic
+    started: bool = False
     progress: Progress = field(default_factory=Progress)
     path: Path | None = None
     log: LogFollower | None = None
@@ -50,13 +50,13 @@ class _Solve:
         job = self.job
         if self.log is None:
             self._open()
-        if not self.begun:  # until it is there, nobody knows under which of its names the log comes
+        if not self.started:  # until the log exists, it may get either of two names
             path = find_log(Path(job.spec.project_path), solver_job_name(job, job.attempt))
             if path != self.path:
                 self.path, self.log = path, LogFollower(path)
         assert self.log is not None, "it was opened"
         segment = self.log.poll()
-        self.begun = bool(segment.setups)
+        self.started = bool(segment.setups)
         self.progress = progress(segment, self.setups)
 
     def _open(self) -> None:
@@ -72,7 +72,7 @@ class _Solve:
 
 @dataclass(frozen=True)
 class JobProgressed:
-    """How far a running solve is. It is no change of the job: it has no revision of its own and is kept nowhere."""
+    """Progress of a running solve. It is no change of the job: it has no revision of its own and is not stored."""
 
     job: Job
     progress: job_pb2.JobProgress
@@ -95,7 +95,7 @@ class _Round:
             try:
                 solve.read()
                 solve.failure = ""
-            except Exception as error:  # it is looked at again in the next round, and stops no other
+            except Exception as error:  # it is read again in the next round, and does not affect others
                 if repr(error) != solve.failure:
                     solve.failure = repr(error)
                     log.info("the log of job %s cannot be followed now: %s", solve.job.id, error)
@@ -105,15 +105,15 @@ class _Round:
 class ProgressTracker:
     """Reads what is new in the log of each running solve: once a second, of those on a cluster less often.
 
-    Logs on one mount are read one after the other in one thread, which costs little. One that hangs is left behind
-    with its thread, and looked at again when that has come back.
+    Logs on one mount are read one after the other in one thread, which costs little. One that hangs is left to its
+    thread, and read again when that has returned.
 
     Parameters
     ----------
     core : Planner
-        Knows which jobs run.
+        Source of the running jobs.
     paths : PathWorkers
-        For reading logs.
+        Threads that read logs.
     end : callable
         Ends a run that has waited for a license longer than its job allows.
     """
@@ -127,7 +127,7 @@ class ProgressTracker:
         self._number = 0
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Read logs until cancelled."""
         try:
             while True:
                 self._update()
@@ -140,9 +140,9 @@ class ProgressTracker:
                 task.cancel()
 
     def progress_of(self, uid: str) -> job_pb2.JobProgress | None:
-        """Return how far a running solve is; None: nothing is known of it."""
+        """Return the progress of a running solve; None: it is unknown."""
         solve = self._solves.get(uid)
-        if solve is None or not solve.begun:
+        if solve is None or not solve.started:
             return None
         return job_pb2.JobProgress(**{name: getattr(solve.progress, name) for name in _FIELDS})
 
@@ -164,12 +164,12 @@ class ProgressTracker:
         return found
 
     def waits_for_license(self, uid: str) -> bool:
-        """Return whether a solve that may wait for a license has begun no setup yet."""
+        """Return whether a solve that may wait for a license has started no setup yet."""
         solve = self._solves.get(uid)
-        return solve is not None and solve.license_limit is not None and not solve.begun
+        return solve is not None and solve.license_limit is not None and not solve.started
 
     def _update(self) -> None:
-        """Take over which solves run."""
+        """Update the set of running solves."""
         running = {job.uid: job for job in self._core.running() if job.state is State.RUNNING}
         for uid in self._solves.keys() - running.keys():
             del self._solves[uid]
@@ -202,23 +202,27 @@ class ProgressTracker:
         task.add_done_callback(self._rounds.pop)
 
     def _leave_hanging(self) -> None:
-        """Abandon rounds that hang at one log: the others are read by a further thread."""
+        """Abandon rounds that hang at one log: another thread reads the other logs."""
         now = time.monotonic()
         for _, round in self._rounds.values():
             current = round.current
             if not round.abandoned and current is not None and now - round.since > HANG_SECONDS:
                 round.abandoned = True
-                log.warning("the log of job %s does not answer: %s", current.job.id, current.job.spec.project_path)
+                log.warning(
+                    "the log of job %s cannot be read for now, its file system does not respond: %s",
+                    current.job.id,
+                    current.job.spec.project_path,
+                )
 
     async def _end_license_waits(self) -> None:
         for solve in [*self._solves.values()]:
             limit, start = solve.license_limit, solve.job.start_time
-            if limit is not None and not solve.begun and start is not None and time.time() - start > limit:
+            if limit is not None and not solve.started and start is not None and time.time() - start > limit:
                 await self._end(solve.job)
 
 
 async def _quietly(work: Awaitable[None]) -> None:
-    """Wait for a round; one that never comes back is left to its thread."""
+    """Wait for a round; one that does not return is left to its thread."""
     try:
         await work
     except Refused:

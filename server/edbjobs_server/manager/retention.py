@@ -1,4 +1,4 @@
-"""Letting go of old records: by age and number, in small batches, and never of anything else."""
+"""Removal of old records: by age and number, in small batches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 600.0
 BATCH = 200
-LEAST_EVENTS = 10_000  # however few jobs are kept, watchers must find the place they go on from
-EVENTS_PER_JOB = 10  # that many events are kept for each ended job that may be kept
+LEAST_EVENTS = 10_000  # however few jobs are kept, watchers must be able to resume
+EVENTS_PER_JOB = 10  # events kept for each ended job that may be kept
 
 
 class Retention:
-    """Removes ended jobs, their run folders and old events, now and then.
+    """Removes ended jobs, their run folders and old events at intervals.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class Retention:
     remove_folders : callable
         Removes the run folders of removed jobs.
     days : float
-        Ended jobs older than this go; 0: none goes by age.
+        Age above which ended jobs are removed; 0: no limit.
     jobs : int
-        Of the ended jobs so many stay, the newest; 0: none goes by number.
+        Number of ended jobs to keep, the newest; 0: no limit.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class Retention:
         self._max_number = jobs or None
 
     async def run(self) -> None:
-        """Tidy up until cancelled."""
+        """Remove old records until cancelled."""
         while True:
             try:
                 await self.once()
             except Refused as refused:
-                log.warning("old records stay for now: %s", refused.message)
+                log.warning("old records could not be removed; tried again later: %s", refused.message)
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def once(self) -> None:
-        """Tidy up all that is due, a batch at a time so that nobody waits for it."""
+        """Remove all that is due, a batch at a time, so that other writes do not wait for it."""
         store = self._store
         age, number = self._max_age, self._max_number
         while removed := await store.write(partial(expire, max_age=age, max_number=number, batch_size=BATCH)):

@@ -1,4 +1,4 @@
-"""What all runs share, and what is kept of a job between its plans."""
+"""State that all runs share, and state of a job that is kept between its plans."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from edbjobs_server.util.path_workers import PathWorkers
 
 @dataclass
 class RetryState:
-    """What a waiting job has been through: kept between its plans, until it starts or leaves the queue."""
+    """Delays and errors of a waiting job; kept between its plans, until it starts or leaves the queue."""
 
     delays: Backoff = field(default_factory=lambda: Backoff(first=1.0))
     locked_since: float | None = None
-    logged: str = ""  # what went wrong, as it was logged last
+    logged: str = ""  # the last error that was logged
 
 
 @dataclass
 class RunContext:
-    """What all runs share.
+    """State that all runs share.
 
     Attributes
     ----------
     wake : callable
-        Plans soon.
+        Requests a plan.
     ending : set of Future
         One for each run that has ended and whose end is not on record yet: done when the record is on its way to the
         disk, or delayed.
@@ -55,7 +55,7 @@ class RunContext:
         Raises
         ------
         Refused
-            NO_SCHEDULER: the service has been started without it.
+            NO_SCHEDULER: the service was started without it.
         """
         found = self.executors.get(name)
         if found is None:

@@ -1,4 +1,4 @@
-"""From the plan of a run to its reservation on disk. What does not get there holds nothing, and its job says why."""
+"""From the plan of a run to its reservation on disk. A run without one holds no resources, and its job has a reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTLE_SECONDS = 1.0  # longest wait of a reservation for the record of runs tha
 
 @dataclass(frozen=True)
 class Reserved:
-    """A job with its reservation on disk, and what is to be run; `clear`: earlier results are to be removed first."""
+    """A job with its reservation on disk, and its run; `clear`: earlier results must be removed first."""
 
     job: Job
     spec: RunSpec
@@ -40,24 +40,24 @@ class RunPreparation:
     Parameters
     ----------
     context : RunContext
-        What all runs share.
+        State that all runs share.
     job : Job
-        As planned.
-    patience : RetryState
+        The planned job.
+    state : RetryState
         Of the job.
     retry : Retry
-        Explains what goes wrong.
+        Explains failures.
     """
 
-    def __init__(self, context: RunContext, job: Job, patience: RetryState, retry: Retry) -> None:
+    def __init__(self, context: RunContext, job: Job, state: RetryState, retry: Retry) -> None:
         self._context = context
         self._job = job
-        self._patience = patience
+        self._state = state
         self._retry = retry
         self._generation = context.core.generation
 
     async def reserve(self) -> Reserved | None:
-        """Reserve the run; None: it does not start now, what it held is released, and the job has ended or says why."""
+        """Reserve the run; None: it does not start now, its resources are released and its job has a reason."""
         try:
             prepared = await self._prepare()
             if prepared is None or prepared.spec is None:
@@ -69,13 +69,13 @@ class RunPreparation:
             return None
         if job is None:
             return None
-        self._patience.delays.reset()
-        self._patience.logged = ""
-        self._patience.locked_since = None
+        self._state.delays.reset()
+        self._state.logged = ""
+        self._state.locked_since = None
         return Reserved(job, prepared.spec, prepared.clear)
 
     async def _prepare(self) -> run_steps.Prepared | None:
-        """Look at the project; None: the job does not start now, and says why."""
+        """Inspect the project; None: the job does not start now, and has a reason."""
         job, context = self._job, self._context
         work = partial(run_steps.prepare, job, context.rules, context.environment)
         try:
@@ -92,17 +92,17 @@ class RunPreparation:
     async def _wait_for_lock(self, lock: project_lock.Lock | None) -> None:
         assert lock is not None, "a project that is not ready is locked"
         now, limit = time.time(), self._context.lock_wait
-        since = self._patience.locked_since
+        since = self._state.locked_since
         if since is None or since > now:  # the clock was set back
-            since = self._patience.locked_since = now
+            since = self._state.locked_since = now
         if now - since >= limit:
             text = (
-                f"{lock.path} has been there for {limit:g} s: somebody has the project open, or a crash left "
+                f"{lock.path} has been there for {limit:g} s: another program has the project open, or a crash left "
                 "the file; close the project, or remove the file once no AEDT works on it, then retry the job"
             )
             await self._fail(Reason.PROJECT_LOCKED, text)
             return
-        detail = f"{lock.path} exists: somebody has the project open; waiting until {limit:g} s have passed"
+        detail = f"{lock.path} exists: another program has the project open; waiting until {limit:g} s have passed"
         until = min(now + LOCK_POLL_SECONDS, since + limit)
         self._defer_until(until, Block(Waiting.PROJECT_LOCKED, detail, own=True))
 
@@ -111,13 +111,13 @@ class RunPreparation:
         self._release()
 
     async def _commit(self, spec: RunSpec) -> Job | None:
-        """Commit the reservation; None where the job may not start after all."""
+        """Commit the reservation; None if the job may not start after all."""
         context, limits = self._context, self._context.core.limits
         directory = str(context.executor(self._job.spec.executor).run_directory(spec.key))
         await self._after_ended()
 
         def command(tx: Transaction) -> Job | None:
-            # After a failed commit the core has forgotten this plan, and may have given its place to another job.
+            # After a failed commit the core has dropped this plan, and may have planned another job instead.
             if tx.limits != limits or tx.paused or tx.generation != self._generation:
                 return None
             current = tx.find(self._job.uid)
@@ -132,15 +132,15 @@ class RunPreparation:
         return reserved
 
     async def _after_ended(self) -> None:
-        """Let the ends of runs whose place this one takes be recorded before it."""
+        """Wait for the records of ended runs, whose resources this run may take: they come first."""
         ending = [record for record in self._context.ending if not record.done()]
         if ending:
             await asyncio.wait(ending, timeout=SETTLE_SECONDS)
 
     def _defer(self, error: Exception) -> None:
-        """Let the job wait, ever longer, for what went wrong to go away; others may start meanwhile."""
+        """Defer the job with a growing delay; others may start meanwhile."""
         text = self._retry.explain("it cannot be started now", error)
-        reason, delay = waiting_of(error, self._patience.delays)
+        reason, delay = waiting_of(error, self._state.delays)
         self._defer_until(time.time() + delay, Block(reason, f"{text}; tried again after {delay:g} s", own=True))
 
     def _defer_until(self, until: float, block: Block) -> None:
@@ -155,5 +155,5 @@ class RunPreparation:
 
     @property
     def _is_planned(self) -> bool:
-        """Whether the core still keeps the place that this task was planned for."""
+        """Whether the plan of this task is still in force."""
         return self._generation == self._context.core.generation

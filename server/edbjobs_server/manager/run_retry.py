@@ -1,4 +1,4 @@
-"""Repetition of a run's steps: a growing delay, a reason that users can read, one log line for each cause."""
+"""Repetition of a run's steps, with a growing delay, a reason for users, and one log line for each cause."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ class Retry:
     Parameters
     ----------
     core : Planner
-        Shows the reason to users.
+        Takes the reason that users see.
     uid : str
-        Of the run's job.
+        Identifier of the run's job.
     name : str
-        Names run and job in the log.
-    patience : RetryState
-        Of the job: what was logged of one try is not logged again at the next.
+        Run and job, for log lines.
+    state : RetryState
+        State of the job: an error that was logged for one try is not logged again for the next.
     on_delay : callable
-        Called when a step is delayed: nobody should wait for it.
+        Called when a step is delayed: others should not wait for it.
     """
 
-    def __init__(self, core: Planner, uid: str, name: str, patience: RetryState, on_delay: Callable[[], None]) -> None:
+    def __init__(self, core: Planner, uid: str, name: str, state: RetryState, on_delay: Callable[[], None]) -> None:
         self._core = core
         self._uid = uid
         self._name = name
-        self._patience = patience
+        self._state = state
         self._on_delay = on_delay
-        self._nudge = asyncio.Event()
+        self._due = asyncio.Event()
 
-    def nudge(self) -> None:
-        """End the present delay."""
-        self._nudge.set()
+    def retry_now(self) -> None:
+        """End the current delay."""
+        self._due.set()
 
     async def until_done(
         self,
@@ -65,18 +65,18 @@ class Retry:
         step : callable
             Must be safe to repeat.
         what : str
-            What its failure means, for users.
+            Description of its failure, for users.
         give_up : callable, optional
-            Takes what the error of a failure says; what it returns, unless None, is the result.
+            Takes the error text of a failure; a value other than None becomes the result.
         """
         delays = Backoff()
         while True:
-            self._nudge.clear()
+            self._due.clear()
             try:
                 result = await step()
             except Exception as error:
                 text = self.explain(what, error)
-                instead = give_up(words_of(error))
+                instead = give_up(error_text(error))
                 if instead is not None:
                     self.clear()
                     return instead
@@ -87,37 +87,37 @@ class Retry:
                 return result
 
     async def pause(self, delays: Backoff, text: str, error: Exception) -> None:
-        """Show why a step is repeated, and wait for the next delay or a nudge."""
+        """Show why a step is repeated, and wait for the next delay or `retry_now`."""
         reason, delay = waiting_of(error, delays)
         self.show(reason, f"{text}; tried again after {delay:g} s")
         self._on_delay()
         try:
             async with timeout(delay):
-                await self._nudge.wait()
+                await self._due.wait()
         except (asyncio.TimeoutError, TimeoutError):
             return
 
     def show(self, reason: Waiting, text: str) -> None:
-        """Show users why the run is not followed as it should be."""
+        """Set the reason that users see."""
         self._core.set_trouble(self._uid, Block(reason, text))
 
     def clear(self) -> None:
-        """Show that nothing is wrong any more."""
+        """Clear the reason that users see."""
         self._core.set_trouble(self._uid, None)
-        self._patience.logged = ""
+        self._state.logged = ""
 
     def explain(self, what: str, error: Exception) -> str:
-        """Return what went wrong as a sentence, and log it once for each cause."""
-        text = f"{what}: {words_of(error)}"
-        if text != self._patience.logged:
-            self._patience.logged = text
+        """Return the failure as a sentence, and log it once for each cause."""
+        text = f"{what}: {error_text(error)}"
+        if text != self._state.logged:
+            self._state.logged = text
             expected = isinstance(error, Refused | OSError)
             log.warning("%s: %s", self._name, text, exc_info=None if expected else error)
         return text
 
 
-def words_of(error: Exception) -> str:
-    """Return what an error says to users; one that nobody expects is called a fault of edbjobs."""
+def error_text(error: Exception) -> str:
+    """Return the text of an error for users; an unexpected one is marked as a fault of edbjobs."""
     if isinstance(error, Refused):
         return error.message
     if isinstance(error, OSError):

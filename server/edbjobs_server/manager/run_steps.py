@@ -24,7 +24,7 @@ from edbjobs_server.solver import project, project_lock, project_results, verdic
 from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.util.files import is_transient, text_of
 
-_NO_LICENSE = "no licence within license_wait_limit: no setup was begun in that time"
+_NO_LICENSE = "no license within license_wait_limit: no setup was started in that time"
 _REASONS = {
     "RESULTS_EXIST": Reason.RESULTS_EXIST,
     "SOLVER_NOT_FOUND": Reason.SOLVER_NOT_FOUND,
@@ -43,12 +43,12 @@ _WITHOUT_RESULT = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was found when a job's turn came: a lock, or all that its run needs.
+    """Result of the inspection of a planned job's project: a lock, or the run.
 
     Attributes
     ----------
     clear : bool
-        Earlier results are to be removed before the start.
+        Whether earlier results must be removed before the start.
     """
 
     lock: project_lock.Lock | None = None
@@ -57,14 +57,14 @@ class Prepared:
 
 
 def prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared:
-    """Look at the project of a job whose turn has come, and work out its run.
+    """Inspect the project of a planned job, and build its run.
 
     Raises
     ------
     Refused
-        The job can not be started as it was accepted.
+        The job cannot be started as it was accepted.
     OSError
-        Its files cannot be looked at now.
+        Its files cannot be read now.
     """
     try:
         return _prepare(job, rules, environment)
@@ -89,7 +89,7 @@ def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared
 
 
 def _refuse_moved(path: str, found: project.Project) -> None:
-    """Refuse to run what is no longer the project that was accepted."""
+    """Raise if the path is no longer the project that was accepted."""
     if os.path.normcase(found.path) != os.path.normcase(path):
         raise Refused("INVALID_JOB", project.moved_text(path, str(found.path)))
 
@@ -100,17 +100,17 @@ def reason_of(refused: Refused) -> Reason:
 
 
 def judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
-    """Judge an end by what the solver left.
+    """Judge the end of a run by the solver's files.
 
     Returns
     -------
     tuple of Outcome and str
-        The second value tells of a lock file that was removed; empty: none was.
+        The second value reports a lock file that was removed; empty: none was.
 
     Raises
     ------
     OSError
-        What the solver left cannot be read now.
+        The solver's files cannot be read now.
     """
     try:
         return _judge(job, ended)
@@ -121,7 +121,7 @@ def judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
 
 
 def unjudged(ended: RunEnded, why: str) -> Outcome:
-    """Make the outcome of a run whose result cannot be read: what its executor knows, and no success."""
+    """Build the outcome of a run whose result cannot be read: as the executor reports it, and never a success."""
     state, reason = _WITHOUT_RESULT.get(ended.ending, (State.FAILED, Reason.UNVERIFIED))
     how = f"exit code {ended.exit_code}" if ended.exit_code is not None else ended.ending.value.replace("_", " ")
     return outcome_of(
@@ -146,13 +146,13 @@ def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
     outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
     waited = request.wait_for_license and request.license_wait_limit is not None
     if ended.ending is Ending.CANCELLED and job.cancel_time is None and waited:
-        # Nobody is on record as having asked for it: the limit of the wait for a license has ended it.
+        # No cancel is on record: the limit of the wait for a license has ended it.
         outcome = replace(outcome, state=State.FAILED, reason=Reason.LICENSE, message=_NO_LICENSE)
     return outcome, note
 
 
 def _remove_lock(path: Path, start_time: float | None) -> str:
-    """Remove the lock that the run left, and say so."""
+    """Remove the lock that the run left; return a note on it."""
     if start_time is None:
         return ""
     try:

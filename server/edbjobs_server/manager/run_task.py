@@ -1,10 +1,10 @@
 """One run of a job and the task that owns it: prepare, reserve, launch, follow, judge, record.
 
 A `RunTask` owns the reservation of its job from the plan to the record of the end. Whatever is raised on the way ends
-in a recorded outcome, or in a repetition whose reason users can read:
+in a recorded outcome, or in a retry whose reason users can read:
 
-- Before the reservation is on disk, the job is deferred: it waits with the reason, and what it held is released.
-- After it, the step is repeated with a growing delay. A run whose processes are gone holds its project only.
+- Before the reservation is on disk, the job is deferred: it waits with the reason, and its resources are released.
+- After it, the step is repeated with a growing delay. A run whose processes are gone reserves its project only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Update = RunScheduled | RunStarted | RunEnded | RunNote | RunTrouble | RunUnkill
 CLEAR_SECONDS = 60.0  # for removing earlier results
 START_SECONDS = 0.005  # between a start and its record
 JUDGE_SECONDS = 120.0
-LAST_LOOK_SECONDS = 10.0  # for reading the log of a run that a user gives up on
+LAST_LOOK_SECONDS = 10.0  # for reading the log of a run that a user cancels
 MAX_UPDATES = 1000  # of one run that wait to be recorded
 
 
@@ -58,48 +58,48 @@ class RunTask:
     Parameters
     ----------
     context : RunContext
-        What all runs share.
+        State that all runs share.
     job : Job
-        As planned, or with the open attempt that an earlier service left.
-    patience : RetryState
+        The planned job, or one with the open attempt of an earlier service.
+    state : RetryState
         Of the job.
 
     Attributes
     ----------
     key : RunKey
-        Names the run; before the reservation, the one it will have.
+        Key of the run, also before the reservation.
     ended : RunEnded or None
-        How the run ended; its processes are gone.
-    unseen : bool
-        Whether there are processes cannot be told from here.
+        End of the run: its processes are gone.
+    state_unknown : bool
+        Whether it cannot be determined if the run has processes.
     """
 
-    def __init__(self, context: RunContext, job: Job, patience: RetryState) -> None:
+    def __init__(self, context: RunContext, job: Job, state: RetryState) -> None:
         self.job = job
         number = job.attempt if job.open_attempt is not None else job.attempt + 1
         self.key = RunKey(job.seq, job.uid, number)
         self.ended: RunEnded | None = None
-        self.unseen = False
-        self.adopted = asyncio.Event()  # how the run stands has been looked at once
+        self.state_unknown = False
+        self.adopted = asyncio.Event()  # the state of the run has been determined, or failed to be
         # Done when the record of its end is on its way to the disk, or delayed.
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.recording = False
         self._context = context
-        self._patience = patience
+        self._state = state
         self._updates: deque[Update] = deque()
         self._unrecorded: deque[RunStarted] = deque()
         self._has_ended = False  # the end is among the updates
         self._news = asyncio.Event()
-        self._retry = Retry(context.core, job.uid, f"run {self.key.folder} of job {job.id}", patience, self._on_delay)
-        self._failure = ""  # why it may not have been started
-        self._handed_over = False
-        self._grace: float | None = None  # cancel was asked for
-        self._asking: asyncio.Task[None] | None = None  # passes that on
-        self._give_up_at: float | None = None  # from then on an end that cannot be judged is recorded as it is
-        self._judge_seconds = JUDGE_SECONDS  # a result that could not be read in that time is looked at more briefly
+        self._retry = Retry(context.core, job.uid, f"run {self.key.folder} of job {job.id}", state, self._on_delay)
+        self._failure = ""  # error of a start that may have failed
+        self._has_started = False
+        self._grace: float | None = None  # of a requested cancel
+        self._cancelling: asyncio.Task[None] | None = None  # cancels the run
+        self._give_up_at: float | None = None  # from then on an end without a readable result is recorded
+        self._judge_seconds = JUDGE_SECONDS  # a second try to read the result gets less time
 
     def _on_delay(self) -> None:
-        """Let nobody wait for a step that is repeated later."""
+        """Release callers that wait for a step which is repeated later."""
         self.adopted.set()
         self._settle()
 
@@ -115,30 +115,30 @@ class RunTask:
     # From outside ----------------------------------------------------------------------------------------
 
     def take(self, update: Update) -> None:
-        """Take an update of the executor, to be recorded in order."""
+        """Queue an update of the executor; updates are recorded in order."""
         if isinstance(update, RunEnded):
             self._has_ended = True
-            self._retry.nudge()  # what is not recorded yet is recorded with the end
+            self._retry.retry_now()  # what is not recorded yet is recorded with the end
         elif len(self._updates) >= MAX_UPDATES:
             return
         self._updates.append(update)
         self._news.set()
 
     def end(self, grace: float) -> None:
-        """End the run, or where it has ended, the wait for its result."""
+        """End the run or, if it has ended, the wait for its result."""
         self._grace = grace
         if self.ended is not None:
             self._give_up_at = asyncio.get_running_loop().time()
             self._context.paths.hurry(self.job.uid, LAST_LOOK_SECONDS)
-        elif self._handed_over:
-            self._ask_end()
-        self._retry.nudge()
+        elif self._has_started:
+            self._cancel()
+        self._retry.retry_now()
 
     # The life of a run -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Carry a planned run to its record; on every way out what it held is released."""
-        reserved = await RunPreparation(self._context, self.job, self._patience, self._retry).reserve()
+        """Run a planned job to the record of its end; its resources are released however this ends."""
+        reserved = await RunPreparation(self._context, self.job, self._state, self._retry).reserve()
         if reserved is None:
             return
         self.job = reserved.job
@@ -146,32 +146,32 @@ class RunTask:
         await self._own(partial(self._launch, reserved.spec, reserved.clear))
 
     async def adopt(self) -> None:
-        """Carry a run that an earlier service left to its record."""
+        """Follow a run of an earlier service to the record of its end."""
         try:
             await self._own(self._take_over)
         finally:
             self.adopted.set()
 
-    async def _own(self, begin: Callable[[], Awaitable[None]]) -> None:
-        """Carry a reserved run to its record; what is raised outside of a repeated step starts it again from there."""
+    async def _own(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Follow a reserved run to the record of its end; after an unexpected error it is adopted again."""
         delays = Backoff()
         while True:
             try:
-                await begin()
+                await start()
                 await self._follow()
                 await self._conclude()
             except Exception as error:
                 text = self._failure = self._retry.explain("it could not be started, or not be followed", error)
                 await self._retry.pause(delays, text, error)
-                begin = self._take_over
+                start = self._take_over
             else:
                 return
             finally:
-                if self._asking is not None:
-                    self._asking.cancel()
+                if self._cancelling is not None:
+                    self._cancelling.cancel()
 
     async def _follow(self) -> None:
-        """Record what becomes of the run until it has ended."""
+        """Record the updates of the run until it has ended."""
         while self.ended is None:
             await self._next_updates()
 
@@ -179,8 +179,8 @@ class RunTask:
         """Judge the end and record it."""
         context = self._context
         context.core.run_gone(self.job.uid)
-        asked = self._grace is not None or self._job_now.cancel_time is not None
-        if asked:
+        cancelled = self._grace is not None or self._job_now.cancel_time is not None
+        if cancelled:
             self._judge_seconds = LAST_LOOK_SECONDS
             self._give_up_at = asyncio.get_running_loop().time() + LAST_LOOK_SECONDS
         context.ending.add(self._settled)
@@ -188,7 +188,7 @@ class RunTask:
         try:
             outcome, note = await self._retry.until_done(self._judge, "its result cannot be read yet", self._unjudged)
             failpoints.point("run.before_end")
-            outcome = replace(outcome, before_cancel=not asked)
+            outcome = replace(outcome, before_cancel=not cancelled)
             command = partial(apply_end, key=self.key, outcome=outcome, started=self.ended, note=note)
             self.recording = True
             await self._retry.until_done(partial(self._write, command), "its end cannot be recorded yet")
@@ -200,7 +200,7 @@ class RunTask:
     # After the reservation -------------------------------------------------------------------------------
 
     async def _launch(self, spec: RunSpec, clear_results: bool) -> None:
-        """Hand the run to its executor; one that is not handed over ends as never started."""
+        """Start the run on its executor; one that fails before that ends as never started."""
         failure = await self._clear_results() if clear_results else None
         if failure is None and self._grace is not None:
             failure = Ending.NEVER_RAN, "it was cancelled before it was started"
@@ -208,11 +208,11 @@ class RunTask:
             self.take(RunEnded(self.key, failure[0], time.time(), message=failure[1]))
             return
         await self._context.executor(self.job.spec.executor).start(spec)
-        self._on_handed_over()
+        self._on_started()
         failpoints.point("run.after_start")
 
     async def _clear_results(self) -> tuple[Ending, str] | None:
-        """Remove earlier results; where that fails, return how the run ends."""
+        """Remove earlier results; if that fails, return how the run ends."""
         path = self.job.spec.project_path
         try:
             work = partial(project_results.clear_results, path)
@@ -228,10 +228,10 @@ class RunTask:
         return Ending.NEVER_RAN if transient else Ending.START_FAILED, f"earlier results could not be removed: {why}"
 
     async def _take_over(self) -> None:
-        """Let the executor find out how the run stands, unless its end is known."""
+        """Have the executor adopt the run, unless its end is known."""
         if self.ended is None:
-            await self._retry.until_done(self._adopt, "it cannot be told how it stands")
-            self._on_handed_over()
+            await self._retry.until_done(self._adopt, "its state cannot be determined")
+            self._on_started()
         self.adopted.set()
 
     async def _adopt(self) -> None:
@@ -239,17 +239,17 @@ class RunTask:
         try:
             await self._context.executor(job.spec.executor).adopt([open_run(job)])
         except Exception:
-            self.unseen = True
+            self.state_unknown = True
             raise
-        self.unseen = False
+        self.state_unknown = False
 
-    def _on_handed_over(self) -> None:
-        self._handed_over = True
+    def _on_started(self) -> None:
+        self._has_started = True
         if self._grace is not None:
-            self._ask_end()
+            self._cancel()
 
     async def _next_updates(self) -> None:
-        """Record what has come."""
+        """Wait for updates and record them."""
         await self._news.wait()
         self._news.clear()
         while self._unrecorded:
@@ -266,13 +266,13 @@ class RunTask:
                 await self._record_before_end(update)
 
     def _record_start(self, update: RunStarted) -> None:
-        """Record a start, in a moment: a run that has ended by then is recorded with its end, in one commit."""
+        """Record a start, unless the run has ended by now: then both are recorded in one commit."""
         if not self._has_ended:
             self._unrecorded.append(update)
             self._news.set()
 
     async def _record_before_end(self, update: RunScheduled | RunStarted | RunNote | RunUnkillable) -> None:
-        """Record an update, or leave that to the record of the end, once the run has ended."""
+        """Record an update; if the run ends meanwhile, the record of the end includes it."""
 
         async def record() -> bool:
             await self._write(partial(apply_update, update=update))
@@ -282,19 +282,19 @@ class RunTask:
         await self._retry.until_done(record, what, lambda _: self._has_ended or None)
 
     def _show(self, trouble: RunTrouble) -> None:
-        self.unseen = trouble.unseen
+        self.state_unknown = trouble.unseen
         if trouble.text:
             self._retry.show(Waiting.BACK_OFF, trouble.text)
         else:
             self._retry.clear()
 
-    def _ask_end(self) -> None:
-        """Ask the executor to end the run; also while the store cannot be written."""
-        if self._asking is not None:
-            self._asking.cancel()  # the new grace counts
-        self._asking = asyncio.create_task(self._pass_on_end(), name=f"end {self.key.folder}")
+    def _cancel(self) -> None:
+        """Have the executor end the run; works also while the store cannot be written."""
+        if self._cancelling is not None:
+            self._cancelling.cancel()  # the new grace counts
+        self._cancelling = asyncio.create_task(self._cancel_until_taken(), name=f"end {self.key.folder}")
 
-    async def _pass_on_end(self) -> None:
+    async def _cancel_until_taken(self) -> None:
         delays = Backoff()
         while self.ended is None and self._grace is not None:
             try:
@@ -311,7 +311,7 @@ class RunTask:
     # The end ---------------------------------------------------------------------------------------------
 
     async def _judge(self) -> tuple[Outcome, str]:
-        """Judge the end by what the solver left; the second value tells of a lock that was removed."""
+        """Judge the end by the solver's files; the second value reports a removed lock."""
         ended = self.ended
         assert ended is not None, "only an ended run is judged"
         if ended.ending is Ending.NEVER_RAN:
@@ -323,7 +323,7 @@ class RunTask:
         return await self._context.paths.run(work, job.spec.project_path, deadline, key=job.uid)
 
     def _unjudged(self, why: str) -> tuple[Outcome, str] | None:
-        """Return the outcome without a result, once a user has asked for the end."""
+        """Return the outcome without a result, once a user has requested the end."""
         now = asyncio.get_running_loop().time()
         if self.ended is None or self._give_up_at is None or now < self._give_up_at:
             return None
@@ -332,5 +332,5 @@ class RunTask:
     async def _write(self, command: Callable[[Transaction], None]) -> None:
         writing = self._context.store.send(command)
         if self.recording:
-            self._settle()  # it stands before the reservations that wait for it
+            self._settle()  # it is queued before the reservations that wait for it
         await writing

@@ -18,7 +18,7 @@ def put(tx: Transaction, change: Change | None) -> bool:
 
 
 def outcome_of(ended: RunEnded, state: State, reason: Reason, evidence: Evidence, message: str) -> Outcome:
-    """Join what the executor and the solver's log tell of an end."""
+    """Build the outcome of a run from the executor's and the solver's reports."""
     return Outcome(
         state=state,
         reason=reason,
@@ -36,7 +36,7 @@ def outcome_of(ended: RunEnded, state: State, reason: Reason, evidence: Evidence
 
 
 def apply_update(tx: Transaction, update: RunScheduled | RunStarted | RunNote | RunUnkillable) -> None:
-    """Record what an executor reports of a run that goes on."""
+    """Record what an executor reports of a run that has not ended."""
     job = tx.find(update.key.uid)
     if job is None:
         return
@@ -52,7 +52,7 @@ def apply_update(tx: Transaction, update: RunScheduled | RunStarted | RunNote | 
 
 
 def apply_end(tx: Transaction, key: RunKey, outcome: Outcome, started: RunEnded | None, note: str = "") -> None:
-    """Record an end; a start that was not recorded yet is recorded before it, so that nobody misses it."""
+    """Record an end; a start that was not recorded yet is recorded before it, so that watchers receive both."""
     job = tx.find(key.uid)
     if job is None:
         return
@@ -66,7 +66,7 @@ def apply_end(tx: Transaction, key: RunKey, outcome: Outcome, started: RunEnded 
 
 
 def fail(tx: Transaction, uid: str, reason: Reason, message: str) -> None:
-    """End a waiting job that cannot be started; nothing happens to one that is not waiting any more."""
+    """End a waiting job that cannot be started; a job that no longer waits stays as it is."""
     job = tx.find(uid)
     if job is not None:
         put(tx, transitions.fail(job, reason, message, tx.now))

@@ -1,7 +1,7 @@
 """The runs of all jobs: which start now, which task owns each, and what executors report of them.
 
-`Runs` is the half of the job manager that acts by itself; `manager.py` is the half that answers requests. The life of
-one run is in `run_task.py`.
+`Runs` acts without requests: it plans, owns the task of each run, and applies what executors report. The steps of one
+run are in `run_task.py`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 60.0  # until the next plan: the clock may have been set
 STORE_SECONDS = 1.0  # the same while the store cannot be written
-LOST_SECONDS = 10.0  # until a run whose task ended by a fault gets another one
-ADOPT_SECONDS = 30.0  # for which a start waits until it is known how the runs of an earlier service stand
-ABANDON_SECONDS = 30.0  # for which an abandon waits until a run whose processes are gone is on record
+LOST_SECONDS = 10.0  # until a run whose task failed gets another one
+ADOPT_SECONDS = 30.0  # for which the start of the service waits for the state of earlier runs
+ABANDON_SECONDS = 30.0  # for which an abandon waits for the record of a run whose processes are gone
 
 
 class Runs:
@@ -54,21 +54,21 @@ class Runs:
     store : Store
         Where every change is committed.
     core : Planner
-        Decides what starts.
+        Decides which jobs start.
     executors : mapping of str to Executor
-        Where runs run.
+        Executors of runs, by name.
     rules : Rules
         Solvers and host.
     paths : PathWorkers
-        For everything that touches projects.
+        Threads for all work on projects.
     environment : mapping of str to str
-        What a run's environment is made from.
+        Base of every run's environment.
     boot_id : str
-        Of this host.
+        Identifier of the host's current boot.
     lock_wait : float
-        Longest wait, in seconds, for a project that somebody else has open.
+        Longest wait, in seconds, for a project that another program has open.
     gate_event_seconds : float
-        A gate that has been shut for so long is reported by an event.
+        Time after which a closed gate is reported by an event.
     """
 
     def __init__(
@@ -90,29 +90,29 @@ class Runs:
             store, core, executors, rules, paths, inherited(environment), boot_id, lock_wait, self.wake
         )
         self._gates = GateMonitor(core, gate_event_seconds)
-        self.following = ProgressTracker(core, paths, self._end_license_wait)
-        self._silence = UnreachableSchedulers(core)
+        self.progress = ProgressTracker(core, paths, self._end_license_wait)
+        self._unreachable = UnreachableSchedulers(core)
         self._planned: asyncio.Handle | None = None  # the next time to plan; None: not open
-        self._due = False  # that is at once
+        self._due = False  # at the next turn of the loop
         self._plan_failures = Backoff(first=1.0)
         self._runs: dict[str, RunTask] = {}  # by the job's uid
         self._owners: dict[RunTask, asyncio.Task[None]] = {}
-        self._patience: dict[str, RetryState] = {}
+        self._retry_states: dict[str, RetryState] = {}
         self._others: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Take over what an earlier service left, and start to plan."""
+        """Adopt the runs of an earlier service, and start to plan."""
         for executor in self._executors.values():
             await executor.open(self._on_update)
         adopted = [self._adopt(job) for job in [*self._core.jobs.values()] if job.open_attempt is not None]
-        self._silence.note_missing({job.spec.executor for job in self._core.jobs.values()}, self._executors)
+        self._unreachable.note_missing({job.spec.executor for job in self._core.jobs.values()}, self._executors)
         try:
             async with timeout(ADOPT_SECONDS):
                 await asyncio.gather(*(run.adopted.wait() for run in adopted))
         except (asyncio.TimeoutError, TimeoutError):
-            log.warning("the runs of an earlier service have not all been looked at yet; the service starts without")
+            log.warning("the state of some runs of an earlier service is not known yet; the service starts without it")
         self._planned = asyncio.get_running_loop().call_soon(self._plan)
-        self._spawn(keep_running("following the logs of running solves", self.following.run))
+        self._spawn(keep_running("reading the logs of running solves", self.progress.run))
 
     async def close(self) -> None:
         """Stop planning and following; runs go on."""
@@ -127,37 +127,37 @@ class Runs:
             await executor.close()
 
     def wake(self) -> None:
-        """Plan soon: something changed. What changes until then is planned with it."""
+        """Request a plan after a change; changes until then are planned with it."""
         if self._planned is not None and not self._due:
             self._due = True
             self._planned.cancel()
             self._planned = asyncio.get_running_loop().call_soon(self._plan)
 
     def take_load(self, load: HostLoad) -> None:
-        """Take over a new sample of the host."""
+        """Apply a new sample of the host."""
         self._core.load = load
-        changed = self._gates.look(time.time())
+        changed = self._gates.check(time.time())
         if changed is not None:
             self._spawn(self._write(lambda tx: tx.note(EventType.GATE, changed)))
         self.wake()
 
     def end(self, job: Job, grace: float | None) -> None:
-        """End the open run of a job; its task does that, and repeats it until it is done."""
+        """End the open run of a job; its task repeats that until it is done."""
         run = self._runs.get(job.uid) or self._adopt(job)
         run.end(grace if grace is not None else job.spec.cancel_grace)
 
-    def is_gone(self, uid: str) -> bool:
+    def has_ended(self, uid: str) -> bool:
         """Return whether the processes of a job's run are gone while its end is not on record yet."""
         run = self._runs.get(uid)
         return run is not None and run.ended is not None
 
-    def unseen(self, uid: str) -> bool:
-        """Return whether it cannot be told from here if a run has processes."""
+    def is_state_unknown(self, uid: str) -> bool:
+        """Return whether it cannot be determined if a run has processes."""
         run = self._runs.get(uid)
-        return run is None or run.unseen
+        return run is None or run.state_unknown
 
     async def conclude(self, uid: str) -> bool:
-        """Have the end of a run whose processes are gone recorded now, whatever can be read of its result.
+        """Record the end of a run whose processes are gone now, with the result as far as it can be read.
 
         Returns
         -------
@@ -172,20 +172,20 @@ class Runs:
         return uid not in self._runs
 
     def forget(self, uid: str) -> None:
-        """Drop what is kept for a job that has ended or was deleted."""
-        self._patience.pop(uid, None)
+        """Drop the state of a job that has ended or was deleted."""
+        self._retry_states.pop(uid, None)
         run = self._runs.get(uid)
-        if run is not None and not run.recording:  # somebody else has ended it: it was abandoned
+        if run is not None and not run.recording:  # not ended by its task: it was abandoned
             self._owners[run].cancel()
 
     def own(self, uid: str) -> None:
-        """Own a run whose reservation is on disk though its task has stopped waiting for that."""
+        """Start a task for a run whose reservation is on disk, if its task has stopped waiting for that."""
         job = self._core.jobs.get(uid)
         if job is not None and job.open_attempt is not None and uid not in self._runs and self._planned is not None:
             self._adopt(job)
 
     def on_reset(self) -> None:
-        """Release again what ended runs held: the core was rebuilt from what is on disk."""
+        """Release the resources of ended runs again: the core was rebuilt from the store."""
         for uid, run in self._runs.items():
             if run.ended is not None:
                 self._core.run_gone(uid)
@@ -194,12 +194,12 @@ class Runs:
         self.wake()
 
     async def remove_folders(self, jobs: Sequence[Job]) -> None:
-        """Remove the run folders of jobs whose records are gone; nothing else is ever touched."""
+        """Remove the run folders of jobs whose records are gone; no other folder is touched."""
         for job in jobs:
             executor = self._executors.get(job.spec.executor)
             if executor is None or not job.attempt:
                 continue
-            # Attempts that never ran may be missing from the record; their folders are there.
+            # Attempts that never ran may be missing from the record, but have folders.
             folders = [executor.run_directory(RunKey(job.seq, job.uid, n)) for n in range(1, job.attempt + 1)]
             work = partial(_remove, folders)
             try:
@@ -208,7 +208,7 @@ class Runs:
                 log.warning("the run folders of job %s stay: %s", job.id, error)
 
     def preview(self, job: Job) -> tuple[RunSpec, Mapping[str, str]]:
-        """Return what a job would run, and what its environment has beside what every run gets."""
+        """Return the run of a job, and the variables that its environment has beyond the common ones."""
         environment = self._context.environment
         spec = run_spec(job, accepted_config(job.config), self._context.rules, environment)
         return spec, {name: value for name, value in spec.env.items() if environment.get(name) != value}
@@ -221,8 +221,8 @@ class Runs:
         try:
             for job in self._core.plan(time.time()):
                 self._start(job)
-            wakes = [wake for wake in (self._core.next_wake(), self._refuse_to_wait()) if wake is not None]
-        except Exception:  # a fault of ours must not stop the queue for good
+            wakes = [wake for wake in (self._core.next_wake(), self._fail_expired_waits()) if wake is not None]
+        except Exception:  # a bug must not stop the queue for good
             self._release_unowned()
             delay = self._plan_failures.next()
             log.exception("the queue could not be planned; tried again after %g s", delay)
@@ -234,59 +234,59 @@ class Runs:
         self._planned = asyncio.get_running_loop().call_later(wait, self._plan)
 
     def _release_unowned(self) -> None:
-        """Release what was planned and has no task: the plan failed before it was given one."""
+        """Release planned jobs without a task: the plan failed before they got one."""
         for job in self._core.running():
             if job.open_attempt is None and job.uid not in self._runs:
                 self._core.release(job.uid)
 
-    def _refuse_to_wait(self) -> float | None:
-        """Fail jobs that have waited too long for an unreachable scheduler; return when the next one will have."""
+    def _fail_expired_waits(self) -> float | None:
+        """Fail jobs that have waited too long for an unreachable scheduler; return the time of the next one."""
         now, later = time.time(), []
-        for end, job in self._silence.deadlines():
+        for end, job in self._unreachable.deadlines():
             if now < end:
                 later.append(end)
                 continue
-            limit, silent = job.spec.scheduler_wait_limit, self._core.silent[job.spec.executor]
-            text = f"not handed over within scheduler_wait_limit ({limit:g} s): {silent}"
+            limit, detail = job.spec.scheduler_wait_limit, self._core.silent[job.spec.executor]
+            text = f"not handed over within scheduler_wait_limit ({limit:g} s): {detail}"
             self._spawn(self._write(partial(fail, uid=job.uid, reason=Reason.SUBMIT_REFUSED, message=text)))
         return min(later, default=None)
 
     # Owners ----------------------------------------------------------------------------------------------
 
     def _start(self, job: Job) -> None:
-        run = RunTask(self._context, job, self._patience.setdefault(job.uid, RetryState()))
-        self._keep(run, run.start())
+        run = RunTask(self._context, job, self._retry_states.setdefault(job.uid, RetryState()))
+        self._track(run, run.start())
 
     def _adopt(self, job: Job) -> RunTask:
-        run = RunTask(self._context, job, self._patience.setdefault(job.uid, RetryState()))
-        self._keep(run, run.adopt())
+        run = RunTask(self._context, job, self._retry_states.setdefault(job.uid, RetryState()))
+        self._track(run, run.adopt())
         return run
 
-    def _keep(self, run: RunTask, life: Coroutine[Any, Any, None]) -> None:
+    def _track(self, run: RunTask, steps: Coroutine[Any, Any, None]) -> None:
         self._runs[run.job.uid] = run
-        task = self._owners[run] = asyncio.create_task(life, name=f"run {run.key.folder}")
-        task.add_done_callback(partial(self._on_left, run))
+        task = self._owners[run] = asyncio.create_task(steps, name=f"run {run.key.folder}")
+        task.add_done_callback(partial(self._on_done, run))
 
-    def _on_left(self, run: RunTask, task: asyncio.Task[None]) -> None:
+    def _on_done(self, run: RunTask, task: asyncio.Task[None]) -> None:
         del self._owners[run]
         uid = run.job.uid
         if self._runs.get(uid) is not run:
             return
         del self._runs[uid]
         if not task.cancelled() and task.exception() is not None:
-            log.error("the task of run %s ended by a fault of edbjobs", run.key.folder, exc_info=task.exception())
+            log.error("the task of run %s failed by a fault of edbjobs", run.key.folder, exc_info=task.exception())
             asyncio.get_running_loop().call_later(LOST_SECONDS, self.own, uid)
         else:
             self.own(uid)
 
     def _on_update(self, update: RunUpdate) -> None:
         if isinstance(update, Reachability):
-            self._silence.take(update)
+            self._unreachable.take(update)
             self.wake()
             return
         run = self._runs.get(update.key.uid)
         if run is None or run.key != update.key:
-            log.warning("run %s reports %s, but no job waits for that", update.key.folder, type(update).__name__)
+            log.warning("run %s reports %s, but no task follows it", update.key.folder, type(update).__name__)
             return
         run.take(update)
 
@@ -302,7 +302,7 @@ class Runs:
         task.add_done_callback(self._others.discard)
 
     async def _write(self, command: Callable[[Transaction], None]) -> None:
-        """Write something that is no step of a run; what cannot be written is decided again at the next plan."""
+        """Write a change outside of a run's steps; if it fails, the next plan decides again."""
         try:
             await self._store.write(command)
         except Exception as error:
@@ -310,10 +310,10 @@ class Runs:
 
 
 def _remove(folders: Sequence[Any]) -> None:
-    """Remove run folders and, once it is empty, the folder of their thousand."""
+    """Remove run folders and, once it is empty, the folder above them."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         folders[0].parent.rmdir()
-    except OSError:  # others are in it
+    except OSError:  # other run folders are in it
         return

@@ -1,4 +1,4 @@
-"""The host, the queue, the limits, and what the service tells of itself."""
+"""State of the host, the queue, the limits, the clusters and the service."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ServiceStatus(ManagerBase):
     """The methods of `JobManager` for host, queue, limits, clusters and the service itself."""
 
     def resources(self) -> resource_pb2.ResourceSnapshot:
-        """Tell how the host is.
+        """Return the last sample of the host.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class ServiceStatus(ManagerBase):
         """
         sample = self._sampler.latest
         if sample is None:
-            raise Refused("NO_SAMPLE", "the host was not looked at yet; ask again in a second")
+            raise Refused("NO_SAMPLE", "the host has not been sampled yet; ask again in a second")
         return resources_message(sample)
 
     async def watch_resources(self, interval: float) -> AsyncIterator[resources_service_pb2.WatchResourcesResponse]:
@@ -73,7 +73,7 @@ class ServiceStatus(ManagerBase):
             await asyncio.sleep(max(interval, 1.0))
 
     def queue(self) -> resource_pb2.QueueStatus:
-        """Tell how the queue is."""
+        """Return the state of the queue."""
         core = self._core
         gate = core.gate_block(time.time())
         counts = core.counts()
@@ -93,13 +93,13 @@ class ServiceStatus(ManagerBase):
         )
 
     def limits(self) -> resource_pb2.Limits:
-        """Tell the limits in force."""
+        """Return the limits in force."""
         return codec.limits_to_message(self._core.limits)
 
     async def update_limits(
         self, request: resources_service_pb2.UpdateLimitsRequest, principal: str
     ) -> tuple[resource_pb2.Limits, resource_pb2.Limits]:
-        """Change limits, all that are asked for or none; gives those after and those before."""
+        """Change all requested limits or none; return the new and the old limits."""
 
         def command(tx: Transaction) -> tuple[Limits, Limits]:
             old = tx.limits
@@ -112,7 +112,7 @@ class ServiceStatus(ManagerBase):
         return codec.limits_to_message(new), codec.limits_to_message(old)
 
     async def set_limits(self, values: Mapping[str, Any]) -> None:
-        """Put limits in force that were given at the start of the service."""
+        """Apply the limits that were given at the start of the service."""
 
         def command(tx: Transaction) -> None:
             new = replace(tx.limits, **values)
@@ -122,7 +122,7 @@ class ServiceStatus(ManagerBase):
         await self._store.write(command)
 
     async def set_paused(self, paused: bool, principal: str) -> resource_pb2.QueueStatus:
-        """Start no more jobs, or start them again."""
+        """Pause or resume the queue."""
 
         def command(tx: Transaction) -> None:
             if tx.paused != paused:
@@ -202,7 +202,7 @@ class ServiceStatus(ManagerBase):
         return list(dict.fromkeys(os.path.dirname(job.spec.project_path) for job in jobs))[:_PROJECT_FOLDERS]
 
     def status(self) -> cluster_service_pb2.GetSystemStatusResponse:
-        """Tell what this service is and how it is."""
+        """Return identity and state of this service."""
         about = self._about
         warnings = list(about.warnings)
         if not self._store.writable:
@@ -234,7 +234,7 @@ class ServiceStatus(ManagerBase):
 
 
 def resources_message(sample: Sample) -> resource_pb2.ResourceSnapshot:
-    """Make the contract's message of a sample of the host."""
+    """Build the message of a sample of the host."""
     message = resource_pb2.ResourceSnapshot(
         time=codec.timestamp(sample.time),
         cpu_percent=sample.cpu_percent,

@@ -1,4 +1,4 @@
-"""Schedulers that do not answer: nothing is handed to them, and jobs wait no longer than they want to."""
+"""Unreachable schedulers: no run is submitted to them, and jobs wait for them no longer than their limit."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def no_executor(name: str, executors: Mapping[str, Executor]) -> str:
 
 
 class UnreachableSchedulers:
-    """Keeps which executors take nothing now.
+    """Keeps which executors cannot start runs now.
 
     Parameters
     ----------
     core : Planner
-        Lets nothing start there.
+        Starts no job there.
     """
 
     def __init__(self, core: Planner) -> None:
@@ -32,7 +32,7 @@ class UnreachableSchedulers:
         self._since: dict[str, float] = {}
 
     def take(self, reach: Reachability) -> None:
-        """Take over whether an executor's scheduler answers."""
+        """Record whether an executor's scheduler responds."""
         if reach.answering:
             self._core.silent.pop(reach.executor, None)
             return
@@ -41,13 +41,13 @@ class UnreachableSchedulers:
         self._since[reach.executor] = reach.since
 
     def note_missing(self, needed: Iterable[str], executors: Mapping[str, Executor]) -> None:
-        """Let jobs wait for schedulers that this service was started without."""
+        """Mark schedulers that this service was started without as unreachable."""
         for name in set(needed) - executors.keys():
             self._core.silent[name] = no_executor(name, executors)
             self._since[name] = time.time()
 
     def deadlines(self) -> Iterator[tuple[float, Job]]:
-        """Tell until when jobs that wait for a silent scheduler are willing to."""
+        """Yield the jobs that wait for an unreachable scheduler, each with the end of its wait."""
         for job in [*self._core.jobs.values()] if self._core.silent else ():
             limit, executor = job.spec.scheduler_wait_limit, job.spec.executor
             waits = job.state is State.QUEUED and job.open_attempt is None and executor in self._core.silent

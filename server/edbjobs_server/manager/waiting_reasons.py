@@ -1,4 +1,4 @@
-"""Why a live job does not run, or has not ended, as it is told to clients: it changes without any event."""
+"""Why a live job does not run, or has not ended, as reported to clients: it changes without an event."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _JOBS_BEFORE = varint(job_pb2.Job.JOBS_BEFORE_FIELD_NUMBER << 3)
 
 
 class WaitingReasons:
-    """Adds to messages of live jobs what is known of them at this moment.
+    """Adds to messages of live jobs why they wait, and their progress.
 
     Parameters
     ----------
     core : Planner
-        Knows what a job waits for here.
+        Source of reasons on this host.
     clusters : Clusters
-        Know what it waits for there.
-    following : ProgressTracker
-        Knows how far a solve is.
+        Source of reasons on clusters.
+    progress : ProgressTracker
+        Source of progress.
     """
 
-    def __init__(self, core: Planner, clusters: Clusters, following: ProgressTracker) -> None:
+    def __init__(self, core: Planner, clusters: Clusters, progress: ProgressTracker) -> None:
         self._core = core
         self._clusters = clusters
-        self._following = following
+        self._progress = progress
 
     def explained(self, message: job_pb2.Job) -> job_pb2.Job:
         """Add to a live job why it waits now, and its progress."""
@@ -43,9 +43,11 @@ class WaitingReasons:
         """Return the same, to be appended to a serialised job, which is then merged when it is parsed."""
         job = self._core.jobs.get(uid)
         if job is not None and job.state is State.QUEUED and state == State.QUEUED and not job.attempts:
-            why = self._core.explain(uid, time.time())  # no run, so neither a cluster nor a run's trouble has a say
-            known = _serialised(why.reason.value, why.detail)
-            return known + _JOBS_BEFORE + varint(why.before) if why.before else known
+            why = self._core.explain(
+                uid, time.time()
+            )  # there is no run, so the reason is neither a cluster's nor a run's
+            data = _serialised(why.reason.value, why.detail)
+            return data + _JOBS_BEFORE + varint(why.before) if why.before else data
         message = job_pb2.Job()
         self._add(message, uid, state)
         return message.SerializeToString()
@@ -61,17 +63,17 @@ class WaitingReasons:
         message.jobs_before = why.before
         if job.state is not State.RUNNING:
             return
-        progress = self._following.progress_of(uid)
+        progress = self._progress.progress_of(uid)
         if progress is not None:
             message.progress.CopyFrom(progress)
-        elif not why.reason and self._following.waits_for_license(uid):
+        elif not why.reason and self._progress.waits_for_license(uid):
             message.waiting_reason = job_state_pb2.WAITING_REASON_LICENSE_WAIT
-            message.waiting_detail = "no setup is begun yet; the solver may be waiting for a licence"
+            message.waiting_detail = "no setup has started yet; the solver may be waiting for a license"
 
 
 @lru_cache(256)
 def _serialised(reason: int, detail: str) -> bytes:
-    """Serialise why a job waits: of many jobs of one call it is the same."""
+    """Serialise why a job waits; cached, as many jobs of one call have the same reason."""
     return job_pb2.Job(
         waiting_reason=job_state_pb2.WaitingReason.ValueType(reason), waiting_detail=detail
     ).SerializeToString()

@@ -1,4 +1,4 @@
-"""The Cluster service: translates requests, decides nothing."""
+"""The gRPC service Cluster; translates requests to calls of the job manager."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ClusterServicer(cluster_service_pb2_grpc.ClusterServicer):
-    """Cluster of edbjobs.v1 on a `JobManager`."""
+    """Servicer of edbjobs.v1.Cluster."""
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager
 
     async def GetSystemStatus(self, request: pb.GetSystemStatusRequest, context: Context) -> pb.GetSystemStatusResponse:
-        """Tell what this service is and how it is."""
+        """Return identity and state of this service."""
         status = self._manager.status()
-        who = current_principal()
-        status.identity.CopyFrom(cluster_pb2.Identity(name=who.name, role=who.role, door=who.door))
+        caller = current_principal()
+        status.identity.CopyFrom(cluster_pb2.Identity(name=caller.name, role=caller.role, door=caller.door))
         return status
 
     async def ListSolvers(self, request: pb.ListSolversRequest, context: Context) -> pb.ListSolversResponse:

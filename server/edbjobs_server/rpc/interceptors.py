@@ -1,4 +1,4 @@
-"""What every call passes: who calls, errors as the table has them, and a line in the log."""
+"""Interceptor of every call: authentication, error details, and a log line."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any  # grpc.RpcMethodHandler: its attributes are not in the published types
 _Body = Callable[[Any, _Context], Awaitable[Any]]
 
-# RPCs that change nothing are many: they are logged at debug.
+# RPCs that change nothing are frequent: they are logged at debug.
 _READS = ("Get", "List", "Watch", "Wait", "Tail", "Preview", "Check", "ServerReflection")
 _PRINCIPAL: ContextVar[Principal] = ContextVar("principal")
 
 
 def current_principal() -> Principal:
-    """Tell who makes the call that is being served."""
+    """Return the principal of the call that is being served."""
     return _PRINCIPAL.get()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Lets in or refuses the caller, tells errors with their details, logs the call.
+    """Authenticates the caller, returns errors with their details, and logs the call.
 
     ``Refused`` ends the call with the reason's code; any other exception ends it as INTERNAL with a number
-    that stands in the log with the traceback. Cancelling passes through.
+    that is in the log with the traceback. A cancellation is passed on.
 
     Parameters
     ----------
     access : Authenticator
-        Who gets in.
+        Authenticates callers.
     log : structlog logger, optional
         Default: ``rpc``.
     """
@@ -55,15 +55,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        """Give the method's handler, wrapped; each is wrapped once."""
+        """Return the method's handler, wrapped; each is wrapped once."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
         method = handler_call_details.method
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            known = self._wrapped[method] = handler, self._wrap(method, handler)
-        return known[1]
+        cached = self._wrapped.get(method)
+        if cached is None or cached[0] is not handler:
+            cached = self._wrapped[method] = handler, self._wrap(method, handler)
+        return cached[1]
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         kind = ("stream" if handler.request_streaming else "unary") + (
@@ -82,29 +82,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         read = method.rpartition("/")[2].startswith(_READS)
 
         async def call(request: Any, context: _Context) -> Any:
-            began = time.perf_counter()
+            start = time.perf_counter()
             code: grpc.StatusCode | None = None
             try:
                 _PRINCIPAL.set(self.identify(context))
-                answer = await body(request, context)
+                response = await body(request, context)
                 code = grpc.StatusCode.OK
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
             except Refused as refused:
                 await abort(context, refused)
-            except grpc.aio.AbortError:  # a servicer has ended the call itself
+            except grpc.aio.AbortError:  # a servicer ended the call itself
                 raise
             except Exception as error:
                 await abort(context, self._unexpected(method, error))
             finally:
-                self._line(method, read, context, code, time.perf_counter() - began)
-            return answer
+                self._line(method, read, context, code, time.perf_counter() - start)
+            return response
 
         return call
 
     def identify(self, context: _Context) -> Principal:
-        """Tell who makes a call, or refuse it."""
+        """Return the principal of a call, or refuse it."""
         metadata = context.invocation_metadata() or ()
         auth = context.auth_context() if self._access.mtls else None
         return self._access.identify(context.peer(), metadata, auth)
@@ -134,19 +134,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Let through what is serialised already: what a thousand watchers get is made once."""
-    return lambda answer: answer if isinstance(answer, bytes) else serialize(answer)
+    """Pass on what is serialised already: a message to a thousand watchers is serialised once."""
+    return lambda response: response if isinstance(response, bytes) else serialize(response)
 
 
 def _writing(behaviour: Callable[[Any, _Context], Any]) -> _Body:
-    """Make a generator of answers write them, so that one coroutine guards every kind of call."""
+    """Wrap a generator of responses in a coroutine that writes them, so that every kind of call is guarded alike."""
     if asyncio.iscoroutinefunction(behaviour):
         return behaviour
 
     async def body(request: Any, context: _Context) -> None:
-        answers: AsyncIterator[Any] = behaviour(request, context)
-        async with aclosing(answers):  # type: ignore[type-var]
-            async for answer in answers:
-                await context.write(answer)
+        responses: AsyncIterator[Any] = behaviour(request, context)
+        async with aclosing(responses):  # type: ignore[type-var]
+            async for response in responses:
+                await context.write(response)
 
     return body

@@ -1,4 +1,4 @@
-"""The Jobs service: translates requests, decides nothing."""
+"""The gRPC service Jobs; translates requests to calls of the job manager."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ DEFAULT_WAIT_SECONDS = 30.0
 
 
 class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
-    """Jobs of edbjobs.v1 on a `JobManager`."""
+    """Servicer of edbjobs.v1.Jobs."""
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> Any:
-        """Accept a job; the answer is made of the bytes that were written."""
-        who = current_principal()
-        accepted = await self._manager.submit(request, who.label, who.name)
+        """Submit a job; the response reuses the bytes that were written."""
+        caller = current_principal()
+        accepted = await self._manager.submit(request, caller.label, caller.name)
         job = embedded(pb.SubmitJobResponse.JOB_FIELD_NUMBER, accepted.message)
         return job + pb.SubmitJobResponse(existed=True).SerializeToString() if accepted.existed else job
 
     async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> Any:
-        """Accept many jobs; the answer is made of the bytes that were written."""
-        who = current_principal()
-        results = await self._manager.submit_many(request.requests, who.label, who.name)
+        """Submit many jobs; the response reuses the bytes that were written."""
+        caller = current_principal()
+        results = await self._manager.submit_many(request.requests, caller.label, caller.name)
         return b"".join([embedded(pb.SubmitJobsResponse.RESULTS_FIELD_NUMBER, _result(item)) for item in results])
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
-        """Tell how a job is."""
+        """Return a job."""
         return pb.GetJobResponse(job=await self._manager.get(request.name))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        """Give a page of jobs."""
+        """Return a page of jobs."""
         return await self._manager.list_jobs(request)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
@@ -63,11 +63,11 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
         )
 
     async def HoldJob(self, request: pb.HoldJobRequest, context: Context) -> pb.HoldJobResponse:
-        """Keep a job from starting."""
+        """Hold a waiting job."""
         return pb.HoldJobResponse(job=await self._manager.hold(request.name, current_principal().label))
 
     async def ReleaseJob(self, request: pb.ReleaseJobRequest, context: Context) -> pb.ReleaseJobResponse:
-        """Let a held job start."""
+        """Release a held job."""
         return pb.ReleaseJobResponse(job=await self._manager.release(request.name, current_principal().label))
 
     async def SetJobPriority(self, request: pb.SetJobPriorityRequest, context: Context) -> pb.SetJobPriorityResponse:
@@ -79,8 +79,10 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Submit an ended job again."""
-        who = current_principal()
-        return pb.RetryJobResponse(job=await self._manager.retry(request.name, request.request_id, who.label, who.name))
+        caller = current_principal()
+        return pb.RetryJobResponse(
+            job=await self._manager.retry(request.name, request.request_id, caller.label, caller.name)
+        )
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
         """Remove an ended job's record."""
@@ -94,11 +96,11 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
         return pb.WaitJobResponse(job=job, ended=ended)
 
     async def PreviewJob(self, request: pb.PreviewJobRequest, context: Context) -> pb.PreviewJobResponse:
-        """Tell what a job would run."""
+        """Return what a job would run."""
         return await self._manager.preview(request.request, current_principal().name)
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:  # type: ignore[override]
-        """Send changes; the messages are serialised already, and written here: a generator more costs a tenth."""
+        """Send changes, serialised already; they are written here, as another generator would cost a tenth."""
         messages: Any = self._manager.watch(request)
         async with aclosing(messages):
             async for message in messages:

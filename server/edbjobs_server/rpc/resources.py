@@ -1,4 +1,4 @@
-"""The Resources service: translates requests, decides nothing."""
+"""The gRPC service Resources; translates requests to calls of the job manager."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DEFAULT_INTERVAL_SECONDS = 5.0
 
 
 class ResourcesServicer(resources_service_pb2_grpc.ResourcesServicer):
-    """Resources of edbjobs.v1 on a `JobManager`."""
+    """Servicer of edbjobs.v1.Resources."""
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager
 
     async def GetResources(self, request: pb.GetResourcesRequest, context: Context) -> pb.GetResourcesResponse:
-        """Tell how the host is."""
+        """Return the last sample of the host."""
         return pb.GetResourcesResponse(resources=self._manager.resources())
 
     async def WatchResources(
@@ -36,11 +36,11 @@ class ResourcesServicer(resources_service_pb2_grpc.ResourcesServicer):
             yield message
 
     async def GetQueue(self, request: pb.GetQueueRequest, context: Context) -> pb.GetQueueResponse:
-        """Tell how the queue is."""
+        """Return the state of the queue."""
         return pb.GetQueueResponse(queue=self._manager.queue())
 
     async def GetLimits(self, request: pb.GetLimitsRequest, context: Context) -> pb.GetLimitsResponse:
-        """Tell the limits."""
+        """Return the limits."""
         return pb.GetLimitsResponse(limits=self._manager.limits())
 
     async def UpdateLimits(self, request: pb.UpdateLimitsRequest, context: Context) -> pb.UpdateLimitsResponse:
@@ -49,9 +49,9 @@ class ResourcesServicer(resources_service_pb2_grpc.ResourcesServicer):
         return pb.UpdateLimitsResponse(limits=new, old_limits=old)
 
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
-        """Start no more jobs."""
+        """Pause the queue."""
         return pb.PauseQueueResponse(queue=await self._manager.set_paused(True, current_principal().label))
 
     async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
-        """Start jobs again."""
+        """Resume the queue."""
         return pb.ResumeQueueResponse(queue=await self._manager.set_paused(False, current_principal().label))

@@ -1,4 +1,4 @@
-"""The gRPC server: its settings, services and addresses."""
+"""The gRPC server: options, services and addresses."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from edbjobs_server.rpc.interceptors import CallInterceptor
 from edbjobs_server.rpc.jobs import JobsServicer
 from edbjobs_server.rpc.resources import ResourcesServicer
 
-# Reflection knows only what is loaded, and nothing else here loads the file of the Jobs service.
+# Reflection lists only loaded files, and no other import here loads the file of the Jobs service.
 _FILES = (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
 SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 _OPTIONS = (
-    # Two servers on one port would share its calls in silence.
+    # Without this, two servers on one port would share its calls without an error.
     ("grpc.so_reuseport", 0),
-    # By default a burst of more than 1,000 new calls is in part CANCELLED.
+    # By default, part of a burst of more than 1,000 new calls is CANCELLED.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
     # Clients ping idle streams every 30 s; by default that ends them with "too many pings".
@@ -53,19 +53,19 @@ _OPTIONS = (
 
 
 class RpcServer:
-    """The gRPC door of a manager.
+    """The gRPC endpoint of a job manager.
 
     Parameters
     ----------
     manager : JobManager
-        Answers every call.
+        Serves every call.
     access : Authenticator
-        Who gets in.
+        Authenticates callers.
 
     Attributes
     ----------
     methods : dict of str to grpc.RpcMethodHandler
-        What can be called, by path: the door for gRPC-Web serves the same.
+        Method handlers by path: the endpoint for gRPC-Web serves the same.
     """
 
     def __init__(self, manager: JobManager, access: Authenticator) -> None:
@@ -73,23 +73,23 @@ class RpcServer:
         self._server = grpc.aio.server(interceptors=[CallInterceptor(access)], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self.methods: dict[str, Any] = {}
-        both: Any = _Registry(self._server, self.methods)
-        jobs_service_pb2_grpc.add_JobsServicer_to_server(JobsServicer(manager), both)
-        resources_service_pb2_grpc.add_ResourcesServicer_to_server(ResourcesServicer(manager), both)
-        cluster_service_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(manager), both)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, both)
+        registry: Any = _Registry(self._server, self.methods)
+        jobs_service_pb2_grpc.add_JobsServicer_to_server(JobsServicer(manager), registry)
+        resources_service_pb2_grpc.add_ResourcesServicer_to_server(ResourcesServicer(manager), registry)
+        cluster_service_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(manager), registry)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
         names = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
         self.tcp: tuple[str, int] | None = None
         self.uds: Path | None = None
 
     def bind(self, settings: Settings) -> None:
-        """Take the addresses; before `start`.
+        """Bind the addresses; before `start`.
 
         Raises
         ------
         SettingsError
-            One is in use or not to be had.
+            An address is in use or cannot be bound.
         """
         if settings.uds is not None:
             self._bind_uds(settings.uds)
@@ -97,40 +97,40 @@ class RpcServer:
             self._bind_tcp(*settings.tcp, settings)
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start to serve calls."""
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
 
     async def drain(self) -> None:
-        """Say NOT_SERVING to whoever asks for the health."""
+        """Report NOT_SERVING to health checks."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those that go on `grace` seconds."""
+        """Accept no new calls, and give open ones `grace` seconds."""
         await self._server.stop(grace)
         if self.uds is not None:
             self.uds.unlink(missing_ok=True)
 
     def _bind_tcp(self, host: str, port: int, settings: Settings) -> None:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        wanted = "choose another with --grpc, or port 0"
+        advice = "choose another with --grpc, or port 0"
         try:
-            _try_address(host, port)  # gRPC tells the reason in its own lines only
+            _try_address(host, port)  # gRPC writes the reason to its own log only
         except OSError as error:
-            raise SettingsError(f"{address} is in use or not an address of this host ({error}); {wanted}") from error
+            raise SettingsError(f"{address} is in use or not an address of this host ({error}); {advice}") from error
         try:
             if settings.transport_mode == "mtls":
                 bound = self._server.add_secure_port(address, _credentials(settings))
             else:
                 bound = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise SettingsError(f"{address} cannot be served ({error}); {wanted}") from error
+            raise SettingsError(f"{address} cannot be served ({error}); {advice}") from error
         self.tcp = (host, bound)
         self._access.listen(_addresses(host, bound))
 
     def _bind_uds(self, path: Path) -> None:
-        """Bind a socket that only this account can open; its folder keeps others out before the mode is set."""
+        """Bind a socket that only this account can open; its folder denies access to others until the mode is set."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _remove_stale(path)
@@ -142,7 +142,7 @@ class RpcServer:
 
 
 class _Registry:
-    """Registers services with the server, and keeps their methods."""
+    """Registers services with the server, and keeps their method handlers."""
 
     def __init__(self, server: grpc.aio.Server, methods: dict[str, Any]) -> None:
         self._methods = methods
@@ -156,7 +156,7 @@ class _Registry:
 
 def _try_address(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        if sys.platform != "win32":  # there it would let two services share a port
+        if sys.platform != "win32":  # on Windows it would let two services share a port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
 
@@ -167,12 +167,12 @@ def _addresses(host: str, port: int) -> Sequence[tuple[str, int]]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens at any more.
+    """Remove a socket without a listener.
 
     Raises
     ------
     SettingsError
-        Somebody does, or it is no socket.
+        It has a listener, or is no socket.
     """
     try:
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
