@@ -20,6 +20,7 @@ from edbjobs_server.config import settings_types as t
 from edbjobs_server.config.addresses import address, host_name, network, split_address
 from edbjobs_server.config.addresses import origin as checked_origin
 from edbjobs_server.config.addresses import public_url as checked_url
+from edbjobs_server.core.limits import Limits
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,18 +52,6 @@ FLAGS = {
     "cors_origins": "--cors-origin",
 }
 _UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its final NUL
-_LIMITS = (
-    "max_concurrent_jobs",
-    "max_cores",
-    "max_memory_mib",
-    "max_cluster_jobs",
-    "licenses",
-    "max_cpu_percent",
-    "min_memory_gb",
-    "min_disk_gb",
-    "default_user",
-    "users",
-)
 
 
 class SettingsError(Exception):
@@ -263,8 +252,9 @@ class Settings(BaseSettings):
         return split_address(self.http) if self.http and self.transport_mode != "uds" else None
 
     def explicit_limits(self) -> dict[str, Any]:
-        """Tell the limits that were given, as fields of :class:`edbjobs_server.core.limits.Limits`."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in _LIMITS if name in self.model_fields_set}
+        """Return the limits that were given, as fields of :class:`edbjobs_server.core.limits.Limits`."""
+        names = self.model_fields_set.intersection(Limits.__dataclass_fields__)
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
         if "default_user" in given:
             given["default_user"] = self.default_user.limits()
         if "users" in given:

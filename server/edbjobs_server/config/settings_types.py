@@ -161,7 +161,7 @@ class UserCaps(BaseModel):
 
     def limits(self) -> UserLimits:
         """Make the core's value."""
-        return UserLimits(self.max_running_jobs, self.max_cores, self.max_priority)
+        return UserLimits(**self.model_dump())
 
 
 def explain(item: ErrorDetails, where: str) -> str:

@@ -1,9 +1,11 @@
-"""What the service may use, and what a host has."""
+"""Limits of the service and of its users, and the resources of a host."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+MAXIMUM = "maximum"  # key of a field's metadata: its largest value
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,21 +19,26 @@ class UserLimits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits in force. Field names, units and the meaning of 0 are those of ``edbjobs.v1.Limits``."""
+    """Limits in force.
+
+    A new limit needs a field here and in the message, the same name in the settings where it has an option, and
+    documentation: codec, validation and the REST parser use these fields. Names, units and the meaning of 0 are
+    those of ``edbjobs.v1.Limits``.
+    """
 
     max_concurrent_jobs: int = 1
     max_cores: int = 0
     max_memory_mib: int = 0
     max_cluster_jobs: int = 0
     licenses: Mapping[str, int] = field(default_factory=dict)
-    max_cpu_percent: float = 0.0
+    max_cpu_percent: float = field(default=0.0, metadata={MAXIMUM: 100})
     min_memory_gb: float = 0.0
     min_disk_gb: float = 0.0
     default_user: UserLimits = field(default_factory=UserLimits)
     users: Mapping[str, UserLimits] = field(default_factory=dict)
 
     def of_user(self, user: str) -> UserLimits:
-        """Caps that hold for a user."""
+        """Return the caps of a user."""
         return self.users.get(user, self.default_user)
 
 

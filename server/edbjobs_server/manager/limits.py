@@ -1,30 +1,28 @@
-"""Changing limits: all of what is asked for, or nothing."""
+"""Changes of limits: all that a request names, or none."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from edbjobs.v1 import resources_service_pb2
 
 from edbjobs_server.contract import codec
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.limits import Limits, UserLimits
-
-_COUNTS = ("max_concurrent_jobs", "max_cores", "max_memory_mib", "max_cluster_jobs")
-_AMOUNTS = ("max_cpu_percent", "min_memory_gb", "min_disk_gb")
+from edbjobs_server.core.limits import MAXIMUM, Limits, UserLimits
 
 
 def changed(old: Limits, request: resources_service_pb2.UpdateLimitsRequest) -> Limits:
-    """Work out the limits after a request.
+    """Return the limits after a request.
 
     Parameters
     ----------
     old : Limits
         Limits in force.
     request : UpdateLimitsRequest
-        New values and the mask of the fields to take; without a mask, the fields that are set.
+        New values and the mask of the fields to change; without a mask, the fields that are set.
 
     Raises
     ------
@@ -44,24 +42,31 @@ def changed(old: Limits, request: resources_service_pb2.UpdateLimitsRequest) -> 
 
 
 def _wrong(limits: Limits) -> dict[str, str]:
+    """Return what is wrong with each limit, by the type of its default and by its `MAXIMUM`."""
     wrong: dict[str, str] = {}
-    for name in _COUNTS:
-        if getattr(limits, name) < 0:
-            wrong[name] = "must not be negative"
-    for name in _AMOUNTS:
-        value = getattr(limits, name)
-        if not math.isfinite(value) or value < 0:
-            wrong[name] = "must be a number that is not negative"
-    if limits.max_cpu_percent > 100:
-        wrong["max_cpu_percent"] = "must be between 0 and 100"
-    wrong.update({f"licenses.{name}": "must not be negative" for name, count in limits.licenses.items() if count < 0})
-    users = {
-        "default_user": limits.default_user,
-        **{f"users.{name}": caps for name, caps in limits.users.items()},
-    }
-    wrong.update({name: "must not be negative" for name, caps in users.items() if _is_negative(caps)})
+    for field in fields(limits):
+        value = getattr(limits, field.name)
+        maximum = field.metadata.get(MAXIMUM)
+        if isinstance(value, UserLimits):
+            wrong.update(_wrong_user(field.name, value))
+        elif isinstance(value, Mapping):
+            for name, item in value.items():
+                wrong.update(_wrong_item(f"{field.name}.{name}", item))
+        elif maximum is not None and value > maximum:
+            wrong[field.name] = f"must be between 0 and {maximum}"
+        elif isinstance(field.default, float) and not (math.isfinite(value) and value >= 0):
+            wrong[field.name] = "must be a number that is not negative"
+        elif value < 0:
+            wrong[field.name] = "must not be negative"
     return wrong
 
 
-def _is_negative(caps: UserLimits) -> bool:
-    return caps.max_running_jobs < 0 or caps.max_cores < 0
+def _wrong_item(name: str, item: int | UserLimits) -> dict[str, str]:
+    if isinstance(item, UserLimits):
+        return _wrong_user(name, item)
+    return {name: "must not be negative"} if item < 0 else {}
+
+
+def _wrong_user(name: str, caps: UserLimits) -> dict[str, str]:
+    counts = [getattr(caps, field.name) for field in fields(caps) if field.default is not None]
+    return {name: "must not be negative"} if min(counts) < 0 else {}

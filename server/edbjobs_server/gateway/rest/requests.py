@@ -24,8 +24,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_NAME = 255
 _INT32 = 2**31
 _EXACT = 2**53  # larger integers are not exact in the JSON of most programs
-_NUMBERS = ("max_cpu_percent", "min_memory_gb", "min_disk_gb")
-_NESTED = ("licenses", "default_user", "users")
+_LIMITS = resource_pb2.Limits.DESCRIPTOR.fields_by_name
 
 
 async def body_of(request: web.Request) -> Json:
@@ -166,7 +165,7 @@ def limits_request(body: Json) -> resources_service_pb2.UpdateLimitsRequest:
     for name, value in body.items():
         name = text_of(name, "limit")
         request.update_mask.paths.append(name)
-        if name in resource_pb2.Limits.DESCRIPTOR.fields_by_name:
+        if name in _LIMITS:
             what = _put_limit(request.limits, name, value)
             if what:
                 wrong[name] = what
@@ -178,17 +177,19 @@ def limits_request(body: Json) -> resources_service_pb2.UpdateLimitsRequest:
 
 def _put_limit(limits: resource_pb2.Limits, name: str, value: Any) -> str:
     """Set a limit; return what is wrong with its value, or nothing."""
-    if name in _NESTED:
+    field = _LIMITS[name]
+    if field.message_type is not None:
         try:
             ParseDict({name: value}, limits)
         except (ParseError, TypeError, ValueError, AttributeError, UnicodeError):
             return "does not match edbjobs.v1.Limits"
         return ""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or (name not in _NUMBERS and not isinstance(value, int)):
-        return "expected a number" if name in _NUMBERS else "expected an integer"
-    most = _EXACT if name == "max_memory_mib" else _INT32 - 1
-    if not -_INT32 <= value <= most:
+    is_float = field.cpp_type == field.CPPTYPE_DOUBLE
+    if not number or not (is_float or isinstance(value, int)):
+        return "expected a number" if is_float else "expected an integer"
+    largest = _EXACT if field.cpp_type == field.CPPTYPE_INT64 else _INT32 - 1
+    if not -_INT32 <= value <= largest:
         return "is too large"
     setattr(limits, name, value)
     return ""
