@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.batch_service import LSF, OLD_LSF, PBS, QUICK, BatchService
-from support.slurm_service import BEGUN, DONE, LONG, end, eventually, kill, state
+from support.slurm_service import DONE, LONG, TO_STARTED, end, eventually, kill, state
 
 KINDS = {"pbs": PBS, "lsf": LSF, "old lsf": OLD_LSF}
 
@@ -44,7 +44,7 @@ def test_answers_that_are_not_as_they_should_be(service: BatchService, trouble: 
         assert state(service.job(job)) in ("RUNNING", "COMPLETED")
     job = service.ended(job)
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     assert len(service.its_jobs(job)) == 1
 
 
@@ -60,9 +60,9 @@ def test_forgotten_while_the_service_was_away(service: BatchService) -> None:
     for job in jobs.values():
         service.running(job)
     with service.fake.troubled("hold"):
-        jobs["never begun"] = service.scheduled(service.submit())
+        jobs["never started"] = service.scheduled(service.submit())
         script = service.script_pid(jobs["script killed"])
-        numbers = [service.job(jobs[name]).scheduler_job_id for name in ("by somebody", "never begun")]
+        numbers = [service.job(jobs[name]).scheduler_job_id for name in ("by somebody", "never started")]
         service.kill()
         service.fake.command(*service.kind.cancel, *numbers)
         eventually("those are over", lambda: over(service, numbers), lambda left: not left)
@@ -76,7 +76,7 @@ def test_forgotten_while_the_service_was_away(service: BatchService) -> None:
         "badly": ("FAILED", "EXIT_CODE", "EXIT_CODE"),
         "by somebody": by_report if service.kind is LSF else ("FAILED", "SIGNAL", "EXIT_CODE"),
         "script killed": ("FAILED", "LOST", "NONE"),
-        "never begun": ("FAILED", "LOST", "NONE"),
+        "never started": ("FAILED", "LOST", "NONE"),
     }
     assert found["script killed"].outcome_unknown
     assert [service.seen("start", job) for job in found.values()] == [1, 1, 1, 1, 0]

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from support.batch_service import LSF, OLD_LSF, PBS, BatchService, batch_service
 from support.slurm_service import (
-    BEGUN,
     BY_SOMEBODY,
     CANCELLED,
     DONE,
     LONG,
+    TO_STARTED,
     UNSTARTED,
     alive,
     end,
@@ -36,7 +36,7 @@ def test_success_is_proven_by_the_log(service: BatchService) -> None:
     assert end(job) == DONE
     assert (job.exit_code, list(job.attempts[0].nodes), job.executor) == (0, ["n1"], service.kind.name)
     assert "normal completion" in job.message
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     started = service.history(job)[3].job.attempts[0]
     assert (list(started.nodes), bool(started.pid)) == (["n1"], True)
     assert (service.seen("start", job), service.seen("end", job)) == (1, 1)
@@ -56,7 +56,7 @@ def test_a_failure(service: BatchService, demo: str, what: tuple[str, str, str])
     job = service.ended(service.submit(demo))
     assert end(job) == what
     assert job.exit_code == {"exit": 3, "killed": 137, "engine": 0}[demo.rpartition("=")[2]]
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 def test_a_batch_script_that_is_killed(service: BatchService) -> None:
@@ -102,7 +102,7 @@ def test_somebody_ends_one_that_runs(service: BatchService, demo: str) -> None:
     assert end(job) == BY_SOMEBODY
     assert not job.HasField("exit_code")
     assert job.start_time.seconds <= job.end_time.seconds  # LSF tells minutes only
-    assert service.story(job) == [*BEGUN, "CANCELLED"]
+    assert service.story(job) == [*TO_STARTED, "CANCELLED"]
     assert not alive([job.attempts[0].pid])
 
 
@@ -120,7 +120,7 @@ def test_a_job_that_is_put_back_into_the_queue_does_not_run_twice(service: Batch
         job = service.ended(job)
     assert end(job) == ("FAILED", "NODE_FAIL", "SCHEDULER")
     assert "not run a second time" in job.message
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
     assert service.seen("start", job) == 1
 
 
@@ -157,7 +157,7 @@ def test_a_cancel_while_it_runs(service: BatchService, demo: str, grace: float |
     service.cancel(job, grace)
     job = service.ended(job)
     assert end(job) == CANCELLED
-    assert service.story(job) == [*BEGUN, "CANCEL_REQUESTED", "CANCELLED"]
+    assert service.story(job) == [*TO_STARTED, "CANCEL_REQUESTED", "CANCELLED"]
     assert not alive([job.attempts[0].pid])
     if grace is None and demo == LONG:
         assert service.seen("sigterm", job) == 1

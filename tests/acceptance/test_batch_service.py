@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from edbjobs.v1 import cluster_service_pb2, jobs_messages_pb2
 from support.batch_service import LSF, OLD_LSF, PBS, QUICK, WITHHELD, BatchService
-from support.slurm_service import BEGUN, DONE, LONG, end, eventually, program
+from support.slurm_service import DONE, LONG, TO_STARTED, end, eventually, program
 
 
 @pytest.fixture(scope="module", params=[PBS, LSF, OLD_LSF], ids=["pbs", "lsf", "old lsf"])
@@ -100,7 +100,7 @@ def test_fifty_at_once(service: BatchService) -> None:
     assert len({job.scheduler_job_id for job in jobs}) == 50
     assert [service.seen("start", job) for job in jobs] == [1] * 50
     assert [len(service.its_jobs(job)) for job in jobs] == [1] * 50
-    assert service.story(jobs[-1]) == [*BEGUN, "COMPLETED"]
+    assert service.story(jobs[-1]) == [*TO_STARTED, "COMPLETED"]
 
 
 def test_queues_are_told(service: BatchService) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.batch_service import LSF, PBS, QUICK, BatchService, Kind
 from support.fake_batch import FakeBatch
-from support.slurm_service import BEGUN, BY_SOMEBODY, CANCELLED, DONE, LONG, end, eventually, state
+from support.slurm_service import BY_SOMEBODY, CANCELLED, DONE, LONG, TO_STARTED, end, eventually, state
 
 KINDS = {"pbs": PBS, "lsf": LSF}
 
@@ -39,7 +39,7 @@ def test_killed_while_the_job_waits(service: BatchService) -> None:
         service.waits(job, "NEVER_RUNNABLE", "releases it")
     job = service.ended(job)
     assert end(job) == DONE
-    assert [word for word in service.story(job) if word != "NOTE"] == [*BEGUN, "COMPLETED"]
+    assert [word for word in service.story(job) if word != "NOTE"] == [*TO_STARTED, "COMPLETED"]
     assert len(service.its_jobs(job)) == 1
 
 
@@ -51,7 +51,7 @@ def test_killed_while_the_job_runs_and_ends(service: BatchService) -> None:
     for job in jobs:
         job = service.ended(job)
         assert end(job) == DONE
-        assert service.story(job) == [*BEGUN, "COMPLETED"]
+        assert service.story(job) == [*TO_STARTED, "COMPLETED"]
         assert service.seen("start", job) == 1
 
 
@@ -64,7 +64,7 @@ def test_killed_while_the_job_is_ending(service: BatchService) -> None:
         service.polled()
         assert state(service.job(job)) == "RUNNING"
     assert end(service.ended(job)) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
 
 
 @pytest.mark.parametrize("ending", ["exit", "by somebody", "by somebody while it waits"])
@@ -117,4 +117,4 @@ def test_a_drain_lets_the_job_go_on(service: BatchService) -> None:
     service.start()
     job = service.ended(job)
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]

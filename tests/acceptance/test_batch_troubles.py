@@ -10,7 +10,7 @@ import pytest
 from edbjobs.v1 import job_config_pb2
 from google.protobuf.duration_pb2 import Duration
 from support.batch_service import LSF, PBS, QUICK, BatchService
-from support.slurm_service import BEGUN, DONE, LONG, end, eventually, state
+from support.slurm_service import DONE, LONG, TO_STARTED, end, eventually, state
 
 KINDS = {"pbs": PBS, "lsf": LSF}
 BUSY = 0.25  # of a core: what a service may take that has nothing to do but to wait; others need the machine as well
@@ -59,7 +59,7 @@ def test_silent_while_jobs_run_and_end(service: BatchService, trouble: str) -> N
     service.answering(True)
     found = [service.ended(job) for job in jobs]
     assert [end(job) for job in found] == [DONE, ("FAILED", "EXIT_CODE", "EXIT_CODE"), DONE]
-    assert all(service.story(job)[:4] == BEGUN for job in jobs)
+    assert all(service.story(job)[:4] == TO_STARTED for job in jobs)
     assert [service.seen("start", job) for job in jobs] == [1] * 3
 
 
@@ -74,7 +74,7 @@ def test_silent_when_a_job_comes(service: BatchService) -> None:
         assert "scheduler_wait_limit" in limited.message
     job = service.ended(job)
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     assert (len(service.its_jobs(job)), service.its_jobs(limited)) == (1, [])
 
 
@@ -98,7 +98,7 @@ def test_a_submit_that_was_not_answered_but_happened(service: BatchService) -> N
         job = service.ended(job)
     assert end(job) == DONE
     assert job.attempt == 1
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     (its,) = service.its_jobs(job)
     assert service.number(job) == its["number"]
     assert service.seen("start", job) == 1
@@ -119,4 +119,4 @@ def test_slow_answers(service: BatchService) -> None:
     with service.fake.troubled("slow", "1"):
         job = service.ended(service.submit())
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]

@@ -53,9 +53,9 @@ def test_ten_hung_starts_delay_nobody_and_a_stop_ends(tmp_path: Path) -> None:
             found = service.jobs.GetJob(pb.GetJobRequest(name=job.uid), timeout=10).job
             assert found.state == S.JOB_STATE_QUEUED
             assert found.waiting_detail
-        began = time.monotonic()
+        started_at = time.monotonic()
         assert service.stop() == 0
-        assert time.monotonic() - began < DEADLINE
+        assert time.monotonic() - started_at < DEADLINE
         flag.unlink()
         service.start()
         for job in hung:

@@ -1,4 +1,4 @@
-"""What a client can do with jobs, on a real service with the stand-in solver."""
+"""What a client can do with jobs, on a real service with the demo solver."""
 
 from __future__ import annotations
 
@@ -570,7 +570,7 @@ def test_pages_follow_each_other(service: ServiceProcess) -> None:
 
 
 def test_real_board(service: ServiceProcess, tmp_path: Path) -> None:
-    """A job on a real .aedb goes through with the stand-in."""
+    """A job on a real .aedb goes through with the demo solver."""
     samples = Path(__file__).resolve().parents[3] / "shared" / "samples" / "aedb"
     source = samples / "test_project_for_job_manager.aedb"
     if not source.is_dir():

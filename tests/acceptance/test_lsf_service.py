@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from support.batch_service import LSF, OLD_LSF, BatchService, batch_service
-from support.slurm_service import BEGUN, DONE, LONG, UNSTARTED, end, state
+from support.slurm_service import DONE, LONG, TO_STARTED, UNSTARTED, end, state
 
 
 @pytest.fixture(scope="module", params=[LSF, OLD_LSF], ids=["10.1", "old"])
@@ -28,7 +28,7 @@ def test_the_time_limit(service: BatchService) -> None:
         job = service.ended(job)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
         assert ("limit of 1 min" if is_old(service) else "RUNLIMIT") in job.message
-        assert service.story(job) == [*BEGUN, "FAILED"]
+        assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_the_host_does(service: BatchService, trouble: str, reason: str, wo
         assert (job.exit_code, "memory" in job.message) == (137, True)
     else:
         assert end(job) == ("FAILED", "LOST", "NONE")
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 def test_a_host_that_does_not_answer(service: BatchService) -> None:

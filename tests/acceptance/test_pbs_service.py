@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from support.batch_service import PBS, BatchService, batch_service
-from support.slurm_service import BEGUN, LONG, UNSTARTED, end
+from support.slurm_service import LONG, TO_STARTED, UNSTARTED, end
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_the_time_limit(service: BatchService) -> None:
         job = service.ended(job)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
         assert "time limit" in job.message
-        assert service.story(job) == [*BEGUN, "FAILED"]
+        assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_what_the_node_does(service: BatchService, trouble: str, reason: str, wo
         job = service.ended(job)
     assert end(job) == ("FAILED", reason, "SCHEDULER")
     assert words in job.message
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 # Refused, or waiting --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from edbjobs.v1 import jobs_messages_pb2
 from support.slurm_cluster import SlurmCluster
-from support.slurm_service import BEGUN, CANCELLED, LONG, UNSTARTED, SlurmService, alive, end, eventually, state
+from support.slurm_service import CANCELLED, LONG, TO_STARTED, UNSTARTED, SlurmService, alive, end, eventually, state
 
 pytestmark = pytest.mark.system
 
@@ -40,7 +40,7 @@ def test_while_it_runs(service: SlurmService) -> None:
     service.cancel(job)
     job = service.ended(job)
     assert end(job) == CANCELLED
-    assert service.story(job) == [*BEGUN, "CANCEL_REQUESTED", "CANCELLED"]
+    assert service.story(job) == [*TO_STARTED, "CANCEL_REQUESTED", "CANCELLED"]
     assert service.seen("sigterm", job) == 1
     assert not alive([service.solver_pid(job)])
 
@@ -53,7 +53,7 @@ def test_a_stubborn_solver_is_killed(service: SlurmService, grace: float | None)
     service.waits(job, "CANCELLING")
     job = service.ended(job, 25)
     assert end(job) == CANCELLED
-    assert service.story(job) == [*BEGUN, "CANCEL_REQUESTED", "CANCELLED"]
+    assert service.story(job) == [*TO_STARTED, "CANCEL_REQUESTED", "CANCELLED"]
     assert not alive([service.solver_pid(job)])
 
 

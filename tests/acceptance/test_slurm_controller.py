@@ -10,7 +10,7 @@ import pytest
 from edbjobs.v1 import job_pb2, job_state_pb2
 from google.protobuf.duration_pb2 import Duration
 from support.slurm_cluster import SlurmCluster
-from support.slurm_service import BEGUN, DONE, LONG, SlurmService, alive, end, eventually, kill, state
+from support.slurm_service import DONE, LONG, TO_STARTED, SlurmService, alive, end, eventually, kill, state
 
 pytestmark = pytest.mark.system
 
@@ -43,17 +43,17 @@ def test_killed_and_restarted_while_jobs_run_and_end(tmp_path: Path, cluster: Sl
         service.answering(True)
         found = [service.ended(job) for job in jobs]
         assert [end(job) for job in found] == [DONE, ("FAILED", "EXIT_CODE", "EXIT_CODE"), DONE]
-        assert [service.story(job)[:4] for job in jobs] == [BEGUN] * 3
+        assert [service.story(job)[:4] for job in jobs] == [TO_STARTED] * 3
         assert [service.seen("start", job) for job in jobs] == [1] * 3
 
 
 def saved(cluster: SlurmCluster) -> Path:
-    """Tell what a restarted controller reads; it is written at most every 5 s."""
+    """Return what a restarted controller reads; it is written at most every 5 s."""
     return cluster.folder / "state" / "job_state"
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["it runs", "it has ended"])
-def test_begun_again_by_a_controller_that_forgot_that_it_ran(
+def test_started_again_by_a_controller_that_forgot_that_it_ran(
     tmp_path: Path, cluster: SlurmCluster, ended: bool
 ) -> None:
     with make(tmp_path, cluster, cluster_poll_seconds=SELDOM) as service:
@@ -70,7 +70,7 @@ def test_begun_again_by_a_controller_that_forgot_that_it_ran(
         saved(cluster).write_bytes(early)  # as if it had been killed before it saved again
         cluster.start_controller()
         cluster.run(*begin)
-        eventually("it is begun again", lambda: list(Path(job.run_directory).glob("dup.*")), bool)
+        eventually("it is started again", lambda: list(Path(job.run_directory).glob("dup.*")), bool)
         service.start()
         job = service.ended(job)
         assert service.seen("start", job) == 1
@@ -95,7 +95,7 @@ def test_away_when_a_job_comes(tmp_path: Path, cluster: SlurmCluster) -> None:
         assert end(local) == DONE
         cluster.start_controller()
         assert end(service.ended(job)) == DONE
-        assert service.story(job) == [*BEGUN, "COMPLETED"]
+        assert service.story(job) == [*TO_STARTED, "COMPLETED"]
 
 
 def test_away_at_the_start_of_the_service(tmp_path: Path, cluster: SlurmCluster) -> None:
@@ -109,7 +109,7 @@ def test_away_at_the_start_of_the_service(tmp_path: Path, cluster: SlurmCluster)
         assert state(service.job(job)) == "RUNNING"
         cluster.start_controller()
         assert end(service.ended(job)) == DONE
-        assert service.story(job) == [*BEGUN, "COMPLETED"]
+        assert service.story(job) == [*TO_STARTED, "COMPLETED"]
 
 
 def test_a_slurm_that_hangs_keeps_up_nothing_else(tmp_path: Path, cluster: SlurmCluster) -> None:
@@ -118,16 +118,16 @@ def test_a_slurm_that_hangs_keeps_up_nothing_else(tmp_path: Path, cluster: Slurm
         job = service.running(service.submit("seconds=5"))
         cluster.pause_munge()
         try:
-            began = time.monotonic()
+            started_at = time.monotonic()
             local = service.submit(scheduler_type="SCHEDULER_TYPE_LOCAL")
             assert end(service.ended(local)) == DONE
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - started_at < 5
             service.answering(False)
             assert state(service.job(job)) == "RUNNING"
         finally:
             cluster.resume_munge()
         assert end(service.ended(job)) == DONE
-        assert service.story(job) == [*BEGUN, "COMPLETED"]
+        assert service.story(job) == [*TO_STARTED, "COMPLETED"]
 
 
 def test_a_submit_that_timed_out_but_happened(tmp_path: Path, cluster: SlurmCluster) -> None:
@@ -143,7 +143,7 @@ def test_a_submit_that_timed_out_but_happened(tmp_path: Path, cluster: SlurmClus
         job = service.ended(job)
         assert end(job) == DONE
         assert job.attempt == 1
-        assert service.story(job) == [*BEGUN, "COMPLETED"]
+        assert service.story(job) == [*TO_STARTED, "COMPLETED"]
         assert service.seen("start", job) == 1
 
 
@@ -197,10 +197,10 @@ def test_forgotten_while_the_service_was_away(tmp_path: Path, cluster: SlurmClus
         }
         for job in jobs.values():
             service.running(job)
-        jobs["never begun"] = service.scheduled(service.submit(begin="now+1hour"))
+        jobs["never started"] = service.scheduled(service.submit(begin="now+1hour"))
         script, solver = service.script_pid(jobs["killed"]), service.solver_pid(jobs["solver killed"])
         service.kill()
-        cluster.run("scancel", number(jobs["scancel"], cluster), number(jobs["never begun"], cluster))
+        cluster.run("scancel", number(jobs["scancel"], cluster), number(jobs["never started"], cluster))
         kill(script, 9)
         kill(solver, 9)
         eventually("SLURM has forgotten all", lambda: cluster.run("squeue", "-h", "-t", "all"), lambda text: not text)
@@ -212,7 +212,7 @@ def test_forgotten_while_the_service_was_away(tmp_path: Path, cluster: SlurmClus
             "scancel": ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER"),
             "killed": ("FAILED", "LOST", "NONE"),
             "solver killed": ("FAILED", "EXIT_CODE", "EXIT_CODE"),
-            "never begun": ("FAILED", "LOST", "NONE"),
+            "never started": ("FAILED", "LOST", "NONE"),
         }
         assert found["killed"].outcome_unknown
         assert "CANCELLED AT" in found["scancel"].message
@@ -220,5 +220,5 @@ def test_forgotten_while_the_service_was_away(tmp_path: Path, cluster: SlurmClus
 
 
 def number(job: job_pb2.Job, cluster: SlurmCluster) -> str:
-    """Tell SLURM's id of a job."""
+    """Return SLURM's id of a job."""
     return cluster.run("squeue", "-h", "-n", f"edb-{job.id}-{job.uid[-16:]}-1", "-o", "%i")

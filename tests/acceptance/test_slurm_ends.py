@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.slurm_cluster import SlurmCluster
-from support.slurm_service import BEGUN, LONG, SlurmService, alive, end, eventually, kill, program
+from support.slurm_service import LONG, TO_STARTED, SlurmService, alive, end, eventually, kill, program
 
 pytestmark = pytest.mark.system
 
@@ -37,7 +37,7 @@ def test_success_is_proven_by_the_log(service: SlurmService) -> None:
     assert (job.exit_code, list(job.attempts[0].nodes), job.executor) == (0, ["n1"], "slurm")
     assert service.slurm_jobs(job) == [f"{job.scheduler_job_id} COMPLETED"]
     assert "normal completion" in job.message
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     started = service.history(job)[3].job.attempts[0]
     assert started.nodes == ["n1"]
     assert (service.seen("start", job), service.seen("end", job)) == (1, 1)
@@ -57,7 +57,7 @@ def test_the_solvers_exit_code_is_told(service: SlurmService, demo: str, code: i
     assert job.exit_code == code
     assert f"exit code {code}" in job.message
     assert service.slurm_jobs(job) == [f"{job.scheduler_job_id} FAILED"]
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 def test_what_the_log_says_counts_more_than_exit_code_0(service: SlurmService) -> None:
@@ -73,7 +73,7 @@ def test_a_solver_that_is_killed(service: SlurmService) -> None:
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
     assert job.exit_code == 137
     assert "signal 9" in job.message
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 def test_a_batch_script_that_is_killed(service: SlurmService) -> None:
@@ -83,7 +83,7 @@ def test_a_batch_script_that_is_killed(service: SlurmService) -> None:
     job = service.ended(job)
     assert end(job) == ("FAILED", "SIGNAL", "SCHEDULER")
     assert (job.signal, job.HasField("exit_code")) == (9, False)
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
     eventually("its solver is gone", lambda: alive([solver]), lambda left: not left)
 
 
@@ -117,7 +117,7 @@ def test_scancel_of_a_job_that_runs(service: SlurmService, demo: str) -> None:
     job = service.ended(job)
     assert end(job) == ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
     assert not job.HasField("exit_code")
-    assert service.story(job) == [*BEGUN, "CANCELLED"]
+    assert service.story(job) == [*TO_STARTED, "CANCELLED"]
     assert not alive([service.solver_pid(job)])
 
 
@@ -144,7 +144,7 @@ def test_the_time_limit(service: SlurmService) -> None:
         job = service.ended(started, 90)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
         assert "TIMEOUT" in job.message
-        assert service.story(job) == [*BEGUN, "FAILED"]
+        assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 def test_a_node_that_goes_down(service: SlurmService) -> None:
@@ -153,7 +153,7 @@ def test_a_node_that_goes_down(service: SlurmService) -> None:
     job = service.ended(job)
     service.slurm.up_node("n4")
     assert end(job) == ("FAILED", "NODE_FAIL", "SCHEDULER")
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
     assert service.seen("start", job) == 1
 
 
@@ -166,6 +166,6 @@ def test_an_administrators_requeue_does_not_run_it_twice(service: SlurmService) 
     job = service.ended(job)
     assert end(job) == ("FAILED", "NODE_FAIL", "SCHEDULER")
     assert "not run a second time" in job.message
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
     assert service.seen("start", job) == 1
     assert service.slurm_jobs(job) == [f"{job.scheduler_job_id} CANCELLED"]

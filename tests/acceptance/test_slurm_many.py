@@ -28,11 +28,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 def test_two_hundred_at_once(tmp_path: Path, cluster: SlurmCluster) -> None:
     with SlurmService(tmp_path / "service", cluster) as service:
         requests = [service.request("seconds=0.1", batch="many", job_id=f"m{number}") for number in range(MANY)]
-        began = time.monotonic()
+        started_at = time.monotonic()
         answer = service.jobs.SubmitJobs(jobs_messages_pb2.SubmitJobsRequest(requests=requests), timeout=60)
         assert len(answer.results) == MANY
         eventually("all have ended", lambda: ended(service), lambda count: count == MANY, 180)
-        print(f"{MANY} jobs in {time.monotonic() - began:.1f} s")
+        print(f"{MANY} jobs in {time.monotonic() - started_at:.1f} s")
         jobs = listed(service)
         assert Counter(end(job) for job in jobs) == {DONE: MANY}
         assert len({job.scheduler_job_id for job in jobs}) == MANY

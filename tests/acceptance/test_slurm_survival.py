@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import (
-    BEGUN,
     BY_SOMEBODY,
     CANCELLED,
     DONE,
     LONG,
+    TO_STARTED,
     SlurmService,
     end,
     eventually,
@@ -41,11 +41,11 @@ def test_killed_while_the_job_waits(service: SlurmService) -> None:
     service.slurm.run("scontrol", "update", f"jobid={job.scheduler_job_id}", "starttime=now")
     job = service.ended(job)
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     assert len(service.slurm_jobs(job)) == 1
 
 
-def test_killed_when_the_job_has_just_begun(service: SlurmService) -> None:
+def test_killed_when_the_job_has_just_started(service: SlurmService) -> None:
     """The start is not told yet; it is told once, with its own time."""
     job = service.scheduled(service.submit("seconds=5"))
     service.kill()
@@ -53,7 +53,7 @@ def test_killed_when_the_job_has_just_begun(service: SlurmService) -> None:
     service.start()
     job = service.ended(job)
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     assert service.seen("start", job) == 1
 
 
@@ -64,7 +64,7 @@ def test_killed_while_the_job_runs_and_ends(service: SlurmService) -> None:
     service.start()
     job = service.ended(job)
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     assert service.seen("start", job) == 1
 
 
@@ -118,4 +118,4 @@ def test_a_drain_lets_the_job_go_on(service: SlurmService) -> None:
     assert state(service.job(job)) in ("RUNNING", "COMPLETED")
     job = service.ended(job)
     assert end(job) == DONE
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]

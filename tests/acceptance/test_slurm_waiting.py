@@ -37,7 +37,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmService]:
         ({"nodelist": "n99"}, "Invalid node name"),
         ({"reservation": "nosuch"}, "reservation"),
     ],
-    ids=["partition", "memory", "constraint", "licence", "gpu", "node", "reservation"],
+    ids=["partition", "memory", "constraint", "license", "gpu", "node", "reservation"],
 )
 def test_a_refused_submit(service: SlurmService, options: dict[str, Any], words: str) -> None:
     job = service.ended(service.submit(**options))

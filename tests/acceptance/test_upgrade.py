@@ -221,7 +221,7 @@ def request_of(place: Path, folder: Path, claim: dict[str, Any], argv: list[str]
 
 
 def on_record(store: Path) -> tuple[str, int, int]:
-    """Tell store id, last revision, and last number of a job."""
+    """Return store id, last revision, and last number of a job."""
     connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
     (found,) = connection.execute("SELECT store_id, revision, last_seq FROM service").fetchall()
     connection.close()

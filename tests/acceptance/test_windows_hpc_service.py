@@ -1,6 +1,6 @@
 """The service on Windows HPC, over TLS to a head node that is made from Microsoft's documents and runs nothing.
 
-The test plays the node: it writes what the batch script would write, and has the stand-in solve the project.
+The test plays the node: it writes what the batch script would write, and has the demo solver solve the project.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from support.batch_service import QUICK, quick
 from support.fake_hpcpack import PASSWORD, USER, FakeHpcPack
 from support.hpc_runs import SHARE, SOLVER, Node
 from support.service import ServiceProcess
-from support.slurm_service import BEGUN, BY_SOMEBODY, DONE, PATIENCE, end, eventually, state
+from support.slurm_service import BY_SOMEBODY, DONE, TIMEOUT, TO_STARTED, end, eventually, state
 
 HEAD = "windows_hpc"
 
@@ -135,13 +135,13 @@ class HpcService(ServiceProcess):
 
     def running(self, job: job_pb2.Job) -> job_pb2.Job:
         """Have a node begin a job, and wait until the service knows."""
-        self.node.begins(self.scheduled(job).scheduler_job_id)
+        self.node.job_starts(self.scheduled(job).scheduler_job_id)
         return self.until(job, "it runs", lambda now: state(now) == "RUNNING")
 
     def ended(self, job: job_pb2.Job) -> job_pb2.Job:
         """Wait for the end of a job."""
-        request = jobs_messages_pb2.WaitJobRequest(name=job.uid, timeout=Duration(seconds=int(PATIENCE)))
-        answer = self.jobs.WaitJob(request, timeout=PATIENCE + 5)
+        request = jobs_messages_pb2.WaitJobRequest(name=job.uid, timeout=Duration(seconds=int(TIMEOUT)))
+        answer = self.jobs.WaitJob(request, timeout=TIMEOUT + 5)
         assert answer.ended, f"{answer.job}\n{self.output()[-3000:]}"
         return answer.job
 
@@ -150,7 +150,7 @@ class HpcService(ServiceProcess):
         self.jobs.CancelJob(jobs_messages_pb2.CancelJobRequest(name=job.uid), timeout=10)
 
     def story(self, job: job_pb2.Job) -> list[str]:
-        """Tell what happened to a job that has ended, without progress."""
+        """Return the events of a job that has ended, without progress."""
         request = jobs_messages_pb2.WatchJobsRequest(
             after_revision=0, filter=jobs_messages_pb2.JobFilter(names=[job.uid])
         )
@@ -162,7 +162,7 @@ class HpcService(ServiceProcess):
         return [name.removeprefix("EVENT_TYPE_JOB_") for name in found if not name.endswith("PROGRESS")]
 
     def solve(self, job: job_pb2.Job, demo: str = "seconds=0.1") -> int:
-        """Have the stand-in solve a job's project, as the program of the node would; gives its exit code."""
+        """Have the demo solver solve a job's project, as the program of the node would; gives its exit code."""
         script = self.node.script(self.scheduled(job).scheduler_job_id)
         name = re.search(r"\('-jobid'\)\s+\('([^']+)'\)", script)
         assert name is not None, script
@@ -195,7 +195,7 @@ def test_success_is_proven_by_the_log(service: HpcService) -> None:
     job = service.ended(job)
     assert end(job) == DONE
     assert (job.exit_code, list(job.attempts[0].nodes), job.executor) == (0, ["CN001"], HEAD)
-    assert service.story(job) == [*BEGUN, "COMPLETED"]
+    assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     asked = service.head.fake.jobs[int(job.scheduler_job_id)]
     assert asked.job["Name"] == f"edb-{job.id}-{job.uid[-16:]}-1"
     assert str(service.shared) not in service.node.script(job.scheduler_job_id)
@@ -217,25 +217,25 @@ def test_an_exit_code(service: HpcService, code: int) -> None:
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
     assert job.exit_code == code
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["it waits", "it runs"])
-def test_somebody_cancels_it(service: HpcService, begun: bool) -> None:
-    job = service.running(service.submit()) if begun else service.scheduled(service.submit())
+@pytest.mark.parametrize("started", [False, True], ids=["it waits", "it runs"])
+def test_somebody_cancels_it(service: HpcService, started: bool) -> None:
+    job = service.running(service.submit()) if started else service.scheduled(service.submit())
     service.head.fake.cancel(job.scheduler_job_id)
     job = service.ended(job)
     assert end(job) == BY_SOMEBODY
     assert "maintenance" in job.message
-    assert job.HasField("start_time") is begun
+    assert job.HasField("start_time") is started
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["it waits", "it runs"])
-def test_we_cancel_it(service: HpcService, begun: bool) -> None:
-    job = service.running(service.submit()) if begun else service.scheduled(service.submit())
+@pytest.mark.parametrize("started", [False, True], ids=["it waits", "it runs"])
+def test_we_cancel_it(service: HpcService, started: bool) -> None:
+    job = service.running(service.submit()) if started else service.scheduled(service.submit())
     service.cancel(job)
     job = service.ended(job)
-    assert end(job) == ("CANCELLED", "CANCELLED", "SCHEDULER" if begun else "NONE")
+    assert end(job) == ("CANCELLED", "CANCELLED", "SCHEDULER" if started else "NONE")
     its = service.head.fake.jobs[int(job.scheduler_job_id)]
     eventually("the head node has ended it", lambda: its.job["State"], lambda now: now == "Canceled")
     assert service.story(job)[-2:] == ["CANCEL_REQUESTED", "CANCELLED"]
@@ -339,7 +339,7 @@ def test_the_service_is_killed_while(service: HpcService, when: str) -> None:
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
     assert job.exit_code == 3
-    assert service.story(job) == [*BEGUN, "FAILED"]
+    assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
 @pytest.mark.parametrize(("point", "attempts"), [("cluster.before_submit", 2), ("cluster.after_submit", 1)])

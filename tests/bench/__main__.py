@@ -81,10 +81,10 @@ def main() -> None:
     if arguments.beside is not None:
         _compare(arguments.names, arguments.beside, arguments.rounds)
         return
-    began, rows = datetime.now(timezone.utc), list[Row]()
+    started_at, rows = datetime.now(timezone.utc), list[Row]()
     for name in arguments.names:
         rows += _timed(name, MEASURES[name])
-    print(section(rows, began) if arguments.markdown else markdown(rows))
+    print(section(rows, started_at) if arguments.markdown else markdown(rows))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([row.as_json() for row in rows], indent=2))
 
@@ -96,20 +96,20 @@ def _compare(names: Sequence[str], other: Path, rounds: int) -> None:
 
 
 def _timed(name: str, measure: Callable[[Path], Iterable[T]]) -> list[T]:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="edbjobs-bench-") as folder:
         found = list(measure(Path(folder)))
-    print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    print(f"{name}: {time.perf_counter() - started_at:.0f} s", file=sys.stderr)
     return found
 
 
-def section(rows: Sequence[Row], began: datetime) -> str:
+def section(rows: Sequence[Row], started_at: datetime) -> str:
     """Make the part of docs/benchmarks.md that one run gives."""
     kept = {
         "edbjobs": (references.OURS.on_disk, references.OURS.manager_dies),
         **{name: (peer.on_disk, peer.manager_dies) for name, peer in references.PEERS.items()},
     }
-    head = f"{began:%d %B %Y}, {revision(beside.HERE)}; {machine()}."
+    head = f"{started_at:%d %B %Y}, {revision(beside.HERE)}; {machine()}."
     return "\n\n".join([head, markdown(rows), "What each promises:", promises(kept)])
 
 

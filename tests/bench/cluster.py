@@ -26,7 +26,7 @@ from bench.service import projects, service
 from bench.table import Row
 
 NUMBERS = (1, 1000, 5000)
-RUNNING = (1, 40)  # few: on this machine alone each has a stand-in, a batch script and a slurmstepd that reads /proc
+RUNNING = (1, 40)  # few: on this machine alone each has a demo solver, a batch script and a slurmstepd that reads /proc
 POLL_SECONDS = 30.0
 WATCH_SECONDS = 95.0  # three polls
 QUIET_SECONDS = 40.0  # after the last submit: the hurried questions are over
@@ -64,31 +64,31 @@ def running(folder: Path) -> Iterator[Row]:
 
 def delays(folder: Path) -> Iterator[Row]:
     """From a submit to SCHEDULED, and from the true start and end of the program to their events."""
-    script = f'date +%s.%N >"{folder}/$$.began"; sleep 1; date +%s.%N >"{folder}/$$.ended"'
+    script = f'date +%s.%N >"{folder}/$$.started"; sleep 1; date +%s.%N >"{folder}/$$.ended"'
     with _cluster(folder) as (cluster, _), _service(folder, cluster, script) as running:
         handed: list[float] = []
-        began: list[float] = []
+        start_delays: list[float] = []
         ended: list[float] = []
         for path in projects(folder / "p", ENDS):
             before = time.time()
             (uid,) = _submit(running, [path])
             times = _events(running, uid)
             handed.append(times[event_pb2.EVENT_TYPE_JOB_SCHEDULED] - before)
-            began.append(times[event_pb2.EVENT_TYPE_JOB_STARTED] - _newest(folder, "began"))
+            start_delays.append(times[event_pb2.EVENT_TYPE_JOB_STARTED] - _newest(folder, "started"))
             ended.append(max(times.values()) - _newest(folder, "ended"))
         bare = [_bare_submit(cluster) for _ in range(ENDS)]
     floor = statistics.median(bare) * 1e3
     yield Row("submit to SCHEDULED", statistics.median(handed) * 1e3, "ms", "", floor, "sbatch alone")
-    yield Row("true start to its event", statistics.median(began), "s", "")
+    yield Row("true start to its event", statistics.median(start_delays), "s", "")
     yield Row("true end to its event", statistics.median(ended), "s", "")
 
 
 def _watched(service: ServiceProcess, log: Path, jobs: str) -> tuple[Row, Row]:
     """Count commands and processor time over some polls, once all is calm."""
     time.sleep(QUIET_SECONDS)
-    asked, spent, began = _lines(log), _spent(service), time.perf_counter()
+    asked, spent, started_at = _lines(log), _spent(service), time.perf_counter()
     time.sleep(WATCH_SECONDS)
-    minutes = (time.perf_counter() - began) / 60
+    minutes = (time.perf_counter() - started_at) / 60
     commands = (_lines(log) - asked) / minutes
     share = (_spent(service) - spent) / (minutes * 60) * 100
     return (
@@ -126,7 +126,7 @@ def _service(folder: Path, cluster: SlurmCluster, script: str = "", **more: Any)
 
 
 def _submit(running: ServiceProcess, paths: list[Path], begin: str = "", demo: str = "") -> list[str]:
-    """Hand jobs to the cluster; `demo` says what the stand-in does, else the solver of the measure is run."""
+    """Hand jobs to the cluster; `demo` controls the demo solver; without it the solver of the measure is run."""
     options = job_config_pb2.SchedulerOptions(begin=begin)
     solvers = running.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest()).solvers
     solver = next(item.path for item in solvers if item.demo is bool(demo))
@@ -150,9 +150,9 @@ def _submit(running: ServiceProcess, paths: list[Path], begin: str = "", demo: s
 
 
 def _bare_submit(cluster: SlurmCluster) -> float:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     cluster.run("sbatch", "--hold", "--wrap", "true", "--output", os.devnull)
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def _wait_until_with(cluster: SlurmCluster, number: int, state: str) -> None:

@@ -22,9 +22,9 @@ def command(folder: Path) -> Iterator[Row]:
 
 def _time(*arguments: str) -> float:
     def once() -> float:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
-        return (time.perf_counter() - began) * 1000
+        return (time.perf_counter() - started_at) * 1000
 
     once()
     return median_of(ROUNDS, once)

@@ -1,6 +1,6 @@
 """The floor of everything that goes over gRPC: a server that sends back what it gets, and one that sends to many.
 
-Run as ``python -m bench.echo SOCKET``; says ``ready`` on stdout.
+Run as ``python -m bench.echo SOCKET``; prints ``ready`` on stdout.
 """
 
 from __future__ import annotations

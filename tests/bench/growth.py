@@ -74,7 +74,7 @@ def _filled(folder: Path, queued: int, ended: int, **settings: Any) -> Iterator[
     report = folder / "stalls"
     prelude = f"from bench import probed; probed.install({str(report)!r})"
     try:
-        # Not paused, which would come after some had begun: there is no room for any.
+        # Not paused, which would come after some had started: there is no room for any.
         with service(folder, prelude=prelude, max_concurrent_jobs=0, **KEPT, **settings) as running:
             yield running, report
     finally:
@@ -89,13 +89,13 @@ def _pid(running: MeasuredService) -> int:
 def _list(running: MeasuredService, report: Path) -> tuple[float, float, int]:
     """Read the whole list; gives seconds, the longest stall in ms, and the most memory meanwhile in bytes."""
     process = psutil.Process(_pid(running))
-    peak, began = 0, time.monotonic()
+    peak, started_at = 0, time.monotonic()
     with urllib.request.urlopen(running.endpoint["http"] + "/jobs") as answer:
         while answer.read(1 << 20):
             peak = max(peak, process.memory_info().rss)
     ended = time.monotonic()
     time.sleep(0.1)  # for the probe's last line
-    return ended - began, longest_stall(report, began, ended), peak
+    return ended - started_at, longest_stall(report, started_at, ended), peak
 
 
 def _figures(folder: Path, queued: int, ended: int) -> dict[str, float]:
@@ -104,10 +104,10 @@ def _figures(folder: Path, queued: int, ended: int) -> dict[str, float]:
         found = asyncio.run(_latencies(running, project))
         url = running.endpoint["http"] + "/metrics"
         found.append(_median(lambda: urllib.request.urlopen(url).read()))
-        spent, began = running.spent(), time.monotonic()
+        spent, started_at = running.spent(), time.monotonic()
         time.sleep(IDLE_SECONDS)
         over = time.monotonic()
-        found += [(running.spent() - spent) / (over - began) * 100, longest_stall(report, began, over)]
+        found += [(running.spent() - spent) / (over - started_at) * 100, longest_stall(report, started_at, over)]
         found.append(_restart_time(running))
     return dict(zip(_GROWTH, found, strict=True))
 
@@ -115,10 +115,10 @@ def _figures(folder: Path, queued: int, ended: int) -> dict[str, float]:
 def _restart_time(running: MeasuredService) -> float:
     """Kill -9; gives the time in s until the next service answers."""
     running.kill()
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     running.start()
     running.jobs.ListJobs(pb.ListJobsRequest(page_size=1))
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 async def _latencies(running: MeasuredService, project: Path) -> list[float]:
@@ -141,7 +141,7 @@ async def _latencies(running: MeasuredService, project: Path) -> list[float]:
 def _median(call: Callable[[], object]) -> float:
     taken = []
     for _ in range(CALLS // 4):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         call()
-        taken.append((time.perf_counter() - began) * 1000)
+        taken.append((time.perf_counter() - started_at) * 1000)
     return statistics.median(taken)

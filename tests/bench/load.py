@@ -18,9 +18,9 @@ async def latencies(call: Call, number: int, warm_up: int = 50) -> tuple[float, 
         await call(i)
     taken = []
     for i in range(number):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await call(i)
-        taken.append((time.perf_counter() - began) * 1000)
+        taken.append((time.perf_counter() - started_at) * 1000)
     return percentile(taken, 0.5), percentile(taken, 0.99)
 
 
@@ -36,6 +36,6 @@ async def rate(call: Call, clients: int = 16, seconds: float = 2.0) -> float:
             await call(next(numbers))
             answered += 1
 
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return answered / (time.perf_counter() - began)
+    return answered / (time.perf_counter() - started_at)

@@ -1,4 +1,4 @@
-"""The event loop under load, and the service when nobody wants anything."""
+"""The event loop under load, and the service when it is idle."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def stall(folder: Path) -> Iterator[Row]:
     fill_ended(folder / "s" / "state", 20_000)
     prelude = f"from bench import probed; probed.install({str(report)!r})"
     with service(folder / "s", prelude=prelude) as running:
-        began = time.monotonic()
+        started_at = time.monotonic()
         asyncio.run(_load(running.target, paths))
         ended = time.monotonic()
-    yield Row("longest stall of the event loop under load", longest_stall(report, began, ended), "ms", "< 30 ms")
+    yield Row("longest stall of the event loop under load", longest_stall(report, started_at, ended), "ms", "< 30 ms")
 
 
-def longest_stall(report: Path, began: float, ended: float) -> float:
+def longest_stall(report: Path, started_at: float, ended: float) -> float:
     """Read a probe's report; gives the longest gap between two monotonic moments in ms, 5 ms where it saw none."""
     found = [line.split() for line in report.read_text().splitlines()] if report.exists() else []
-    return max((float(taken) for moment, taken in found if began <= float(moment) <= ended), default=5.0)
+    return max((float(taken) for moment, taken in found if started_at <= float(moment) <= ended), default=5.0)
 
 
 async def _load(target: str, paths: list[Path]) -> None:
@@ -74,7 +74,7 @@ def idle(folder: Path) -> Iterator[Row]:
     """Processor time of the service and its launcher while nothing happens, of one core."""
     with service(folder / "s", http="127.0.0.1:0") as running:
         time.sleep(2)
-        before, began = running.spent(), time.perf_counter()
+        before, started_at = running.spent(), time.perf_counter()
         time.sleep(IDLE_SECONDS)
-        share = (running.spent() - before) / (time.perf_counter() - began)
+        share = (running.spent() - before) / (time.perf_counter() - started_at)
     yield Row("idle service", share * 100, "% of a core", "keep < 0.25 %")

@@ -73,7 +73,7 @@ def _account(folder: Path) -> dict[str, Any]:
 def _wait(programs: Path, folder: Path, server: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _START_SECONDS
     while subprocess.run([programs / "pg_isready", "-q", "-h", folder], check=False).returncode:
-        said = (folder / "log").read_text(errors="replace")
-        assert server.poll() is None, said
-        assert time.monotonic() < end, said
+        output = (folder / "log").read_text(errors="replace")
+        assert server.poll() is None, output
+        assert time.monotonic() < end, output
         time.sleep(0.05)

@@ -42,9 +42,9 @@ def _page_time(folder: Path, number: int) -> float:
     with service(folder, **KEPT) as running:
         token = ""
         for _ in range(PAGES):
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             answer = running.jobs.ListJobs(pb.ListJobsRequest(page_size=100, page_token=token, newest_first=True))
-            taken.append((time.perf_counter() - began) * 1000)
+            taken.append((time.perf_counter() - started_at) * 1000)
             assert len(answer.jobs) == 100
             token = answer.next_page_token
     (folder / "state" / FILE).unlink()  # a million jobs are a gigabyte
@@ -52,7 +52,7 @@ def _page_time(folder: Path, number: int) -> float:
 
 
 def memory(folder: Path) -> Iterator[Row]:
-    """Resident memory of the whole service, all doors open, after its records were paged through."""
+    """Resident memory of the whole service, all endpoints open, after its records were paged through."""
     sizes = [_resident(folder / str(number), number) for number in (0, ENDED)]
     yield Row(
         f"memory with {ENDED:,} ended jobs on record", sizes[1], "MiB", "keep < 100 MiB", sizes[0], "none on record"
@@ -89,10 +89,10 @@ def _restart_time(folder: Path, paths: list[Path]) -> float:
         pause(running)  # what is ended below must not make room for others
         try:
             running.kill()
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             running.start()
             running.jobs.ListJobs(pb.ListJobsRequest(page_size=1))
-            taken = time.perf_counter() - began
+            taken = time.perf_counter() - started_at
             assert wait_until_running(running, len(before)) == before, "not all runs were adopted"
         finally:
             for pid in before:
@@ -100,14 +100,14 @@ def _restart_time(folder: Path, paths: list[Path]) -> float:
     return taken
 
 
-def wait_until_running(running: ServiceProcess, wanted: int) -> set[int]:
+def wait_until_running(running: ServiceProcess, expected: int) -> set[int]:
     """Wait until so many jobs run; gives the pids of their solvers."""
     states = pb.JobFilter(states=[job_state_pb2.JOB_STATE_RUNNING])
     deadline = time.monotonic() + 60
     while True:
         answer = running.jobs.ListJobs(pb.ListJobsRequest(filter=states, page_size=1000))
         pids = {job.attempts[-1].pid for job in answer.jobs if job.attempts[-1].pid}
-        if len(pids) >= wanted:
+        if len(pids) >= expected:
             return pids
-        assert time.monotonic() < deadline, f"{len(pids)} of {wanted} run"
+        assert time.monotonic() < deadline, f"{len(pids)} of {expected} run"
         time.sleep(0.05)

@@ -48,9 +48,9 @@ def _measured(folder: Path, number: int) -> tuple[float, float]:
                 made.jobs.SubmitJobs(pb.SubmitJobsRequest(requests=requests))
                 solvers = wait_until_running(made, number)
             time.sleep(CALM_SECONDS)
-            spent, began = made.spent(), time.perf_counter()
+            spent, started_at = made.spent(), time.perf_counter()
             time.sleep(IDLE_SECONDS)
-            share = (made.spent() - spent) / (time.perf_counter() - began)
+            share = (made.spent() - spent) / (time.perf_counter() - started_at)
             return _memory(made), share * 100
         finally:
             for pid in solvers:

@@ -29,7 +29,7 @@ WAIT_SECONDS = 60
 
 
 def noop_jobs(folder: Path) -> Iterator[Row]:
-    """Jobs that do nothing, submitted in one call, until the last end is on disk and told."""
+    """Jobs that do nothing, submitted in one call, until the last end is on disk and reported."""
     paths = projects(folder / "projects", JOBS)
     values, floors = [], []
     others: dict[str, list[float | None]] = {name: [] for name in references.PEERS}
@@ -57,10 +57,10 @@ def _median(found: Sequence[float | None]) -> float | None:
 
 
 async def run_all(running: ServiceProcess, paths: list[Path]) -> float:
-    """Run no-op jobs; gives jobs a second, until the last end is on disk and told."""
+    """Run no-op jobs; return jobs a second, until the last end is on disk and reported."""
     async with grpc.aio.insecure_channel(running.target) as channel:
         jobs = jobs_service_pb2_grpc.JobsStub(channel)
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         answer = await jobs.SubmitJobs(pb.SubmitJobsRequest(requests=[request(path) for path in paths]))
         left = {result.job.uid for result in answer.results}
         after = min(result.job.revision for result in answer.results)
@@ -71,24 +71,24 @@ async def run_all(running: ServiceProcess, paths: list[Path]) -> float:
                     left.discard(event.job.uid)
             if not left:
                 break
-        return len(paths) / (time.perf_counter() - began)
+        return len(paths) / (time.perf_counter() - started_at)
 
 
 def _spawn_rate(log: Path) -> float:
     """The least that must be done: a process for each job, and its end on disk."""
     ends = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        began = time.perf_counter()
-        begun = ended = 0
+        started_at = time.perf_counter()
+        started = ended = 0
         while ended < JOBS:
-            while begun < JOBS and begun - ended < AT_ONCE:
+            while started < JOBS and started - ended < AT_ONCE:
                 os.posix_spawn(NOOP, [NOOP], {})
-                begun += 1
+                started += 1
             os.wait()
             ended += 1
             os.write(ends, b"ended\n")
             os.fsync(ends)
-        return JOBS / (time.perf_counter() - began)
+        return JOBS / (time.perf_counter() - started_at)
     finally:
         os.close(ends)
 
@@ -131,11 +131,11 @@ def start_times(running: ServiceProcess, project: Path, shown: int, number: int)
 
 
 def _until_shown(pipe: int, begin: Callable[[], object]) -> tuple[float, str]:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     made = begin()
     poller = select.poll()
     poller.register(pipe, select.POLLIN)
     poller.poll(WAIT_SECONDS * 1000)
-    taken = (time.perf_counter() - began) * 1000
+    taken = (time.perf_counter() - started_at) * 1000
     assert os.read(pipe, 16) == b"\n"
     return taken, str(made)

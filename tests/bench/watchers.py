@@ -45,7 +45,7 @@ async def events_rate(target: str, project: Path) -> float:
         watching = [asyncio.create_task(_watch(jobs, first, ready)) for _ in range(WATCHERS)]
         for _ in watching:
             await ready.get()
-        began = time.perf_counter()
+        started_at = time.perf_counter()
 
         async def client() -> None:
             for _ in range(EVENTS // CLIENTS):
@@ -53,7 +53,7 @@ async def events_rate(target: str, project: Path) -> float:
 
         await asyncio.gather(*(client() for _ in range(CLIENTS)))
         await asyncio.gather(*watching)
-        return WATCHERS * EVENTS / (time.perf_counter() - began)
+        return WATCHERS * EVENTS / (time.perf_counter() - started_at)
 
 
 async def _watch(jobs: jobs_service_pb2_grpc.JobsStub, revision: int, ready: asyncio.Queue[None]) -> None:
@@ -89,8 +89,8 @@ async def _fan_rate(target: str) -> float:
         watching = [asyncio.create_task(subscribe()) for _ in range(WATCHERS)]
         for _ in watching:
             await ready.get()
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         for _ in range(EVENTS):
             await publish(bytes(EVENT_BYTES))
         await asyncio.gather(*watching)
-        return WATCHERS * EVENTS / (time.perf_counter() - began)
+        return WATCHERS * EVENTS / (time.perf_counter() - started_at)

@@ -58,5 +58,5 @@ def broken(at: Round) -> set[str]:
 def test_a_bad_service_is_found_out(tmp_path: Path, mutant: str, found: set[str]) -> None:
     at = Round(tmp_path, 7)
     at.service.prelude = mutant
-    at.patience = 15.0  # the watcher may never hear of an end
+    at.timeout = 15.0  # the watcher may never hear of an end
     assert found <= broken(at)

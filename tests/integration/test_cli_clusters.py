@@ -66,7 +66,7 @@ def test_a_job_of_a_cluster_is_told_by_its_id_and_why_it_waits(
     assert shown.startswith("c1  scheduled")
     assert "slurm job 1: Resources" in shown
     assert "slurm 1" in next(line for line in shown.splitlines() if line.startswith("runs on")).split("  ")
-    service.begins(1, "1", "n1", "n2")
+    service.job_starts(1, "1", "n1", "n2")
     service.scheduler.set("1", Phase.RUNNING, "RUNNING", nodes=("n1", "n2"))
     service.until(lambda: told(edbjobs("show", "c1", "--json"))["status"] == "running")
     assert "slurm 1 on n1, n2" in edbjobs("show", "c1").stdout

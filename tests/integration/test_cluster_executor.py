@@ -26,7 +26,7 @@ async def scheduled(scene: Scene) -> str:
 
 async def running(scene: Scene) -> str:
     job = await scheduled(scene)
-    scene.begins(job)
+    scene.job_starts(job)
     scene.scheduler.set(job, Phase.RUNNING, "RUNNING", nodes=("n1", "n2"), start_time=1.0)
     await scene.update(RunStarted)
     return job
@@ -54,7 +54,7 @@ async def test_a_start_is_told_by_the_run_before_the_scheduler_is_asked(tmp_path
     async with Scene(tmp_path, interval=60.0, floor=0.5) as scene:
         await scene.update(Reachability, answering=True)
         job = await scheduled(scene)
-        scene.begins(job)
+        scene.job_starts(job)
         assert (await scene.update(RunStarted)).nodes == ("n1", "n2")
 
 
@@ -124,7 +124,7 @@ async def test_twins_are_cancelled_and_the_one_that_runs_is_kept(scene: Scene) -
     await scene.was_asked("submit")
     name = spec().allocation.name  # type: ignore[union-attr]
     first, second = scene.scheduler.add(name), scene.scheduler.add(name)
-    scene.begins(second)
+    scene.job_starts(second)
     scene.scheduler.set(second, Phase.RUNNING, "RUNNING", nodes=("n1",))
     scene.scheduler.silent = ""
     await scene.executor.adopt([])  # asks soon
@@ -138,7 +138,7 @@ async def test_twins_are_cancelled_and_the_one_that_runs_is_kept(scene: Scene) -
 async def test_the_end_of_a_twin_is_not_the_end_of_the_run(scene: Scene) -> None:
     job = await scheduled(scene)
     twin = scene.scheduler.add(spec().allocation.name)  # type: ignore[union-attr]
-    scene.begins(twin)
+    scene.job_starts(twin)
     scene.scheduler.set(twin, Phase.RUNNING, "RUNNING", nodes=("n1",))
     scene.scheduler.set(job, Phase.ENDED, "FAILED", ending=Ending.EXITED, exit_code=113)
     await scene.update(RunScheduled, scheduler_job_id=twin)

@@ -50,7 +50,7 @@ async def test_a_cancel_waits_where_nothing_can_be_told_of_the_job(tmp_path: Pat
 @pytest.mark.parametrize("code", [0, 3])
 async def test_the_first_run_decides_where_the_controller_began_the_job_again(scene: Scene, code: int) -> None:
     job = await scheduled(scene)
-    scene.begins(job)
+    scene.job_starts(job)
     await scene.update(RunStarted)
     scene.is_dup(job)
     scene.scheduler.set(job, Phase.ENDED, "FAILED", ending=Ending.EXITED, exit_code=113)
@@ -91,7 +91,7 @@ async def test_a_start_is_told_after_the_id_even_if_the_submit_is_not_answered_y
     scene.scheduler.submit = late  # type: ignore[method-assign]
     await scene.submit()
     await scene.was_asked("submit")
-    scene.begins("1")
+    scene.job_starts("1")
     await scene.update(RunStarted)
     answer.set()
     await scene.asked("poll", 2)

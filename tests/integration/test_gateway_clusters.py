@@ -109,7 +109,7 @@ async def test_a_job_without_a_scheduler_runs_on_the_cluster_with_the_documented
         assert (job["executor"], job["scheduler_job_id"], job["end_time"]) == ("slurm", "1", None)
         assert job["waiting_reason"] == "scheduler_pending"
         check("Job", job)
-        service.begins(1, "1", "n1", "n2")
+        service.job_starts(1, "1", "n1", "n2")
         service.scheduler.set("1", Phase.RUNNING, "RUNNING", nodes=("n1", "n2"))
         job = await reach(http, "c1", "running")
         assert job["attempts"][-1]["nodes"] == ["n1", "n2"]

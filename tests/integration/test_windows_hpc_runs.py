@@ -42,7 +42,7 @@ async def scheduled(scene: HpcScene) -> str:
 
 async def running(scene: HpcScene) -> str:
     job_id = await scheduled(scene)
-    scene.node.begins(job_id)
+    scene.node.job_starts(job_id)
     await scene.update(RunStarted)
     return job_id
 
@@ -104,7 +104,7 @@ async def test_we_cancel_it_while_it_waits(scene: HpcScene) -> None:
     assert (await scene.update(RunEnded)).ending is Ending.NEVER_RAN
     assert scene.fake.jobs[int(job_id)].job["State"] == "Canceled"
     with pytest.raises(AssertionError):  # nor can it begin any more
-        scene.node.begins(job_id)
+        scene.node.job_starts(job_id)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ async def test_another_service_finds_it_by_its_name(scene: HpcScene) -> None:
     job_id = await scheduled(scene)
     await scene.restart()
     assert (await scene.update(RunScheduled)).scheduler_job_id == job_id
-    scene.node.begins(job_id)
+    scene.node.job_starts(job_id)
     scene.node.ends(job_id, 0)
     assert (await scene.update(RunEnded)).exit_code == 0
 

@@ -1,4 +1,4 @@
-"""The real service on a fake batch system, PBS or LSF, with the stand-in as the solver."""
+"""The real service on a fake batch system, PBS or LSF, with the demo solver."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class BatchService(SlurmService):
 
 @contextmanager
 def batch_service(folder: Path, kind: Kind) -> Iterator[BatchService]:
-    """Run a service on two hosts of a batch system; beside the stand-in it has a solver that ends with 0 on TERM."""
+    """Run a service on two hosts of a batch system; beside the demo solver it has a solver that ends with 0 on TERM."""
     polite = program(folder / "polite", "trap 'exit 0' TERM", "sleep 600 &", "wait")
     fake = kind.start(folder / "fake", {"n1": 16, "n2": 16})
     try:

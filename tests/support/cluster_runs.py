@@ -224,7 +224,7 @@ class Scene(Told):
         temporary.write_text(f"kind=run job={job} restart=0 host=n1 pid=9 time={int(time.time())}\n")
         os.link(temporary, self.folder / "claim")
 
-    def begins(self, job: str) -> None:
+    def job_starts(self, job: str) -> None:
         self.claims(job)
         self.starts()
 
@@ -267,5 +267,5 @@ def spec(key: RunKey = KEY) -> RunSpec:
 
 
 def answers(update: RunUpdate) -> bool:
-    """Tell whether an update says that the scheduler answers."""
+    """Return whether an update reports that the scheduler responds."""
     return isinstance(update, Reachability) and update.answering

@@ -81,5 +81,5 @@ class Lab:
         self.put(completed(self.jobs[job_id]))
 
     def why(self, job_id: str) -> Explanation:
-        """Tell why a job waits."""
+        """Return why a job waits."""
         return self.core.explain(self.jobs[job_id].uid, self.now)

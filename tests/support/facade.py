@@ -17,7 +17,7 @@ BACKEND = "pyedb.workflows.job_manager.backend"
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
-    """Make the environment of a program that finds the documented import paths and solves with the stand-in."""
+    """Make the environment of a program that finds the documented import paths and solves with the demo solver."""
     found = {"EDBJOBS_STATE_DIR": str(state), "EDBJOBS_DEMO_SOLVER": "1", "PYTHONPATH": str(COMPAT), **more}
     return {**os.environ, **found}
 

@@ -291,7 +291,7 @@ class FakeBatch:
             self.trouble(name, None)
 
     def calls(self, *words: str) -> list[dict[str, Any]]:
-        """Tell which commands were run that begin with these words: when, how, where, and with what environment."""
+        """Return the commands that were run and start with these words: when, how, where, and with what environment."""
         path = self.root / "state" / "calls"
         text = path.read_text() if path.exists() else ""
         found = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # one may be being written

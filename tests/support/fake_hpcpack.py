@@ -1,4 +1,4 @@
-"""A stand-in for the REST service of an HPC Pack head node, as far as the adapter uses it.
+"""A double of the REST service of an HPC Pack head node, as far as the adapter uses it.
 
 It keeps jobs, answers in the forms of Microsoft's specification and of the samples taken from its acceptance test,
 and checks each request against the specification where that stands beside the checkout. It runs nothing: a test says

@@ -1,4 +1,4 @@
-"""A cluster executor on the stand-in for an HPC Pack head node, and a node that does what the batch script would."""
+"""A cluster executor on the double of an HPC Pack head node, and a node that does what the batch script would."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Node:
         assert match is not None, variable
         return match[1].replace("''", "'")
 
-    def begins(self, job_id: str) -> None:
+    def job_starts(self, job_id: str) -> None:
         """Let the job begin: it claims its run and starts its program."""
         self._fake.start(job_id, self.name)
         line = f"kind=run job={job_id} restart=0 host={self.name} pid=8 time={int(time.time())}"

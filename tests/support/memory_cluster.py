@@ -46,7 +46,7 @@ class MemorySlurm(MemoryScheduler):
 
 
 class ClusterService:
-    """The whole service with its doors, in a thread of this process.
+    """The whole service with its endpoints, in a thread of this process.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ class ClusterService:
 
     @property
     def url(self) -> str:
-        """Base URL of the HTTP door."""
+        """Base URL of the HTTP endpoint."""
         return self.handler.url
 
     @property
     def target(self) -> str:
-        """Address of the gRPC door."""
+        """Address of the gRPC endpoint."""
         return f"unix:{self._uds}"
 
     def until(self, true: Callable[[], Any]) -> Any:
@@ -110,7 +110,7 @@ class ClusterService:
 
     def write(self, seq: int, name: str, line: str) -> None:
         """Write a file of a run's record, as its batch script does."""
-        assert self._folders is not None, "the service has begun"
+        assert self._folders is not None, "the service has started"
         key = RunKey(seq, "", 1)
         path = self._folders.of(key) / name
         temporary = path.with_name(f".{name}.new")
@@ -118,7 +118,7 @@ class ClusterService:
         os.replace(temporary, path)
         self._folders.bell(key).touch()
 
-    def begins(self, seq: int, job: str, *nodes: str) -> None:
+    def job_starts(self, seq: int, job: str, *nodes: str) -> None:
         """Let a run begin on nodes."""
         now = int(time.time())
         self.write(seq, "claim", f"kind=run job={job} restart=0 host={nodes[0]} pid=9 time={now}")

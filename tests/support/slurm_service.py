@@ -1,4 +1,4 @@
-"""The real service on a real SLURM cluster of a test's own, with the stand-in as the solver."""
+"""The real service on a real SLURM cluster of a test's own, with the demo solver."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from support.service import ServiceProcess
 from support.slurm_cluster import SlurmCluster
 
 LONG = "seconds=600"  # ends only because somebody ends it
-# How a story begins, and state, reason and evidence of ends.
-BEGUN = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
+# The first events of a job that runs, and state, reason and evidence of ends.
+TO_STARTED = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
 DONE = ("COMPLETED", "NORMAL", "SOLVER_LOG")
 CANCELLED = ("CANCELLED", "CANCELLED", "SCHEDULER")
 UNSTARTED = ("CANCELLED", "CANCELLED", "NONE")
 BY_SOMEBODY = ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
-PATIENCE = 60.0  # until something is taken not to come
+TIMEOUT = 60.0  # until something is taken not to come
 
 _REQUEST = frozenset({"job_id", "request_id", "priority", "hold", "user"})
 _OPTIONS = frozenset(job_config_pb2.SchedulerOptions.DESCRIPTOR.fields_by_name)
@@ -79,10 +79,10 @@ class SlurmService(ServiceProcess):
         self.answering(True)
         return self
 
-    def answering(self, wanted: bool) -> cluster_pb2.SchedulerStatus:
+    def answering(self, expected: bool) -> cluster_pb2.SchedulerStatus:
         """Wait until the service says that SLURM answers, or does not."""
         found: cluster_pb2.SchedulerStatus = eventually(
-            f"SLURM answers: {wanted}", self._status, lambda status: status.answering is wanted
+            f"SLURM answers: {expected}", self._status, lambda status: status.answering is expected
         )
         return found
 
@@ -120,14 +120,14 @@ class SlurmService(ServiceProcess):
         return self.jobs.SubmitJob(self.request(demo, **values), timeout=10).job
 
     def job(self, job: job_pb2.Job) -> job_pb2.Job:
-        """Tell how a job stands."""
+        """Return a job as it is now."""
         return self.jobs.GetJob(jobs_messages_pb2.GetJobRequest(name=job.uid), timeout=10).job
 
     def until(
-        self, job: job_pb2.Job, what: str, wanted: Callable[[job_pb2.Job], bool], patience: float = PATIENCE
+        self, job: job_pb2.Job, what: str, expected: Callable[[job_pb2.Job], bool], timeout: float = TIMEOUT
     ) -> job_pb2.Job:
         """Wait until something holds of a job, its waiting reason for example."""
-        found: job_pb2.Job = eventually(what, lambda: self.job(job), wanted, patience)
+        found: job_pb2.Job = eventually(what, lambda: self.job(job), expected, timeout)
         return found
 
     def scheduled(self, job: job_pb2.Job) -> job_pb2.Job:
@@ -143,18 +143,18 @@ class SlurmService(ServiceProcess):
 
     def waits(self, job: job_pb2.Job, reason: str, *words: str) -> None:
         """Wait until a job waits for a reason, in words that hold these."""
-        wanted = job_state_pb2.WaitingReason.Value(f"WAITING_REASON_{reason}")
+        expected = job_state_pb2.WaitingReason.Value(f"WAITING_REASON_{reason}")
 
         def does(now: job_pb2.Job) -> bool:
-            return now.waiting_reason == wanted and all(word in now.waiting_detail for word in words)
+            return now.waiting_reason == expected and all(word in now.waiting_detail for word in words)
 
         self.until(job, f"{reason} {words}", does)
 
-    def ended(self, job: job_pb2.Job, patience: float = PATIENCE) -> job_pb2.Job:
+    def ended(self, job: job_pb2.Job, timeout: float = TIMEOUT) -> job_pb2.Job:
         """Wait for the end of a job."""
-        request = jobs_messages_pb2.WaitJobRequest(name=job.uid, timeout=Duration(seconds=int(patience)))
-        answer = self.jobs.WaitJob(request, timeout=patience + 5)
-        assert answer.ended, f"not ended within {patience:g} s: {answer.job}\n{self.output()[-3000:]}"
+        request = jobs_messages_pb2.WaitJobRequest(name=job.uid, timeout=Duration(seconds=int(timeout)))
+        answer = self.jobs.WaitJob(request, timeout=timeout + 5)
+        assert answer.ended, f"not ended within {timeout:g} s: {answer.job}\n{self.output()[-3000:]}"
         return answer.job
 
     def cancel(self, job: job_pb2.Job, grace: float | None = None) -> None:
@@ -187,7 +187,7 @@ class SlurmService(ServiceProcess):
         return found
 
     def story(self, job: job_pb2.Job) -> list[str]:
-        """Tell what happened to a job, without progress."""
+        """Return the events of a job, without progress."""
         names = [event_pb2.EventType.Name(event.type) for event in self.history(job)]
         return [name.removeprefix("EVENT_TYPE_JOB_") for name in names if not name.endswith("PROGRESS")]
 
@@ -218,7 +218,7 @@ class SlurmService(ServiceProcess):
         return int(dict(word.split("=", 1) for word in line.split())["pid"])
 
     def slurm_jobs(self, job: job_pb2.Job) -> list[str]:
-        """Tell id and state of all of SLURM's jobs that are runs of a job, ended ones included."""
+        """Return id and state of all SLURM jobs that are runs of a job, ended ones included."""
         mark = f"edb-{job.id}-{job.uid[-16:]}-"
         lines = self.slurm.run("squeue", "-h", "-t", "all", "-o", "%i %T %j").splitlines()
         return [line.rpartition(" ")[0] for line in lines if line.split()[-1].startswith(mark)]
@@ -234,14 +234,14 @@ def _shorter(confirm: float | None, stale: float | None) -> str:
     return "\n".join(lines) if times else ""
 
 
-def eventually(what: str, ask: Callable[[], Any], wanted: Callable[[Any], bool], patience: float = PATIENCE) -> Any:
-    """Ask until the answer is as wanted; gives it."""
-    deadline = time.monotonic() + patience
+def eventually(what: str, ask: Callable[[], Any], expected: Callable[[Any], bool], timeout: float = TIMEOUT) -> Any:
+    """Poll until the answer is the expected one, and return it."""
+    deadline = time.monotonic() + timeout
     while True:
         found = ask()
-        if wanted(found):
+        if expected(found):
             return found
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}; last: {found}"
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}; last: {found}"
         time.sleep(0.02)
 
 
@@ -266,7 +266,7 @@ def program(folder: Path, *lines: str) -> Path:
 
 
 def alive(pids: Iterable[int]) -> list[int]:
-    """Tell which processes live."""
+    """Return the processes that are alive."""
     return [pid for pid in pids if _lives(pid)]
 
 

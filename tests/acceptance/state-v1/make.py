@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def until_running(service: ServiceProcess, name: str) -> job_pb2.Job:
-    """Wait until a job's start is on record and its log is begun."""
+    """Wait until a job's start is on record and its log is started."""
     deadline = time.monotonic() + 30
     while True:
         job = service.jobs.GetJob(pb.GetJobRequest(name=name)).job

@@ -28,12 +28,12 @@ def noop(number: int, program: str) -> dict[str, float]:
     consumer = huey.create_consumer(workers=2, periodic=False, initial_delay=0.001, max_delay=0.01)
     consumer.start()
     try:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         results = [run() for _ in range(number)]
         while huey.result_count() < number:
-            assert time.perf_counter() - began < WAIT_SECONDS, f"{huey.result_count()} of {number} ran"
+            assert time.perf_counter() - started_at < WAIT_SECONDS, f"{huey.result_count()} of {number} ran"
             time.sleep(0.002)
-        taken = time.perf_counter() - began
+        taken = time.perf_counter() - started_at
         assert all(result.get() for result in results)
         return {"rate": number / taken}
     finally:
@@ -44,9 +44,9 @@ def submit(number: int, program: str) -> dict[str, list[float]]:
     huey, run = make(program)
     taken = []
     for _ in range(number):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - began)
+        taken.append(time.perf_counter() - started_at)
     huey.flush()
     return {"seconds": taken}
 

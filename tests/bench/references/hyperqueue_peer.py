@@ -19,12 +19,12 @@ def noop(number: int, program: str) -> dict[str, float]:
         job = Job(default_workdir=folder)
         for _ in range(number):
             job.program([program])
-        began = time.time()
+        started_at = time.time()
         client.wait_for_jobs([client.submit(job)])
         # It looks once a second whether all is done, so the time is that of the last output file.
         outputs = list(Path(folder).rglob("*.stdout"))
         assert len(outputs) == number, f"{len(outputs)} of {number} ran"
-        return {"rate": number / (max(path.stat().st_mtime for path in outputs) - began)}
+        return {"rate": number / (max(path.stat().st_mtime for path in outputs) - started_at)}
 
 
 def submit(number: int, program: str) -> dict[str, list[float]]:
@@ -36,9 +36,9 @@ def submit(number: int, program: str) -> dict[str, list[float]]:
         for _ in range(number):
             job = Job(default_workdir=folder)
             job.program([program])
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             client.submit(job)
-            taken.append(time.perf_counter() - began)
+            taken.append(time.perf_counter() - started_at)
     return {"seconds": taken}
 
 

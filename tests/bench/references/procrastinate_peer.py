@@ -23,10 +23,10 @@ def make(database: str, program: str) -> tuple[Any, Any]:
 
 
 async def noop(app: Any, run: Any, number: int) -> dict[str, float]:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     await run.batch_defer_async(*({} for _ in range(number)))
     await app.run_worker_async(concurrency=2, wait=False, install_signal_handlers=False)
-    taken = time.perf_counter() - began
+    taken = time.perf_counter() - started_at
     done = len(list(await app.job_manager.list_jobs_async(status="succeeded")))
     assert done >= number, f"{done} of {number} ran"
     return {"rate": number / taken}
@@ -35,9 +35,9 @@ async def noop(app: Any, run: Any, number: int) -> dict[str, float]:
 async def submit(app: Any, run: Any, number: int) -> dict[str, list[float]]:
     taken = []
     for _ in range(number):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await run.defer_async()
-        taken.append(time.perf_counter() - began)
+        taken.append(time.perf_counter() - started_at)
     return {"seconds": taken}
 
 

@@ -22,11 +22,11 @@ def make(at_once: int) -> tuple[Any, Any]:
 
 async def noop(projects: list[str], program: str) -> dict[str, float]:
     manager, config = make(at_once=2)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     for number, path in enumerate(projects):
         await manager.submit_job(config(ansys_edt_path=program, project_path=path, jobid=f"j{number}", user="bench"))
     await manager.wait_until_all_done()
-    taken = time.perf_counter() - began
+    taken = time.perf_counter() - started_at
     done = sum(job.status.value == "completed" for job in manager.jobs.values())
     assert done == len(projects), f"{done} of {len(projects)} completed"
     return {"rate": done / taken}
@@ -37,9 +37,9 @@ async def submit(projects: list[str], program: str) -> dict[str, list[float]]:
     taken = []
     for number, path in enumerate(projects):
         made = config(ansys_edt_path=program, project_path=path, jobid=f"j{number}", user="bench")
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await manager.submit_job(made)
-        taken.append(time.perf_counter() - began)
+        taken.append(time.perf_counter() - started_at)
     return {"seconds": taken}
 
 

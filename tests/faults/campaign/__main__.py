@@ -1,4 +1,4 @@
-"""``python -m faults.campaign``: a campaign as long as wanted. Exit code 1 if an invariant does not hold."""
+"""``python -m faults.campaign``: a campaign of any length. Exit code 1 if an invariant does not hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--per-round", type=int, default=10, help="faults thrown at one state folder (default 10)")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of the first round")
     options = parser.parse_args()
-    total, began, seed = Report(), time.monotonic(), options.seed
+    total, started_at, seed = Report(), time.monotonic(), options.seed
     while sum(total.faults.values()) < options.faults:
         folder = Path(tempfile.mkdtemp(prefix="edbjobs-campaign-"))
         print(f"round of seed {seed}:", end=" ", flush=True)
@@ -36,7 +36,7 @@ def main() -> int:
         else:
             shutil.rmtree(folder)
         seed += 1
-    show(total, time.monotonic() - began)
+    show(total, time.monotonic() - started_at)
     return 1 if total.breaches else 0
 
 

@@ -17,7 +17,7 @@ Attempt = tuple[str, int]  # id and number
 
 
 def check(evidence: Evidence) -> dict[str, list[str]]:
-    """Tell the breaches of each invariant."""
+    """Return the violations of each invariant."""
     return {name: list(rule(evidence)) for name, rule in RULES.items()}
 
 
@@ -49,7 +49,7 @@ def doubled(evidence: Evidence) -> Iterator[str]:
 
 
 def false_end(evidence: Evidence) -> Iterator[str]:
-    """I3: what is told of an end agrees with what the solver saw."""
+    """I3: the reported end agrees with what the solver recorded."""
     good = {submit.uid: submit.good for submit in evidence.submits}
     seen: defaultdict[Attempt, set[str]] = defaultdict(set)
     for note in evidence.notes:
@@ -64,23 +64,23 @@ def false_end(evidence: Evidence) -> Iterator[str]:
         elif job.state in TERMINAL - {S.JOB_STATE_COMPLETED} and finished and not excused:
             yield f"{job.id} is {S.JobState.Name(job.state)} though its solver ended well: {job.message}"
         elif unknown and job.uid not in evidence.killed:
-            yield f"{job.id} is LOST though nobody killed its supervisor: {job.message}"
+            yield f"{job.id} is LOST although its supervisor was not killed: {job.message}"
 
 
 def orphaned(evidence: Evidence) -> Iterator[str]:
-    """I4: nothing of an ended job lives, and nobody else was harmed."""
+    """I4: no process of an ended job lives, and no other process was ended."""
     yield from (f"process {pid} of the ended job {uid} lives" for uid, pid in evidence.left)
     yield from evidence.harmed
 
 
 def repeated(evidence: Evidence) -> Iterator[str]:
     """I5: one request, one job."""
-    told: defaultdict[str, set[str]] = defaultdict(set)
+    answered: defaultdict[str, set[str]] = defaultdict(set)
     for submit in evidence.submits:
-        told[submit.request_id].add(submit.uid)
+        answered[submit.request_id].add(submit.uid)
     for job in evidence.jobs.values():
-        told[job.config.labels[REQUEST_LABEL]].add(job.uid)
-    for request, uids in told.items():
+        answered[job.config.labels[REQUEST_LABEL]].add(job.uid)
+    for request, uids in answered.items():
         if len(uids) > 1:
             yield f"request {request} made {len(uids)} jobs: {sorted(uids)}"
 
@@ -133,7 +133,7 @@ def missed(evidence: Evidence) -> Iterator[str]:
     last = {event.job.uid: event.job for event in evidence.events if event.job.uid}
     for uid, job in evidence.jobs.items():
         if uid not in last:
-            yield f"no event told of {uid}"
+            yield f"no event reported {uid}"
         elif _bare(last[uid]) != _bare(job):
             yield f"the last event of {job.id} differs from the job"
 

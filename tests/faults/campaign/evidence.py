@@ -23,7 +23,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Submit:
-    """One answered try of a submit: the job it was told, and whether its solver was to end well."""
+    """One answered try of a submit: the job in the answer, and whether its solver was to end well."""
 
     request_id: str
     uid: str
@@ -52,7 +52,7 @@ class Evidence:
     watch_errors
         Answers to the watcher other than that the service is away.
     jobs
-        By uid, as the service tells them at the end.
+        By uid, as the service reports them at the end.
     cancels
         By uid: the grace asked for, in seconds.
     killed

@@ -69,16 +69,16 @@ def kill_runs_at_point(at: Round) -> None:
         at.service.kill()
         at.service.environment[failpoints.VARIABLE] = at.dice.choice(RUN_POINTS)
         at.up()
-        comes(lambda: len(_begun(at)) > len(seen), 3.0)
+        comes(lambda: len(_started(at)) > len(seen), 3.0)
         at.service.kill()
         del at.service.environment[failpoints.VARIABLE]
         at.up()
-    # Whoever has begun in between may have lost its supervisor. The service is asked: the watcher may be behind.
+    # A job that has started in between may have lost its supervisor. The service is asked: the watcher may be behind.
     jobs = at.service.jobs.ListJobs(jobs_messages_pb2.ListJobsRequest(page_size=1000)).jobs
     at.evidence.killed.update(job.uid for job in jobs if job.attempts)
 
 
-def _begun(at: Round) -> set[str]:
+def _started(at: Round) -> set[str]:
     return {uid for uid, job in list(at.watcher.latest.items()) if job.attempts}
 
 

@@ -63,7 +63,7 @@ class Report:
 
 
 def comes(what: Callable[[], object], seconds: float = DEADLINE) -> bool:
-    """Wait for something outside this process that tells nobody; False: it did not come about."""
+    """Wait for something outside this process that sends no notification; return False if it did not happen."""
     deadline = time.monotonic() + seconds
     while not what():
         if time.monotonic() > deadline:
@@ -98,7 +98,7 @@ class Round:
             self.service.prelude = _CLOCK.format(path=str(self._clock))
         self.evidence = Evidence(MAX_JOBS)
         self.report = Report()
-        self.patience = DEADLINE  # for all jobs to end
+        self.timeout = DEADLINE  # for all jobs to end
         uds = str(self.service.settings["uds"])
         self.proxy = CuttingProxy(uds, seed, cutting)
         self.watcher = Watcher(self.proxy.target, self.evidence)
@@ -129,9 +129,9 @@ class Round:
 
     def up(self) -> None:
         """Start the service; it answers when this returns."""
-        began = time.monotonic()
+        started_at = time.monotonic()
         self.service.start()
-        self.report.restarts.append(time.monotonic() - began)
+        self.report.restarts.append(time.monotonic() - started_at)
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -190,8 +190,8 @@ class Round:
         self.feeder.join(DEADLINE)
         assert not self.feeder.failure, self.feeder.failure
         submitted = {submit.uid for submit in self.evidence.submits}
-        # If they do not, the checker says which.
-        comes(lambda: not self.watcher.live() and submitted <= self.watcher.latest.keys(), self.patience)
+        # If they do not, the checker names them.
+        comes(lambda: not self.watcher.live() and submitted <= self.watcher.latest.keys(), self.timeout)
         with grpc.insecure_channel(self.service.target, options=OPTIONS) as channel:
             self._take_jobs(channel)
         comes(lambda: self.watcher.revision >= self.evidence.revision, 20)

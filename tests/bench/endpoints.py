@@ -1,6 +1,6 @@
-"""The same call through each door: gRPC, gRPC-Web and REST; and how soon a watch's first message comes.
+"""The same call through each endpoint: gRPC, gRPC-Web and REST; and how soon a watch's first message comes.
 
-Run it alone: ``cd tests && ../.venv/bin/python -m bench.doors``.
+Run it alone: ``cd tests && ../.venv/bin/python -m bench.endpoints``.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ async def rate(call: Call, clients: int, pid: int) -> tuple[float, str]:
 
     running = [asyncio.create_task(client()) for _ in range(clients)]
     await asyncio.sleep(WARM_SECONDS)
-    began, before, used = time.perf_counter(), done, processor_seconds(pid)
+    started_at, before, used = time.perf_counter(), done, processor_seconds(pid)
     await asyncio.gather(*running)
     made = done - before
     cost = (processor_seconds(pid) - used) / made
-    return made / (time.perf_counter() - began), f"{1e6 * cost:.0f} µs of the service's processor each"
+    return made / (time.perf_counter() - started_at), f"{1e6 * cost:.0f} µs of the service's processor each"
 
 
 def processor_seconds(pid: int) -> float:
-    """Tell how much processor time a process has had: fields 14 and 15 of /proc/<pid>/stat."""
+    """Return the processor time that a process has used: fields 14 and 15 of /proc/<pid>/stat."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -67,14 +67,14 @@ async def first_message(open_and_read: Call) -> float:
     """Open streams one after the other; gives the median time until the first message, seconds."""
     times = []
     for _ in range(STREAMS):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await open_and_read()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started_at)
     return statistics.median(times)
 
 
 async def measure(service: WebService) -> list[Row]:
-    """Ask for the queue, which costs the service next to nothing, through every door."""
+    """Ask for the queue, which costs the service next to nothing, through every endpoint."""
     queue, watch = resources_service_pb2.GetQueueRequest(), jobs_messages_pb2.WatchJobsRequest()
     address = str(service.endpoint["grpc"])
     connector = aiohttp.TCPConnector(limit=CLIENTS)
@@ -108,9 +108,9 @@ async def measure(service: WebService) -> list[Row]:
             return value, "1/s", cost
 
         rows = [
-            Row(f"GetQueue through {door}, {clients} at once", *await rated(call, clients))
+            Row(f"GetQueue through {endpoint}, {clients} at once", *await rated(call, clients))
             for clients in (1, CLIENTS)
-            for door, call in calls.items()
+            for endpoint, call in calls.items()
         ]
         native = 1000 * await first_message(stream)
         own = 1000 * await first_message(web_stream)

@@ -1,4 +1,4 @@
-"""A job on the true SLURM through every door, watched from elsewhere: over TCP, with a token, by stock clients."""
+"""A job on the true SLURM through every endpoint, watched from elsewhere: over TCP, with a token, by stock clients."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from support.web import until
 
 pytestmark = pytest.mark.system
 
-BEGUN = ["JOB_QUEUED", "JOB_STARTING", "JOB_SCHEDULED", "JOB_STARTED"]
+TO_STARTED = ["JOB_QUEUED", "JOB_STARTING", "JOB_SCHEDULED", "JOB_STARTED"]
 HEARD = ["job_queued", "job_scheduled", "job_started", "job_completed"]
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmService]:
-    folder = tmp_path_factory.mktemp("doors")
-    doors: dict[str, Any] = {"grpc": "0.0.0.0:0", "http": "0.0.0.0:0"}  # where everybody needs the token
+    folder = tmp_path_factory.mktemp("endpoints")
+    endpoints: dict[str, Any] = {"grpc": "0.0.0.0:0", "http": "0.0.0.0:0"}  # where everybody needs the token
     with (
         SlurmCluster(folder / "slurm", extra_conf="KillWait=2") as cluster,
-        SlurmService(folder / "service", cluster, cluster_poll_seconds=30, **doors) as running,
+        SlurmService(folder / "service", cluster, cluster_poll_seconds=30, **endpoints) as running,
     ):
         yield running
 
@@ -83,7 +83,7 @@ class Watcher:
             return await response.json()
 
     async def completed(self, name: str) -> dict[str, Any]:
-        """Wait until the job has completed at each door, and check what each told of it."""
+        """Wait until the job has completed at each endpoint, and check what each reported."""
 
         async def look() -> Any:
             ended = any(e.type == event_pb2.EVENT_TYPE_JOB_COMPLETED and e.job.id == name for e, _ in self.events)
@@ -94,7 +94,7 @@ class Watcher:
         types = [
             event_pb2.EventType.Name(e.type).removeprefix("EVENT_TYPE_") for e, _ in self.events if e.job.id == name
         ]
-        assert [told for told in types if told != "JOB_PROGRESS"] == [*BEGUN, "JOB_COMPLETED"]
+        assert [told for told in types if told != "JOB_PROGRESS"] == [*TO_STARTED, "JOB_COMPLETED"]
         heard = [(told, data) for told, data, _ in self.heard if data.get("job_id") == name]
         assert [told for told, _ in heard if told in HEARD] == HEARD
         job = dict(await self.rest(f"/jobs/{name}"))
@@ -193,13 +193,13 @@ async def test_the_documented_command(service: SlurmService, watcher: Watcher) -
 async def test_how_soon_it_is_told(service: SlurmService, watcher: Watcher) -> None:
     """SLURM is asked every 30 s only; the run's own news make it known in seconds."""
     config = {"project_path": str(service.project()), "jobid": "timed", "scheduler_type": "slurm"}
-    began = time.time()
+    started_at = time.time()
     await watcher.rest("/jobs/submit", {"config": config | {"environment": {"ANS_EDBJOBS_DEMO": "seconds=3"}}})
     await watcher.completed("timed")
     at = {event.type: when for event, when in watcher.events if event.job.id == "timed"}
     folder = Path(next(event.job.run_directory for event, _ in reversed(watcher.events) if event.job.id == "timed"))
     record = {name: (folder / name).stat().st_mtime for name in ("start", "exit")}
-    scheduled = at[event_pb2.EVENT_TYPE_JOB_SCHEDULED] - began
+    scheduled = at[event_pb2.EVENT_TYPE_JOB_SCHEDULED] - started_at
     start = at[event_pb2.EVENT_TYPE_JOB_STARTED] - record["start"]
     end = at[event_pb2.EVENT_TYPE_JOB_COMPLETED] - record["exit"]
     print(f"submit -> SCHEDULED {scheduled:.2f} s, start -> event {start:.2f} s, end -> event {end:.2f} s")
