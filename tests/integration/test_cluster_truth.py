@@ -76,7 +76,7 @@ class World:
         self.take()
 
     def _loop(self) -> asyncio.Task[None]:
-        return next(task for task in self.scene.executor._tasks if "Asking.run" in repr(task.get_coro()))
+        return next(task for task in self.scene.executor._tasks if "Poller.run" in repr(task.get_coro()))
 
     async def turn(self) -> None:
         """One look at the news and one question."""
