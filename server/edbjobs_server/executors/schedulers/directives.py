@@ -1,4 +1,8 @@
-"""Directives of batch scripts: every value is checked against what it may consist of, so that none adds another."""
+"""The directives engine: tables of a scheduler say how each field is requested; every value is checked here.
+
+No value can add a directive or an option: each is held to a pattern, and what no scheduler accepts is refused alike
+by all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,33 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any, TypeVar
 
 from edbjobs.config import SchedulerOptions
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
 
-Taker = Callable[[Allocation], Iterable[str]]
+T = TypeVar("T")
+Taker = Callable[[Allocation], Iterable[T]]
+ExtraTaker = Callable[[str, str], Iterable[T]]
 
 HOST = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}"
 RESOURCE = r"[A-Za-z][A-Za-z0-9_]{0,127}"
 NAME = r"[A-Za-z][A-Za-z0-9_-]{0,79}"
-_MAIL = r"[A-Za-z0-9][A-Za-z0-9._%+-]*@[A-Za-z0-9][A-Za-z0-9.-]*"
+_MAIL = r"[A-Za-z0-9][A-Za-z0-9._%+=-]*@[A-Za-z0-9][A-Za-z0-9.-]*"
 _TIME = re.compile(r"(?:(?P<days>\d{1,5})-)?(?P<rest>\d{1,9}(?::\d{1,9}){0,2})", re.ASCII)
 _OPTIONS = "config.scheduler_options"
-_LINE = re.compile(r"-[\x20-\x7e]+")
+_TEXTS = (
+    *("account", "queue", "reservation", "qos", "constraints", "gpu_type"),
+    *("nodelist", "exclude", "begin", "wckey"),
+)
+# A shell, a directive or a property list would interpret these; no scheduler's names need them.
+_NOWHERE = re.compile(r"""["'`$;\\]""")
 
 
 class _WrongField(ValueError):
-    """What is wrong, with the field it is in."""
+    """A ValueError about a field."""
 
     def __init__(self, field: str, text: str) -> None:
         super().__init__(text)
@@ -34,28 +46,34 @@ class _WrongField(ValueError):
 
 @contextmanager
 def naming(field: str) -> Iterator[None]:
-    """Say which field a ValueError is about, where a directive is made of several."""
+    """Attribute a ValueError to a field, where a directive is made of several."""
     try:
         yield
     except ValueError as error:
         raise _WrongField(field, str(error)) from error
 
 
-def directives(
-    label: str, allocation: Allocation, takers: Mapping[str, Taker], no_word: Mapping[str, str]
-) -> list[str]:
-    """Write directives.
+def collect(
+    label: str,
+    allocation: Allocation,
+    takers: Mapping[str, Taker[T]],
+    unsupported: Mapping[str, str],
+    take_extra: ExtraTaker[T],
+) -> list[T]:
+    """Translate a request for a scheduler: every field is checked, and all faults are reported at once.
 
     Parameters
     ----------
     label : str
         The scheduler's name, for the message.
     allocation : Allocation
-        What is asked for.
+        What is requested.
     takers : mapping of str to callable
-        By field of `SchedulerOptions`: gives its directives, or raises ValueError with what is wrong.
-    no_word : mapping of str to str
-        Fields this scheduler cannot be asked for, and what to do instead.
+        By field of `SchedulerOptions`: returns its directives, or raises ValueError with the fault.
+    unsupported : mapping of str to str
+        Fields without a counterpart at this scheduler, and what to do instead.
+    take_extra : callable
+        Returns the directives of one entry of ``extra``, or raises ValueError.
 
     Raises
     ------
@@ -64,35 +82,49 @@ def directives(
     """
     assert re.fullmatch(NAME, allocation.name), "names are made here"
     options = allocation.options
-    wrong = {name: why for name, why in no_word.items() if getattr(options, name)}
-    lines: list[str] = []
+    wrong = {name: why for name, why in unsupported.items() if getattr(options, name)}
+    wrong |= dict(_wrong_anywhere(allocation))  # the same for all schedulers
+    found: list[T] = []
     for name, take in takers.items():
         assert name in SchedulerOptions.model_fields, "fields are named as they are"
-        try:
-            lines += [] if name in wrong else take(allocation)
-        except _WrongField as error:
-            wrong[error.field] = str(error)
-        except ValueError as error:
-            wrong[name] = str(error)
+        if name not in wrong:
+            _take(wrong, name, found, take, allocation)
+    for name, value in options.extra.items():
+        _take(wrong, f"extra.{name}", found, take_extra, name, value)
     if wrong:
         text = "; ".join(f"{name}: {why}" for name, why in wrong.items())
         fields = {f"{_OPTIONS}.{name}": why for name, why in wrong.items()}
-        raise Refused("INVALID_JOB", f"{label} cannot be asked so: {text}", fields=fields)
-    assert all(_LINE.fullmatch(line) for line in lines), "every value was checked"
-    return lines
+        raise Refused("INVALID_JOB", f"{label} does not accept this request: {text}", fields=fields)
+    return found
+
+
+def _take(wrong: dict[str, str], name: str, found: list[T], take: Callable[..., Iterable[T]], *given: Any) -> None:
+    try:
+        found += take(*given)
+    except _WrongField as error:
+        wrong[error.field] = str(error)
+    except ValueError as error:
+        wrong[name] = str(error)
+
+
+def _wrong_anywhere(allocation: Allocation) -> Iterator[tuple[str, str]]:
+    """Return the faults of a request that do not depend on the scheduler."""
+    options = allocation.options
+    for name in _TEXTS:
+        text = getattr(allocation, name, None) or getattr(options, name) or ""
+        if not text.isprintable() or _NOWHERE.search(text) or text.startswith("-"):
+            yield name, f"{text[:100]!r} has a line break, a quote or another character that no scheduler accepts"
+    if options.email_notification and not re.fullmatch(_MAIL, options.email_notification, re.ASCII):
+        yield "email_notification", f"{options.email_notification[:100]!r} must be a plain e-mail address"
+    if options.gpu_type and not options.gpus:
+        yield "gpu_type", "set gpus, the number of GPUs on each node, as well"
 
 
 def checked(text: str, pattern: str, what: str) -> str:
-    """Give a text that consists of what it may; `what` says of what, for the error."""
+    """Return a text that matches a pattern; `what` describes it in the error."""
     if not re.fullmatch(pattern, text, re.ASCII):
         raise ValueError(f"{text!r} must be {what}")
     return text
-
-
-def mail_address(allocation: Allocation) -> str:
-    """Give the address for mail; empty: none."""
-    address = allocation.options.email_notification or ""
-    return checked(address, _MAIL, "a plain e-mail address") if address else ""
 
 
 def hosts(text: str) -> list[str]:
@@ -101,7 +133,7 @@ def hosts(text: str) -> list[str]:
 
 
 def licenses(allocation: Allocation) -> list[tuple[str, int]]:
-    """Read licences that the scheduler counts as resources of its own."""
+    """Read licenses that the scheduler counts as its own resources."""
     found = []
     for item in allocation.options.licenses:
         name, _, count = item.partition(":")
@@ -110,19 +142,21 @@ def licenses(allocation: Allocation) -> list[tuple[str, int]]:
     return found
 
 
-def extra(allocation: Allocation, ours: frozenset[str], value: str) -> list[tuple[str, str]]:
-    """Read further directives, which the site allowed by name; `ours` are not to be given so."""
-    found = []
-    for name, text in allocation.options.extra.items():
-        plain = checked(name.lstrip("-"), r"[A-Za-z][A-Za-z0-9_-]{0,31}", "the name of an option")
-        if plain in ours:
-            raise ValueError(f"-{plain} is set by the service")
-        found.append((plain, checked(text, value, "of letters, digits and _.,:=+@/%^- only") if text else ""))
-    return found
+def extra_option(name: str, text: str, ours: frozenset[str], value: str) -> str:
+    """Check an entry of ``extra``, which the site allowed by name; returns the option's name without dashes.
+
+    `ours` are the options that the service sets itself; `value` is the pattern of a value.
+    """
+    plain = checked(name.lstrip("-"), r"[A-Za-z][A-Za-z0-9_-]{0,31}", "the name of an option")
+    if plain in ours:
+        raise ValueError(f"-{plain} is set by the service")
+    if text:
+        checked(text, value, "of letters, digits and _.,:=+@/%^- only")
+    return plain
 
 
 def limit_seconds(allocation: Allocation, units: Mapping[int, Sequence[int]]) -> int | None:
-    """Tell the time limit.
+    """Return the time limit in seconds.
 
     Parameters
     ----------
@@ -148,7 +182,7 @@ def limit_seconds(allocation: Allocation, units: Mapping[int, Sequence[int]]) ->
     weights = (3600, 60, 1) if days is not None else units[len(parts)]
     seconds = int(days or 0) * 86_400 + sum(part * weight for part, weight in zip(parts, weights, strict=False))
     if seconds < 1:
-        raise ValueError("must be more than nothing")
+        raise ValueError("must be more than 0")
     return seconds
 
 

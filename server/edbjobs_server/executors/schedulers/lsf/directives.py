@@ -15,19 +15,18 @@ from edbjobs_server.executors.schedulers.directives import (
     Taker,
     begin_moment,
     checked,
-    directives,
-    extra,
+    collect,
+    extra_option,
     hosts,
     licenses,
     limit_seconds,
-    mail_address,
     naming,
 )
 
 _UNITS = {1: (60,), 2: (3600, 60), 3: (3600, 60, 1)}  # [hour:]minute in LSF
 # Of 1 to MAX_USER_PRIORITY, which a site sets (IBM's example: 100); half of it is what a job has without asking.
 _PRIORITIES = {"Lowest": 1, "Low": 20, "BelowNormal": 35, "AboveNormal": 65, "High": 80, "Highest": 100}
-_NO_WORD = {
+_UNSUPPORTED = {
     "qos": "LSF has no qualities of service; name a queue, or a service class with extra",
     "wckey": "LSF has no workload keys; use account, which becomes the job's project",
     "run_as_administrator": "only Windows HPC has this",
@@ -45,8 +44,8 @@ _VALUE = r"[A-Za-z0-9_.,:=+@/%^][A-Za-z0-9_.,:=+@/%^ -]{0,1023}"
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 _.,:=+@/()-]")
 
 
-def ask(allocation: Allocation, *, old: bool) -> list[str]:
-    """Write what is asked for.
+def directives_of(allocation: Allocation, *, old: bool) -> list[str]:
+    """Return the directives of a request.
 
     Parameters
     ----------
@@ -58,13 +57,13 @@ def ask(allocation: Allocation, *, old: bool) -> list[str]:
     Raises
     ------
     Refused
-        INVALID_JOB, by field: LSF cannot be asked so.
+        INVALID_JOB, by field: LSF does not accept it.
     """
-    takers: Mapping[str, Taker] = {**_TAKERS, "constraints": partial(_resources, old=old)}
+    takers: Mapping[str, Taker[str]] = {**_TAKERS, "constraints": partial(_resources, old=old)}
     if allocation.memory_mib:
         takers = {**takers, "memory": partial(_memory_limit, old=old)}
-    no_word = {**_NO_WORD, **_NOT_IN_OLD} if old else _NO_WORD
-    return [f"-J {allocation.name}", *directives("LSF", allocation, takers, no_word)]
+    unsupported = {**_UNSUPPORTED, **_NOT_IN_OLD} if old else _UNSUPPORTED
+    return [f"-J {allocation.name}", *collect("LSF", allocation, takers, unsupported, _extra)]
 
 
 def command_options(allocation: Allocation, *, old: bool) -> list[str]:
@@ -134,8 +133,6 @@ def _gpus(allocation: Allocation) -> Iterable[str]:
         kind = allocation.options.gpu_type
         model = f":gmodel={checked(kind, r'[A-Za-z0-9][A-Za-z0-9_.-]{0,63}', 'the name of a GPU')}" if kind else ""
         yield f'-gpu "num={allocation.options.gpus}{model}"'
-    elif allocation.options.gpu_type:
-        raise ValueError("say how many GPUs, with gpus")
 
 
 def _reservation(allocation: Allocation) -> Iterable[str]:
@@ -155,7 +152,7 @@ def _priority(allocation: Allocation) -> Iterable[str]:
 
 
 def _mail(allocation: Allocation) -> Sequence[str]:
-    address = mail_address(allocation)
+    address = allocation.options.email_notification
     return [f"-u {address}", "-N"] if address else []
 
 
@@ -168,12 +165,12 @@ def _begin(allocation: Allocation) -> Iterable[str]:
         yield f"-b {moment.strftime('%Y:%m:%d:%H:%M') if moment is not None else checked(text, form, what)}"
 
 
-def _extra(allocation: Allocation) -> Iterable[str]:
-    for name, text in extra(allocation, _OURS, _VALUE):
-        yield f'-{name} "{text}"' if text else f"-{name}"
+def _extra(name: str, text: str) -> Iterable[str]:
+    option = extra_option(name, text, _OURS, _VALUE)
+    yield f'-{option} "{text}"' if text else f"-{option}"
 
 
-_TAKERS: Mapping[str, Taker] = {
+_TAKERS: Mapping[str, Taker[str]] = {
     "account": _account,
     "queue": _queue,
     "nodes": _slots,
@@ -186,5 +183,4 @@ _TAKERS: Mapping[str, Taker] = {
     "priority": _priority,
     "email_notification": _mail,
     "begin": _begin,
-    "extra": _extra,
 }

@@ -84,7 +84,7 @@ class Lsf(SamePaths):
         Refused
             INVALID_JOB, by field.
         """
-        return directives.ask(allocation, old=bool(self._old))
+        return directives.directives_of(allocation, old=bool(self._old))
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
         """Tell the command that submits; it reads the script, so that the directives in it are seen.

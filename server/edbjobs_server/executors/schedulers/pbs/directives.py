@@ -14,17 +14,16 @@ from edbjobs_server.executors.schedulers.directives import (
     HOST,
     begin_moment,
     checked,
-    directives,
-    extra,
+    collect,
+    extra_option,
     hosts,
     licenses,
     limit_seconds,
-    mail_address,
 )
 
 _UNITS = {1: (1,), 2: (60, 1), 3: (3600, 60, 1)}  # a single number is seconds in PBS
 _PRIORITIES = {"Lowest": -1024, "Low": -512, "BelowNormal": -256, "AboveNormal": 256, "High": 512, "Highest": 1023}
-_NO_WORD = {
+_UNSUPPORTED = {
     "qos": "PBS has no qualities of service; name a queue that has what you want",
     "constraints": "PBS has no node features; name a queue, or ask for a resource of the site with extra",
     "gpu_type": "PBS has no word for a kind of GPU; name a queue, or ask for a resource of the site with extra",
@@ -37,16 +36,16 @@ _OURS = frozenset("NoejkJIXrVvSCzfRhGd")
 _VALUE = r"[A-Za-z0-9_.,:=+@/%^][A-Za-z0-9_.,:=+@/%^-]{0,1023}"
 
 
-def ask(allocation: Allocation) -> list[str]:
-    """Write what is asked for.
+def directives_of(allocation: Allocation) -> list[str]:
+    """Return the directives of a request.
 
     Raises
     ------
     Refused
-        INVALID_JOB, by field: PBS cannot be asked so.
+        INVALID_JOB, by field: PBS does not accept it.
     """
     fixed = [f"-N {allocation.name}", "-r n"]  # never a second run that nobody asked for
-    return fixed + directives("PBS", allocation, _TAKERS, _NO_WORD)
+    return fixed + collect("PBS", allocation, _TAKERS, _UNSUPPORTED, _extra)
 
 
 def _account(allocation: Allocation) -> Iterable[str]:
@@ -114,7 +113,7 @@ def _priority(allocation: Allocation) -> Iterable[str]:
 
 
 def _mail(allocation: Allocation) -> Sequence[str]:
-    address = mail_address(allocation)
+    address = allocation.options.email_notification
     return [f"-M {address}", "-m ae"] if address else []
 
 
@@ -127,10 +126,9 @@ def _begin(allocation: Allocation) -> Iterable[str]:
         yield f"-a {moment.strftime('%Y%m%d%H%M.%S') if moment is not None else checked(text, form, what)}"
 
 
-def _extra(allocation: Allocation) -> Iterable[str]:
-    for name, text in extra(allocation, _OURS, _VALUE):
-        letter = checked(name, r"[A-Za-z]", "one of the letters that qsub has for options")
-        yield f"-{letter} {text}".strip()
+def _extra(name: str, text: str) -> Iterable[str]:
+    option = extra_option(name, text, _OURS, _VALUE)
+    yield f"-{checked(option, r'[A-Za-z]', 'one of the letters that qsub has for options')} {text}".strip()
 
 
 _TAKERS = {
@@ -144,5 +142,4 @@ _TAKERS = {
     "priority": _priority,
     "email_notification": _mail,
     "begin": _begin,
-    "extra": _extra,
 }

@@ -70,7 +70,7 @@ class Pbs(SamePaths):
         Refused
             INVALID_JOB, by field.
         """
-        return directives.ask(allocation)
+        return directives.directives_of(allocation)
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
         """Tell the command that submits.

@@ -1,7 +1,7 @@
 """What a run asks for, as SLURM's ``#SBATCH`` directives.
 
 sbatch splits a directive as a shell splits words, but expands nothing: quotes, backslashes and blanks have a meaning,
-and ``#`` begins a remark (tried on 22.05.8). Every value is therefore held to a class of characters that has none of
+and ``#`` starts a remark (tried on 22.05.8). Every value is therefore held to a class of characters that has none of
 them; only the comment is quoted.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 
-from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
+from edbjobs_server.executors.schedulers.directives import Taker, checked, collect
 
 UNLIMITED = -1
 _DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
@@ -20,125 +20,132 @@ _DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}"
 _NAMES = rf"{_NAME}(,{_NAME})*"
 _NODES = r"[A-Za-z0-9][A-Za-z0-9_.,\[\]-]{0,4095}"  # no "/": a path would be read as a file of nodes
-_CLASSES = {
-    "name": r"[A-Za-z0-9_-]{1,80}",
-    "queue": _NAMES,
-    "account": _NAME,
-    "reservation": _NAMES,
-    "qos": _NAME,
-    "wckey": _NAME,
-    "gpu_type": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
-    "constraints": r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*@=!()\[\]-]{0,254}",
-    "email_notification": r"[A-Za-z0-9][A-Za-z0-9._%+=-]*@[A-Za-z0-9.-]+",
-    "licenses": r"[A-Za-z0-9][A-Za-z0-9._@-]*(:[1-9][0-9]{0,8})?",
-    "nodelist": _NODES,
-    "exclude": _NODES,
-    "begin": r"[A-Za-z0-9][A-Za-z0-9:+/.-]{0,63}",
-}
+_GPU = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_LICENSE = r"[A-Za-z0-9][A-Za-z0-9._@-]*(:[1-9][0-9]{0,8})?"
+_WHAT = "of characters that SLURM accepts there"
 _EXTRA_NAME = r"[a-z][a-z0-9-]{1,63}"
 _EXTRA_VALUE = r"[A-Za-z0-9_.,:@%+=/()\[\]|&*!~-]*"
-# What tells whose job it is, where its output goes and that it is one job and runs once.
+_UNSUPPORTED = {"run_as_administrator": "only Windows HPC has this"}
+# Options that decide whose job it is, where its output goes and that it is one job and runs once; also those that a
+# field sets.
 _OURS = (
     *("job-name", "comment", "requeue", "no-requeue", "array", "clusters"),
     *("output", "error", "chdir", "open-mode", "parsable", "wrap", "wait", "test-only", "help", "usage", "version"),
 )
+_BY_FIELD = frozenset({
+    "nodes", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account", "reservation", "qos",
+    "constraint", "nodelist", "exclude", "begin", "wckey", "mail-user", "mail-type", "licenses", "exclusive",
+    "gpus-per-node", "nice",
+})  # fmt: skip
 
-# SLURM lets only operators go below 0, so there is no raising: jobs of the higher priorities are as others here, and
-# stand first in the service's own order. 100 is what a bare `--nice` takes off.
+# SLURM lets only operators go below 0, so priorities cannot be raised: jobs of the higher ones are as others here, and
+# come first in the service's own order. 100 is what a bare `--nice` subtracts.
 _NICE = {"Lowest": 300, "Low": 200, "BelowNormal": 100}
 
 _COMMENT_BYTES = 1000  # sbatch refuses longer ones than 1,023
 
 
 def directives(allocation: Allocation) -> list[str]:
-    """Write what is asked for; each line is a long option without its dashes.
+    """Return the directives of a request; each is a long option without its dashes.
 
     Raises
     ------
     Refused
-        INVALID_JOB: a value has no form that SLURM takes.
+        INVALID_JOB: a value has no form that SLURM accepts.
     """
-    lines = [
-        f"job-name={_checked('name', allocation.name)}",
-        f"comment={_quoted(allocation.comment)}",
-        "no-requeue",
-        "open-mode=append",
-        f"nodes={allocation.nodes}",
-        f"ntasks-per-node={allocation.tasks_per_node}",
-        f"cpus-per-task={-(-allocation.cores_per_node // allocation.tasks_per_node)}",
-        *_limits(allocation),
-        *_options(allocation),
-    ]
-    return [*lines, *_extra(allocation, lines)]
+    fixed = [f"job-name={allocation.name}", f"comment={_quoted(allocation.comment)}", "no-requeue", "open-mode=append"]
+    return fixed + collect("SLURM", allocation, _TAKERS, _UNSUPPORTED, _extra)
 
 
-def _limits(allocation: Allocation) -> Iterator[str]:
+def _size(allocation: Allocation) -> Iterable[str]:
+    yield f"nodes={allocation.nodes}"
+    yield f"ntasks-per-node={allocation.tasks_per_node}"
+    yield f"cpus-per-task={-(-allocation.cores_per_node // allocation.tasks_per_node)}"
+
+
+def _time(allocation: Allocation) -> Iterable[str]:
     if allocation.time:
         if limit_seconds(allocation.time) is None:
-            raise _refused(
-                "time",
-                allocation.time,
-                "write minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED",
-            )
+            raise ValueError("must be minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED")
         yield f"time={allocation.time.upper()}"
     elif allocation.wall_clock_limit is not None:
         yield f"time={max(1, math.ceil(allocation.wall_clock_limit / _MINUTE))}"
+
+
+def _memory(allocation: Allocation) -> Iterable[str]:
     if allocation.memory_mib:
         yield f"mem={allocation.memory_mib}M"
 
 
-def _options(allocation: Allocation) -> Iterator[str]:
-    options = allocation.options
-    for option, field, value in (
-        ("partition", "queue", allocation.queue),
-        ("account", "account", allocation.account),
-        ("reservation", "reservation", options.reservation),
-        ("qos", "qos", options.qos),
-        ("constraint", "constraints", options.constraints),
-        ("nodelist", "nodelist", options.nodelist),
-        ("exclude", "exclude", options.exclude),
-        ("begin", "begin", options.begin),
-        ("wckey", "wckey", options.wckey),
-        ("mail-user", "email_notification", options.email_notification),
-    ):
+def _value(option: str, field: str, pattern: str) -> Taker[str]:
+    """Return the taker of a field that is one option with one value."""
+
+    def take(allocation: Allocation) -> Iterable[str]:
+        value = getattr(allocation if field in ("queue", "account") else allocation.options, field)
         if value:
-            yield f"{option}={_checked(field, value)}"
-    if options.email_notification:
+            yield f"{option}={checked(value, pattern, _WHAT)}"
+
+    return take
+
+
+def _mail(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.email_notification:
+        yield f"mail-user={allocation.options.email_notification}"
         yield "mail-type=END,FAIL"
-    if options.licenses:
-        yield "licenses=" + ",".join(_checked("licenses", item) for item in options.licenses)
-    if options.exclusive:
+
+
+def _licenses(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.licenses:
+        yield "licenses=" + ",".join(checked(item, _LICENSE, _WHAT) for item in allocation.options.licenses)
+
+
+def _exclusive(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.exclusive:
         yield "exclusive"
+
+
+def _gpus(allocation: Allocation) -> Iterable[str]:
+    options = allocation.options
     if options.gpus:
-        kind = f"{_checked('gpu_type', options.gpu_type)}:" if options.gpu_type else ""
+        kind = f"{checked(options.gpu_type, _GPU, _WHAT)}:" if options.gpu_type else ""
         yield f"gpus-per-node={kind}{options.gpus}"
-    if options.priority in _NICE:
-        yield f"nice={_NICE[options.priority]}"
 
 
-def _extra(allocation: Allocation, lines: list[str]) -> Iterator[str]:
-    taken = {line.partition("=")[0] for line in lines}
-    for name, value in allocation.options.extra.items():
-        if not re.fullmatch(_EXTRA_NAME, name):
-            raise _refused(f"extra.{name}", name, "write the long name of an option of sbatch, without dashes")
-        # sbatch takes the beginning of a name for the name
-        if name in taken or any(own.startswith(name) for own in _OURS):
-            raise _refused(f"extra.{name}", name, "this one is set by the service; use the field for it")
-        if not re.fullmatch(_EXTRA_VALUE, value):
-            raise _refused(f"extra.{name}", value, "blanks, quotes, backslashes and '#' are not possible here")
-        yield f"{name}={value}" if value else name
+def _nice(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.priority in _NICE:
+        yield f"nice={_NICE[allocation.options.priority]}"
 
 
-def _checked(field: str, value: str) -> str:
-    if not re.fullmatch(_CLASSES[field], value):
-        raise _refused(field, value, "it holds characters that SLURM does not take there")
-    return value
+def _extra(name: str, value: str) -> Iterable[str]:
+    if not re.fullmatch(_EXTRA_NAME, name):
+        raise ValueError("must be the long name of an option of sbatch, without dashes")
+    # sbatch accepts the start of a name for the name.
+    if name in _BY_FIELD or any(own.startswith(name) for own in _OURS):
+        raise ValueError("is set by the service; use its field")
+    if not re.fullmatch(_EXTRA_VALUE, value):
+        raise ValueError(f"{value[:100]!r}: blanks, quotes, backslashes and '#' are not possible here")
+    yield f"{name}={value}" if value else name
 
 
-def _refused(field: str, value: str, advice: str) -> Refused:
-    path = f"config.scheduler_options.{field}"
-    message = f"{value[:100]!r} cannot be asked of SLURM: {advice}"
-    return Refused("INVALID_JOB", f"{path}: {message}", fields={path: message})
+_TAKERS: Mapping[str, Taker[str]] = {
+    "nodes": _size,
+    "time": _time,
+    "memory": _memory,
+    "queue": _value("partition", "queue", _NAMES),
+    "account": _value("account", "account", _NAME),
+    "reservation": _value("reservation", "reservation", _NAMES),
+    "qos": _value("qos", "qos", _NAME),
+    "constraints": _value("constraint", "constraints", r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*@=!()\[\]-]{0,254}"),
+    "nodelist": _value("nodelist", "nodelist", _NODES),
+    "exclude": _value("exclude", "exclude", _NODES),
+    "begin": _value("begin", "begin", r"[A-Za-z0-9][A-Za-z0-9:+/.-]{0,63}"),
+    "wckey": _value("wckey", "wckey", _NAME),
+    "email_notification": _mail,
+    "licenses": _licenses,
+    "exclusive": _exclusive,
+    "gpu_type": _gpus,
+    "priority": _nice,
+}
 
 
 def _quoted(comment: str) -> str:

@@ -11,15 +11,13 @@ import math
 import ntpath
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
-
-from edbjobs.config import SchedulerOptions
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.schedulers.base import ERRORS, Submission
+from edbjobs_server.executors.schedulers.directives import Taker, collect
 
-_OPTIONS = "config.scheduler_options"
 _MAX_INT = 2**31 - 1
 _MAX_TEXT = 80  # characters of a job's, a task's and a project's name (ISchedulerJob.Name, .Project)
 
@@ -29,7 +27,7 @@ _PRIORITIES = {
 }  # fmt: skip
 _CORE, _NODE = 0, 2  # JobUnitType
 
-_NO_WORD = {
+_UNSUPPORTED = {
     "reservation": "HPC Pack has no reservations; name a node group as the queue",
     "qos": "HPC Pack has no qualities of service; use priority, or extra with JobTemplate",
     "constraints": "HPC Pack has no node features; name a node group as the queue",
@@ -58,45 +56,35 @@ _MAX_PATH = 259  # characters, without \\?\ (Windows: MAX_PATH with its final NU
 
 
 def job_properties(allocation: Allocation) -> dict[str, str]:
-    """Tell the job's properties.
+    """Return the job's properties.
 
     Raises
     ------
     Refused
-        INVALID_JOB, by field: HPC Pack has no word for it.
+        INVALID_JOB, by field: HPC Pack has no counterpart for it.
     """
-    options = allocation.options
-    wrong = {field: why for field, why in _NO_WORD.items() if getattr(options, field)}
-    found = {
+    return {
         "Name": allocation.name,
         "ClientSource": "edbjobs",
-        "Priority": str(_PRIORITIES[options.priority]),
+        "Priority": str(_PRIORITIES[allocation.options.priority]),
         **_size(allocation),
         "AutoCalculateMin": "false",  # else the sizes are ignored (ISchedulerJob.MinimumNumberOfNodes)
         "AutoCalculateMax": "false",
-        "IsExclusive": _bool(options.exclusive),
+        "IsExclusive": _bool(allocation.options.exclusive),
         "FailOnTaskFailure": "true",
         "RunUntilCanceled": "false",
+        **dict(collect("Windows HPC", allocation, _TAKERS, _UNSUPPORTED, _extra)),
     }
-    for field, take in _TAKEN.items():
-        try:
-            found.update(take(allocation))
-        except ValueError as error:
-            wrong[field] = str(error)
-    for name, value in options.extra.items():
-        if name in _EXTRA and _is_plain(value):
-            found[name] = value
-        else:
-            wrong[f"extra.{name}"] = f"is not a property HPC Pack can be given here; {', '.join(sorted(_EXTRA))} are"
-    if wrong:
-        text = "; ".join(f"{field}: {why}" for field, why in wrong.items())
-        fields = {f"{_OPTIONS}.{field}": why for field, why in wrong.items()}
-        raise Refused("INVALID_JOB", f"Windows HPC cannot be asked so: {text}", fields=fields)
-    return found
+
+
+def _extra(name: str, value: str) -> Iterable[tuple[str, str]]:
+    if name not in _EXTRA or not _is_plain(value):
+        raise ValueError(f"is not a property HPC Pack can be given here; {', '.join(sorted(_EXTRA))} are")
+    yield name, value
 
 
 def _size(allocation: Allocation) -> dict[str, str]:
-    """Tell how much.
+    """Return the size.
 
     Cores may come from several nodes, and nodes may have any number of cores; so a job that shares a node asks for
     cores on a single one, and any other for whole nodes with at least so many cores.
@@ -189,16 +177,19 @@ def _licenses(allocation: Allocation) -> dict[str, str]:
     return {"SoftwareLicense": ",".join(named)} if named else {}
 
 
-_TAKEN = {
-    "time": _run_time,
-    "queue": _node_group,
-    "nodelist": _requested_nodes,
-    "memory": _memory,
-    "account": _project,
-    "email_notification": _mail,
-    "licenses": _licenses,
+def _items(take: Callable[[Allocation], Mapping[str, str]]) -> Taker[tuple[str, str]]:
+    return lambda allocation: take(allocation).items()
+
+
+_TAKERS: Mapping[str, Taker[tuple[str, str]]] = {
+    "time": _items(_run_time),
+    "queue": _items(_node_group),
+    "nodelist": _items(_requested_nodes),
+    "memory": _items(_memory),
+    "account": _items(_project),
+    "email_notification": _items(_mail),
+    "licenses": _items(_licenses),
 }
-assert all(field in SchedulerOptions.model_fields for field in (*_TAKEN, *_NO_WORD)), "fields are named as they are"
 
 
 def _is_plain(text: str) -> bool:

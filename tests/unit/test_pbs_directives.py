@@ -19,7 +19,7 @@ NAME = "edb-board-0123456789abcdef-1"
 
 def asked(options: dict[str, Any] | None = None, **fields: Any) -> list[str]:
     allocation = Allocation(NAME, "edbjobs:u:me", options=SchedulerOptions(**(options or {})), **fields)
-    lines = directives.ask(allocation)
+    lines = directives.directives_of(allocation)
     assert lines[:2] == [f"-N {NAME}", "-r n"]
     return lines[2:]
 
@@ -129,7 +129,8 @@ def test_what_pbs_has_no_word_for() -> None:
 )
 def test_refused_by_field(options: dict[str, Any], fields: dict[str, Any]) -> None:
     (name,) = refused(options, **fields)
-    assert name == f"config.scheduler_options.{next(iter(options or fields))}"
+    field = ".".join(["extra", *options["extra"]]) if "extra" in options else next(iter(options or fields))
+    assert name == f"config.scheduler_options.{field}"
 
 
 TEXT = st.text(max_size=12) | st.text("ab1-.:,=+@/ '\"\\$`;#\n\r\t\x85\u2028", max_size=12)
@@ -155,7 +156,7 @@ def test_no_value_adds_a_directive(options: dict[str, Any], queue: str, account:
         return
     allocation = Allocation(NAME, "c", queue=queue, account=account, time=time, options=chosen)
     try:
-        lines = directives.ask(allocation)
+        lines = directives.directives_of(allocation)
     except Refused:
         return
     for line in lines:

@@ -20,7 +20,7 @@ NAME = "edb-board-0123456789abcdef-1"
 
 def asked(options: dict[str, Any] | None = None, old: bool = False, **fields: Any) -> list[str]:
     allocation = Allocation(NAME, "edbjobs:u:me", options=SchedulerOptions(**(options or {})), **fields)
-    return directives.ask(allocation, old=old)
+    return directives.directives_of(allocation, old=old)
 
 
 def refused(options: dict[str, Any], old: bool = False, **fields: Any) -> dict[str, str]:
@@ -73,9 +73,9 @@ def test_all() -> None:
         "-u me@site.org",
         "-N",
         "-b 2026:12:31:23:59",
+        "-M 131072MB",
         '-app "ansys"',
         '-ptl "3"',
-        "-M 131072MB",
     ]
 
 
@@ -131,7 +131,8 @@ def test_what_lsf_has_no_word_for() -> None:
 )
 def test_refused_by_field(options: dict[str, Any], fields: dict[str, Any]) -> None:
     (name,) = refused(options, **fields)
-    assert name == f"config.scheduler_options.{next(iter(options or fields))}"
+    field = ".".join(["extra", *options["extra"]]) if "extra" in options else next(iter(options or fields))
+    assert name == f"config.scheduler_options.{field}"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_no_value_adds_a_directive(
         return
     allocation = Allocation(NAME, comment, queue=queue, account=account, time=time, options=chosen)
     try:
-        lines = directives.ask(allocation, old=old)
+        lines = directives.directives_of(allocation, old=old)
     except Refused:
         return
     for line in lines:
