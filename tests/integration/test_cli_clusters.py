@@ -48,12 +48,12 @@ def project(tmp_path: Path) -> str:
     return str(example_project(tmp_path / "p"))
 
 
-def told(done: subprocess.CompletedProcess[str]) -> Any:
+def parse_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
 def waiting(edbjobs: Run, name: str) -> Callable[[], bool]:
-    return lambda: bool(told(edbjobs("show", name, "--json"))["waiting_detail"] == "slurm job 1: Resources")
+    return lambda: bool(parse_json(edbjobs("show", name, "--json"))["waiting_detail"] == "slurm job 1: Resources")
 
 
 def test_a_job_of_a_cluster_is_told_by_its_id_and_why_it_waits(
@@ -68,7 +68,7 @@ def test_a_job_of_a_cluster_is_told_by_its_id_and_why_it_waits(
     assert "slurm 1" in next(line for line in shown.splitlines() if line.startswith("runs on")).split("  ")
     service.job_starts(1, "1", "n1", "n2")
     service.scheduler.set("1", Phase.RUNNING, "RUNNING", nodes=("n1", "n2"))
-    service.until(lambda: told(edbjobs("show", "c1", "--json"))["status"] == "running")
+    service.until(lambda: parse_json(edbjobs("show", "c1", "--json"))["status"] == "running")
     assert "slurm 1 on n1, n2" in edbjobs("show", "c1").stdout
     assert "running" in edbjobs("list").stdout
     with subprocess.Popen(
@@ -82,7 +82,7 @@ def test_a_job_of_a_cluster_is_told_by_its_id_and_why_it_waits(
         service.scheduler.set("1", Phase.ENDED, "NODE_FAIL", ending=Ending.NODE_FAIL, message="node n2 failed")
         assert "failed" in watch.stdout.read()
         assert watch.wait(30) == 1
-    assert told(edbjobs("show", "c1", "--json"))["reason"] == "node_fail"
+    assert parse_json(edbjobs("show", "c1", "--json"))["reason"] == "node_fail"
 
 
 def test_options_become_fields(edbjobs: Run, service: ClusterService, project: str) -> None:
@@ -91,7 +91,7 @@ def test_options_become_fields(edbjobs: Run, service: ClusterService, project: s
         *("--time", "24:00:00", "--account", "proj1", "--qos", "high", "--constraint", "ib", "--gpus", "a100:2"),
         "--exclusive",
     )
-    job = told(edbjobs("submit", project, *ON_CLUSTER, *asked, "--json"))
+    job = parse_json(edbjobs("submit", project, *ON_CLUSTER, *asked, "--json"))
     assert (job["executor"], job["config"]["scheduler_type"]) == ("slurm", "slurm")
     options = job["config"]["scheduler_options"]
     assert (
@@ -115,18 +115,18 @@ def test_options_become_fields(edbjobs: Run, service: ClusterService, project: s
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        (("--nodes", "2", "--partition", "normal"), "queue, nodes: this can be asked of a cluster only"),
-        (("--scheduler", "local", "--qos", "high"), "qos: this can be asked of a cluster only"),
-        ((*ON_CLUSTER, "--gpus", "many"), "--gpus 'many': a number is wanted"),
+        (("--nodes", "2", "--partition", "normal"), "queue, nodes: only a cluster has these options"),
+        (("--scheduler", "local", "--qos", "high"), "qos: only a cluster has these options"),
+        ((*ON_CLUSTER, "--gpus", "many"), "--gpus 'many': expected a number"),
         (("--scheduler", "nonsense"), "nonsense"),
     ],
 )
 def test_what_cannot_be_meant_is_told_before_anything_is_sent(
-    edbjobs: Run, project: str, options: tuple[str, ...], says: str
+    edbjobs: Run, project: str, options: tuple[str, ...], message: str
 ) -> None:
-    assert says in edbjobs("submit", project, *options, code=2).stderr
+    assert message in edbjobs("submit", project, *options, code=2).stderr
 
 
 def test_preview_shows_script_and_command(edbjobs: Run, project: str) -> None:
@@ -134,7 +134,7 @@ def test_preview_shows_script_and_command(edbjobs: Run, project: str) -> None:
     assert "job-name=edb-" in done.stdout
     assert "submit " in done.stdout
     assert "-batchsolve" in done.stdout
-    found = told(edbjobs("preview", project, *ON_CLUSTER, "--json"))
+    found = parse_json(edbjobs("preview", project, *ON_CLUSTER, "--json"))
     assert found["executor"] == "slurm"
     assert found["script"].startswith("#!/bin/bash\n")
     assert found["submit_command"].startswith("submit ")
@@ -146,27 +146,27 @@ def test_partitions(edbjobs: Run, service: ClusterService) -> None:
     cells = [cell.strip() for cell in lines[1].split("  ") if cell.strip()]
     assert cells == ["normal*", "up", "3 of 4", "24 of 32", "192.0 GiB of 256.0 GiB", "1-12:00:00"]
     assert lines[2].split()[-2:] == ["no", "limit"]
-    (normal, _) = told(edbjobs("partitions", *ON_CLUSTER, "--json"))
+    (normal, _) = parse_json(edbjobs("partitions", *ON_CLUSTER, "--json"))
     assert (normal["name"], normal["cores_free"], normal["memory_total_bytes"]) == ("normal", 24, 256 * 2**30)
     assert "lsf is no cluster of this service" in edbjobs("partitions", "--scheduler", "lsf", code=1).stderr
 
 
 def test_jobs_of_the_cluster(edbjobs: Run, service: ClusterService, project: str) -> None:
-    uid = told(edbjobs("submit", project, *ON_CLUSTER, "--json"))["uid"]
+    uid = parse_json(edbjobs("submit", project, *ON_CLUSTER, "--json"))["uid"]
     service.until(lambda: service.scheduler.table)
-    (ours,) = told(edbjobs("cluster-jobs", "--mine", "--json"))
+    (ours,) = parse_json(edbjobs("cluster-jobs", "--mine", "--json"))
     assert (ours["scheduler_job_id"], ours["job_uid"], ours["reason"]) == ("1", uid, "Resources")
     assert "PENDING: Resources" in edbjobs("cluster-jobs").stdout
-    assert [job["user"] for job in told(edbjobs("cluster-jobs", "--queue", "closed", "--json"))] == ["bob"]
+    assert [job["user"] for job in parse_json(edbjobs("cluster-jobs", "--queue", "closed", "--json"))] == ["bob"]
     assert edbjobs("cluster-jobs", "--user", "nobody").stdout == "no jobs\n"
 
 
 def test_status_tells_whether_it_answers_and_since_when(edbjobs: Run, service: ClusterService) -> None:
     service.until(lambda: "slurm memory 1 answers since 20" in edbjobs("status").stdout)
     service.scheduler.silent = "Unable to contact slurm controller"
-    says = "does not answer since 20"
-    service.until(lambda: says in edbjobs("status").stdout)
+    text = "does not answer since 20"
+    service.until(lambda: text in edbjobs("status").stdout)
     assert "Unable to contact slurm controller" in edbjobs("status").stdout
-    (slurm,) = [item for item in told(edbjobs("status", "--json"))["schedulers"] if item["name"] == "slurm"]
+    (slurm,) = [item for item in parse_json(edbjobs("status", "--json"))["schedulers"] if item["name"] == "slurm"]
     assert slurm["answering"] is False
     assert "slurm does not answer: Unable" in edbjobs("partitions", code=1).stderr

@@ -1,4 +1,4 @@
-"""The commands for jobs against the real service with the stand-in."""
+"""The commands for jobs against the real service with the demo solver."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def project(tmp_path: Path) -> Path:
 FAST = ("--set", "environment.ANS_EDBJOBS_DEMO=seconds=0.2")
 
 
-def told(done: subprocess.CompletedProcess[str]) -> Any:
+def parse_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
@@ -59,14 +59,14 @@ def test_a_solve_from_submit_to_delete(edbjobs: Run, project: Path) -> None:
     assert done.stderr.splitlines()[-1] == done.stdout.rstrip()
     shown = edbjobs("show", "one").stdout
     assert "the solver's own log" in shown
-    assert "the stand-in" in shown
-    job = told(edbjobs("show", "one", "--json"))
+    assert "the demo solver" in shown
+    job = parse_json(edbjobs("show", "one", "--json"))
     assert (job["status"], job["config"]["labels"], job["demo"]) == ("completed", {"k": "v"}, True)
     assert job["run_directory"] in shown
     assert edbjobs("logs", "one", "-n", "1").stdout.startswith("Stopping Batch Run")
     assert "Normal completion" in edbjobs("logs", "one", "-f").stdout
     assert json.loads(edbjobs("logs", "one", "-n", "1", "--json").stdout)["text"].startswith("Stopping Batch Run")
-    assert [job["id"] for job in told(edbjobs("list", "--label", "k=v", "--json"))] == ["one"]
+    assert [job["id"] for job in parse_json(edbjobs("list", "--label", "k=v", "--json"))] == ["one"]
     assert "completed" in edbjobs("list", "--label", "k=v").stdout
     assert edbjobs("retry", "one", "--wait").stdout.startswith("one: completed")
     assert "deleted" in edbjobs("delete", job["uid"]).stdout
@@ -83,20 +83,20 @@ def test_a_solve_that_fails_is_1_and_says_why(edbjobs: Run, project: Path) -> No
 def test_what_the_service_refuses_is_1_and_names_the_field(edbjobs: Run, tmp_path: Path) -> None:
     done = edbjobs("submit", str(tmp_path / "none.aedt"), code=1)
     assert "none.aedt" in done.stderr
-    assert told(edbjobs("submit", str(tmp_path / "none.aedt"), "--json", code=1))["error"]["reason"]
+    assert parse_json(edbjobs("submit", str(tmp_path / "none.aedt"), "--json", code=1))["error"]["reason"]
 
 
 def test_held_jobs_are_released_moved_and_cancelled(edbjobs: Run, project: Path) -> None:
     edbjobs("submit", str(project), "--id", "held", "--hold", *FAST)
     assert "held" in edbjobs("list", "--state", "queued").stdout
-    assert told(edbjobs("priority", "held", "-5", "--json"))[0]["job"]["priority"] == -5
+    assert parse_json(edbjobs("priority", "held", "-5", "--json"))[0]["job"]["priority"] == -5
     assert edbjobs("release", "held").stdout.startswith("held: ")
     edbjobs("watch", "held")
     edbjobs("submit", str(project), "--id", "held2", "--hold")
     done = edbjobs("cancel", "held2", "nobody", code=1)
     assert "held2: cancelled" in done.stdout
     assert "nobody" in done.stderr
-    assert told(edbjobs("cancel", "held2", "--json", code=1))[0]["error"]["reason"] == "JOB_ENDED"
+    assert parse_json(edbjobs("cancel", "held2", "--json", code=1))[0]["error"]["reason"] == "JOB_ENDED"
 
 
 def test_a_folder_is_a_batch(edbjobs: Run, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_folder_is_a_batch(edbjobs: Run, tmp_path: Path) -> None:
     done = edbjobs("batch", str(tmp_path), "-r", "--name", "b1", "--wait", *FAST)
     assert "batch b1: 2 submitted" in done.stdout
     assert done.stdout.count("completed: Setup1") == 2
-    assert len(told(edbjobs("list", "--batch", "b1", "--json"))) == 2
+    assert len(parse_json(edbjobs("list", "--batch", "b1", "--json"))) == 2
     assert "no .aedt" in edbjobs("batch", str(tmp_path), code=1).stderr
     assert "patch_antenna" in edbjobs("watch", "--batch", "b1").stdout
 
@@ -116,7 +116,7 @@ def test_a_pair_wants_a_word(edbjobs: Run, project: Path) -> None:
     os.utime(database, (project.stat().st_mtime + 10,) * 2)
     done = edbjobs("batch", str(project.parent), code=2)
     assert "--prefer" in done.stderr
-    batch = told(edbjobs("batch", str(project.parent), "--prefer", "aedt", "--hold", "--json"))
+    batch = parse_json(edbjobs("batch", str(project.parent), "--prefer", "aedt", "--hold", "--json"))
     assert [item["project"] for item in batch["results"]] == [str(project)]
     assert "1 job being cancelled" in edbjobs("cancel", "--batch", batch["batch"]).stdout
 
@@ -129,24 +129,24 @@ def test_watch_writes_events_as_json_lines(edbjobs: Run, project: Path) -> None:
 
 
 def test_a_preview_runs_nothing(edbjobs: Run, project: Path) -> None:
-    before = told(edbjobs("list", "--all", "--json"))
+    before = parse_json(edbjobs("list", "--all", "--json"))
     assert "-batchsolve" in edbjobs("preview", str(project), "--design", "Patch", "--setup", "Setup1").stdout
-    assert told(edbjobs("preview", str(project), "--cores", "2", "--json"))["argv"]
-    assert len(told(edbjobs("list", "--all", "--json"))) == len(before)
+    assert parse_json(edbjobs("preview", str(project), "--cores", "2", "--json"))["argv"]
+    assert len(parse_json(edbjobs("list", "--all", "--json"))) == len(before)
 
 
 def test_host_and_queue(edbjobs: Run) -> None:
     assert "edbjobs" in edbjobs("status").stdout
     assert "processors" in edbjobs("resources").stdout
-    assert told(edbjobs("resources", "--json"))["cpu_count"] > 0
+    assert parse_json(edbjobs("resources", "--json"))["cpu_count"] > 0
     assert "paused" in edbjobs("queue", "--pause").stdout
-    assert told(edbjobs("queue", "--resume", "--json"))["paused"] is False
-    assert "stand-in" in edbjobs("solvers").stdout
-    assert told(edbjobs("solvers", "--json"))[0]["demo"] is True
+    assert parse_json(edbjobs("queue", "--resume", "--json"))["paused"] is False
+    assert "demo solver" in edbjobs("solvers").stdout
+    assert parse_json(edbjobs("solvers", "--json"))[0]["demo"] is True
     changed = edbjobs("limits", "--max-cpu-percent", "90", "--license", "hfss=3").stdout
-    assert "shut above 90 %" in changed
+    assert "closed above 90 %" in changed
     assert "hfss: 3" in changed
-    assert told(edbjobs("limits", "--max-cpu-percent", "0", "--json"))["max_cpu_percent"] == 0
+    assert parse_json(edbjobs("limits", "--max-cpu-percent", "0", "--json"))["max_cpu_percent"] == 0
     edbjobs("limits", "--max-cpu-percent", "-1", code=1)
     edbjobs("limits", "--license", "hfss=many", code=2)
 

@@ -54,7 +54,7 @@ def test_up_starts_one_service_and_down_ends_it(edbjobs: Run, folder: Path) -> N
     first = json.loads(edbjobs(*UP, "--json").stdout)
     assert process_start(first["pid"]) == first["pid_start"] > 0
     again = edbjobs(*UP)
-    assert "answers already" in again.stderr
+    assert "is already running" in again.stderr
     assert str(first["pid"]) in again.stdout
     assert "serving" in edbjobs("status").stdout
     assert f"stopped pid {first['pid']}" in edbjobs("down").stdout
@@ -72,7 +72,7 @@ def test_up_passes_over_what_a_killed_service_left(edbjobs: Run) -> None:
     edbjobs("down")
 
 
-def test_a_service_that_cannot_begin_is_told_in_one_line(edbjobs: Run) -> None:
+def test_a_service_that_cannot_begin_is_result_in_one_line(edbjobs: Run) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -174,12 +174,12 @@ def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(120)
 def test_the_demonstration_shows_a_solve_that_outlives_its_service(edbjobs: Run, folder: Path) -> None:
     done = edbjobs("demo", "--state-dir", str(folder / "demo"), "--json")
-    told = json.loads(done.stdout)
-    assert told["good"] is True
-    assert [(job["status"], job["evidence"], len(job["attempts"])) for job in told["jobs"]] == [
+    result = json.loads(done.stdout)
+    assert result["good"] is True
+    assert [(job["status"], job["evidence"], len(job["attempts"])) for job in result["jobs"]] == [
         ("completed", "solver_log", 1)
     ] * 2
-    types = [event["type"] for event in told["events"]]
+    types = [event["type"] for event in result["events"]]
     assert types[0] == "job_queued"
     assert types[-1] == "job_completed"
     assert types.count("job_started") == 1

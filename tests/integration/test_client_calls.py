@@ -170,10 +170,10 @@ def test_values_of_a_newer_service_are_unknown_not_an_error(fake: FakeService, c
 
 
 def test_times_and_optional_values(fake: FakeService, client: Client) -> None:
-    told = job(state=6, reason=5, exit_code=0, held=True)
-    told.create_time.FromSeconds(1_700_000_000)
-    told.attempts.add(number=1).start_time.FromSeconds(1_700_000_001)
-    fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=told))
+    sent = job(state=6, reason=5, exit_code=0, held=True)
+    sent.create_time.FromSeconds(1_700_000_000)
+    sent.attempts.add(number=1).start_time.FromSeconds(1_700_000_001)
+    fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=sent))
     answer = client.get("x")
     assert answer.created == datetime.fromtimestamp(1_700_000_000, timezone.utc)
     assert (answer.started, answer.exit_code, answer.signal, answer.progress) == (None, 0, None, None)
@@ -213,12 +213,12 @@ def test_progress_is_shown_line_by_line_where_there_is_no_terminal(
 ) -> None:
     running = job(state=4)
     running.progress.adaptive_pass, running.progress.max_passes = 3, 10
-    answers = iter([running, running, job(state=6, reason=5, message="no licence")])
+    answers = iter([running, running, job(state=6, reason=5, message="no license")])
     fake.on("WaitJob", lambda request, context: pb.WaitJobResponse(job=next(answers)))
     client.wait("x", progress=True)
     assert capsys.readouterr().err.splitlines() == [
         "id-u1: running, pass 3 of 10",
-        "id-u1: failed (license): no licence",
+        "id-u1: failed (license): no license",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Both clients against the real service with the stand-in, killed in the middle where that matters."""
+"""Both clients against the real service with the demo solver; the service is killed during some tests."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
 ) -> None:
     projects = [example_project(tmp_path / str(number)) for number in range(6)]
     start = client.status()
-    seen: list[edbjobs.Event] = []
+    received: list[edbjobs.Event] = []
     ended: set[str] = set()
 
     def watch() -> None:
         with Client(service.target, patience=30) as watcher:
             for event in watcher.watch(after_revision=start.revision, store_id=start.store_id, batch="w"):
-                seen.append(event)
+                received.append(event)
                 if event.job is not None and event.job.status.ended:
                     ended.add(event.job.uid)
                 if len(ended) == len(projects):
@@ -97,7 +97,7 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
     for project in projects[:3]:
         client.submit(project, batch="w", environment={"ANS_EDBJOBS_DEMO": "seconds=1"})
     deadline = time.monotonic() + 60
-    while not seen:  # a watch that has never been answered has no place to go on from
+    while not received:  # a watch without any answer has no revision to resume from
         assert time.monotonic() < deadline
         time.sleep(0.01)
     service.again()
@@ -106,7 +106,7 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
         client.submit(project, batch="w", environment=FAST)
     thread.join(60)
     assert not thread.is_alive()
-    revisions = [event.revision for event in seen]
+    revisions = [event.revision for event in received]
     assert revisions == sorted(set(revisions))
     with Client(service.target) as fresh:
         replay = []

@@ -45,7 +45,7 @@ def script(fake: FakeService, connections: list[list[Any]]) -> None:
 END = status_of(11, "end of the test", "REVISION_TOO_OLD")
 BREAKS: list[list[Any]] = [
     [message(upto=10, caught_up=True), message(11, 12), grpc.StatusCode.UNAVAILABLE],
-    # Sent again: what this client has seen is not given twice. Then an idle mark, and a break in another form.
+    # Sent again: an event is not yielded twice. Then a bookmark, and a failure with another code.
     [message(12, 13), message(upto=20), grpc.StatusCode.CANCELLED],
     [grpc.StatusCode.UNAVAILABLE],
     [status_of(14, "stopping", "DRAINING")],
@@ -65,24 +65,24 @@ def check_watch(fake: FakeService, events: list[edbjobs.Event]) -> None:
 
 def test_a_watch_gives_each_revision_once_across_breaks(fake: FakeService) -> None:
     script(fake, BREAKS)
-    seen: list[edbjobs.Event] = []
+    received: list[edbjobs.Event] = []
     with Client(fake.target, patience=10) as client, pytest.raises(edbjobs.OutOfRangeError, match="end of the test"):
-        seen.extend(client.watch(batch="b"))
-    check_watch(fake, seen)
+        received.extend(client.watch(batch="b"))
+    check_watch(fake, received)
 
 
 async def test_an_asyncio_watch_gives_each_revision_once_across_breaks(fake: FakeService) -> None:
     script(fake, BREAKS)
-    seen: list[edbjobs.Event] = []
+    received: list[edbjobs.Event] = []
 
     async def collect() -> None:
         async with AsyncClient(fake.target, patience=10) as client:
             async for event in client.watch(batch="b"):
-                seen.append(event)  # noqa: PERF401 - what was seen before the error counts
+                received.append(event)  # noqa: PERF401 - events before the error count
 
     with pytest.raises(edbjobs.OutOfRangeError, match="end of the test"):
         await collect()
-    check_watch(fake, seen)
+    check_watch(fake, received)
 
 
 def test_a_watch_from_a_snapshot_names_its_store(fake: FakeService) -> None:

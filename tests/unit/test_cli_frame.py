@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 from edbjobs import HFSSSimulationConfig
-from edbjobs.cli._app import PANELS, name_of
+from edbjobs.cli._app import PANELS, command_name
 from edbjobs.cli._batch import batch_name
 from edbjobs.cli._options import job_dict, pairs
 
@@ -58,7 +58,7 @@ def edbjobs(*arguments: str, program: tuple[str, ...] = ("-m", "edbjobs")) -> su
 
 
 def test_every_command_is_there_and_says_its_exit_codes() -> None:
-    found = {name_of(command): command for commands in PANELS.values() for command in commands}
+    found = {command_name(command): command for commands in PANELS.values() for command in commands}
     assert sorted(found) == sorted(COMMANDS)
     done = edbjobs("--help")
     assert done.returncode == 0
@@ -90,18 +90,18 @@ def test_completion_can_be_had() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "arguments", "says"),
+    ("missing", "arguments", "message"),
     [
         ("typer", ["list"], 'pip install "edbjobs[cli]"'),
         ("rich", ["list"], 'pip install "edbjobs[cli]"'),
         ("structlog", ["serve"], 'pip install "edbjobs[cli,server]"'),
     ],
 )
-def test_a_missing_extra_is_told_with_what_to_do(missing: str, arguments: list[str], says: str) -> None:
+def test_a_missing_extra_is_reported_with_the_fix(missing: str, arguments: list[str], message: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from edbjobs.cli import main; main()"
     done = edbjobs(*arguments, program=("-c", code))
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert missing in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -118,16 +118,16 @@ def test_a_config_that_cannot_be_right_is_told_by_field_before_anything_is_sent(
     done = edbjobs("submit", "/x/a.aedt", "--set", "cancel_grace=4000", "--target", "127.0.0.1:1")
     assert done.returncode == 2
     assert "cancel_grace" in done.stderr
-    told = edbjobs("submit", "/x/a.aedt", "--set", "nonsense=1", "--json", "--target", "127.0.0.1:1")
-    assert json.loads(told.stdout)["error"]["fields"] == {"nonsense": "is not a field of the configuration"}
+    done = edbjobs("submit", "/x/a.aedt", "--set", "nonsense=1", "--json", "--target", "127.0.0.1:1")
+    assert json.loads(done.stdout)["error"]["fields"] == {"nonsense": "is not a field of the configuration"}
 
 
 def test_no_service_is_2_and_says_what_to_do() -> None:
     done = edbjobs("list", "--target", "127.0.0.1:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert "edbjobs up" in done.stderr
-    told = edbjobs("list", "--target", "127.0.0.1:1", "--json")
-    assert json.loads(told.stdout)["error"]["reason"] == "UNREACHABLE"
+    done = edbjobs("list", "--target", "127.0.0.1:1", "--json")
+    assert json.loads(done.stdout)["error"]["reason"] == "UNREACHABLE"
     assert edbjobs("list", "--target", "nonsense").returncode == 2
 
 
@@ -148,7 +148,7 @@ def test_options_make_a_configuration(tmp_path: Path) -> None:
     assert config.wall_clock_limit is not None
     assert config.wall_clock_limit.total_seconds() == 5400
     assert config.scheduler_options.queue == "long"
-    # Meant, since it was said, although it is the documented default.
+    # Explicit, because it was given, although it equals the documented default.
     assert config.auto is True
     assert config.batch_options == {"HPCLicenseType": "pool"}
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from edbjobs.cli._projects import Pair, find_projects
+from edbjobs.cli._projects import AmbiguousProjects, find_projects
 
 
 def make(folder: Path, *names: str, age: float = 100.0) -> None:
@@ -46,7 +46,7 @@ def test_of_a_pair_the_file_is_taken_where_it_is_as_new(tmp_path: Path) -> None:
 def test_where_the_database_is_newer_the_user_is_asked(tmp_path: Path) -> None:
     make(tmp_path, "a.aedt", "b.aedt")
     make(tmp_path, "a.aedb", age=200)
-    with pytest.raises(Pair, match="1 projects") as caught:
+    with pytest.raises(AmbiguousProjects, match="1 projects") as caught:
         find_projects(tmp_path)
     assert caught.value.pairs == [(tmp_path / "a.aedb", tmp_path / "a.aedt")]
     assert names(find_projects(tmp_path, prefer="aedb"), tmp_path) == ["a.aedb", "b.aedt"]
@@ -56,7 +56,7 @@ def test_where_the_database_is_newer_the_user_is_asked(tmp_path: Path) -> None:
 def test_a_change_within_the_database_counts(tmp_path: Path) -> None:
     make(tmp_path, "a.aedb", "a.aedt")
     os.utime(tmp_path / "a.aedb" / "edb.def", (200, 200))
-    with pytest.raises(Pair):
+    with pytest.raises(AmbiguousProjects):
         find_projects(tmp_path)
 
 

@@ -150,21 +150,21 @@ def test_machine_list_form_is_tasks_cores_ram_gpus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"cores": 9, "max_cores": 8}, "more than max_cores"),
         ({"cores": 2, "tasks": 3}, "more than cores"),
         ({"tasks": 0}, "at least 1"),
     ],
 )
-def test_inconsistent_machines_are_refused(fields: dict[str, Any], says: str) -> None:
+def test_inconsistent_machines_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         MachineNode(**fields)
-    assert says in str(field_errors(caught.value))
+    assert message in str(field_errors(caught.value))
 
 
 def test_documented_machine_defaults_do_no_harm() -> None:
-    # 20 is what an untouched max_cores says; a host with 64 cores must not be refused because of it.
+    # 20 is the default of max_cores; a host with 64 cores must not be refused because of it.
     assert MachineNode(cores=64).cores == 64
     assert MachineNode(cores=-1).cores == 1
     assert MachineNode(cores=-1, max_cores=64).cores == 64

@@ -5,7 +5,7 @@
 ...     job = client.submit("board.aedb", cores=8)
 ...     print(client.wait(job.uid, progress=True).status)
 
-Names are imported when they are first used: ``import edbjobs`` itself loads neither grpc nor pydantic.
+Names are imported on first use: ``import edbjobs`` itself loads neither grpc nor pydantic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client for asyncio: the same surface as `Client`, which says what the methods do."""
+"""The client for asyncio: the same methods as `Client`, where they are documented."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edbjobs._convert import read
 from edbjobs._enums import LogStream
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._progress import display
-from edbjobs._streams import LogCursor, Patience, WatchCursor, make_decoder, wait_loop
+from edbjobs._streams import LogCursor, RetryDelay, WatchCursor, make_decoder, wait_loop
 from edbjobs._times import duration
 from edbjobs._transport import AsyncTransport
 from edbjobs.v1.resources_service_pb2 import WatchResourcesRequest
@@ -30,7 +30,7 @@ __all__ = ["AsyncClient"]
 
 
 class AsyncClient:
-    """A connection to an edbjobs service for asyncio; belongs to the event loop of its first call.
+    """A connection to an edbjobs service for asyncio; bound to the event loop of its first call.
 
     Parameters, errors and methods are those of `Client`; iterators are asynchronous ones.
 
@@ -51,7 +51,7 @@ class AsyncClient:
         patience: float = 300.0,
         certificates: str | Path | None = None,
     ) -> None:
-        self._patience = patience
+        self._retry_limit = patience
         self._transport = AsyncTransport(Settings(target, token, timeout, certificates))
 
     async def __aenter__(self) -> Self:
@@ -161,7 +161,7 @@ class AsyncClient:
 
     async def wait(self, name: str, timeout: float | None = None, progress: bool = False) -> m.Job:
         """As `Client.wait`."""
-        loop = wait_loop(name, timeout, progress, self._patience)
+        loop = wait_loop(name, timeout, progress, self._retry_limit)
         with display(progress) as view:
             while True:
                 try:
@@ -183,16 +183,16 @@ class AsyncClient:
     ) -> AsyncIterator[m.Event]:
         """As `Client.watch`."""
         cursor = WatchCursor(given, service_events, after_revision, store_id)
-        patience = Patience(self._patience)
+        retry = RetryDelay(self._retry_limit)
         while True:
             try:
                 async with aclosing(self._transport.stream("Jobs", "WatchJobs", cursor.request())) as messages:
                     async for message in messages:
-                        patience.success()
+                        retry.success()
                         for event in cursor.accept(message):
                             yield event
             except EdbJobsError as error:
-                await asyncio.sleep(patience.delay(error, self._transport.answered))
+                await asyncio.sleep(retry.delay(error, self._transport.answered))
 
     @overload
     def logs(
@@ -234,15 +234,15 @@ class AsyncClient:
         return _texts(data) if text else data
 
     async def _log_bytes(self, cursor: LogCursor) -> AsyncIterator[m.LogPiece]:
-        patience = Patience(self._patience)
+        retry = RetryDelay(self._retry_limit)
         while not cursor.ended:
             try:
                 async with aclosing(self._transport.stream("Jobs", "TailLog", cursor.request())) as messages:
                     async for message in messages:
-                        patience.success()
+                        retry.success()
                         yield cursor.accept(message)
             except EdbJobsError as error:
-                await asyncio.sleep(patience.delay(error, self._transport.answered))
+                await asyncio.sleep(retry.delay(error, self._transport.answered))
             else:
                 return
 

@@ -1,6 +1,6 @@
-"""Every unary RPC as a value: what is sent, and how the answer is read. Both clients work from these.
+"""Every unary RPC as a value: the request, and the conversion of the response. Used by both clients.
 
-Requests are built and checked here, so that the two transports have nothing left to do but to send them.
+Requests are built and validated here, so that the two transports only send them.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class Call(Generic[R]):
 
 
 class JobFilter(TypedDict, total=False):
-    """Which jobs: every given value must agree, an empty filter finds all.
+    """Filter of jobs: a job matches if it matches every given value; an empty filter matches all.
 
     Attributes
     ----------
     states : sequence of JobStatus or str
         Any of these.
     user, batch, project_path : str
-        This one.
+        Exactly this value.
     labels : mapping of str to str
         All of these.
     created_after, created_before : datetime
-        Accepted at or after, and before; with a time zone.
+        Submitted at or after, and before; with a time zone.
     names : sequence of str
         Any of these uids or ids.
     """
@@ -98,7 +98,7 @@ def _job(answer: Any) -> m.Job:
 
 
 def job_filter(given: JobFilter) -> pb.JobFilter:
-    """Make the message of a filter."""
+    """Build the message of a filter."""
     values: dict[str, Any] = dict(given)
     if "states" in values:
         values["states"] = [to_number(JobStatus(state)) for state in values["states"]]
@@ -109,14 +109,14 @@ def job_filter(given: JobFilter) -> pb.JobFilter:
 
 
 def make_config(project: Submittable, config_fields: Mapping[str, Any]) -> HFSSSimulationConfig:
-    """Make the configuration of a submit from a project's path, a documented dictionary or a configuration.
+    """Build the configuration of a submit from a project's path, a documented dictionary or a configuration.
 
     Raises
     ------
     pydantic.ValidationError
-        For a value that cannot be right.
+        For an invalid value.
     """
-    # Only here: to look at jobs takes no pydantic, which is half of what a command would take to start.
+    # Imported here: reading jobs needs no pydantic, whose import takes half of a command's start time.
     from edbjobs.config import HFSSSimulationConfig, absolute_project_path
 
     if isinstance(project, Mapping):
@@ -136,7 +136,7 @@ def submit_request(
     hold: bool = False,
     request_id: str | None = None,
 ) -> pb.SubmitJobRequest:
-    """Make a submit request. It always has a request_id, which makes sending it again harmless."""
+    """Build a submit request. It always has a request_id, so that it can safely be sent again."""
     config = make_config(project, config_fields)
     return pb.SubmitJobRequest(
         request_id=request_id or str(uuid.uuid4()),
@@ -325,5 +325,5 @@ def solvers() -> Call[list[m.Solver]]:
 def submit_requests(
     projects: Iterable[Submittable], config_fields: Mapping[str, Any], **request: Any
 ) -> list[pb.SubmitJobRequest]:
-    """Make the requests of `submit_many`; one that cannot be right stops all before anything is sent."""
+    """Build the requests of `submit_many`; an invalid one raises before anything is sent."""
     return [submit_request(project, config_fields, **request) for project in projects]

@@ -1,11 +1,11 @@
 """The documented dictionary form of a configuration.
 
-In it every documented field is always present, so a value that equals its documented default says nothing
-about the user's wish. For the fields of `_DEFAULTS` the default is not honoured: the documented job manager
-never passed ``-auto`` and ``-distributed`` to a local run although both default to True, and the layout
-options would override what AEDT is set up with, among them a temporary folder of the client's machine that
-the solving host may not have. Where such a value is really meant, its name stands under the key
-``explicit``, so that nothing is lost on the way through the dictionary.
+Every documented field is always present in it, so a value that equals its documented default may not have been
+set by the user. For the fields of `_DEFAULTS` the default is ignored: the documented job manager never passed
+``-auto`` and ``-distributed`` to a local run although both default to True, and the layout options would
+override AEDT's own setup, among them a temporary folder of the client's machine that the solving host may not
+have. If such a value was set explicitly, the key ``explicit`` contains its name, so that a conversion to the
+dictionary and back loses nothing.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ _DOCUMENTED_SCHEDULER = (
 
 
 def read_dict(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the documented form into arguments of `HFSSSimulationConfig`.
+    """Convert the documented form to arguments of `HFSSSimulationConfig`.
 
     None and ``user: "unknown"`` count as absent. An absent design, setup or mode stays empty, which
-    solves all there is; the documented ``main``, ``Setup1`` would name designs and setups that most
+    solves everything; the documented defaults ``main``, ``Setup1`` are designs and setups that most
     projects do not have.
     """
     values = {key: value for key, value in data.items() if value is not None and key not in _WRITTEN_ONLY}
@@ -101,7 +101,7 @@ def read_dict(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_dict(config: ConfigFields) -> dict[str, Any]:
-    """Write a configuration in the documented form."""
+    """Convert a configuration to the documented form."""
     layout, explicit = _write_layout(config.layout_options)
     values = config.model_dump(mode="json", exclude_defaults=True)
     documented: dict[str, Any] = {name: getattr(config, name) for name in DOCUMENTED}
@@ -155,7 +155,7 @@ def _layout_default(name: str, value: Any) -> bool:
 
 
 def _is_temporary(path: str) -> bool:
-    # The client fills in its own tempfile.gettempdir(), and its machine may be of another kind than this one.
+    # The client fills in its own tempfile.gettempdir(), and its operating system may be another one.
     plain = path.replace("\\", "/").rstrip("/").lower()
     return (
         path in ("", tempfile.gettempdir())

@@ -15,7 +15,7 @@ __all__ = ["ConfigFields"]
 
 
 class ConfigFields(Model):
-    """What is read from, and written to, dictionaries and messages."""
+    """Fields that are converted from and to dictionaries and messages."""
 
     project_path: t.ProjectPath
     jobid: t.JobId = ""

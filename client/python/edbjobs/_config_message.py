@@ -1,7 +1,7 @@
-"""Configuration models to messages of the contract and back.
+"""Conversion of configuration models to protobuf messages and back.
 
-The service reads a message on every submit, so reading walks the set fields only (``ListFields``) and
-leaves the checking to pydantic's one pass; ``json_format`` takes ten times as long.
+The service reads a message on every submit, so reading visits only the fields that are set (``ListFields``) and
+leaves the validation to pydantic; ``json_format`` takes ten times as long.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def read_message(message: Message) -> dict[str, Any]:
-    """Turn the set fields of a message into arguments of the model of the same shape."""
+    """Convert the fields that are set in a message to arguments of the model with the same fields."""
     values: dict[str, Any] = {}
     for field, value in message.ListFields():
         name = field.name
@@ -41,7 +41,7 @@ def _read_duration(message: Duration) -> timedelta | str:
     try:
         return timedelta(seconds=message.seconds, microseconds=message.nanos / 1000)
     except OverflowError:
-        return f"{message.seconds} s"  # no duration: refused by the model, with the field's name
+        return f"{message.seconds} s"  # not a duration: the model rejects it with the field's name
 
 
 def _read_time(message: Timestamp) -> datetime | str:
@@ -53,12 +53,12 @@ def _read_time(message: Timestamp) -> datetime | str:
 
 def _read_scheduler(number: int) -> SchedulerType | str:
     kind = from_number(SchedulerType, number)
-    # A scheduler this release does not know must not become "as the service decides".
+    # A scheduler this release does not define must not become NONE, which lets the service decide.
     return kind if kind is not SchedulerType.NONE or number == 0 else f"number {number}"
 
 
 def _read_existing(number: int) -> ExistingResults | str:
-    # Likewise: an unknown wish must not become "keep".
+    # Likewise, an undefined value must not become KEEP.
     return from_number(ExistingResults, number) if 0 <= number <= 3 else f"number {number}"
 
 
@@ -89,24 +89,24 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
 
 
 def write_message(config: ConfigFields) -> pb.JobConfig:
-    """Write what differs from the defaults: in the contract an absent field has its default."""
+    """Convert the fields that differ from their defaults: in the API an absent field has its default."""
     values = _changed(config, skip=("jobid", "user", "machine_nodes", "layout_options", "scheduler_options", "retry"))
     if "licenses" in values:
         values["licenses"] = dict(config.licenses)
     message = pb.JobConfig(**values)
     message.machine_nodes.extend(_node(node) for node in config.machine_nodes)
-    given = config.model_fields_set
-    if "layout_options" in given and config.layout_options != _NO_LAYOUT:
+    fields_set = config.model_fields_set
+    if "layout_options" in fields_set and config.layout_options != _NO_LAYOUT:
         message.layout_options.CopyFrom(pb.LayoutOptions(**_changed(config.layout_options)))
-    if "scheduler_options" in given and config.scheduler_options != _NO_SCHEDULER:
+    if "scheduler_options" in fields_set and config.scheduler_options != _NO_SCHEDULER:
         message.scheduler_options.CopyFrom(pb.SchedulerOptions(**_changed(config.scheduler_options)))
-    if "retry" in given and config.retry != _NO_RETRY:
+    if "retry" in fields_set and config.retry != _NO_RETRY:
         message.retry.CopyFrom(pb.RetryPolicy(**_changed(config.retry)))
     return message
 
 
 def _node(node: MachineNode) -> pb.MachineNode:
-    # Written whole: its defaults are part of what AEDT gets, and a set that is empty would say nothing.
+    # All fields are written: AEDT receives the defaults too, and an empty message would not show that a node is set.
     return pb.MachineNode(
         hostname=node.hostname,
         cores=node.cores,
@@ -120,7 +120,7 @@ def _node(node: MachineNode) -> pb.MachineNode:
 def _changed(model: Model, skip: tuple[str, ...] = ()) -> dict[str, Any]:
     values = {}
     defaults = _defaults(type(model))
-    for name in model.model_fields_set:  # the others have their defaults, and most are others
+    for name in model.model_fields_set:  # most fields are not set and have their defaults
         value = getattr(model, name)
         if name not in skip and value != defaults[name]:
             values[name] = _plain(value)

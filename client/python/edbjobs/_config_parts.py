@@ -1,4 +1,4 @@
-"""The parts of a solve's configuration: hosts, AEDT's options, the scheduler's options, retries."""
+"""Parts of a job's configuration: hosts, AEDT's options, the scheduler's options, retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DOCUMENTED_MAX_CORES = 20
 
 
 class Model(BaseModel):
-    """Frozen, and strict about names."""
+    """Base model: frozen, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float")
 
@@ -29,7 +29,7 @@ class MachineNode(Model):
     """One host of AEDT's ``-machinelist list=``.
 
     AEDT reads ``host:tasks:cores:RAM%[:gpus]``, where the second number is the total of the host's
-    cores, shared by the tasks (read in a real log: ``localhost:2:2:90%`` gives "task0:1 cores, task1:1
+    cores, shared by the tasks (from a real log: ``localhost:2:2:90%`` gives "task0:1 cores, task1:1
     cores").
 
     Parameters
@@ -38,16 +38,16 @@ class MachineNode(Model):
         Host name; default ``"localhost"``.
     cores : int
         Total number of cores used on this host, at least 1; default 1. The documented -1, "all", is
-        `max_cores` where that was given, else 1.
+        `max_cores` if that was given, else 1.
     max_cores : int
-        Cores the host has; not passed to AEDT. `cores` may not be larger, unless `max_cores` was left at its
-        documented default of 20, which says nothing about the host.
+        Cores the host has; not passed to AEDT. `cores` may not be larger, unless `max_cores` has its
+        documented default of 20, which is not a fact about the host.
     utilization : int
         Share of the host's memory that AEDT may use, 1 to 100 percent; default 90.
     tasks : int
         Distributed tasks that share `cores`; default 1; -1 lets AEDT choose.
     gpus : int, optional
-        GPUs, 0 for none; absent leaves it to AEDT.
+        GPUs, 0 for none; if absent, AEDT decides.
     """
 
     hostname: t.HostName = "localhost"
@@ -61,8 +61,8 @@ class MachineNode(Model):
     @classmethod
     def _all_cores(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("cores") == -1:
-            given = values.get("max_cores", _DOCUMENTED_MAX_CORES)
-            return {**values, "cores": 1 if given == _DOCUMENTED_MAX_CORES else given}
+            max_cores = values.get("max_cores", _DOCUMENTED_MAX_CORES)
+            return {**values, "cores": 1 if max_cores == _DOCUMENTED_MAX_CORES else max_cores}
         return values
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class MachineNode(Model):
         return self
 
     def aedt(self) -> str:
-        """Form of the host in AEDT's machine list: ``host:tasks:cores:RAM%[:gpus]``."""
+        """Return the host as in AEDT's machine list: ``host:tasks:cores:RAM%[:gpus]``."""
         text = f"{self.hostname}:{self.tasks}:{self.cores}:{self.utilization}%"
         return text if self.gpus is None else f"{text}:{self.gpus}"
 
@@ -88,7 +88,7 @@ class MachineNode(Model):
 
 
 class HFSS3DLayoutBatchOptions(Model):
-    """Values of AEDT's ``-batchoptions`` for HFSS 3D Layout; None is not passed.
+    """Values of AEDT's ``-batchoptions`` for HFSS 3D Layout; an option that is None is not passed.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class HFSS3DLayoutBatchOptions(Model):
     remote_spawn_command : str, optional
         ``SSH`` or ``Scheduler``.
     temp_directory : str, optional
-        Where AEDT keeps its scratch files, on the solving host.
+        Folder of AEDT's scratch files on the solving host.
     """
 
     create_starting_mesh: bool | None = None
@@ -118,12 +118,12 @@ class HFSS3DLayoutBatchOptions(Model):
 
 
 class SchedulerOptions(Model):
-    """What is asked of a cluster's scheduler.
+    """Resources and options requested from a cluster's scheduler.
 
-    Three documented defaults count as not set, in every door, because honouring them would harm: a
+    Three documented defaults count as not set, at every endpoint, because using them would do harm: a
     partition named "default" rarely exists and a submit to it is refused; a limit of 24:00:00 would end
-    a longer solve and is refused by partitions with a shorter one; 4GB is too little for nearly every
-    model and gets the solve killed.
+    a longer solve and is refused by partitions with a shorter limit; 4GB is too little for nearly every
+    model, and the scheduler would kill the solve.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class SchedulerOptions(Model):
     cores_per_node : int
         0: not set.
     account, reservation, qos, constraints, gpu_type, email_notification : str, optional
-        As the scheduler names them; None or empty: not asked for.
+        With the scheduler's names; None or empty: not requested.
     exclusive : bool
         No other job on the same nodes.
     gpus : int
@@ -144,12 +144,12 @@ class SchedulerOptions(Model):
     run_as_administrator : bool
         Windows HPC: run elevated.
     licenses : sequence of str
-        Scheduler's own licences, as ``"name:count"``.
+        Licenses managed by the scheduler, as ``"name:count"``.
     nodelist, exclude, begin, wckey, comment : str
-        Nodes to use, nodes not to use, earliest start in the scheduler's form, SLURM's workload key, and words
+        Nodes to use, nodes not to use, earliest start in the scheduler's form, SLURM's workload key, and text
         added to the job's comment.
     extra : mapping of str to str
-        Further directives; only those the site's policy allows.
+        Further directives; only those that the site's policy allows.
     """
 
     NOT_SET: ClassVar[Mapping[str, str]] = {"queue": "default", "time": "24:00:00", "memory": "4GB"}
@@ -185,14 +185,14 @@ class SchedulerOptions(Model):
 
 
 class RetryPolicy(Model):
-    """When and how often an ended attempt is followed by another one.
+    """When and how often an ended attempt is retried.
 
     Parameters
     ----------
     max_attempts : int
-        Attempts in all, 1 to 100; default 1, which is no retry.
+        Total number of attempts, 1 to 100; default 1: no retry.
     reasons : sequence of EndReason
-        Reasons that are followed by another attempt; empty: license, node_fail, preempted.
+        Reasons that are retried; empty: license, node_fail, preempted.
     initial_backoff, max_backoff : timedelta or seconds
         Wait before the second attempt (10 s), doubled for each further one up to the second (10 min).
     """

@@ -1,4 +1,4 @@
-"""Constrained types of the configuration models, and how their errors are told to people."""
+"""Constrained types of the configuration models, and the texts of their errors."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = [
 INT32_MAX = 2**31 - 1
 
 # Line breaks and control characters of ASCII, Latin-1 and Unicode: none of them may reach a script or a
-# command line, where a line break would begin a directive of its own.
+# command line, where a line break would start a new directive.
 _NO_CONTROL = "\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029"
 _TEXT = f"^[^{_NO_CONTROL}]*$"
-# AEDT's batch options are written 'name'='value': a quote would end the value and begin another option.
+# AEDT's batch options are written 'name'='value': a quote would end the value and start another option.
 _OPTION = f"^[^{_NO_CONTROL}'\"]*$"
 # Design, mode and setup are joined by ":" after -batchsolve, and a leading "-" would be read as an option.
 _SELECTOR = f"^([^-:{_NO_CONTROL}'\"][^:{_NO_CONTROL}'\"]*)?$"
@@ -59,24 +59,24 @@ _ADVICE = {
     _OPTIONAL_JOB_ID: "must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
     _ENVIRONMENT_NAME: "must be a variable's name: letters, digits and '_', not beginning with a digit",
     _HOST: "must be a host name or IPv4 address: letters, digits, '.', '_' and '-'",
-    _FEATURE: "must be a licence feature's name: letters, digits, '.', '_', '-' and '@'",
+    _FEATURE: "must be a license feature's name: letters, digits, '.', '_', '-' and '@'",
     VERSION: 'must be a release such as "2025.2" or "252"',
     TIME: "must be a time limit such as 24:00:00, 1-12:00:00 or a number of minutes",
     MEMORY: 'must be a size such as "64GB"',
     EMAIL: "must be one e-mail address",
-    SCHEDULER_LICENSE: 'must be a licence as "name" or "name:count"',
+    SCHEDULER_LICENSE: 'must be a license as "name" or "name:count"',
 }
 
 
 def _no_bool(value: Any) -> Any:
-    # Python and JSON know True as a number only by accident: "cores: true" is a slip, not one core.
+    # In Python True is an int, but "cores: true" is a mistake, not one core.
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic reports ValueError
     return value
 
 
 def is_absolute(path: str) -> bool:
-    """Whether a path is absolute on POSIX, or on Windows with a drive or a server."""
+    """Return True if a path is absolute on POSIX, or on Windows with a drive or a server."""
     drive, rest = ntpath.splitdrive(path)
     return posixpath.isabs(path) or (bool(drive) and rest[:1] in ("\\", "/"))
 
@@ -119,7 +119,7 @@ BatchOptions = Annotated[
 
 
 def field_errors(error: ValidationError, prefix: str = "") -> dict[str, str]:
-    """Tell what is wrong, by path of the field.
+    """Return the error texts of a validation error by path of the field.
 
     Parameters
     ----------
@@ -141,11 +141,11 @@ def field_errors(error: ValidationError, prefix: str = "") -> dict[str, str]:
                 path += f"[{part}]"
             elif part != "[key]":
                 path += f".{part}" if path else part
-        found.setdefault(path or "config", _sentence(item))
+        found.setdefault(path or "config", _error_text(item))
     return found
 
 
-def _sentence(item: Any) -> str:
+def _error_text(item: Any) -> str:
     context = item.get("ctx", {})
     if item["type"] == "string_pattern_mismatch" and context.get("pattern") in _ADVICE:
         return _ADVICE[context["pattern"]]

@@ -1,4 +1,4 @@
-"""What both transports share: channel options, credentials, errors, and whether the right service answers."""
+"""Shared by both transports: channel options, credentials, errors, and the check of the service."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resource
 
 __all__ = ["API_LEVEL", "Settings", "check_service", "make_stubs", "metadata", "to_error"]
 
-# The oldest level of the service's API that has all this client uses.
+# The oldest API level of a service that has everything this client uses.
 API_LEVEL = 1
 SERVICE = "edbjobs"
 
-# DeleteJob is not sent again by itself: had the first try been obeyed, the second would answer NOT_FOUND.
-# All others change nothing more when repeated; submits and retries because of their request_id.
+# DeleteJob is not retried automatically: if the first try was executed, the second would answer NOT_FOUND.
+# All others are idempotent; submits and retries because of their request_id.
 _REPEATABLE = [
     {"service": "edbjobs.v1.Resources"},
     {"service": "edbjobs.v1.Cluster"},
@@ -61,7 +61,7 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 2,
-                # CANCELLED, and not by us, is what gRPC answers to a call that comes while the service stops.
+                # gRPC answers CANCELLED, not caused by this client, to a call that arrives while the service stops.
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
@@ -73,7 +73,7 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # grpc's own back-off grows to two minutes; a restarted service must be found again at once.
+    # grpc's own back-off grows to two minutes; a restarted service must be reached again at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -84,14 +84,14 @@ _LOOPBACK = ("unix:", "127.", "localhost:", "[::1]:")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the caller gave to the client.
+    """Connection settings of a client.
 
     Attributes
     ----------
     target, token : str, optional
         As in `resolve_target`.
     timeout : float
-        Longest time of one unary call, seconds.
+        Deadline of one unary call, seconds.
     certificates : path, optional
         Folder with ca.crt, client.crt and client.key for mutual TLS; absent: no TLS.
     """
@@ -102,18 +102,18 @@ class Settings:
     certificates: str | Path | None = None
 
     def resolve(self) -> Target:
-        """Find the address and the token as they are now."""
+        """Return the current address and token."""
         return resolve_target(self.target, self.token)
 
     def options(self, target: Target) -> Sequence[tuple[str, Any]]:
-        """Give the options of a channel."""
+        """Return the options of a channel."""
         if target.address.startswith(_LOOPBACK):
-            # A proxy named in the environment for the world outside cannot reach this machine's loopback.
+            # An HTTP proxy from the environment cannot reach this machine's loopback interface.
             return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
         return _OPTIONS
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Read the certificates; None: no TLS."""
+        """Read the certificates and return the channel credentials; None: no TLS."""
         if self.certificates is None:
             return None
         folder = Path(self.certificates)
@@ -128,12 +128,12 @@ class Settings:
 
 
 def metadata(target: Target) -> tuple[tuple[str, str], ...]:
-    """Give the metadata of every call."""
+    """Return the metadata that is sent with every call."""
     return (("authorization", f"Bearer {target.token}"),) if target.token else ()
 
 
 def make_stubs(channel: Any) -> dict[str, Any]:
-    """Make the stubs of all services on a channel of either kind."""
+    """Create the stubs of all services on a synchronous or asyncio channel."""
     return {
         "Jobs": jobs_service_pb2_grpc.JobsStub(channel),
         "Resources": resources_service_pb2_grpc.ResourcesStub(channel),
@@ -142,21 +142,21 @@ def make_stubs(channel: Any) -> dict[str, Any]:
 
 
 def to_error(error: Any, target: Target) -> EdbJobsError:
-    """Make the client's exception from grpc's."""
+    """Convert a gRPC error to an exception of the client."""
     return from_call(error.code().value[0], error.details() or "", error.trailing_metadata(), str(target))
 
 
 def check_service(answer: SystemStatus | EdbJobsError, target: Target) -> None:
-    """Refuse what answered the first GetSystemStatus if it is not an edbjobs that this client can use."""
+    """Raise unless the answer to the first GetSystemStatus is from an edbjobs service this client can use."""
     if isinstance(answer, EdbJobsError):
         if isinstance(answer, NotServedError) and not answer.reason:
             raise NotEdbJobsError(
-                f"what answers at {target} is a gRPC server, but not edbjobs", reason="NOT_EDBJOBS"
+                f"the server at {target} is a gRPC server, but not edbjobs", reason="NOT_EDBJOBS"
             ) from answer
         raise answer
     if answer.service != SERVICE:
         raise NotEdbJobsError(
-            f"what answers at {target} calls itself {answer.service!r}, not edbjobs", reason="NOT_EDBJOBS"
+            f"the server at {target} reports the name {answer.service!r}, expected 'edbjobs'", reason="NOT_EDBJOBS"
         )
     if answer.api_level < API_LEVEL:
         raise VersionError(

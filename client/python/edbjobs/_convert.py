@@ -1,4 +1,4 @@
-"""Messages of the contract to the client's values, by one rule for all of them."""
+"""Conversion of protobuf messages to the client's dataclasses, derived from their fields."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _RENAMED = {
     "config_message": "config",
 }
 _ENUMS: Mapping[str, tuple[type[Word], bool]] = {
-    # Enum of the contract: our enum, and whether 0 says "does not apply".
+    # Enum of the API: our enum, and whether 0 means "does not apply".
     "JobState": (JobStatus, False),
     "EventType": (EventType, False),
     "Role": (Role, False),
@@ -62,7 +62,7 @@ _VALUES: Mapping[str, type[Any]] = {
 
 
 def read(kind: type[T], message: Message) -> T:
-    """Make a value of `kind` from the message of the same shape."""
+    """Convert a message to the dataclass `kind` with the same fields."""
     plan = _PLANS.get(kind) or _PLANS.setdefault(kind, _plan(kind, message.DESCRIPTOR))
     return kind(**{name: reader(message) for name, reader in plan})
 

@@ -1,8 +1,8 @@
-"""Where the service of this user is: the runtime folder and its endpoint.json.
+"""Discovery of this user's service: the runtime folder and its endpoint.json.
 
-The service writes the file when it answers; clients read it to find the service. Whoever could write it
-could send clients, and their tokens, to an address of his own: so the folder must be this user's and closed
-to all others.
+The service writes the file once it accepts calls; clients read it to find the service. Another account with
+write access could direct clients, and their tokens, to an address of its own: so the folder must belong to this
+user and must not be writable by others.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ FILE_NAME = "endpoint.json"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What a service tells about itself.
+    """Addresses and process of a running service.
 
     Attributes
     ----------
     grpc, uds, http : str
         Address as ``host:port``, path of the Unix socket, base URL; empty: not served.
     pid, pid_start : int
-        Its process, and when that started in clock ticks since boot (0: not known), which tells it
-        from a later process of the same number.
+        Its process, and the start time in clock ticks since boot (0: unknown), which distinguishes it
+        from a later process with the same pid.
     host, version : str
         Host name and release.
     token_file : str
@@ -74,7 +74,7 @@ class Target:
 
 
 def runtime_dir(*, create: bool = False) -> Path:
-    """Find the folder for sockets, ready files and endpoint.json of this user.
+    """Return this user's folder for sockets, ready files and endpoint.json.
 
     ``$EDBJOBS_RUNTIME_DIR``, else ``edbjobs`` in ``$XDG_RUNTIME_DIR`` (Windows: ``%LOCALAPPDATA%``), else
     ``edbjobs-<uid>`` in the temporary folder.
@@ -82,12 +82,12 @@ def runtime_dir(*, create: bool = False) -> Path:
     Parameters
     ----------
     create : bool
-        Make it, with mode 0700, if it is not there.
+        Create it, with mode 0700, if it does not exist.
 
     Raises
     ------
     TargetError
-        If it is there but a link, another account's, or open to other accounts.
+        If it is a link, belongs to another account, or is writable by other accounts.
     """
     path = _runtime_path()
     if create:
@@ -102,7 +102,7 @@ def _runtime_path() -> Path:
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir()) / "edbjobs"
     base = os.environ.get("XDG_RUNTIME_DIR")
-    # sudo and su may leave the folder of another account in the environment.
+    # sudo and su may keep the folder of another account in the environment.
     if base and os.path.isdir(base) and os.stat(base).st_uid == os.geteuid():
         return Path(base) / "edbjobs"
     return Path(tempfile.gettempdir()) / f"edbjobs-{os.geteuid()}"
@@ -120,7 +120,7 @@ def _check_folder(path: Path) -> None:
     elif found.st_uid != os.geteuid():
         wrong = f"belongs to account {found.st_uid}"
     elif found.st_mode & 0o022:
-        wrong = "can be written by other accounts"
+        wrong = "is writable by other accounts"
     else:
         return
     raise TargetError(
@@ -135,7 +135,7 @@ def read_endpoint(path: Path | None = None) -> Endpoint | None:
     Raises
     ------
     TargetError
-        If the file is not what a service writes, or the runtime folder is not safe.
+        If the file is malformed, or the runtime folder is not safe.
     """
     path = path or runtime_dir() / FILE_NAME
     try:
@@ -152,7 +152,7 @@ def read_endpoint(path: Path | None = None) -> Endpoint | None:
 
 
 def write_endpoint(endpoint: Endpoint, path: Path | None = None) -> Path:
-    """Write endpoint.json, or a ready file at `path`: whole or not at all, readable by this account only."""
+    """Write endpoint.json, or a ready file at `path`, atomically; only this account can read it."""
     path = path or runtime_dir(create=True) / FILE_NAME
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -167,23 +167,23 @@ def write_endpoint(endpoint: Endpoint, path: Path | None = None) -> Path:
 
 
 def remove_endpoint(endpoint: Endpoint, path: Path | None = None) -> None:
-    """Remove the file if it is still this endpoint's; another service may have written its own since."""
+    """Remove the file if it still has this endpoint; another service may have replaced it since."""
     path = path or runtime_dir() / FILE_NAME
     if read_endpoint(path) == endpoint:
         path.unlink(missing_ok=True)
 
 
 def process_start(pid: int) -> int:
-    """Tell when a process started, in clock ticks since boot; 0 if it is gone or the system does not tell."""
+    """Return the start time of a process in clock ticks since boot; 0 if it has ended or has no /proc entry."""
     try:
-        # Field 22 of /proc/<pid>/stat; the second, the name, may hold spaces and brackets.
+        # Field 22 of /proc/<pid>/stat; the second, the name, may contain spaces and brackets.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, IndexError):
         return 0
 
 
 def resolve_target(target: str | None = None, token: str | None = None) -> Target:
-    """Find the address: the argument, else ``EDBJOBS_TARGET``, else endpoint.json, else 127.0.0.1:18080.
+    """Return the address: the argument, else ``EDBJOBS_TARGET``, else endpoint.json, else 127.0.0.1:18080.
 
     The token is the argument, else ``EDBJOBS_TOKEN``, else the file that endpoint.json names.
     """
@@ -193,7 +193,7 @@ def resolve_target(target: str | None = None, token: str | None = None) -> Targe
     if chosen := os.environ.get("EDBJOBS_TARGET"):
         return Target(_address(chosen), token, "from EDBJOBS_TARGET")
     endpoint = read_endpoint()
-    # The file may lie on a shared file system; an address of another host's loopback is no use here.
+    # The file may be on a shared file system; a loopback address of another host cannot be used here.
     if endpoint and endpoint.host in ("", socket.gethostname()) and (endpoint.uds or endpoint.grpc):
         uds = endpoint.uds and os.path.exists(endpoint.uds)
         address = f"unix:{endpoint.uds}" if uds or not endpoint.grpc else endpoint.grpc
@@ -218,6 +218,6 @@ def _read_token(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError:
-        # Not readable by this account: a loopback peer of the service's own account needs none, and any other
-        # is told by the service that a token is missing.
+        # Not readable by this account: a loopback peer with the service's own account needs no token, and for any
+        # other the service answers that a token is missing.
         return ""

@@ -1,7 +1,7 @@
-"""Words of the contract as enums of lower-case text.
+"""Enums of the API as lower-case text.
 
 Each class mirrors one enum of protos/edbjobs/v1: a member's value is the proto name without its prefix, in
-lower case. A number this release does not know becomes ``UNKNOWN``: a newer service may send it.
+lower case. A number that this release does not define becomes ``UNKNOWN``: a newer service may send it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Word(str, Enum):
-    """A text enum that prints as its value and is found in any case."""
+    """A text enum whose `str` is its value and whose lookup ignores case."""
 
     def __str__(self) -> str:
         return str(self.value)
@@ -42,7 +42,7 @@ class Word(str, Enum):
 
 
 class JobStatus(Word):
-    """State of a job. The names are those of the documented job manager; PENDING is never entered."""
+    """State of a job. The names are those of the documented job manager; PENDING is never used."""
 
     UNKNOWN = "unknown"
     PENDING = "pending"
@@ -55,12 +55,12 @@ class JobStatus(Word):
 
     @property
     def ended(self) -> bool:
-        """Whether a job in this state never changes again."""
+        """True if a job in this state never changes again."""
         return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class WaitingReason(Word):
-    """Why a job is not running, or not ended, yet."""
+    """Why a job is not running yet, or has not ended yet."""
 
     UNKNOWN = "unknown"
     JOBS_BEFORE = "jobs_before"
@@ -92,7 +92,7 @@ class WaitingReason(Word):
 
 
 class EndReason(Word):
-    """Why a job, or one attempt of it, ended as it did."""
+    """Why a job or an attempt ended."""
 
     UNKNOWN = "unknown"
     NORMAL = "normal"
@@ -119,7 +119,7 @@ class EndReason(Word):
 
 
 class Evidence(Word):
-    """On what a terminal state rests."""
+    """Evidence for a terminal state."""
 
     UNKNOWN = "unknown"
     SOLVER_LOG = "solver_log"
@@ -129,7 +129,7 @@ class Evidence(Word):
 
 
 class EventType(Word):
-    """What happened."""
+    """Type of an event."""
 
     UNKNOWN = "unknown"
     JOB_QUEUED = "job_queued"
@@ -154,7 +154,7 @@ class EventType(Word):
 
 
 class SchedulerType(Word):
-    """Where a job runs. ``none``, the documented default, leaves it to the service."""
+    """Where a job runs. With ``none``, the documented default, the service decides."""
 
     NONE = "none"
     LOCAL = "local"
@@ -165,7 +165,7 @@ class SchedulerType(Word):
 
 
 class ExistingResults(Word):
-    """What to do when the project has results already."""
+    """What to do if the project already has results."""
 
     KEEP = "keep"
     CLEAR = "clear"
@@ -173,7 +173,7 @@ class ExistingResults(Word):
 
 
 class LogStream(Word):
-    """Which output of a run."""
+    """Output stream of a run."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
@@ -182,7 +182,7 @@ class LogStream(Word):
 
 
 class Role(Word):
-    """What a caller may do."""
+    """Permissions of a caller."""
 
     UNKNOWN = "unknown"
     VIEWER = "viewer"
@@ -192,8 +192,8 @@ class Role(Word):
 
 W = TypeVar("W", bound=Word)
 
-# The proto numbers follow the order of the members; the first member stands for 0 unless 0 is a
-# second name of the next one ("as KEEP", "as STDOUT"). tests/unit/test_config_enums.py holds this.
+# The proto numbers follow the order of the members; the first member has number 0, unless 0 is an
+# alias of number 1 ("as KEEP", "as STDOUT"). Checked by tests/unit/test_config_enums.py.
 _ZERO_IS_FIRST = (ExistingResults, LogStream)
 
 
@@ -204,17 +204,17 @@ def _members(kind: type[Word]) -> tuple[Word, ...]:
 
 
 def from_number(kind: type[W], number: int) -> W:
-    """Member for a number of the contract; the member for 0 if this release does not know it."""
+    """Return the member for a number of the API; the member for 0 if this release does not define it."""
     members = _members(kind)
     return cast("W", members[number] if 0 <= number < len(members) else members[0])
 
 
 def optional_from_number(kind: type[W], number: int) -> W | None:
-    """As `from_number`, but None for 0, which says that the field does not apply."""
+    """Return the member for a number of the API, or None for 0, which means that the field does not apply."""
     return from_number(kind, number) if number else None
 
 
 def to_number(word: Word) -> int:
-    """Give the number of a member in the contract."""
+    """Return the number of a member in the API."""
     members = _members(type(word))
     return len(members) - 1 - members[::-1].index(word)

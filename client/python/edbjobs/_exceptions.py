@@ -1,27 +1,27 @@
 """Errors of the client.
 
-Each carries a `reason` for programs, a sentence for people, `fields` and `metadata`::
+Each has a `message` for people, a `reason` for programs, `fields` and `metadata`::
 
     EdbJobsError
     ├── TargetError                 the address, token or certificates given to the client cannot be used
-    ├── ConnectError                nothing answers at the address
-    │   ├── NotEdbJobsError         what answers there is something else
-    │   └── VersionError            what answers there is an edbjobs of an API level this client cannot use
+    ├── ConnectError                no service answers at the address
+    │   ├── NotEdbJobsError         the server at the address is not edbjobs
+    │   └── VersionError            the service has an API level this client cannot use
     ├── DeadlineError               no answer in time                              (also a TimeoutError)
-    ├── WaitTimeoutError            a job had not ended in the given time          (also a TimeoutError);
-    │                               defined in `edbjobs._wait_timeout`, because it holds the job
-    ├── ServiceError                the service answered that it will not do it
-    │   ├── InvalidRequestError     INVALID_ARGUMENT: `fields` says what is wrong where
+    ├── WaitTimeoutError            a job did not end in the given time            (also a TimeoutError);
+    │                               defined in `edbjobs._wait_timeout`, because it has the job
+    ├── ServiceError                the service refused the request
+    │   ├── InvalidRequestError     INVALID_ARGUMENT: `fields` has the invalid fields
     │   ├── NotFoundError           NOT_FOUND
     │   ├── ConflictError           ALREADY_EXISTS
-    │   ├── StateError              FAILED_PRECONDITION: not in this state
-    │   ├── OutOfRangeError         OUT_OF_RANGE: a revision or an offset that is not there
-    │   ├── AuthenticationError     UNAUTHENTICATED: who you are is not known; a token is needed
+    │   ├── StateError              FAILED_PRECONDITION: not possible in the present state
+    │   ├── OutOfRangeError         OUT_OF_RANGE: a revision or an offset that does not exist
+    │   ├── AuthenticationError     UNAUTHENTICATED: the token is missing or wrong
     │   ├── ForbiddenError          PERMISSION_DENIED
     │   ├── BusyError               UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED: try again later
-    │   └── NotServedError          UNIMPLEMENTED: this release of the service does not do it
+    │   └── NotServedError          UNIMPLEMENTED: not supported by this release of the service
 
-A value that cannot be right raises ``pydantic.ValidationError`` before anything is sent.
+An invalid value raises ``pydantic.ValidationError`` before anything is sent.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ __all__ = [
 
 
 class EdbJobsError(Exception):
-    """Root of the tree.
+    """Base class of all errors of the client.
 
     Parameters
     ----------
     message : str
-        What was wrong, where, and what to do.
+        Description of the error, and what to do.
     reason : str
-        UPPER_SNAKE word for programs, for example ``JOB_NOT_FOUND``.
+        UPPER_SNAKE code for programs, for example ``JOB_NOT_FOUND``.
     fields : mapping of str to str, optional
-        Path of a field to what is wrong with it.
+        Error text by path of the field.
     metadata : mapping of str to str, optional
-        Further values, for example the uid of the job that exists.
+        Further values, for example the uid of the existing job.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class EdbJobsError(Exception):
 
 
 def _rebuild(kind: type[EdbJobsError], state: dict[str, object]) -> EdbJobsError:
-    # Keyword-only arguments are lost in Exception's own pickling, which multiprocessing relies on.
+    # Exception's own pickling, which multiprocessing uses, loses keyword-only arguments.
     error = kind.__new__(kind, state["message"])
     error.__dict__.update(state)
     return error
@@ -97,15 +97,15 @@ class TargetError(EdbJobsError, ValueError):
 
 
 class ConnectError(EdbJobsError):
-    """Nothing answers at the address."""
+    """No service answers at the address."""
 
 
 class NotEdbJobsError(ConnectError):
-    """What answers at the address is not edbjobs."""
+    """The server at the address is not edbjobs."""
 
 
 class VersionError(ConnectError):
-    """What answers is an edbjobs of an API level this client cannot use."""
+    """The service has an API level this client cannot use."""
 
 
 class DeadlineError(EdbJobsError, TimeoutError):
@@ -113,40 +113,40 @@ class DeadlineError(EdbJobsError, TimeoutError):
 
 
 class ServiceError(EdbJobsError):
-    """The service answered that it will not do it."""
+    """The service refused the request."""
 
 
 class InvalidRequestError(ServiceError):
-    """Something in the request cannot be right."""
+    """The request has invalid values; see `fields`."""
 
 
 class NotFoundError(ServiceError):
-    """There is no such job, log or solver."""
+    """The job, log or solver does not exist."""
 
 
 class ConflictError(ServiceError):
-    """Another job has this id, or another request this request_id."""
+    """The id belongs to another job, or the request_id to another request."""
 
 
 class StateError(ServiceError):
-    """It cannot be done in the present state."""
+    """The request is not possible in the present state."""
 
 
 class OutOfRangeError(ServiceError):
-    """A revision or an offset that is not there: take a snapshot and begin again."""
+    """The revision or offset does not exist: take a new snapshot and start from it."""
 
 
 class AuthenticationError(ServiceError):
-    """The service does not know who is calling: give a token."""
+    """The caller is not authenticated: give a valid token."""
 
 
 class ForbiddenError(ServiceError):
-    """The caller may not do this."""
+    """The caller has no permission for this request."""
 
 
 class BusyError(ServiceError):
-    """The service cannot do it now: try again later."""
+    """The service is temporarily unavailable or overloaded: try again later."""
 
 
 class NotServedError(ServiceError):
-    """The service is of a release that does not do it."""
+    """The service's release does not support the request."""

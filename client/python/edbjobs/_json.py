@@ -1,4 +1,4 @@
-"""Values of the client as JSON values."""
+"""Conversion of the client's values to JSON values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["to_json"]
 
 
 def to_json(value: Any) -> Any:
-    """Turn a value of the client into JSON values."""
+    """Convert a value of the client to JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Enum):

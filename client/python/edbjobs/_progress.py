@@ -1,4 +1,4 @@
-"""What `wait` shows while a job goes on: a bar in terminals and notebooks, else one line for each change."""
+"""Progress display of `wait`: a bar in terminals and notebooks, otherwise one line for each change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Display", "display"]
 
 
 class Display:
-    """Shows nothing; the base of those that do."""
+    """Display that shows nothing; base class of the others."""
 
     def __enter__(self) -> Self:
         return self
@@ -28,20 +28,20 @@ class Display:
         self.close()
 
     def update(self, job: Job) -> None:
-        """Show a job as it is now."""
+        """Show the present state of a job."""
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """Stop and leave the last state on the screen."""
 
 
 class LineDisplay(Display):
-    """Writes a line to standard error whenever what there is to say has changed."""
+    """Display that prints a line to standard error for each change of the state's text."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def update(self, job: Job) -> None:
-        """Show a job as it is now."""
+        """Show the present state of a job."""
         text = f"{job.id}: {state_text(job)}"
         if text != self._last:
             print(text, file=sys.stderr, flush=True)
@@ -49,19 +49,19 @@ class LineDisplay(Display):
 
 
 class BarDisplay(Display):
-    """A bar by rich, moving where the share that is done cannot be told."""
+    """Progress bar of rich; it pulses while the completed fraction is unknown."""
 
     def __init__(self, console: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.table import Column
 
-        # The sentence takes what the rest leaves, so that the bar stays where it is.
-        sentence = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        # The text takes the remaining width, so that the bar does not move.
+        state_column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self._bar = Progress(
             TextColumn("[bold]{task.fields[name]}[/]", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=20),
             TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-            TextColumn("{task.fields[state]}", markup=False, table_column=sentence),
+            TextColumn("{task.fields[state]}", markup=False, table_column=state_column),
             console=console,
             expand=True,
         )
@@ -69,7 +69,7 @@ class BarDisplay(Display):
         self._bar.start()
 
     def update(self, job: Job) -> None:
-        """Show a job as it is now."""
+        """Show the present state of a job."""
         from rich.markup import escape
 
         fraction = job.progress.fraction if job.progress is not None else None
@@ -83,13 +83,13 @@ class BarDisplay(Display):
         )
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """Stop and leave the last state on the screen."""
         self._bar.stop()
 
 
-def display(wanted: bool) -> Display:
-    """Choose a display: the bar needs rich and a terminal or a notebook."""
-    if not wanted:
+def display(progress: bool) -> Display:
+    """Return a display: the bar needs rich and a terminal or a notebook."""
+    if not progress:
         return Display()
     try:
         from rich.console import Console

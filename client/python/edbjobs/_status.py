@@ -1,4 +1,4 @@
-"""google.rpc.Status, as it comes with a gRPC error, to the client's exceptions."""
+"""Conversion of google.rpc.Status, as sent with a gRPC error, to the client's exceptions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _BY_CODE: dict[int, type[e.ServiceError]] = {
     _UNAVAILABLE: e.BusyError,
     16: e.AuthenticationError,
 }
-# What grpc says where the peer speaks HTTP/1.1, or another protocol altogether.
+# Error texts of grpc when the peer speaks HTTP/1.1 or another protocol.
 _NOT_GRPC = ("http1.x server", "parsing HTTP/2", "SETTINGS frame", "wrong version number")
 
 
 def from_status(status: Any) -> e.EdbJobsError:
-    """Make the exception for a ``google.rpc.Status`` that the service wrote."""
+    """Build the exception for a ``google.rpc.Status`` of the service."""
     reason, metadata, fields = "", {}, {}
     for detail in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
@@ -50,7 +50,7 @@ def from_status(status: Any) -> e.EdbJobsError:
 def from_call(
     code: int, details: str, trailers: Iterable[tuple[str, str | bytes]] | None, target: str
 ) -> e.EdbJobsError:
-    """Make the exception for a failed call.
+    """Build the exception for a failed call.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def from_call(
     trailers : iterable of (str, str or bytes), optional
         Trailing metadata; ``grpc-status-details-bin`` shows that the service itself answered.
     target : str
-        Address, for the sentence.
+        Address, for the message.
     """
     for key, value in trailers or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
@@ -70,17 +70,17 @@ def from_call(
         return _unreachable(details, target)
     if code == _DEADLINE_EXCEEDED:
         return e.DeadlineError(f"the service at {target} did not answer in time", reason="DEADLINE_EXCEEDED")
-    return _BY_CODE.get(code, e.ServiceError)(details or f"the service at {target} gave status {code}")
+    return _BY_CODE.get(code, e.ServiceError)(details or f"the service at {target} returned status {code}")
 
 
 def _unreachable(details: str, target: str) -> e.EdbJobsError:
-    if any(sign in details for sign in _NOT_GRPC):
+    if any(text in details for text in _NOT_GRPC):
         return e.NotEdbJobsError(
-            f"what answers at {target} does not speak gRPC ({details}); give the service's gRPC address,"
+            f"the server at {target} does not speak gRPC ({details}); give the service's gRPC address,"
             " not its HTTP one",
             reason="NOT_EDBJOBS",
         )
-    # grpc says "failed to connect to all addresses; last error: UNKNOWN: ipv4:...: Connection refused".
+    # grpc reports "failed to connect to all addresses; last error: UNKNOWN: ipv4:...: Connection refused".
     cause = details.rpartition(": ")[2] if "failed to connect" in details else details
     return e.ConnectError(
         f"no edbjobs service answers at {target}: {cause}; start one with 'edbjobs up' or give its address"

@@ -1,4 +1,4 @@
-"""Where a stream stands, and how it goes on after a break. Both clients drive these; no I/O here."""
+"""Position of a stream, and how it is resumed after a failure. Used by both clients; no I/O here."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from edbjobs._exceptions import (
 from edbjobs._wait_timeout import WaitTimeoutError
 from edbjobs.v1 import jobs_messages_pb2 as pb
 
-__all__ = ["LogCursor", "Patience", "WaitLoop", "WatchCursor", "make_decoder", "wait_loop"]
+__all__ = ["LogCursor", "RetryDelay", "WaitLoop", "WatchCursor", "make_decoder", "wait_loop"]
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 
 
 @dataclass
-class Patience:
-    """How long to try again while the service is away, for example while it is restarted.
+class RetryDelay:
+    """Delay between retries while the service is unreachable, for example during a restart.
 
     Parameters
     ----------
     limit : float
-        Seconds after the first failure in a row.
+        Longest time of retries, seconds, counted from the first of consecutive failures.
     """
 
     limit: float
@@ -44,15 +44,15 @@ class Patience:
     _delay: float = FIRST_DELAY
 
     def success(self) -> None:
-        """Note that the service answered."""
+        """Reset the delay after an answer of the service."""
         self._since, self._delay = None, FIRST_DELAY
 
     def delay(self, error: EdbJobsError, answered: bool) -> float:
-        """Tell how many seconds to wait before the next try, or raise the error.
+        """Return the seconds to wait before the next try, or raise the error.
 
-        It is raised at once for a service that never answered: its address is probably wrong.
+        It is raised at once if the service has never answered: the address is probably wrong.
         """
-        if not answered or not _may_pass(error):
+        if not answered or not _is_transient(error):
             raise error
         now = time.monotonic()
         self._since = now if self._since is None else self._since
@@ -62,17 +62,17 @@ class Patience:
         return delay
 
 
-def _may_pass(error: EdbJobsError) -> bool:
+def _is_transient(error: EdbJobsError) -> bool:
     if isinstance(error, (NotEdbJobsError, VersionError)):
         return False
-    # CANCELLED, INTERNAL and UNKNOWN without details: a stream that broke with its connection.
+    # CANCELLED, INTERNAL and UNKNOWN without details: the stream failed together with its connection.
     broken = type(error) is ServiceError and not error.reason
     return broken or isinstance(error, (ConnectError, DeadlineError, BusyError))
 
 
 @dataclass
 class WatchCursor:
-    """Position in the log of revisions: every event once, in order, across any number of connections."""
+    """Position in the event log: every event once, in order, across any number of connections."""
 
     given: JobFilter
     service_events: bool = False
@@ -80,7 +80,7 @@ class WatchCursor:
     store_id: str = ""
 
     def request(self) -> pb.WatchJobsRequest:
-        """Ask for what comes after the last revision that is known to be sent."""
+        """Build the request for the events after the last revision that was received."""
         return pb.WatchJobsRequest(
             after_revision=self.revision,
             store_id=self.store_id,
@@ -89,7 +89,7 @@ class WatchCursor:
         )
 
     def accept(self, message: pb.WatchJobsResponse) -> list[m.Event]:
-        """Take one message and give the events that are new."""
+        """Process one message and return the new events."""
         known = -1 if self.revision is None else self.revision
         events = [read(m.Event, event) for event in message.events if event.revision > known]
         self.revision = max(known, message.revision, *(event.revision for event in events), 0)
@@ -109,7 +109,7 @@ class LogCursor:
     ended: bool = False
 
     def request(self) -> pb.TailLogRequest:
-        """Ask for what comes after the last byte that arrived."""
+        """Build the request for the bytes after the last one that was received."""
         return pb.TailLogRequest(
             name=self.name,
             stream=cast("pb.LogStream.ValueType", to_number(self.stream)),
@@ -119,8 +119,8 @@ class LogCursor:
         )
 
     def accept(self, message: pb.TailLogResponse) -> m.LogPiece:
-        """Take one message and give its bytes."""
-        # Pinned from the first message on: after a break "the last attempt" may be another one, and a
+        """Process one message and return its bytes."""
+        # Fixed from the first message on: after a reconnection "the last attempt" may be another one, and a
         # negative offset would be counted from another end.
         self.attempt = message.attempt or self.attempt
         self.offset = message.offset + len(message.data)
@@ -129,7 +129,7 @@ class LogCursor:
 
 
 def make_decoder() -> codecs.IncrementalDecoder:
-    """Make a decoder for output that should be UTF-8 and may not be."""
+    """Return an incremental UTF-8 decoder that replaces invalid bytes."""
     return codecs.getincrementaldecoder("utf-8")("replace")
 
 
@@ -137,15 +137,15 @@ PROGRESS_STEP = 0.5
 WAIT_STEP = 30.0
 
 
-def wait_loop(name: str, timeout: float | None, progress: bool, patience: float) -> WaitLoop:
-    """Begin to wait for a job; with `progress` its state is asked for twice a second."""
+def wait_loop(name: str, timeout: float | None, progress: bool, retry_limit: float) -> WaitLoop:
+    """Return the loop that waits for a job; with `progress` the state is polled twice a second."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    return WaitLoop(name, deadline, PROGRESS_STEP if progress else WAIT_STEP, Patience(patience))
+    return WaitLoop(name, deadline, PROGRESS_STEP if progress else WAIT_STEP, RetryDelay(retry_limit))
 
 
 @dataclass
 class WaitLoop:
-    """Asks again and again until a job has ended.
+    """Repeated WaitJob calls until a job has ended.
 
     Parameters
     ----------
@@ -155,37 +155,37 @@ class WaitLoop:
         When to give up, by ``time.monotonic``.
     step : float
         Longest single wait, seconds.
-    patience : Patience
-        For breaks of the connection.
+    retry : RetryDelay
+        Delay after failures of the connection.
     """
 
     name: str
     deadline: float | None
     step: float
-    patience: Patience
+    retry: RetryDelay
 
     def call(self) -> Call[m.Job]:
-        """Make the next call."""
+        """Return the next call."""
         left = self.step if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
         return wait(self.name, min(left, self.step))
 
     def pause(self, error: EdbJobsError, answered: bool) -> float:
-        """As `Patience.delay`, within the deadline."""
-        delay = self.patience.delay(error, answered)
+        """Return the delay as `RetryDelay.delay` does, or raise the error if the deadline would pass."""
+        delay = self.retry.delay(error, answered)
         if self.deadline is not None and time.monotonic() + delay >= self.deadline:
             raise error
         return delay
 
     def ended(self, job: m.Job) -> bool:
-        """Take an answer: True if the job has ended.
+        """Process an answer; return True if the job has ended.
 
         Raises
         ------
         WaitTimeoutError
-            If it has not and the time is over.
+            If it has not and the deadline has passed.
         """
-        self.patience.success()
-        # The id may be used again once the job has ended; the uid is this job for ever.
+        self.retry.success()
+        # The id may be used again once the job has ended; the uid is unique.
         self.name = job.uid
         if not job.status.ended and self.deadline is not None and time.monotonic() >= self.deadline:
             raise WaitTimeoutError(f"job {job.id} has not ended in the given time; it is {job.status}", job)

@@ -1,4 +1,4 @@
-"""Sentences about jobs for people: used by the progress display and the command line."""
+"""Texts about jobs and events for the progress display and the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["age", "event_text", "limit_text", "note_text", "place_text", "progre
 
 
 def state_text(job: Job) -> str:
-    """Say in a few words what a job is doing, why it waits, or how it ended."""
+    """Return a short text: what a job is doing, why it waits, or how it ended."""
     if job.status.ended:
         return _end_text(job)
     words = str(job.status)
@@ -26,18 +26,18 @@ def state_text(job: Job) -> str:
 
 
 def place_text(job: Job) -> str:
-    """Say where a job is, for example ``slurm 4711 on n1, n2``."""
+    """Return where a job runs, for example ``slurm 4711 on n1, n2``."""
     nodes = ", ".join(job.attempts[-1].nodes) if job.scheduler_job_id and job.attempts else ""
     return " ".join(filter(None, (job.executor, job.scheduler_job_id, nodes and f"on {nodes}")))
 
 
 def note_text(job: Job) -> str:
-    """Say what `state_text` says beside the state."""
+    """Return the text of `state_text` without the state itself."""
     return state_text(job).removeprefix(str(job.status)).lstrip(":, ")
 
 
 def event_text(event: Event) -> str:
-    """Say what an event tells, for example ``completed: Setup1: normal completion``."""
+    """Return an event as text, for example ``completed: Setup1: normal completion``."""
     word = event.type.value.removeprefix("job_").replace("_", " ")
     note = event.detail or (note_text(event.job) if event.job is not None else "")
     return f"{word}: {note}" if note else word
@@ -51,7 +51,7 @@ def _end_text(job: Job) -> str:
 
 
 def progress_text(progress: JobProgress) -> str:
-    """Say how far a solve is, for example ``pass 5 of 10, delta S 0.021 (target 0.02)``."""
+    """Return the progress of a solve, for example ``pass 5 of 10, delta S 0.021 (target 0.02)``."""
     parts = []
     if progress.phase == "sweep":
         total = f" of {progress.frequencies_total}" if progress.frequencies_total else ""
@@ -68,7 +68,7 @@ def progress_text(progress: JobProgress) -> str:
 
 
 def age(start: datetime | None, end: datetime | None = None) -> str:
-    """Say how long something took or has taken, in at most six characters; empty without a start."""
+    """Return a duration in at most six characters, until now without `end`; empty without `start`."""
     if start is None:
         return ""
     seconds = int(((end or datetime.now(timezone.utc)) - start) / timedelta(seconds=1))
@@ -82,7 +82,7 @@ def age(start: datetime | None, end: datetime | None = None) -> str:
 
 
 def limit_text(seconds: int) -> str:
-    """Write a time limit as schedulers write it, for example ``1-12:00:00``; 0 is no limit."""
+    """Format a time limit as schedulers do, for example ``1-12:00:00``; 0 is no limit."""
     if not seconds:
         return "no limit"
     days, rest = divmod(seconds, 86_400)

@@ -1,4 +1,4 @@
-"""Times and durations as messages."""
+"""Conversion of times and durations to protobuf messages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["duration", "timestamp"]
 
 
 def duration(value: timedelta) -> Duration:
-    """Make a Duration."""
+    """Convert a timedelta to a Duration."""
     message = Duration()
     message.FromTimedelta(value)
     return message
 
 
 def timestamp(value: datetime) -> Timestamp:
-    """Make a Timestamp from an aware datetime."""
+    """Convert an aware datetime to a Timestamp."""
     message = Timestamp()
     message.FromDatetime(value.astimezone(timezone.utc))
     return message

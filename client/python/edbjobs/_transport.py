@@ -1,7 +1,7 @@
-"""Sends calls and streams over one channel: once for threads, once for asyncio.
+"""Transports that send calls and streams over one channel: one for threads, one for asyncio.
 
-Before the first call it asks the service what it is. When nothing answers any more and endpoint.json names
-another address than before, because the service was restarted, it goes there.
+Before the first call a transport checks the service with GetSystemStatus. When the service becomes unreachable
+and endpoint.json has a new address, because the service was restarted, it connects to that address.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Connection:
 
 
 def _open(settings: Settings, module: Any) -> _Connection:
-    """Open a channel; `module` is ``grpc`` or ``grpc.aio``, which name their functions alike."""
+    """Open a channel; `module` is ``grpc`` or ``grpc.aio``, which have functions of the same names."""
     target = settings.resolve()
     options, credentials = settings.options(target), settings.credentials()
     if credentials is None:
@@ -45,7 +45,7 @@ def _open(settings: Settings, module: Any) -> _Connection:
 
 
 class Transport:
-    """For threads; may be used by several at once. `answered`: the right service did, once."""
+    """Transport for threads; thread-safe. `answered`: the service has answered and was checked at least once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -53,31 +53,31 @@ class Transport:
         self._connection: _Connection | None = None
 
     def call(self, call: Call[R]) -> R:
-        """Send one unary call and read its answer."""
+        """Send one unary call and return its converted response."""
         connection = None
         try:
             connection = self._connect()
             return self._send(connection, call)
         except ConnectError:
-            if not self._moved(connection):
+            if not self._address_changed(connection):
                 raise
             return self._send(self._connect(), call)
 
     def stream(self, service: str, rpc: str, request: Any) -> Iterator[Any]:
-        """Open a stream and give its messages."""
+        """Open a stream and yield its messages."""
         connection = self._connect()
         stream = connection.method(service, rpc)(request, metadata=connection.metadata)
         try:
             yield from stream
         except grpc.RpcError as error:
             failed = to_error(error, connection.target)
-            self._moved(connection)
+            self._address_changed(connection)
             raise failed from error
         finally:
             stream.cancel()
 
     def close(self) -> None:
-        """Close the channel; a further call would open another."""
+        """Close the channel; the next call opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.channel.close()
@@ -99,8 +99,8 @@ class Transport:
             self._connection, self.answered = connection, True
         return connection
 
-    def _moved(self, connection: _Connection | None) -> bool:
-        # Dropped, not closed: another thread may be in the middle of a call.
+    def _address_changed(self, connection: _Connection | None) -> bool:
+        # Dropped, not closed: another thread may still have a call on it.
         if connection is None or self.settings.resolve() == connection.target:
             return False
         self._connection = None
@@ -119,7 +119,7 @@ class Transport:
 
 
 class AsyncTransport:
-    """For asyncio; belongs to the event loop of its first call. `answered` as in `Transport`."""
+    """Transport for asyncio; bound to the event loop of its first call. `answered` as in `Transport`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -127,18 +127,18 @@ class AsyncTransport:
         self._connection: _Connection | None = None
 
     async def call(self, call: Call[R]) -> R:
-        """Send one unary call and read its answer."""
+        """Send one unary call and return its converted response."""
         connection = None
         try:
             connection = await self._connect()
             return await self._send(connection, call)
         except ConnectError:
-            if not self._moved(connection):
+            if not self._address_changed(connection):
                 raise
             return await self._send(await self._connect(), call)
 
     async def stream(self, service: str, rpc: str, request: Any) -> AsyncGenerator[Any, None]:
-        """Open a stream and give its messages."""
+        """Open a stream and yield its messages."""
         connection = await self._connect()
         stream = connection.method(service, rpc)(request, metadata=connection.metadata)
         try:
@@ -146,13 +146,13 @@ class AsyncTransport:
                 yield message
         except grpc.RpcError as error:
             failed = to_error(error, connection.target)
-            self._moved(connection)
+            self._address_changed(connection)
             raise failed from error
         finally:
             stream.cancel()
 
     async def close(self) -> None:
-        """Close the channel; a further call would open another."""
+        """Close the channel; the next call opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.channel.close()
@@ -174,7 +174,7 @@ class AsyncTransport:
             self._connection, self.answered = connection, True
         return connection
 
-    def _moved(self, connection: _Connection | None) -> bool:
+    def _address_changed(self, connection: _Connection | None) -> bool:
         if connection is None or self.settings.resolve() == connection.target:
             return False
         self._connection = None

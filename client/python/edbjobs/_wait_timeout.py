@@ -1,4 +1,4 @@
-"""The error of a wait that lasted too long; part of the tree in `edbjobs._exceptions`."""
+"""The error of a wait that timed out; part of the tree in `edbjobs._exceptions`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["WaitTimeoutError"]
 
 
 class WaitTimeoutError(EdbJobsError, TimeoutError):
-    """A job had not ended in the given time; `job` is as it was then."""
+    """A job did not end in the given time; `job` is its last known state."""
 
     def __init__(self, message: str, job: Job) -> None:
         super().__init__(message, reason="WAIT_TIMEOUT", metadata={"uid": job.uid, "status": job.status.value})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from edbjobs.cli._projects import Pair, find_projects
+from edbjobs.cli._projects import AmbiguousProjects, find_projects
 
 from edbjobs_pyedb import http
 from edbjobs_pyedb.configuration import MachineNode, create_hfss_config
@@ -56,7 +56,7 @@ def scan_projects(root_dir: Path, recursive: bool = False) -> list[Path]:
     """
     try:
         return find_projects(root_dir, recursive=recursive)
-    except Pair as found:
+    except AmbiguousProjects as found:
         newer = {file: folder for folder, file in found.pairs}
     for file, folder in newer.items():
         print(f"warning: {file} is older than {folder.name}, which is taken", file=sys.stderr)

@@ -12,7 +12,7 @@ USAGE = 2
 def main() -> None:
     """Run the command and exit with its code."""
     try:
-        import rich  # noqa: F401 - only to find out whether it is there
+        import rich  # noqa: F401 - only to check that it is installed
         import typer  # noqa: F401
     except ImportError as error:
         print(

@@ -1,4 +1,4 @@
-"""The command's frame: what stands before the commands, and what they are."""
+"""The typer application: global options, and the commands with their help panels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edbjobs.cli import _batch, _cluster, _control, _jobs, _service, _status, _s
 from edbjobs.cli._errors import readable_errors
 from edbjobs.cli._options import SHARED
 
-__all__ = ["make_app", "name_of", "run"]
+__all__ = ["command_name", "make_app", "run"]
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the job or the solve failed, or the service refused; "
-    "2 wrong usage, or the service cannot be reached; 130 interrupted."
+    "Exit codes: 0 success; 1 the job failed, or the service refused the request; "
+    "2 wrong usage, or the service is unreachable; 130 interrupted."
 )
 PANELS = {
     "Service": (_service.serve, _service.up, _service.down, _service.doctor, _service.demo),
@@ -42,40 +42,40 @@ PANELS = {
     "Host and queue": (_status.status, _status.resources, _status.queue, _status.limits, _status.solvers),
     "Cluster": (_cluster.partitions, _cluster.cluster_jobs),
 }
-# The rest of the line of `up` is for `serve`; a priority such as -5 looks like an option.
+# `up` passes unknown options on to `serve`; a priority such as -5 looks like an option.
 CONTEXTS: dict[object, dict[str, bool]] = {
     _service.up: {"allow_extra_args": True, "ignore_unknown_options": True},
     _control.priority: {"ignore_unknown_options": True},
 }
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         from edbjobs._version import __version__
 
         typer.echo(f"edbjobs {__version__}")
         raise typer.Exit
 
 
-def _before(
+def _global_options(
     certificates: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder with ca.crt, client.crt and client.key, for mutual TLS."),
+        typer.Option(metavar="DIR", help="Folder with ca.crt, client.crt and client.key for mutual TLS."),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", help="Tell the release.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     SHARED.certificates = certificates
 
 
 def make_app(*, overview: bool = False) -> typer.Typer:
-    """Make the command.
+    """Create the typer application.
 
     Parameters
     ----------
     overview : bool
-        Leave the commands' own options out, which takes a quarter of the time and is all that ``--help`` shows.
+        Omit the options of the commands: ``--help`` does not show them, and it takes a quarter of the time.
     """
     app = typer.Typer(
         name="edbjobs",
@@ -85,11 +85,11 @@ def make_app(*, overview: bool = False) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_before)
+    app.callback()(_global_options)
     for panel, commands in PANELS.items():
         for command in commands:
             app.command(
-                name_of(command),
+                command_name(command),
                 help=command.__doc__,
                 epilog=EXIT_CODES,
                 rich_help_panel=panel,
@@ -98,8 +98,8 @@ def make_app(*, overview: bool = False) -> typer.Typer:
     return app
 
 
-def name_of(command: Callable[..., None]) -> str:
-    """Tell what a command is called on the command line."""
+def command_name(command: Callable[..., None]) -> str:
+    """Return the name of a command on the command line."""
     return "list" if command is _jobs.list_jobs else command.__name__.replace("_", "-")
 
 
@@ -108,8 +108,8 @@ def _nothing() -> None:
 
 
 def run() -> None:
-    """Run the command and exit."""
-    # grpc's core writes lines of its own to standard error, also for what is told here in a sentence.
+    """Run the application and exit."""
+    # grpc's core logs to standard error, also for errors that this command reports itself.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with readable_errors():
         make_app(overview=sys.argv[1:] in ([], ["-h"], ["--help"]))()

@@ -13,7 +13,7 @@ from edbjobs.cli import _options as o
 from edbjobs.cli._cluster_options import takes_cluster_options
 from edbjobs.cli._errors import FAILED, fail
 from edbjobs.cli._output import show_table, write_json
-from edbjobs.cli._projects import Pair, find_projects
+from edbjobs.cli._projects import AmbiguousProjects, find_projects
 from edbjobs.cli._watch import follow
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ class Form(str, Enum):
 
 @takes_cluster_options
 def batch(
-    folder: Annotated[Path, typer.Argument(help="Where the projects are.", exists=True, file_okay=False)],
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also in the folders below.")] = False,
-    prefer: Annotated[Form | None, typer.Option(help="Which one of an .aedb and .aedt of the same name.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the batch; else made from the folder's.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder with the projects.", exists=True, file_okay=False)],
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
+    prefer: Annotated[Form | None, typer.Option(help="Form to submit if a project exists as .aedb and .aedt.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the batch; default: from the folder's name.")] = None,
     priority: o.Priority = 0,
     user: o.Owner = None,
     label: o.Labels = None,
@@ -46,7 +46,7 @@ def batch(
     time_limit: o.TimeLimit = None,
     fields: o.Fields = None,
     config: o.ConfigFile = None,
-    asked: o.Asked = None,
+    cluster_fields: o.ClusterFields = None,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
@@ -61,21 +61,21 @@ def batch(
         time_limit=time_limit,
         fields=fields,
         config=config,
-        asked=asked,
+        cluster_fields=cluster_fields,
         labels=label,
         batch=name,
     )
     items = [{**data, "project_path": str(path)} for path in projects]
     with o.connect(target) as client:
         results = client.submit_many(items, priority=priority, user=user, hold=hold)
-        _tell(name, projects, list(results), json)
+        _print_results(name, projects, list(results), json)
         completed = follow(client, {"batch": name}, until_ended=True, json=json) if wait else True
     if not completed or any(result.error for result in results):
         raise typer.Exit(FAILED)
 
 
 def batch_name(folder: Path) -> str:
-    """Make a name that no other batch has."""
+    """Return a new batch name from the folder's name."""
     from edbjobs.config import make_job_id
 
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")[:32]
@@ -85,20 +85,20 @@ def batch_name(folder: Path) -> str:
 def _find(folder: Path, recursive: bool, prefer: Form | None) -> list[Path]:
     try:
         projects = find_projects(folder, recursive=recursive, prefer=prefer and prefer.value)
-    except Pair as error:
+    except AmbiguousProjects as error:
         named = "\n  ".join(str(folder) for folder, _ in error.pairs[:5])
-        fail(f"{error}; say which is meant with --prefer aedb or --prefer aedt:\n  {named}")
+        fail(f"{error}; choose one with --prefer aedb or --prefer aedt:\n  {named}")
     except OSError as error:
         fail(f"{error.filename} cannot be read: {error.strerror}")
     if not projects:
-        hint = "" if recursive else "; --recursive looks in the folders below, too"
+        hint = "" if recursive else "; --recursive searches subfolders too"
         fail(f"no .aedt or .aedtz file and no .aedb folder in {folder}{hint}", code=FAILED)
     return projects
 
 
-def _tell(name: str, projects: list[Path], results: list[SubmitResult], json: bool) -> None:
+def _print_results(name: str, projects: list[Path], results: list[SubmitResult], json: bool) -> None:
     if json:
-        write_json({"batch": name, "results": [_plain(*pair) for pair in zip(projects, results, strict=True)]})
+        write_json({"batch": name, "results": [_result_dict(*pair) for pair in zip(projects, results, strict=True)]})
         return
     rows = [
         (result.job.id if result.job else "refused", path.name, result.error.message if result.error else "")
@@ -109,7 +109,7 @@ def _tell(name: str, projects: list[Path], results: list[SubmitResult], json: bo
     print(f"batch {name}: {len(results) - refused} submitted" + (f", {refused} refused" if refused else ""))
 
 
-def _plain(path: Path, result: SubmitResult) -> dict[str, object]:
+def _result_dict(path: Path, result: SubmitResult) -> dict[str, object]:
     error = result.error
     return {
         "project": str(path),

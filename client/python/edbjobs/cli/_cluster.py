@@ -1,4 +1,4 @@
-"""Commands that look at a cluster."""
+"""Commands that read the state of a cluster."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["cluster_jobs", "partitions"]
 
-Scheduler = Annotated[Place | None, typer.Option("--scheduler", help="Cluster to ask; else the detected one.")]
+Scheduler = Annotated[
+    Place | None, typer.Option("--scheduler", help="Scheduler of the cluster; default: the detected one.")
+]
 
 
 def partitions(scheduler: Scheduler = None, target: o.Target = None, json: o.Json = False) -> None:
-    """List the partitions or queues of a cluster, and what is free there."""
+    """List the partitions or queues of a cluster and their free resources."""
     with o.connect(target) as client:
         found = client.partitions(scheduler.value if scheduler else "")
     if json:
@@ -45,14 +47,14 @@ def _partition(item: Partition) -> tuple[str, ...]:
 def cluster_jobs(
     scheduler: Scheduler = None,
     partition: Annotated[
-        str | None, typer.Option("--partition", "--queue", metavar="NAME", help="Only of this one.")
+        str | None, typer.Option("--partition", "--queue", metavar="NAME", help="Only jobs in this partition or queue.")
     ] = None,
-    user: Annotated[str | None, typer.Option(help="Only of this account.")] = None,
-    mine: Annotated[bool, typer.Option("--mine", help="Only of this service.")] = False,
+    user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Only jobs of this service.")] = False,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
-    """List the jobs of a cluster that have not ended, this service's and others'."""
+    """List the active jobs of a cluster, from this service and from others."""
     with o.connect(target) as client:
         found = client.cluster_jobs(scheduler.value if scheduler else "", partition=partition or "", user=user or "")
     shown = [job for job in found if job.job_uid or not mine]

@@ -1,4 +1,4 @@
-"""What commands that make jobs ask a cluster for."""
+"""Cluster options of the commands that submit jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edbjobs.cli._errors import fail
 
 __all__ = ["Place", "takes_cluster_options"]
 
-_PANEL = "The cluster; other fields of scheduler_options with --set or --config"
+_PANEL = "Cluster (set other fields of scheduler_options with --set or --config)"
 
 
 class Place(str, Enum):
@@ -37,21 +37,24 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
         "scheduler_type",
         Annotated[
             Place | None,
-            _option("--scheduler", metavar="NAME", help="slurm, lsf, pbs, windows_hpc or local; else local."),
+            _option("--scheduler", metavar="NAME", help="slurm, lsf, pbs, windows_hpc or local (default)."),
         ],
     ),
     "partition": (
         "scheduler_options.queue",
         Annotated[str | None, _option("--partition", "--queue", metavar="NAME", help="Partition or queue.")],
     ),
-    "nodes": ("scheduler_options.nodes", Annotated[int | None, _option("--nodes", min=1, help="Nodes.")]),
+    "nodes": ("scheduler_options.nodes", Annotated[int | None, _option("--nodes", min=1, help="Number of nodes.")]),
     "tasks_per_node": (
         "scheduler_options.tasks_per_node",
-        Annotated[int | None, _option("--tasks-per-node", min=1, help="Tasks on each node, which share its cores.")],
+        Annotated[int | None, _option("--tasks-per-node", min=1, help="Tasks on each node; they share its cores.")],
     ),
     "cores_per_node": (
         "scheduler_options.cores_per_node",
-        Annotated[int | None, _option("--cores-per-node", min=1, help="Cores on each node; else --cores by nodes.")],
+        Annotated[
+            int | None,
+            _option("--cores-per-node", min=1, help="Cores on each node; default: --cores divided by --nodes."),
+        ],
     ),
     "memory": (
         "scheduler_options.memory",
@@ -59,11 +62,11 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     ),
     "time": (
         "scheduler_options.time",
-        Annotated[str | None, _option("--time", metavar="TIME", help="Time limit as the scheduler writes it.")],
+        Annotated[str | None, _option("--time", metavar="TIME", help="Time limit in the scheduler's format.")],
     ),
     "account": (
         "scheduler_options.account",
-        Annotated[str | None, _option("--account", metavar="NAME", help="Account or project that is charged.")],
+        Annotated[str | None, _option("--account", metavar="NAME", help="Account or project to charge.")],
     ),
     "qos": (
         "scheduler_options.qos",
@@ -71,7 +74,7 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     ),
     "constraint": (
         "scheduler_options.constraints",
-        Annotated[str | None, _option("--constraint", metavar="TEXT", help="Features that nodes must have.")],
+        Annotated[str | None, _option("--constraint", metavar="TEXT", help="Features that the nodes must have.")],
     ),
     "gpus": (
         "scheduler_options.gpus",
@@ -79,39 +82,40 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     ),
     "exclusive": (
         "scheduler_options.exclusive",
-        Annotated[bool | None, _option("--exclusive", help="No other job on the same nodes.")],
+        Annotated[bool | None, _option("--exclusive", help="Do not share the nodes with other jobs.")],
     ),
 }
 
 
 def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of clusters: it gets what was given as `asked`, by field of the configuration."""
+    """Add the cluster options to a command; it receives the given values as `cluster_fields`."""
 
     @wraps(command)
     def run(**given: Any) -> None:
-        asked = {field: given.pop(name) for name, (field, _) in _OPTIONS.items()}
-        command(**given, asked=_fields({field: value for field, value in asked.items() if value is not None}))
+        values = {field: given.pop(name) for name, (field, _) in _OPTIONS.items()}
+        set_values = {field: value for field, value in values.items() if value is not None}
+        command(**given, cluster_fields=_to_fields(set_values))
 
     signature = inspect.signature(command, eval_str=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, (_, kind) in _OPTIONS.items()]
     parameters: list[inspect.Parameter] = []
     for item in signature.parameters.values():
-        parameters += added if item.name == "asked" else [item.replace(kind=keyword)]
+        parameters += added if item.name == "cluster_fields" else [item.replace(kind=keyword)]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {item.name: item.annotation for item in parameters}
     return run
 
 
-def _fields(asked: dict[str, Any]) -> Mapping[str, Any]:
-    if "scheduler_type" in asked:
-        asked["scheduler_type"] = asked["scheduler_type"].value
-    gpus = asked.pop("scheduler_options.gpus", None)
+def _to_fields(values: dict[str, Any]) -> Mapping[str, Any]:
+    if "scheduler_type" in values:
+        values["scheduler_type"] = values["scheduler_type"].value
+    gpus = values.pop("scheduler_options.gpus", None)
     if gpus is not None:
         kind, _, number = gpus.rpartition(":")
         if not number.isdigit():
-            fail(f"--gpus {gpus!r}: a number is wanted, or a type and a number such as a100:2")
-        asked["scheduler_options.gpus"] = int(number)
+            fail(f"--gpus {gpus!r}: expected a number, or a type and a number such as a100:2")
+        values["scheduler_options.gpus"] = int(number)
         if kind:
-            asked["scheduler_options.gpu_type"] = kind
-    return asked
+            values["scheduler_options.gpu_type"] = kind
+    return values

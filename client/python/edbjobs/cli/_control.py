@@ -23,12 +23,12 @@ ManyNames = Annotated[list[str] | None, typer.Argument(help="Jobs, by id or uid.
 
 
 def _each(names: list[str], target: str | None, json: bool, act: Callable[[Client, str], Job | None]) -> None:
-    """Do something to each job; one that cannot be changed keeps none of the others from it."""
+    """Apply an action to each job; a refusal for one does not stop the others."""
     import sys
 
     from edbjobs._exceptions import ConnectError, EdbJobsError
 
-    told: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
     refused = False
     with o.connect(target) as client:
         for name in names:
@@ -38,33 +38,34 @@ def _each(names: list[str], target: str | None, json: bool, act: Callable[[Clien
                 raise
             except EdbJobsError as error:
                 refused = True
-                told.append({"name": name, "error": {"reason": error.reason, "message": error.message}})
+                results.append({"name": name, "error": {"reason": error.reason, "message": error.message}})
                 if not json:
                     print(f"{name}: {error.message}", file=sys.stderr)
                 continue
-            told.append({"name": name, "job": job.to_dict() if job is not None else None})
+            results.append({"name": name, "job": job.to_dict() if job is not None else None})
             if not json:
                 print(f"{job.id}: {state_text(job)}" if job is not None else f"{name}: deleted")
     if json:
-        write_json(told)
+        write_json(results)
     if refused:
         raise typer.Exit(FAILED)
 
 
 def cancel(
     names: ManyNames = None,
-    batch: Annotated[str | None, typer.Option(help="All live jobs of this batch.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All live jobs.")] = False,
+    batch: Annotated[str | None, typer.Option(help="All active jobs of this batch.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All active jobs.")] = False,
     grace: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Between TERM and KILL; else each job's own.", min=0)
+        float | None,
+        typer.Option(metavar="SECONDS", help="Time between TERM and KILL; default: each job's own.", min=0),
     ] = None,
     abandon: Annotated[
-        bool, typer.Option("--abandon", help="End the record of a job whose processes cannot be ended.")
+        bool, typer.Option("--abandon", help="Mark a job as ended although its processes cannot be killed.")
     ] = False,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
-    """Cancel jobs: answers at once, they are cancelled when none of their processes is left."""
+    """Cancel jobs. Returns at once; a job is cancelled once all its processes have ended."""
     if names and not (batch or every):
         _each(names, target, json, lambda client, name: client.cancel(name, grace_seconds=grace, abandon=abandon))
         return
@@ -82,12 +83,12 @@ def cancel(
 
 
 def hold(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
-    """Keep waiting jobs from starting."""
+    """Hold waiting jobs: they do not start until they are released."""
     _each(names, target, json, lambda client, name: client.hold(name))
 
 
 def release(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
-    """Let held jobs start."""
+    """Release held jobs, so that they can start."""
     _each(names, target, json, lambda client, name: client.release(name))
 
 
@@ -102,7 +103,7 @@ def priority(
 
 
 def retry(name: o.Name, wait: o.Wait = False, target: o.Target = None, json: o.Json = False) -> None:
-    """Make a new job of the same id from an ended one."""
+    """Submit an ended job again, as a new job with the same id."""
     with o.connect(target) as client:
         job = client.retry(name)
         if wait:
@@ -114,5 +115,5 @@ def retry(name: o.Name, wait: o.Wait = False, target: o.Target = None, json: o.J
 
 
 def delete(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
-    """Remove the records and run folders of ended jobs; never projects or results."""
+    """Delete the records and run folders of ended jobs; projects and results are kept."""
     _each(names, target, json, lambda client, name: client.delete(name))

@@ -1,4 +1,4 @@
-"""Starting a service that stays, and stopping it."""
+"""Start a service in the background, and stop it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ STEP = 0.02
 
 
 def address(endpoint: Endpoint) -> str:
-    """Give the address a client on this host uses."""
+    """Return the address that a client on this host uses."""
     return f"unix:{endpoint.uds}" if endpoint.uds and os.path.exists(endpoint.uds) else endpoint.grpc
 
 
 def answers(endpoint: Endpoint) -> bool:
-    """Tell whether the service of an endpoint answers, and is that very process."""
+    """Return True if the service of an endpoint answers and has the pid of the endpoint."""
     from edbjobs._client import Client
 
     try:
@@ -44,7 +44,7 @@ def _token(endpoint: Endpoint) -> str | None:
 
 
 def up(arguments: list[str], timeout: float) -> tuple[Endpoint, bool]:
-    """Find or start this user's service; tells its endpoint and whether it was started."""
+    """Find or start this user's service; return its endpoint and whether it was started."""
     endpoint = read_endpoint()
     if endpoint is not None and answers(endpoint):
         return endpoint, False
@@ -56,7 +56,7 @@ def up(arguments: list[str], timeout: float) -> tuple[Endpoint, bool]:
 def start(
     arguments: list[str], ready: Path, output: Path, timeout: float, environment: Mapping[str, str] | None = None
 ) -> tuple[Endpoint, subprocess.Popen[bytes]]:
-    """Start a service in a session of its own, and wait until it answers."""
+    """Start a service in a new session and wait until it answers."""
     command = [sys.executable, "-m", "edbjobs", "serve", "--ready-file", str(ready), *arguments]
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -71,21 +71,21 @@ def start(
     deadline = time.monotonic() + timeout
     while (endpoint := read_endpoint(ready)) is None:
         if process.poll() is not None:
-            fail(_last_words(output) or f"the service ended with code {process.returncode}")
+            fail(_last_line(output) or f"the service ended with code {process.returncode}")
         if time.monotonic() > deadline:
             process.terminate()
-            fail(f"the service did not answer within {timeout:g} s; it says: {_last_words(output) or 'nothing'}")
+            fail(f"the service did not answer within {timeout:g} s; its last output: {_last_line(output) or 'none'}")
         time.sleep(STEP)
     return endpoint, process
 
 
-def _last_words(output: Path) -> str:
+def _last_line(output: Path) -> str:
     lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1].removeprefix("edbjobs: ") if lines else ""
 
 
 def down(timeout: float) -> int:
-    """Stop this user's service and wait until its process is gone; tells its pid, 0 if there was none."""
+    """Stop this user's service and wait until its process has ended; return its pid, 0 if there was none."""
     endpoint = read_endpoint()
     if endpoint is None:
         return 0
@@ -94,8 +94,8 @@ def down(timeout: float) -> int:
         return 0
     if not answers(endpoint):
         fail(
-            f"pid {endpoint.pid} should be the service but does not answer as edbjobs; look at it, "
-            "and end it yourself if it is",
+            f"pid {endpoint.pid} is recorded as the service but does not answer as edbjobs; check the process, "
+            "and end it yourself if it is the service",
             code=FAILED,
         )
     os.kill(endpoint.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The command `demo`: a solve that goes on while its service is killed and started again."""
+"""The command `demo`: a solve that continues while its service is killed and restarted."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ class _Demo:
     jobs: dict[str, Job] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
-    def say(self, text: str | Text, *, cut: bool = False) -> None:
-        """Print an indented text; `cut` it to one line, as is right for a log's."""
+    def print_text(self, text: str | Text, *, cut: bool = False) -> None:
+        """Print an indented text; with `cut` on one line, which is truncated."""
         if not self.quiet:
             words = Text(text) if isinstance(text, str) else text
             words.no_wrap, words.overflow = cut, "ellipsis" if cut else "fold"
             console().print(Padding(words, (0, 0, 0, 3)))
 
     def heading(self, text: str) -> None:
-        """Print what comes next."""
+        """Print the numbered heading of the next step."""
         self.step += 1
         if not self.quiet:
             console().print()
             console().print(Text(f"{self.step}. {text}", style="bold"))
 
     def start_service(self) -> Endpoint:
-        """Start the service; a second time, on the same folder and at the same address."""
+        """Start the service; the second time with the same folder and address."""
         settings = self.folder / "settings.toml"
-        settings.touch()  # empty: the user's own settings are not meant for this service
+        settings.touch()  # empty: the user's own settings must not apply to this service
         arguments = ["--config", str(settings), "--state-dir", str(self.folder / "state"), "--demo-solver"]
-        # Given again at the second start, because a port of 0 would be another one then.
+        # The second start needs the port of the first: port 0 would be another one.
         arguments += ["--grpc", self.endpoint.grpc if self.endpoint else "127.0.0.1:0"]
         arguments += ["--http", "", "--max-concurrent-jobs", "1"]
         ready = self.folder / "ready.json"
@@ -76,36 +76,36 @@ class _Demo:
         return self.endpoint
 
     def kill_service(self) -> None:
-        """End the service without giving it a moment to clean up."""
+        """Kill the service with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(TIMEOUT)
 
     def stop_service(self) -> None:
-        """End the service as `edbjobs down` does."""
+        """Stop the service as `edbjobs down` does."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(TIMEOUT)
 
 
 def run(state_dir: Path | None, json: bool) -> bool:
-    """Run the demonstration; True if everything ended as it should."""
+    """Run the demonstration; return True if both jobs completed as expected."""
     with _folder(state_dir) as folder:
         demo = _Demo(folder, json)
         if not json:
             console().print(
                 Text("edbjobs demo", style="bold")
-                + ": the service at work with a stand-in for AEDT that solves nothing"
+                + ": the service with a demo solver, which imitates AEDT and solves nothing"
             )
         try:
-            good = _play(demo)
+            succeeded = _run_steps(demo)
         finally:
             demo.stop_service()
         if json:
-            _write(demo, good)
+            _write(demo, succeeded)
         else:
-            _close(demo, good, kept=state_dir is not None)
-        return good
+            _close(demo, succeeded, kept=state_dir is not None)
+        return succeeded
 
 
 @contextmanager
@@ -118,10 +118,10 @@ def _folder(state_dir: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _play(demo: _Demo) -> bool:
-    demo.heading("A service starts, with a folder of its own.")
+def _run_steps(demo: _Demo) -> bool:
+    demo.heading("A service starts with its own folder.")
     endpoint = demo.start_service()
-    demo.say(f"pid {endpoint.pid}, answers at {address(endpoint)}")
+    demo.print_text(f"pid {endpoint.pid}, answers at {address(endpoint)}")
     with Client(address(endpoint), patience=TIMEOUT) as client:
         jobs = _submit(demo, client)
         try:
@@ -131,13 +131,13 @@ def _play(demo: _Demo) -> bool:
             _cancel(client, jobs)
             raise
         demo.jobs.update((job.uid, job) for job in ended)
-        return _tell_end(demo, client, ended)
+        return _show_end(demo, client, ended)
 
 
 def _submit(demo: _Demo, client: Client) -> list[Job]:
     from edbjobs_server.solver.demo.examples import example_project
 
-    demo.heading("Two example projects are submitted; one may run at a time.")
+    demo.heading("Two example projects are submitted; the limit is one running job.")
     jobs = []
     for name, seconds in SOLVE_SECONDS.items():
         project = example_project(demo.folder / "projects", name)
@@ -145,7 +145,7 @@ def _submit(demo: _Demo, client: Client) -> list[Job]:
         jobs.append(client.submit(project, jobid=name, environment=environment))
     for job in jobs:
         now = client.get(job.uid)
-        demo.say(f"{now.id:<16} {state_text(now)}")
+        demo.print_text(f"{now.id:<16} {state_text(now)}")
     return jobs
 
 
@@ -153,60 +153,62 @@ def _solve(demo: _Demo, client: Client, job: Job) -> None:
     demo.heading(f"{job.id} is being solved.")
     killed = False
     rest = ""
-    # One iterator for the whole solve: it goes on at its byte when the service is back.
+    # One iterator for the whole solve: it resumes at its offset when the service is back.
     for text in client.logs(_running(client, job).uid, follow=True, text=True):
         *lines, rest = (rest + text).split("\n")
         for found in filter(None, map(_PASS.search, lines)):
             number = int(found[1])
             delta = "" if found[3].strip() == "N/A" else f"   delta S {found[3].strip()}"
-            demo.say(f"pass {number:<3} {int(found[2]):>9,} elements{delta}")
+            demo.print_text(f"pass {number:<3} {int(found[2]):>9,} elements{delta}")
             if number >= KILL_AFTER_PASS and not killed:
                 killed = True
-                _survive(demo, client, job)
+                _kill_and_restart(demo, client, job)
 
 
 def _running(client: Client, job: Job) -> Job:
-    # There is a log as soon as the job runs.
+    # The log exists as soon as the job runs.
     for event in client.watch(after_revision=0, names=[job.uid]):
         if event.job is not None and (event.job.started or event.job.status.ended):
             return event.job
     return job
 
 
-def _survive(demo: _Demo, client: Client, job: Job) -> None:
+def _kill_and_restart(demo: _Demo, client: Client, job: Job) -> None:
     before = client.get(job.uid)
     assert demo.endpoint is not None
-    demo.heading("The service is killed in the middle of the solve (SIGKILL).")
+    demo.heading("The service is killed during the solve (SIGKILL).")
     demo.kill_service()
-    demo.say(f"pid {demo.endpoint.pid} is gone; the solver, pid {_pid(before)}, goes on")
-    demo.heading("The service is started again on the same folder.")
+    demo.print_text(f"pid {demo.endpoint.pid} has ended; the solver, pid {_pid(before)}, keeps running")
+    demo.heading("The service is restarted with the same folder.")
     endpoint = demo.start_service()
     after = client.get(job.uid)
-    demo.say(f"pid {endpoint.pid} found {job.id}: {after.status}, attempt {after.attempt}, pid {_pid(after)}")
+    demo.print_text(f"pid {endpoint.pid} found {job.id}: {after.status}, attempt {after.attempt}, pid {_pid(after)}")
 
 
 def _pid(job: Job) -> int:
     return job.attempts[-1].pid if job.attempts else 0
 
 
-def _tell_end(demo: _Demo, client: Client, ended: list[Job]) -> bool:
-    demo.heading("Both have ended.")
+def _show_end(demo: _Demo, client: Client, ended: list[Job]) -> bool:
+    demo.heading("Both jobs have ended.")
     for job in ended:
         word = Text(str(job.status), style=COLORS.get(str(job.status), ""))
-        known = EVIDENCE.get(str(job.evidence), str(job.evidence))
-        demo.say(Text.assemble(f"{job.id:<16} ", word, f" after {age(job.started, job.ended)}, known from {known}:"))
-        demo.say(f"   {job.message}")
+        evidence = EVIDENCE.get(str(job.evidence), str(job.evidence))
+        demo.print_text(
+            Text.assemble(f"{job.id:<16} ", word, f" after {age(job.started, job.ended)}, evidence: {evidence}:")
+        )
+        demo.print_text(f"   {job.message}")
     first = ended[0]
-    demo.heading(f"Every change of {first.id}, as the service wrote it down.")
+    demo.heading(f"The stored events of {first.id}.")
     for event in client.watch(after_revision=0, names=[first.uid]):
         demo.events.append(event)
-        demo.say(_event_line(event), cut=True)
+        demo.print_text(_event_line(event), cut=True)
         if event.job is not None and event.job.status.ended:
             break
     demo.heading("The last lines of its log.")
     tail = b"".join(client.logs(first.uid, offset=-4096)).decode("utf-8", "replace")
     for line in tail.strip().splitlines()[-LOG_LINES:]:
-        demo.say(line, cut=True)
+        demo.print_text(line, cut=True)
     return all(job.status == "completed" and job.evidence == "solver_log" and len(job.attempts) == 1 for job in ended)
 
 
@@ -216,27 +218,31 @@ def _event_line(event: Event) -> str:
 
 
 def _cancel(client: Client, jobs: list[Job]) -> None:
-    # The demonstration ends early: its solver must not stay behind.
+    # The demonstration ends early: its solver must not keep running.
     for job in jobs:
         try:
             client.cancel(job.uid, grace_seconds=0)
             client.wait(job.uid, timeout=10)
         except EdbJobsError:
-            continue  # it has ended, or there is no service to be asked
+            continue  # the job has ended, or the service is unreachable
 
 
-def _close(demo: _Demo, good: bool, *, kept: bool) -> None:
+def _close(demo: _Demo, succeeded: bool, *, kept: bool) -> None:
     console().print()
-    if good:
-        demo.say("Each solver was started once, and each end is proven. Nothing was really solved: no AEDT was used.")
+    if succeeded:
+        demo.print_text(
+            "Each solver was started once, and its log proves its end. Nothing was really solved: no AEDT was used."
+        )
     else:
-        demo.say(Text("Something did not end as it should; see above.", style="red"))
-    demo.say(f"Everything lies in {demo.folder}." if kept else "The folder was removed; --state-dir DIR keeps it.")
-    demo.say("Next: 'edbjobs up', then 'edbjobs submit PROJECT' ('edbjobs up --demo-solver' without an AEDT).")
+        demo.print_text(Text("A job did not end as expected; see above.", style="red"))
+    demo.print_text(f"All files are in {demo.folder}." if kept else "The folder was deleted; --state-dir DIR keeps it.")
+    demo.print_text("Next: 'edbjobs up', then 'edbjobs submit PROJECT' ('edbjobs up --demo-solver' without an AEDT).")
 
 
-def _write(demo: _Demo, good: bool) -> None:
+def _write(demo: _Demo, succeeded: bool) -> None:
     events: list[dict[str, Any]] = [
         {"revision": event.revision, "type": event.type.value, "detail": event.detail} for event in demo.events
     ]
-    write_json({"good": good, "demo": True, "jobs": [job.to_dict() for job in demo.jobs.values()], "events": events})
+    write_json(
+        {"good": succeeded, "demo": True, "jobs": [job.to_dict() for job in demo.jobs.values()], "events": events}
+    )

@@ -1,4 +1,4 @@
-"""The command `doctor`: prints what the service's own checks find, and has a lost store made anew."""
+"""The command `doctor`: print the results of the service's checks, or rebuild a lost store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bo
 
 
 def load(settings: ModuleType, values: dict[str, Any], config: Path | None) -> Any:
-    """Load the settings the service would start with."""
+    """Load the settings that the service would start with."""
     try:
         return settings.load_settings(values, config)
     except settings.SettingsError as error:
@@ -25,7 +25,7 @@ def load(settings: ModuleType, values: dict[str, Any], config: Path | None) -> A
 
 
 def rebuild(doctor: ModuleType, settings: Any, json: bool) -> None:
-    """Have a new store made from the records of the runs, and print what became of it."""
+    """Rebuild the store from the records of the runs, and print the result."""
     try:
         report = doctor.rebuild(settings)
     except doctor.StoreError as error:
@@ -38,11 +38,11 @@ def rebuild(doctor: ModuleType, settings: Any, json: bool) -> None:
     if report.kept:
         print(f"the old store is kept as {report.kept}")
     for folder in report.damaged:
-        print(f"left out, its record tells too little: {folder}")
+        print(f"skipped, its record is incomplete: {folder}")
 
 
 def run(doctor: ModuleType, settings: Any, network: bool, json: bool) -> bool:
-    """Run the checks and print them; True if one failed."""
+    """Run the checks and print them; return True if one failed."""
     checks = doctor.run_checks(settings, network=network)
     if json:
         write_json(checks)

@@ -1,4 +1,4 @@
-"""What the command says and which code it exits with when something goes wrong."""
+"""Error messages and exit codes of the command."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ INTERRUPTED = 130
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn expected errors into one message and an exit code."""
+    """Convert expected errors to a message and an exit code."""
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output, for example `head`, has gone: nothing is left to be said, not even when
-        # Python flushes standard output at its end.
+        # The reader of our output, for example `head`, has ended. Redirected, so that Python's flush of standard
+        # output at exit does not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except Exception as error:
         message = _describe(error)
         if message is None:
             raise
-        _tell(message)
+        _print_error(message)
         sys.exit(message["code"])
 
 
 def fail(text: str, *, code: int = UNREACHABLE, reason: str = "") -> NoReturn:
-    """End the command with a message."""
-    _tell({"message": text, "reason": reason, "fields": {}, "code": code})
+    """Exit the command with an error message."""
+    _print_error({"message": text, "reason": reason, "fields": {}, "code": code})
     raise typer.Exit(code)
 
 
@@ -60,7 +60,7 @@ def _describe(error: Exception) -> dict[str, Any] | None:
         if isinstance(error, ValidationError):
             fields = field_errors(error)
             return {
-                "message": "the job's configuration cannot be right",
+                "message": "the job's configuration is invalid",
                 "reason": "INVALID_JOB",
                 "fields": fields,
                 "code": UNREACHABLE,
@@ -68,7 +68,7 @@ def _describe(error: Exception) -> dict[str, Any] | None:
     return None
 
 
-def _tell(message: dict[str, Any]) -> None:
+def _print_error(message: dict[str, Any]) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": {key: value for key, value in message.items() if key != "code"}}))
         return

@@ -1,4 +1,4 @@
-"""Commands that look at jobs."""
+"""Commands that read jobs."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ EVIDENCE = {
     "solver_log": "the solver's own log",
     "exit_code": "the exit code; there was no log",
     "scheduler": "the cluster's scheduler",
-    "none": "nothing: how it ended is not known",
+    "none": "none: its end is unknown",
 }
 
 
 def job_filter(**given: Any) -> Any:
-    """Leave out what was not given."""
+    """Return the given values that are not empty."""
     return {name: value for name, value in given.items() if value}
 
 
 def list_jobs(
     state: o.States = None,
-    user: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only of this batch.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
     label: o.Labels = None,
-    number: Annotated[int, typer.Option("--number", "-n", help="At most so many.", min=1)] = 25,
-    every: Annotated[bool, typer.Option("--all", "-a", help="All, however many.")] = False,
+    number: Annotated[int, typer.Option("--number", "-n", help="Maximum number of jobs.", min=1)] = 25,
+    every: Annotated[bool, typer.Option("--all", "-a", help="All jobs.")] = False,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
@@ -49,7 +49,7 @@ def list_jobs(
     given = job_filter(states=state, user=user, batch=batch, labels=o.pairs(label, "--label"))
     with o.connect(target) as client:
         found = client.list(newest_first=True, **given)
-        # One more than is shown tells whether there are more.
+        # One more than is shown, to find out whether there are more.
         jobs = list(found if every else islice(found, number + 1))
     shown = jobs if every else jobs[:number]
     if json:
@@ -63,7 +63,7 @@ def list_jobs(
 
 
 def show(name: o.Name, target: o.Target = None, json: o.Json = False) -> None:
-    """Show one job: its state and why, the log's first fatal line, and where the logs lie."""
+    """Show one job: its state and the reason, the log's first fatal line, and its folder of logs."""
     with o.connect(target) as client:
         job = client.get(name)
     if json:
@@ -78,16 +78,16 @@ def _facts(job: Job) -> dict[str, object]:
     before = f"{job.jobs_before} before it" if job.jobs_before else ""
     return {
         "message": job.message,
-        "known from": EVIDENCE.get(str(job.evidence), job.evidence) if job.evidence else "",
+        "evidence": EVIDENCE.get(str(job.evidence), job.evidence) if job.evidence else "",
         "waits for": ", ".join(filter(None, (waiting, before))),
         "progress": progress_text(job.progress) if job.progress and not job.status.ended else "",
         "project": job.project_path,
         "design": _design(job),
-        "note": [*job.warnings, *(["solved by the stand-in: nothing was really solved"] if job.demo else [])],
+        "note": [*job.warnings, *(["run by the demo solver: nothing was really solved"] if job.demo else [])],
         "submitted": f"{local_time(job.created)} by {job.user}",
         "started": local_time(job.started),
         "ended": f"{local_time(job.ended)} after {age(job.started, job.ended)}" if job.ended else "",
-        "cancel asked": local_time(job.cancel_requested),
+        "cancel requested": local_time(job.cancel_requested),
         "attempts": [_attempt(attempt) for attempt in job.attempts],
         "solver": job.solver_version,
         "runs on": place_text(job),
@@ -116,16 +116,16 @@ def _attempt(attempt: Attempt) -> str:
 
 def logs(
     name: o.Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the run has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
     stream: Annotated[str, typer.Option("--stream", help="stdout, stderr, solver or script.")] = "stdout",
-    attempt: Annotated[int, typer.Option(help="Attempt; 0: the last.", min=0)] = 0,
+    attempt: Annotated[int, typer.Option(help="Number of the attempt; 0: the last.", min=0)] = 0,
     lines: Annotated[
-        int | None, typer.Option("--lines", "-n", help="Only so many last lines, of the last 64 KiB.", min=0)
+        int | None, typer.Option("--lines", "-n", help="Only the last N lines, at most 64 KiB.", min=0)
     ] = None,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
-    """Print a run's output."""
+    """Print the output of a job's run."""
     with o.connect(target) as client:
         for text in _texts(client, name, stream, attempt, follow, lines):
             if json:
@@ -139,8 +139,8 @@ def _texts(client: Client, name: str, stream: str, attempt: int, follow: bool, l
     offset = 0
     if lines is not None:
         pieces = list(client.logs(name, stream=stream, attempt=attempt, offset=-TAIL_BYTES))
-        wanted = b"".join(pieces).splitlines(keepends=True)[-lines:] if lines else []
-        yield b"".join(wanted).decode("utf-8", "replace")
+        selected = b"".join(pieces).splitlines(keepends=True)[-lines:] if lines else []
+        yield b"".join(selected).decode("utf-8", "replace")
         if not follow:
             return
         if pieces:

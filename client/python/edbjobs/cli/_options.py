@@ -1,4 +1,4 @@
-"""Options that several commands have, and what is made of them."""
+"""Options shared by several commands, and their conversion to a configuration."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHARED",
-    "Asked",
     "Batch",
+    "ClusterFields",
     "ConfigFile",
     "Cores",
     "Design",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _SERVICE = "Service and output"
-_SOLVE = "The solve"
+_SOLVE = "Solve"
 
 Target = Annotated[
     str | None,
@@ -50,32 +50,32 @@ Target = Annotated[
         "--target",
         "-t",
         metavar="ADDRESS",
-        help="The service, as host:port or unix:/path; else EDBJOBS_TARGET, else this user's own.",
+        help="Service, as host:port or unix:/path; default: EDBJOBS_TARGET, else this user's service.",
         rich_help_panel=_SERVICE,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON.", rich_help_panel=_SERVICE)]
-Name = Annotated[str, typer.Argument(help="Job, by id or uid.", show_default=False)]
-Names = Annotated[list[str], typer.Argument(help="Jobs, by id or uid.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_SERVICE)]
+Name = Annotated[str, typer.Argument(help="Id or uid of the job.", show_default=False)]
+Names = Annotated[list[str], typer.Argument(help="Ids or uids of the jobs.", show_default=False)]
 Priority = Annotated[int, typer.Option("--priority", "-p", help="Higher runs first.")]
-Hold = Annotated[bool, typer.Option("--hold", help="Do not start before it is released.")]
-Wait = Annotated[bool, typer.Option("--wait", "-w", help="Stay until the end; exit code 1 unless completed.")]
-Owner = Annotated[str | None, typer.Option("--user", help="On whose behalf; else the caller's account.")]
+Hold = Annotated[bool, typer.Option("--hold", help="Do not start the job until it is released.")]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end; exit code 1 unless completed.")]
+Owner = Annotated[str | None, typer.Option("--user", help="User the job belongs to; default: your account.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; may be repeated.")]
 Batch = Annotated[str | None, typer.Option("--batch", help="Name of the batch.")]
 States = Annotated[
-    list[str] | None, typer.Option("--state", "-s", help="Only in this state, such as running; may be repeated.")
+    list[str] | None, typer.Option("--state", "-s", help="Only jobs in this state, such as running; may be repeated.")
 ]
-Asked = Mapping[str, Any] | None  # of a cluster, by field of the configuration: see `_cluster_options`
-Cores = Annotated[int | None, typer.Option("--cores", "-c", help="Cores in all.", rich_help_panel=_SOLVE)]
-Design = Annotated[str | None, typer.Option(help="Design; else all.", rich_help_panel=_SOLVE)]
-Setup = Annotated[str | None, typer.Option(help="Setup; else all of the design.", rich_help_panel=_SOLVE)]
+ClusterFields = Mapping[str, Any] | None  # values of the cluster options by field: see `_cluster_options`
+Cores = Annotated[int | None, typer.Option("--cores", "-c", help="Total number of cores.", rich_help_panel=_SOLVE)]
+Design = Annotated[str | None, typer.Option(help="Design; default: all.", rich_help_panel=_SOLVE)]
+Setup = Annotated[str | None, typer.Option(help="Setup; default: all of the design.", rich_help_panel=_SOLVE)]
 Release = Annotated[
     str | None,
-    typer.Option("--release", help='AEDT release, "2025.2" or "252"; else the newest.', rich_help_panel=_SOLVE),
+    typer.Option("--release", help='AEDT release, "2025.2" or "252"; default: the newest.', rich_help_panel=_SOLVE),
 ]
 TimeLimit = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Longest run, seconds or HH:MM:SS.", rich_help_panel=_SOLVE)
+    str | None, typer.Option(metavar="TIME", help="Maximum run time, seconds or HH:MM:SS.", rich_help_panel=_SOLVE)
 ]
 Fields = Annotated[
     list[str] | None,
@@ -91,7 +91,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="JSON file with a configuration; the other options go over it.",
+        help="JSON file with a configuration; other options override it.",
         rich_help_panel=_SOLVE,
         exists=True,
         dir_okay=False,
@@ -101,7 +101,7 @@ ConfigFile = Annotated[
 
 @dataclass
 class Shared:
-    """Options given before the command."""
+    """Global options, given before the command."""
 
     certificates: Path | None = None
 
@@ -110,7 +110,7 @@ SHARED = Shared()
 
 
 def connect(target: str | None) -> Client:
-    """Make the client of a command."""
+    """Create the client of a command."""
     from edbjobs._client import Client
 
     return Client(target, certificates=SHARED.certificates)
@@ -122,7 +122,7 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            fail(f"{option} {text!r}: KEY=VALUE is wanted")
+            fail(f"{option} {text!r}: expected KEY=VALUE")
         found[key] = value
     return found
 
@@ -138,9 +138,9 @@ def job_dict(
     config: Path | None,
     labels: Sequence[str] | None = None,
     batch: str | None = None,
-    asked: Asked = None,
+    cluster_fields: ClusterFields = None,
 ) -> dict[str, Any]:
-    """Make the documented dictionary of a configuration, without its project, from options and file."""
+    """Build the documented dictionary of a configuration, without its project, from options and a file."""
     data = _read_config(config)
     given: dict[str, Any] = {
         "cores": cores,
@@ -149,17 +149,17 @@ def job_dict(
         "aedt_version": release,
         "wall_clock_limit": float(time_limit) if time_limit and time_limit.isdigit() else time_limit,
         "batch": batch,
-        **(asked or {}),
+        **(cluster_fields or {}),
     }
     for name, text in pairs(fields, "--set").items():
         given[name] = _value(text)
     for name, value in given.items():
         if value is not None:
             _put(data, name, value)
-    _refuse_without_cluster(data, asked or {})
+    _refuse_without_cluster(data, cluster_fields or {})
     if labels:
         data["labels"] = {**data.get("labels", {}), **pairs(labels, "--label")}
-    # What stands on the command line is meant, also where it equals a documented default.
+    # Values from the command line are explicit, also if they equal a documented default.
     data["explicit"] = [*data.get("explicit", ()), *(name for name, value in given.items() if value is not None)]
     return data
 
@@ -172,16 +172,16 @@ def _read_config(file: Path | None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         fail(f"--config {file} cannot be read as JSON: {error}")
     if not isinstance(data, dict):
-        fail(f"--config {file} holds no JSON object")
+        fail(f"--config {file}: expected a JSON object")
     return dict(data.get("config", data))
 
 
-def _refuse_without_cluster(data: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse what only a cluster could be asked for, when none is named: it would be passed over in silence."""
+def _refuse_without_cluster(data: Mapping[str, Any], cluster_fields: Mapping[str, Any]) -> None:
+    """Fail if cluster options are given without a cluster: they would be ignored without notice."""
     place = str(data.get("scheduler_type") or "none").lower()
-    names = [name.rpartition(".")[2] for name in asked if name.startswith("scheduler_options.")]
+    names = [name.rpartition(".")[2] for name in cluster_fields if name.startswith("scheduler_options.")]
     if names and place in ("none", "local"):
-        fail(f"{', '.join(names)}: this can be asked of a cluster only; name it with --scheduler")
+        fail(f"{', '.join(names)}: only a cluster has these options; choose it with --scheduler")
 
 
 def _value(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Tables and JSON."""
+"""Output of tables and JSON."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ COLORS = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Make the console: coloured and as wide as the terminal, else plain and 80 columns wide."""
+    """Create the console: colored and as wide as a terminal, otherwise plain and 80 columns wide."""
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
 def write_json(value: Any) -> None:
-    """Write a value, or a list of them, as JSON."""
+    """Print a value, or a list of values, as JSON."""
     from edbjobs._json import to_json
 
     print(json.dumps(value.to_dict() if hasattr(value, "to_dict") else to_json(value), indent=2))
 
 
 def job_table(jobs: Iterable[Job]) -> Table:
-    """Make the table of jobs; fits 80 columns whatever the names are."""
+    """Build the table of jobs; it fits 80 columns with names of any length."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
-    # Folded, never cut: the other commands want the whole id.
+    # Folded, never truncated: the other commands need the whole id.
     table.add_column("JOB", overflow="fold", max_width=32)
     table.add_column("STATE", no_wrap=True, width=9)
     table.add_column("TIME", no_wrap=True, width=6, justify="right")
@@ -68,7 +68,7 @@ def job_table(jobs: Iterable[Job]) -> Table:
 
 
 def _time(job: Job) -> str:
-    # Of a job that waits: how long already. Else: how long it has run.
+    # Waiting time of a job that waits, otherwise its run time.
     if job.status.ended:
         return age(job.started, job.ended)
     return age(job.started or job.created)
@@ -94,7 +94,7 @@ def show_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 
 def show_pairs(values: Mapping[str, object], *, title: Text | None = None) -> None:
-    """Print names and values, without those that are empty."""
+    """Print names and values; empty values are omitted."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -106,20 +106,20 @@ def show_pairs(values: Mapping[str, object], *, title: Text | None = None) -> No
 
 
 def local_time(value: datetime | None) -> str:
-    """Write a time in the zone of this machine."""
+    """Format a time in the local time zone."""
     return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def counted(number: int, word: str) -> str:
-    """Write a number of things."""
+    """Format a number with a noun, as singular or plural."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def size(number: int) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes in GiB."""
     return f"{number / 2**30:.1f} GiB"
 
 
 def line(text: str) -> None:
-    """Print a line as it is, at once."""
+    """Print a line and flush it."""
     print(text, file=sys.stdout, flush=True)

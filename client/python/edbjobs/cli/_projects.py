@@ -1,4 +1,4 @@
-"""Finding projects in a folder."""
+"""Find projects in a folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Pair", "choose", "find_projects"]
+__all__ = ["AmbiguousProjects", "choose", "find_projects"]
 
 SUFFIXES = (".aedt", ".aedtz", ".aedb")
 
 
-class Pair(Exception):
-    """Projects of which both forms exist and the .aedb is the newer one: only the user can tell which is meant."""
+class AmbiguousProjects(Exception):
+    """Some projects exist in both forms and their .aedb is newer: the user must choose one."""
 
     def __init__(self, pairs: list[tuple[Path, Path]]) -> None:
         super().__init__(f"{len(pairs)} projects exist as .aedb and as .aedt, and the .aedb is newer")
@@ -20,38 +20,38 @@ class Pair(Exception):
 
 
 def find_projects(folder: Path, *, recursive: bool = False, prefer: str | None = None) -> list[Path]:
-    """Find the projects in a folder, one of each pair of .aedb folder and .aedt file.
+    """Return the projects in a folder, one of each pair of .aedb folder and .aedt file.
 
-    AEDT itself writes an .aedt beside an .aedb that it opens, so of a pair the .aedt is taken, unless the
-    .aedb was changed after it.
+    AEDT itself writes an .aedt next to an .aedb that it opens. Of a pair the .aedt is therefore used, unless the
+    .aedb was modified after it.
 
     Parameters
     ----------
     folder : Path
-        Where to look.
+        Folder to search.
     recursive : bool
-        Also in the folders below; hidden folders, results and links are passed over.
+        Search subfolders too; hidden folders, results and links are skipped.
     prefer : str, optional
-        ``aedb`` or ``aedt``: which one of every pair.
+        ``aedb`` or ``aedt``: form to use of every pair.
 
     Raises
     ------
-    Pair
+    AmbiguousProjects
         If `prefer` is needed.
     """
     forms: dict[Path, dict[str, Path]] = {}
     for path in _walk(folder, recursive):
         forms.setdefault(path.with_suffix(""), {})[path.suffix.lower()] = path
     chosen: list[Path] = []
-    unclear: list[tuple[Path, Path]] = []
+    ambiguous: list[tuple[Path, Path]] = []
     for stem in sorted(forms):
         one = choose(forms[stem], prefer)
         if one is None:
-            unclear.append((forms[stem][".aedb"], _file(forms[stem])))
+            ambiguous.append((forms[stem][".aedb"], _file(forms[stem])))
         else:
             chosen.append(one)
-    if unclear:
-        raise Pair(unclear)
+    if ambiguous:
+        raise AmbiguousProjects(ambiguous)
     return chosen
 
 
@@ -68,20 +68,20 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def choose(forms: dict[str, Path], prefer: str | None) -> Path | None:
-    """Choose one of the forms of a project; None if only the user can."""
+    """Return one of the forms of a project; None if the user must choose."""
     folder = forms.get(".aedb")
     if folder is None or len(forms) == 1:
         return folder or _file(forms)
     if prefer is not None:
         return folder if prefer == "aedb" else _file(forms)
-    return None if _changed(folder) > _changed(_file(forms)) else _file(forms)
+    return None if _modified(folder) > _modified(_file(forms)) else _file(forms)
 
 
 def _file(forms: dict[str, Path]) -> Path:
     return forms.get(".aedt") or forms[".aedtz"]
 
 
-def _changed(path: Path) -> float:
-    # edb.def holds the database: the folder's own time changes only when files come and go.
+def _modified(path: Path) -> float:
+    # edb.def contains the database: the folder's own time changes only when files are added or removed.
     inner = path / "edb.def"
     return max(item.stat().st_mtime for item in (path, inner) if item.exists())

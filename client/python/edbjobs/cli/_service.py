@@ -1,4 +1,4 @@
-"""Commands that run a service."""
+"""Commands that run and check a service."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from edbjobs.cli._status import license_counts
 
 __all__ = ["demo", "doctor", "down", "serve", "up"]
 
-_LIMITS = "Limits; else those in force before"
-_SAFETY = "Who gets in, and what may be run"
+_LIMITS = "Limits (default: those in the store)"
+_SAFETY = "Access, solvers and projects"
 _CLUSTER = "Clusters"
 StateDir = Annotated[
-    Path | None, typer.Option("--state-dir", metavar="DIR", help="Store, logs and runs; on a local disk.")
+    Path | None, typer.Option("--state-dir", metavar="DIR", help="Folder of the store, logs and runs; on a local disk.")
 ]
 SettingsFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.", exists=True)
@@ -28,7 +28,7 @@ SettingsFile = Annotated[
 
 
 def server_module(name: str) -> ModuleType:
-    """Import a module of the service, which is an extra."""
+    """Import a module of the service, which is an optional extra."""
     import importlib
 
     try:
@@ -42,54 +42,60 @@ def server_module(name: str) -> ModuleType:
 def serve(
     state_dir: StateDir = None,
     grpc: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help='IP address and port; port 0: a free one; "": none.')
+        str | None, typer.Option(metavar="ADDRESS", help='IP address and port of gRPC; port 0: a free port; "": off.')
     ] = None,
-    uds: Annotated[str | None, typer.Option(metavar="PATH", help='Unix socket; "": none.')] = None,
+    uds: Annotated[str | None, typer.Option(metavar="PATH", help='Unix socket of gRPC; "": off.')] = None,
     http: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help='IP address and port of REST and Socket.IO; "": none.')
+        str | None, typer.Option(metavar="ADDRESS", help='IP address and port of REST and Socket.IO; "": off.')
     ] = None,
-    ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when the service answers.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write when the service is ready.")
+    ] = None,
     config: SettingsFile = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    retention_days: Annotated[float | None, typer.Option(help="Age of ended jobs; 0: no end.")] = None,
-    retention_jobs: Annotated[int | None, typer.Option(help="Number of ended jobs; 0: no end.")] = None,
-    max_concurrent_jobs: Annotated[
-        int | None, typer.Option(help="Local runs at once.", rich_help_panel=_LIMITS)
+    retention_days: Annotated[
+        float | None, typer.Option(help="Delete ended jobs after so many days; 0: never.")
     ] = None,
-    max_cores: Annotated[int | None, typer.Option(help="Cores; 0: the host's.", rich_help_panel=_LIMITS)] = None,
+    retention_jobs: Annotated[int | None, typer.Option(help="Ended jobs to keep; 0: all.")] = None,
+    max_concurrent_jobs: Annotated[
+        int | None, typer.Option(help="Concurrent local runs.", rich_help_panel=_LIMITS)
+    ] = None,
+    max_cores: Annotated[int | None, typer.Option(help="Cores; 0: all of the host.", rich_help_panel=_LIMITS)] = None,
     max_memory_mib: Annotated[
-        int | None, typer.Option(help="Declared memory, MiB; 0: the host's.", rich_help_panel=_LIMITS)
+        int | None, typer.Option(help="Reserved memory, MiB; 0: all of the host.", rich_help_panel=_LIMITS)
     ] = None,
     max_cluster_jobs: Annotated[
-        int | None, typer.Option(help="Jobs with a cluster; 0: no limit.", rich_help_panel=_LIMITS)
+        int | None, typer.Option(help="Active jobs in clusters; 0: no limit.", rich_help_panel=_LIMITS)
     ] = None,
     licenses: Annotated[
         list[str] | None,
-        typer.Option("--license", metavar="FEATURE=N", help="Licence tokens.", rich_help_panel=_LIMITS),
+        typer.Option("--license", metavar="FEATURE=N", help="License tokens by feature.", rich_help_panel=_LIMITS),
     ] = None,
     max_cpu_percent: Annotated[
-        float | None, typer.Option(help="Start nothing above this use.", rich_help_panel=_LIMITS)
+        float | None, typer.Option(help="Start no job above this CPU usage.", rich_help_panel=_LIMITS)
     ] = None,
     min_memory: Annotated[
-        float | None, typer.Option(help="Start nothing with less free, GiB.", rich_help_panel=_LIMITS)
+        float | None, typer.Option(help="Start no job with less free memory, GiB.", rich_help_panel=_LIMITS)
     ] = None,
     min_disk: Annotated[
-        float | None, typer.Option(help="Start nothing with less free, GiB.", rich_help_panel=_LIMITS)
+        float | None, typer.Option(help="Start no job with less free disk space, GiB.", rich_help_panel=_LIMITS)
     ] = None,
     solver: Annotated[
         list[Path] | None,
-        typer.Option(help="A solver that may be run beside the installed ones.", rich_help_panel=_SAFETY),
+        typer.Option(help="Solver to offer in addition to the installed ones.", rich_help_panel=_SAFETY),
     ] = None,
     demo_solver: Annotated[
         bool | None,
-        typer.Option("--demo-solver", help="Offer the stand-in, which solves nothing.", rich_help_panel=_SAFETY),
+        typer.Option("--demo-solver", help="Offer the demo solver, which solves nothing.", rich_help_panel=_SAFETY),
     ] = None,
     project_root: Annotated[
-        list[Path] | None, typer.Option(help="Projects must lie below it.", rich_help_panel=_SAFETY)
+        list[Path] | None, typer.Option(help="Folder; projects must be inside.", rich_help_panel=_SAFETY)
     ] = None,
     environment_allow: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Variables that jobs may set, too.", rich_help_panel=_SAFETY),
+        typer.Option(
+            metavar="PATTERN", help="Further environment variables that jobs may set.", rich_help_panel=_SAFETY
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -99,25 +105,25 @@ def serve(
         str | None,
         typer.Option(
             metavar="DIR",
-            help='Folder for cluster runs, which the nodes see at the same path; "": none.',
+            help='Folder for cluster runs, with the same path on the nodes; "": none.',
             rich_help_panel=_CLUSTER,
         ),
     ] = None,
     shared_root: Annotated[
         list[Path] | None,
-        typer.Option(help="Projects of cluster jobs must lie below it.", rich_help_panel=_CLUSTER),
+        typer.Option(help="Folder; projects of cluster jobs must be inside.", rich_help_panel=_CLUSTER),
     ] = None,
     public_url: Annotated[
         str | None,
-        typer.Option(help="Where a proxy in front makes the HTTP door reachable.", rich_help_panel=_SAFETY),
+        typer.Option(help="URL of the HTTP endpoint behind a reverse proxy.", rich_help_panel=_SAFETY),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(help="Host name that HTTP requests may be addressed to, too.", rich_help_panel=_SAFETY),
+        typer.Option(help="Further host name that HTTP requests may use.", rich_help_panel=_SAFETY),
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(help="Address or network whose X-Forwarded-For is believed.", rich_help_panel=_SAFETY),
+        typer.Option(help="Address or network whose X-Forwarded-For is trusted.", rich_help_panel=_SAFETY),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
@@ -129,9 +135,9 @@ def serve(
         typer.Option(help="Folder with ca.crt, server.crt and server.key.", rich_help_panel=_SAFETY),
     ] = None,
 ) -> None:
-    """Run the service until SIGTERM or Ctrl-C, which let running solves go on.
+    """Run the service until SIGTERM or Ctrl-C; running solves continue after it.
 
-    Settings come from here, else from EDBJOBS_* (such as EDBJOBS_STATE_DIR), else from the settings file.
+    Options override EDBJOBS_* variables (such as EDBJOBS_STATE_DIR), which override the settings file.
     """
     given = dict(locals())
     given["licenses"] = license_counts(licenses) if licenses else None
@@ -155,44 +161,44 @@ _RENAMED = {
 
 def up(
     context: typer.Context,
-    timeout: Annotated[float, typer.Option(help="Longest wait until it answers, seconds.")] = 30.0,
+    timeout: Annotated[float, typer.Option(help="Maximum wait until it answers, seconds.")] = 30.0,
     json: o.Json = False,
 ) -> None:
-    """Start the service if none of this user answers, and tell its address; more options are those of `serve`."""
+    """Start this user's service unless it is running, and show its address. Other options are passed to `serve`."""
     from edbjobs.cli import _daemon
 
     endpoint, started = _daemon.up(context.args, timeout)
     if json:
         write_json(endpoint)
         return
-    print(f"edbjobs {endpoint.version} {'started' if started else 'answers already'}", file=sys.stderr)
+    print(f"edbjobs {endpoint.version} {'started' if started else 'is already running'}", file=sys.stderr)
     show_pairs({"grpc": endpoint.grpc, "uds": endpoint.uds, "http": endpoint.http, "pid": endpoint.pid})
 
 
 def down(
-    timeout: Annotated[float, typer.Option(help="Longest wait until it has ended, seconds.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Maximum wait until it has ended, seconds.")] = 60.0,
     json: o.Json = False,
 ) -> None:
-    """Stop this user's service: it starts nothing new and ends; running solves go on."""
+    """Stop this user's service; running solves continue."""
     from edbjobs.cli import _daemon
 
     pid = _daemon.down(timeout)
     if json:
         write_json({"pid": pid})
     else:
-        print(f"stopped pid {pid}; running solves go on" if pid else "no service of this user is running")
+        print(f"stopped pid {pid}; running solves continue" if pid else "no service of this user is running")
 
 
 def doctor(
     state_dir: StateDir = None,
     config: SettingsFile = None,
-    network: Annotated[bool, typer.Option("--network", help="Connect to the licence servers too.")] = False,
+    network: Annotated[bool, typer.Option("--network", help="Also connect to the license servers.")] = False,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Make a new store from the records of the runs; the old one is kept.")
+        bool, typer.Option("--rebuild", help="Rebuild the store from the records of the runs; the old one is kept.")
     ] = False,
     json: o.Json = False,
 ) -> None:
-    """Check AEDT, licences, ports, disk, store and what ends sessions, and say what to do."""
+    """Check AEDT, licenses, ports, disk, store and session settings, and suggest fixes."""
     from edbjobs.cli import _doctor
 
     settings, server = server_module("config.settings"), server_module("doctor")
@@ -205,11 +211,11 @@ def doctor(
 
 def demo(
     state_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the service's folder there; else a temporary one.")
+        Path | None, typer.Option(metavar="DIR", help="Folder to use and keep; default: a temporary one.")
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """Show the service at work with a stand-in solver: a solve that survives its service being killed."""
+    """Demonstrate with a demo solver that a solve survives a killed service."""
     from edbjobs.cli import _demo
 
     server_module("service.app")

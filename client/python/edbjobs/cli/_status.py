@@ -1,4 +1,4 @@
-"""Commands that look at the host, the queue and the service."""
+"""Commands that read the host, the queue and the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PANEL = "New limits"
 
 
 def status(target: o.Target = None, json: o.Json = False) -> None:
-    """Tell what the service is, who you are to it, and whether its parts answer."""
+    """Show the service's version and health, and your identity."""
     with o.connect(target) as client:
         found = client.status()
     if json:
@@ -31,10 +31,10 @@ def status(target: o.Target = None, json: o.Json = False) -> None:
         {
             "service": f"edbjobs {found.version}, API level {found.api_level}, pid {found.pid} on {found.host}",
             "up": f"{age(found.started)}, since {local_time(found.started)}",
-            "state": "draining: starts nothing new" if found.draining else "serving",
+            "state": "draining: starts no new jobs" if found.draining else "serving",
             "account": found.account,
-            "you": f"{identity.name} ({identity.role}, by {identity.door})" if identity else "",
-            "store": found.state_directory + ("" if found.store_writable else " (cannot be written!)"),
+            "you": f"{identity.name} ({identity.role}, via {identity.door})" if identity else "",
+            "store": found.state_directory + ("" if found.store_writable else " (not writable!)"),
             "revision": found.revision,
             "schedulers": [_scheduler_line(item) for item in found.schedulers],
             "queue": _queue_line(found.queue),
@@ -55,12 +55,12 @@ def _queue_line(queue: QueueStatus | None) -> str:
     if queue is None:
         return ""
     words = f"{queue.running} of {queue.max_concurrent_jobs} running, {queue.queued} waiting"
-    words += f", {queue.scheduled} waiting in a cluster" if queue.scheduled else ""
+    words += f", {queue.scheduled} in a cluster" if queue.scheduled else ""
     return words + (", paused" if queue.paused else "") + (f", {queue.gate}" if queue.gate else "")
 
 
 def resources(target: o.Target = None, json: o.Json = False) -> None:
-    """Tell how the service's host is."""
+    """Show the resource usage of the service's host."""
     with o.connect(target) as client:
         found = client.resources()
     if json:
@@ -80,12 +80,12 @@ def _resources(found: ResourceSnapshot) -> dict[str, object]:
 
 
 def queue(
-    pause: Annotated[bool, typer.Option("--pause", help="Start no more jobs; what runs goes on.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Start no more jobs; running jobs continue.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Start jobs again.")] = False,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
-    """Tell how the queue is, or pause and resume it."""
+    """Show the queue, or pause or resume it."""
     if pause and resume:
         fail("--pause and --resume exclude each other")
     with o.connect(target) as client:
@@ -96,45 +96,45 @@ def queue(
     state = "draining" if found.draining else "paused" if found.paused else "open"
     show_pairs(
         {
-            "queue": f"{state}, gate shut: {found.gate}" if found.gate else state,
+            "queue": f"{state}, gate closed: {found.gate}" if found.gate else state,
             "running": f"{found.running} of {found.max_concurrent_jobs}",
             "waiting": f"{found.queued}" + (f", {found.held} of them held" if found.held else ""),
             "by priority": [f"{p}: {n}" for p, n in sorted(found.queued_by_priority.items(), reverse=True)],
-            "with a cluster": found.scheduled,
+            "in a cluster": found.scheduled,
             "reserved": f"{counted(found.cores_reserved, 'core')}, {found.memory_reserved_mib} MiB",
-            "licences": [f"{feature}: {number}" for feature, number in found.licenses_reserved.items()],
+            "licenses": [f"{feature}: {number}" for feature, number in found.licenses_reserved.items()],
         }
     )
 
 
 def limits(
     max_concurrent_jobs: Annotated[
-        int | None, typer.Option(help="Local runs at once; 0: start nothing.", rich_help_panel=_PANEL)
+        int | None, typer.Option(help="Concurrent local runs; 0: start no job.", rich_help_panel=_PANEL)
     ] = None,
-    max_cores: Annotated[int | None, typer.Option(help="Cores; 0: the host's.", rich_help_panel=_PANEL)] = None,
+    max_cores: Annotated[int | None, typer.Option(help="Cores; 0: all of the host.", rich_help_panel=_PANEL)] = None,
     max_memory_mib: Annotated[
-        int | None, typer.Option(help="Declared memory, MiB; 0: the host's.", rich_help_panel=_PANEL)
+        int | None, typer.Option(help="Reserved memory, MiB; 0: all of the host.", rich_help_panel=_PANEL)
     ] = None,
     max_cluster_jobs: Annotated[
-        int | None, typer.Option(help="Jobs with a cluster; 0: no limit.", rich_help_panel=_PANEL)
+        int | None, typer.Option(help="Active jobs in clusters; 0: no limit.", rich_help_panel=_PANEL)
     ] = None,
     licenses: Annotated[
         list[str] | None,
-        typer.Option("--license", metavar="FEATURE=N", help="Licence tokens; replaces all.", rich_help_panel=_PANEL),
+        typer.Option("--license", metavar="FEATURE=N", help="License tokens; replace all.", rich_help_panel=_PANEL),
     ] = None,
     max_cpu_percent: Annotated[
-        float | None, typer.Option(help="Start nothing above this use; 0: off.", rich_help_panel=_PANEL)
+        float | None, typer.Option(help="Start no job above this CPU usage; 0: off.", rich_help_panel=_PANEL)
     ] = None,
     min_memory: Annotated[
-        float | None, typer.Option(help="Start nothing with less free, GiB; 0: off.", rich_help_panel=_PANEL)
+        float | None, typer.Option(help="Start no job with less free memory, GiB; 0: off.", rich_help_panel=_PANEL)
     ] = None,
     min_disk: Annotated[
-        float | None, typer.Option(help="Start nothing with less free, GiB; 0: off.", rich_help_panel=_PANEL)
+        float | None, typer.Option(help="Start no job with less free disk space, GiB; 0: off.", rich_help_panel=_PANEL)
     ] = None,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
-    """Tell the limits, or change those that are given, all or none. Lowering one ends nothing."""
+    """Show the limits, or change the given ones, all or none. Running jobs continue."""
     values: dict[str, Any] = {
         "max_concurrent_jobs": max_concurrent_jobs,
         "max_cores": max_cores,
@@ -155,11 +155,11 @@ def limits(
 
 
 def license_counts(texts: list[str]) -> dict[str, int]:
-    """Read licence tokens of the form FEATURE=N."""
+    """Parse license tokens of the form FEATURE=N."""
     found = {}
     for feature, number in o.pairs(texts, "--license").items():
         if not number.isdigit():
-            fail(f"--license {feature}={number}: a number of tokens is wanted")
+            fail(f"--license {feature}={number}: expected a number of tokens")
         found[feature] = int(number)
     return found
 
@@ -170,14 +170,14 @@ def _limits(found: Limits) -> dict[str, object]:
 
     users = {"": found.default_user, **found.users}
     return {
-        "local runs at once": found.max_concurrent_jobs,
+        "concurrent local runs": found.max_concurrent_jobs,
         "cores": or_word(found.max_cores, "the host's"),
-        "declared memory": or_word(found.max_memory_mib, "the host's", " MiB"),
-        "jobs with a cluster": or_word(found.max_cluster_jobs, "no limit"),
-        "licence tokens": [f"{feature}: {number}" for feature, number in found.licenses.items()],
-        "processor gate": f"shut above {found.max_cpu_percent:g} %" if found.max_cpu_percent else "off",
-        "memory gate": f"shut below {found.min_memory_gb:g} GiB free" if found.min_memory_gb else "off",
-        "disk gate": f"shut below {found.min_disk_gb:g} GiB free" if found.min_disk_gb else "off",
+        "reserved memory": or_word(found.max_memory_mib, "the host's", " MiB"),
+        "active jobs in clusters": or_word(found.max_cluster_jobs, "no limit"),
+        "license tokens": [f"{feature}: {number}" for feature, number in found.licenses.items()],
+        "CPU gate": f"closed above {found.max_cpu_percent:g} %" if found.max_cpu_percent else "off",
+        "memory gate": f"closed below {found.min_memory_gb:g} GiB free" if found.min_memory_gb else "off",
+        "disk gate": f"closed below {found.min_disk_gb:g} GiB free" if found.min_disk_gb else "off",
         "users": [
             f"{name or 'everyone else'}: {or_word(user.max_running_jobs, 'any')} jobs, "
             f"{or_word(user.max_cores, 'any')} cores"
@@ -195,7 +195,7 @@ def solvers(target: o.Target = None, json: o.Json = False) -> None:
     if json:
         write_json(list(found))
     elif not found:
-        print("no solver is installed; name one with 'edbjobs serve --solver', or try --demo-solver")
+        print("no solver is installed; set one with 'edbjobs serve --solver', or try --demo-solver")
     else:
         show_table(
             ("release", "program", "found by", "runs on"),
@@ -203,7 +203,7 @@ def solvers(target: o.Target = None, json: o.Json = False) -> None:
                 (
                     item.version,
                     item.path,
-                    item.source + (", student" if item.student else "") + (", stand-in" if item.demo else ""),
+                    item.source + (", student" if item.student else "") + (", demo solver" if item.demo else ""),
                     item.scheduler or "this host",
                 )
                 for item in found

@@ -1,4 +1,4 @@
-"""The command `watch`: jobs as they change."""
+"""The command `watch`: show jobs as they change."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["follow", "watch"]
 
-LIVE = ("queued", "scheduled", "running", "pending")
-ASK_SECONDS = 1.0
-MOST_ASKED = 200
+ACTIVE = ("queued", "scheduled", "running", "pending")
+POLL_SECONDS = 1.0
+MAX_POLLED = 200
 
 
 def watch(
-    names: Annotated[list[str] | None, typer.Argument(help="Only these jobs; stays until all have ended.")] = None,
-    user: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only of this batch; stays until all have ended.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Ids or uids; ends when all these jobs have ended.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch; ends when all have ended.")] = None,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
-    """Watch jobs as they change: a live table, elsewhere than in a terminal one line for each change."""
+    """Watch jobs: a live table in a terminal, otherwise one line for each change."""
     with o.connect(target) as client:
         uids = [client.get(name).uid for name in names or ()]
         given = job_filter(names=uids, user=user, batch=batch)
@@ -52,20 +52,20 @@ def follow(client: Client, given: dict[str, Any], *, until_ended: bool, json: bo
     Parameters
     ----------
     client : Client
-        Connected.
+        Client to use.
     given : dict
-        Which jobs, as in `Client.list`.
+        Filter of the jobs, as in `Client.list`.
     until_ended : bool
-        Show also those that have ended, and return when all have; else go on until interrupted.
+        Include ended jobs, and return when all have ended; otherwise continue until interrupted.
     json : bool
-        Write every event as a line of JSON.
+        Print every event as a line of JSON.
 
     Returns
     -------
     bool
-        Every one of them completed.
+        True if all jobs completed.
     """
-    snapshot = client.snapshot(**given) if until_ended else client.snapshot(states=LIVE, **given)
+    snapshot = client.snapshot(**given) if until_ended else client.snapshot(states=ACTIVE, **given)
     board = _Board(client, given, {job.uid: job for job in snapshot.jobs})
     if until_ended and board.all_ended():
         if not json:
@@ -91,16 +91,16 @@ def follow(client: Client, given: dict[str, Any], *, until_ended: bool, json: bo
 
 
 class _Board:
-    """The jobs that are watched, as they were last heard of."""
+    """Last known state of the watched jobs."""
 
     def __init__(self, client: Client, given: dict[str, Any], jobs: dict[str, Job]) -> None:
         self.jobs = jobs
         self._client = client
         self._given = given
-        self._asked = 0.0
+        self._polled = 0.0
 
     def changes(self, events: Iterator[Event], until_ended: bool) -> Iterator[Event]:
-        """Take events, and give those that are news."""
+        """Update the jobs from events, and yield the events that are new."""
         for event in events:
             job = event.job
             if job is None or (job.uid in self.jobs and job.revision <= self.jobs[job.uid].revision):
@@ -111,34 +111,34 @@ class _Board:
                 return
 
     def all_ended(self) -> bool:
-        """Whether nothing more will happen to any of them."""
+        """Return True if all jobs have ended."""
         return all(job.status.ended for job in self.jobs.values())
 
     def all_completed(self) -> bool:
-        """Whether all have ended well."""
+        """Return True if all jobs completed."""
         return all(job.status == "completed" for job in self.jobs.values())
 
     def page(self, height: int) -> Group:
-        """Make what the screen shows; runs in the thread that refreshes it."""
-        self._ask()
-        # Live ones first to be kept when there are more than the screen has lines; order of submission within.
+        """Return the content of the screen; called in the thread that refreshes it."""
+        self._poll()
+        # If there are more jobs than lines, active ones are kept first; the table keeps the order of submission.
         jobs = list(self.jobs.values())
         kept = {job.uid for job in sorted(jobs, key=lambda job: job.status.ended)[: max(height - 3, 1)]}
         table = job_table(job for job in jobs if job.uid in kept)
         hidden = len(jobs) - len(kept)
         return Group(table, Text(f"{hidden} more", style="dim")) if hidden else Group(table)
 
-    def _ask(self) -> None:
-        # How far a solve is and why a job waits change without an event: they are asked for.
-        if time.monotonic() - self._asked < ASK_SECONDS:
+    def _poll(self) -> None:
+        # Progress and waiting reasons change without an event: they are polled.
+        if time.monotonic() - self._polled < POLL_SECONDS:
             return
         try:
-            for job in islice(self._client.list(**{"states": LIVE, **self._given}), MOST_ASKED):
+            for job in islice(self._client.list(**{"states": ACTIVE, **self._given}), MAX_POLLED):
                 if job.uid in self.jobs and job.revision >= self.jobs[job.uid].revision:
                     self.jobs[job.uid] = job
         except EdbJobsError:
-            pass  # the watch itself tells when the service is gone for good
-        self._asked = time.monotonic()
+            pass  # the watch itself raises if the service stays unreachable
+        self._polled = time.monotonic()
 
 
 def _write_event(event: Event) -> None:
