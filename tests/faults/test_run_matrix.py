@@ -1,4 +1,4 @@
-"""Every step of a run fails in every way: the job ends rightly or visibly waits, and nothing else is held up."""
+"""Every step of a run fails in every way: the job ends correctly or waits with a reason, and does not block others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ E = job_config_pb2
 
 @dataclass(frozen=True)
 class Step:
-    """One step: where it is, and what follows from a definite error in it.
+    """One step: its place, and the result of a definite error in it.
 
     `definite`: states that the job may end in. `writes`: it runs in the store's writer, where an error of the file
     system means that nothing can be written. `hangs`: it may hang.
@@ -45,7 +45,7 @@ class Step:
 
 TROUBLES = {S.WAITING_REASON_BACK_OFF, S.WAITING_REASON_STORE_UNAVAILABLE}
 FAILED = frozenset({S.JOB_STATE_FAILED})
-WAITS = frozenset[int]()  # whatever it is, it is tried again
+WAITS = frozenset[int]()  # any error is retried
 STEPS = [
     Step("inspect", project, "inspect", FAILED),
     Step("lock look", project_lock, "lock_state", FAILED),
@@ -64,11 +64,11 @@ CASES = [(step, what) for step in STEPS for what in CLASSES if what != "hang" or
 
 
 class Fault:
-    """Makes a step fail for one project, as often as it is told."""
+    """Makes a step fail for one project, a given number of times."""
 
     def __init__(self, step: Step, what: str, marks: set[str]) -> None:
         self.what = what
-        self.left = -1  # failures to come; negative: no bound
+        self.left = -1  # remaining failures; negative: no limit
         self.hits = 0
         self.hit = threading.Event()
         self.release = threading.Event()
@@ -76,7 +76,7 @@ class Fault:
         self._real = getattr(step.owner, step.attribute)
 
     def replacement(self) -> Callable[..., Any]:
-        """Return what stands for the step; a plain function, so that it can be a method as well."""
+        """Return the replacement of the step; a plain function, so that it can be a method as well."""
         return lambda *args, **kwargs: self._call(*args, **kwargs)
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
@@ -112,7 +112,7 @@ async def it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[W
 
 
 async def ill(it: World, step: Step, what: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Fault]:
-    """Submit a job that will meet the fault."""
+    """Submit a job that will have the fault."""
     fields: dict[str, Any] = {"existing_results": E.EXISTING_RESULTS_CLEAR} if step.name == "clear" else {}
     uid = await it.submit("ill", hold=True, **fields)
     marks = {uid, str(it.folder / "projects" / "ill.aedt")}
@@ -133,7 +133,7 @@ def ids(case: object) -> str:
 
 @pytest.mark.parametrize(("step", "what"), CASES, ids=ids)
 async def test_a_failure_that_passes(it: World, step: Step, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It fails twice, then no more: no transient failure becomes a verdict, a definite one ends in the right one."""
+    """The step fails twice, then no more: a transient failure is no verdict, a definite one gives the right one."""
     uid, fault = await ill(it, step, what, monkeypatch)
     fault.left = 2
     await it.manager.release(uid, "ann")
@@ -154,7 +154,7 @@ async def test_a_failure_that_passes(it: World, step: Step, what: str, monkeypat
 
 @pytest.mark.parametrize(("step", "what"), CASES, ids=ids)
 async def test_a_failure_that_stays(it: World, step: Step, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job ends or says why it waits; others start, a cancel ends it, or a restart that cures does."""
+    """The job ends or waits with a reason; others start, and a cancel or a restart without the fault ends it."""
     uid, fault = await ill(it, step, what, monkeypatch)
     await it.manager.release(uid, "ann")
     await asyncio.to_thread(fault.hit.wait, 30)
@@ -182,7 +182,7 @@ async def test_a_failure_that_stays(it: World, step: Step, what: str, monkeypatc
 
 
 async def store_is_ill(it: World, uid: str, fault: Fault) -> None:
-    """Nothing can be written: whoever waits says so, and once it can be written again everything goes on."""
+    """The store cannot be written: jobs wait with that reason, and continue once it can be written again."""
     job = await it.until(uid, waits_visibly)
     assert job.waiting_reason == S.WAITING_REASON_STORE_UNAVAILABLE or job.state in TERMINAL, job
     await restarted(it, uid, fault)

@@ -1,4 +1,4 @@
-"""What must not grow: folders, records kept in memory, hand-overs, descriptors."""
+"""Limits of growth: run folders, records in memory, thread hand-overs, file descriptors."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ async def test_run_folders_and_their_group_go_with_the_record(it: World) -> None
     assert not (runs / "000000").exists()
 
 
-async def test_nothing_is_kept_of_jobs_that_have_left(it: World) -> None:
-    """A job that waits for a lock, or was cancelled while it did, leaves nothing in memory (G4)."""
+async def test_no_state_is_kept_of_ended_jobs(it: World) -> None:
+    """A job that waits for a lock, or was cancelled while it did, leaves no state in memory (G4)."""
     path = it.project("locked")
     path.with_name("locked.aedt.lock").touch()
     uid = await it.submit("locked", project_path=str(path))

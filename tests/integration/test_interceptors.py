@@ -1,4 +1,4 @@
-"""What every call passes, on a small server with the interceptor alone."""
+"""The interceptor alone, on a small server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN = "t" * 43
 
 
 class Service:
-    """Behaves as its request says."""
+    """Behaves as its request names."""
 
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
@@ -60,7 +60,7 @@ class Service:
 
 
 class Log:
-    """Keeps what is logged, and tells when enough is: a client may have its answer before the line is written."""
+    """Collects log lines and notifies of enough of them: a client may have its response before the line is written."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -164,7 +164,7 @@ async def test_a_refusal_carries_code_text_and_details() -> None:
         assert (await here.log.lines(1))[0][1]["code"] == "NOT_FOUND"
 
 
-async def test_an_unexpected_error_is_internal_with_a_number_that_stands_in_the_log() -> None:
+async def test_an_unexpected_error_is_internal_with_a_number_that_is_in_the_log() -> None:
     async with serving() as here:
         error = await failing(here.unary(b"broken"))
         assert error.code() is grpc.StatusCode.INTERNAL

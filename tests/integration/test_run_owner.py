@@ -1,4 +1,4 @@
-"""What becomes of runs when the world is not as it was: links are moved, executors are missing, jobs are gone."""
+"""Runs after changes from outside: links are moved, executors are missing, jobs are deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.memory_cluster import MemorySlurm
 
 
 def delay(seconds: float) -> Callable[[Backoff], float]:
-    """Stand for `Backoff.next`: always the same delay."""
+    """Replace `Backoff.next`: always the same delay."""
 
     def next_delay(self: Backoff) -> float:
         self.count += 1
@@ -46,7 +46,7 @@ async def release(it: World, uid: str) -> None:
 # Links that are moved while a job waits (A4) ------------------------------------------------------------------
 
 
-async def test_what_was_submitted_is_what_runs(it: World) -> None:
+async def test_the_submitted_project_runs(it: World) -> None:
     real, other = it.project("real"), it.project("other")
     link = it.folder / "link.aedt"
     link.symlink_to(real)
@@ -101,7 +101,7 @@ def with_slurm(it: World) -> MemorySlurm:
     return scheduler
 
 
-async def test_a_job_for_a_missing_scheduler_waits_and_says_so(tmp_path: Path) -> None:
+async def test_a_job_for_a_missing_scheduler_waits_with_that_reason(tmp_path: Path) -> None:
     it = World(tmp_path)
     scheduler = with_slurm(it)
     scheduler.silent = "it is away"
@@ -137,7 +137,7 @@ async def test_a_run_with_a_missing_scheduler_can_be_abandoned(tmp_path: Path) -
         job = await it.until(uid, lambda job: "no scheduler 'slurm'" in job.waiting_detail)
         assert job.state == S.JOB_STATE_SCHEDULED
         await it.manager.cancel(uid, "ann", 0.0)
-        assert (await it.get(uid)).state == S.JOB_STATE_SCHEDULED, "nobody knows whether it has ended"
+        assert (await it.get(uid)).state == S.JOB_STATE_SCHEDULED, "its state is unknown"
         job = await it.manager.cancel(uid, "ann", None, abandon=True)
         assert (job.state, job.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_UNKILLABLE)
         assert (await it.ended(await it.submit("local"))).state == S.JOB_STATE_COMPLETED
@@ -145,7 +145,7 @@ async def test_a_run_with_a_missing_scheduler_can_be_abandoned(tmp_path: Path) -
         await it.close()
 
 
-# Jobs that are gone when something of them comes back (A10) ------------------------------------------------------
+# Jobs that are deleted while their work is under way (A10) ------------------------------------------------------
 
 
 async def test_a_job_that_is_deleted_while_it_is_prepared_leaves_nothing(
@@ -184,8 +184,8 @@ async def test_abandon_is_refused_while_a_run_can_be_ended(it: World) -> None:
     assert (await it.ended(uid)).state == S.JOB_STATE_CANCELLED
 
 
-async def test_an_abandon_tells_the_end_that_the_log_proves(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processes are gone and the first look at the log fails: the abandon looks again and finds the proof."""
+async def test_an_abandon_records_the_end_that_the_log_proves(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes are gone and the first read of the log fails: the abandon reads it again and finds the proof."""
     judge, failures = run_steps.judge, iter([True])
 
     def once(*args: Any) -> Any:
@@ -221,7 +221,7 @@ async def test_a_cause_is_logged_once_however_often_a_job_is_tried(
 
 
 async def test_a_start_that_raises_is_owned(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether an executor has taken a run that it was asked to start is told by the run's record."""
+    """The run's record shows whether an executor has started a run after a failed call."""
     start, failures = LocalExecutor.start, iter([True])
 
     async def late(self: LocalExecutor, run: Any) -> None:
@@ -236,7 +236,7 @@ async def test_a_start_that_raises_is_owned(it: World, monkeypatch: pytest.Monke
 
 
 async def test_a_plan_that_fails_half_way_leaves_nothing_reserved(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the planner has chosen before it fails is released, and planned again (of the kind of A2)."""
+    """Jobs planned before the planner fails are released, and planned again (of the kind of A2)."""
     plan = Planner.plan
     failures = iter([True])
 
@@ -271,10 +271,10 @@ async def test_a_run_whose_task_is_lost_gets_another_one(it: World, monkeypatch:
     monkeypatch.setattr(runs, "LOST_SECONDS", 0.05)
     own, failures = RunTask._own, iter([True])
 
-    async def broken(self: RunTask, begin: Any) -> None:
+    async def broken(self: RunTask, start: Any) -> None:
         if next(failures, False):
             raise AssertionError("made by the test")
-        await own(self, begin)
+        await own(self, start)
 
     monkeypatch.setattr(RunTask, "_own", broken)
     uid = await it.submit("job")

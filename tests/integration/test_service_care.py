@@ -1,4 +1,4 @@
-"""What the service does by itself: gates that are told, records that are let go, and a lost store made anew."""
+"""Background work of the service: events of gates, removal of old records, and the rebuild of a lost store."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def event(
     raise AssertionError("the watch ended")
 
 
-def test_a_gate_that_stays_shut_is_an_event(tmp_path: Path) -> None:
+def test_a_gate_that_stays_closed_is_an_event(tmp_path: Path) -> None:
     settings = {"min_disk_gb": 900_000, "gate_event_seconds": 0.5, "telemetry_seconds": 0.1}
     with ServiceProcess(tmp_path, **settings) as service:
         submit(service, "kept")
@@ -112,7 +112,7 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
     assert missing - {solver.with_name(f"{solver.name}.lock"), solver.with_name(f"{solver.name}.q")} == expected
 
 
-def test_a_corrupt_store_is_made_anew_from_the_runs(tmp_path: Path) -> None:
+def test_a_corrupt_store_is_rebuilt_from_the_runs(tmp_path: Path) -> None:
     service = ServiceProcess(tmp_path, max_concurrent_jobs=2)
     service.start()
     submit(service, "done")

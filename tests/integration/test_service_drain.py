@@ -1,4 +1,4 @@
-"""A service that is told to stop: it says so, ends what waits for it, and lets runs go on."""
+"""A service that stops: it reports that, ends watches and waits, and leaves runs running."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def answer(error: BaseException) -> tuple[str, str]:
 
 
 class Listener(threading.Thread):
-    """Takes all a stream gives, or one answer, and how it ended."""
+    """Collects the messages of a stream, or one response, and its error."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
@@ -82,13 +82,13 @@ class Listener(threading.Thread):
             time.sleep(0.01)
 
     def ended(self) -> tuple[str, str]:
-        """Wait for the end; gives its code and reason."""
+        """Wait for the end; return its code and reason."""
         self.join(DEADLINE)
         assert self.error is not None, self.got
         return answer(self.error)
 
 
-def test_watchers_hear_that_it_stops_and_go_on_where_it_comes_back(service: ServiceProcess) -> None:
+def test_watchers_are_notified_of_the_stop_and_resume_after_it(service: ServiceProcess) -> None:
     submit(service, "held", hold=True)
     with grpc.insecure_channel(service.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
@@ -108,21 +108,21 @@ def test_watchers_hear_that_it_stops_and_go_on_where_it_comes_back(service: Serv
             states = [message.status for message in check.got]
             assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
     assert service.process.wait(DEADLINE) == 0
-    seen = watch.got[-1].revision
+    last = watch.got[-1].revision
     service.stop()
     service.start()
     service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="held"), timeout=10)
-    request = pb.WatchJobsRequest(after_revision=seen, store_id=watch.got[-1].store_id)
+    request = pb.WatchJobsRequest(after_revision=last, store_id=watch.got[-1].store_id)
     revisions: list[int] = []
     for message in service.jobs.WatchJobs(request, timeout=30):
         revisions += [event.revision for event in message.events]
         if any(event.job.state == S.JOB_STATE_COMPLETED for event in message.events):
             break
-    assert revisions == list(range(seen + 1, seen + 1 + len(revisions)))
+    assert revisions == list(range(last + 1, last + 1 + len(revisions)))
 
 
-def test_who_waits_is_told_at_once(tmp_path: Path) -> None:
-    """Nobody has to sit through the grace for calls that go on, which here is five minutes."""
+def test_waiting_calls_end_at_once(tmp_path: Path) -> None:
+    """They do not last for the grace of open calls, which is five minutes here."""
     service = ServiceProcess(tmp_path, max_concurrent_jobs=2)
     service.prelude = LONG_GRACE
     with service:
@@ -147,7 +147,7 @@ def test_who_waits_is_told_at_once(tmp_path: Path) -> None:
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     service = ServiceProcess(tmp_path)
     service.prelude = LONG_GRACE
-    # A call that goes on for as long as it likes.
+    # A call that does not end by itself.
     service.prelude += """
 import asyncio
 from edbjobs_server.manager.status import ServiceStatus
@@ -165,7 +165,7 @@ ServiceStatus.set_paused = sleep_on
             service.process.send_signal(signal.SIGTERM)
             check.has(2)
             assert check.got[-1].status == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert service.process.poll() is None, "it gives a call that goes on its time"
+        assert service.process.poll() is None, "an open call has its grace"
         assert hanging.is_alive()
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(DEADLINE) == 0
@@ -207,7 +207,7 @@ def wait_for_state(service: ServiceProcess, job: job_pb2.Job, state: S.JobState.
 
 
 def insist(client: Client, project: str, name: str) -> str:
-    """Submit until it is answered; only what says that nobody is there may come in between."""
+    """Submit until it succeeds; the only errors in between are those of an unreachable service."""
     deadline = time.monotonic() + DEADLINE
     while True:
         try:
@@ -217,8 +217,8 @@ def insist(client: Client, project: str, name: str) -> str:
             time.sleep(0.05)
 
 
-def test_who_submits_through_restarts_hears_at_most_that_it_is_away(service: ServiceProcess) -> None:
-    """Whatever a call falls into, the stop or the start: sent again it makes its job, and that once."""
+def test_submits_through_restarts_fail_at_most_as_unavailable(service: ServiceProcess) -> None:
+    """A call during the stop or the start, sent again, submits its job exactly once."""
     for number in range(3):
         submit(service, f"p{number}", hold=True)
     project = str(service.folder / "p0" / "patch_antenna.aedt")

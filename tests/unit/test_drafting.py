@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Path:
     return path
 
 
-async def test_the_answer_is_what_was_written(tmp_path: Path, project: Path) -> None:
+async def test_the_response_is_what_was_written(tmp_path: Path, project: Path) -> None:
     async with started_store(tmp_path / "state") as (store, heard):
         drafts, paths = made(store)
         saved, refused = await drafts.submit([submit(project), submit(tmp_path / "none.aedt")], "me", "me@uds")
@@ -52,7 +52,7 @@ async def test_the_answer_is_what_was_written(tmp_path: Path, project: Path) -> 
         paths.close()
 
 
-async def test_a_repetition_is_answered_with_the_bytes_of_the_first(tmp_path: Path, project: Path) -> None:
+async def test_a_repeated_request_returns_the_bytes_of_the_first(tmp_path: Path, project: Path) -> None:
     async with started_store(tmp_path / "state") as (store, _):
         drafts, paths = made(store)
         first, second = await drafts.submit([submit(project, request_id="r")] * 2, "me", "")
@@ -65,7 +65,7 @@ async def test_a_repetition_is_answered_with_the_bytes_of_the_first(tmp_path: Pa
         paths.close()
 
 
-async def test_a_call_that_was_given_up_is_not_accepted_later(
+async def test_an_abandoned_call_is_not_accepted_later(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, done = threading.Event(), threading.Event()
@@ -96,7 +96,7 @@ async def test_a_call_that_was_given_up_is_not_accepted_later(
         paths.close()
 
 
-async def test_a_mistake_in_one_call_spoils_no_other(
+async def test_an_invalid_call_does_not_affect_others(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = submission.draft_all
@@ -118,7 +118,7 @@ async def test_a_mistake_in_one_call_spoils_no_other(
         paths.close()
 
 
-async def test_a_store_that_is_closing_refuses_what_is_drafted(tmp_path: Path, project: Path) -> None:
+async def test_a_closing_store_refuses_drafted_jobs(tmp_path: Path, project: Path) -> None:
     store = Store.open(tmp_path / "state")
     store.start(asyncio.get_running_loop(), Heard().on_commit, lambda _: None)
     drafts, paths = made(store)

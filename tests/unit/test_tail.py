@@ -1,4 +1,4 @@
-"""Outputs are read by offset and followed to their true end, whatever happens to the file meanwhile."""
+"""Outputs are read by offset and followed to their end, also if the file is truncated or replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Response = jobs_messages_pb2.TailLogResponse
 
 
 class Run:
-    """A job with one attempt, its output, and a reader of it that is asked step by step."""
+    """A job with one attempt, its output, and a reader of it that runs step by step."""
 
     def __init__(self, folder: Path, stream: jobs_messages_pb2.LogStream.ValueType = SOLVER) -> None:
         self.project = folder / "p.aedt"
@@ -41,7 +41,7 @@ class Run:
         return self.job
 
     async def wait(self) -> None:
-        """Wait until the follower has seen all there is, and has asked for the job again."""
+        """Wait until the follower has read the whole output and requests the job again."""
         for _ in range(2):
             self.asked.clear()
             await self.asked.wait()
@@ -70,7 +70,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "cut and longer", "replaced", "removed and made again"])
-async def test_a_log_that_is_cut_while_it_is_followed_is_sent_from_its_beginning(
+async def test_a_log_truncated_while_followed_is_sent_from_its_start(
     tmp_path: Path, paths: PathWorkers, how: str
 ) -> None:
     run = Run(tmp_path)
@@ -99,7 +99,7 @@ async def test_a_log_that_is_cut_while_it_is_followed_is_sent_from_its_beginning
     assert (messages[-1].eof, messages[-1].offset) == (True, len(text))
 
 
-async def test_a_log_that_is_cut_while_it_is_read_without_following_ends_there(
+async def test_a_log_truncated_while_read_without_following_ends_there(
     tmp_path: Path, paths: PathWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail_module, "CHUNK", 10)
@@ -158,7 +158,7 @@ async def test_a_limit_and_offsets(tmp_path: Path, paths: PathWorkers) -> None:
         assert (last.offset, last.eof) == (offset, True)
 
 
-async def test_what_is_not_there_is_told(tmp_path: Path, paths: PathWorkers) -> None:
+async def test_missing_outputs_are_refused(tmp_path: Path, paths: PathWorkers) -> None:
     run = Run(tmp_path)
     with pytest.raises(Refused, match=r"attempt 1 has no such output: .*j-7-1.log does not exist") as refused:
         await collect(run.tail(paths))
@@ -178,7 +178,7 @@ async def test_a_fifo_in_place_of_a_log_is_refused_at_once(tmp_path: Path, paths
     assert refused.value.reason == "LOG_NOT_FOUND"
 
 
-def test_a_file_server_that_is_away_for_a_while_does_not_end_what_follows(
+def test_a_short_outage_of_the_file_server_does_not_end_a_follower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path, STDOUT)
@@ -194,7 +194,7 @@ def test_a_file_server_that_is_away_for_a_while_does_not_end_what_follows(
 
         patch.setattr(files, "open_regular", stale)
         piece = output.read(run.job)
-        assert (piece.data, piece.ended) == (b"", False), "its end was not seen yet"
+        assert (piece.data, piece.ended) == (b"", False), "its end was not read yet"
         patch.setattr(tail_module, "UNREACHABLE_SECONDS", 0)
         with pytest.raises(Refused, match="Stale file handle") as refused:
             output.read(run.job)
@@ -203,7 +203,7 @@ def test_a_file_server_that_is_away_for_a_while_does_not_end_what_follows(
     assert output.read(run.job).ended
 
 
-def test_without_following_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_file_is_refused_without_following(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path, STDOUT)
 
     def busy(*_: object, **__: object) -> None:

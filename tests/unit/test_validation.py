@@ -1,4 +1,4 @@
-"""A configuration that is kept from an earlier request says the same as one that is checked anew."""
+"""A cached configuration equals one that is validated again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check(path: str, **values: Any) -> HFSSSimulationConfig:
 @pytest.mark.parametrize(
     "values", [{}, {"cores": 4, "labels": {"a": "1", "b": "2"}}, {"machine_nodes": [NODE], "environment": {"A": "ü"}}]
 )
-def test_a_kept_configuration_is_as_one_made_anew(values: dict[str, Any]) -> None:
+def test_a_cached_configuration_equals_a_new_one(values: dict[str, Any]) -> None:
     for path in ("/a/p.aedt", "/b/Ünï.aedb/", "C:\\x\\y.aedtz"):
         message = job_config_pb2.JobConfig(project_path=path, **values)
         assert check(path, **values) == HFSSSimulationConfig.from_message(message)
@@ -40,7 +40,7 @@ def test_a_kept_configuration_is_as_one_made_anew(values: dict[str, Any]) -> Non
     assert validation._model.cache_info().currsize == 1
 
 
-def test_what_is_wrong_is_told_as_for_the_first_request() -> None:
+def test_errors_are_reported_as_for_the_first_request() -> None:
     check("/a/p.aedt")
     for path in ("", "p.aedt", "/a/p.txt", "/a/\n.aedt"):
         with pytest.raises(Refused) as refused:
@@ -53,6 +53,6 @@ def test_what_is_wrong_is_told_as_for_the_first_request() -> None:
     assert validation._model.cache_info().currsize == 1
 
 
-def test_a_long_configuration_is_not_kept() -> None:
+def test_a_long_configuration_is_not_cached() -> None:
     check("/a/p.aedt", environment={f"A{i}": "x" * 100 for i in range(30)})
     assert validation._model.cache_info().currsize == 0

@@ -1,4 +1,4 @@
-"""The real service begins, or says in one line why it cannot; it tells where it is, and cleans up when it ends."""
+"""The real service starts, or reports in one line why it cannot; it advertises its endpoints and cleans up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUS = cluster_service_pb2.GetSystemStatusRequest()
 
 
 def refusal(service: ServiceProcess) -> str:
-    """Start a service that must refuse; gives its one line."""
+    """Start a service that must fail; return its error line."""
     (service.folder / "service.out").unlink(missing_ok=True)
     process = service.launch()
     try:
@@ -37,7 +37,7 @@ def refusal(service: ServiceProcess) -> str:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that another program has."""
+    """A port that another program uses."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield int(server.getsockname()[1])
 
@@ -61,17 +61,17 @@ def code_of(error: grpc.RpcError) -> str:
     return error.code().name
 
 
-# What it refuses -----------------------------------------------------------------------------------------
+# Failed starts ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("door", "option"), [("grpc", "--grpc"), ("http", "--http")])
-def test_a_port_in_use(tmp_path: Path, taken: int, door: str, option: str) -> None:
-    service = other(tmp_path, **{door: f"127.0.0.1:{taken}"})
+@pytest.mark.parametrize(("endpoint", "option"), [("grpc", "--grpc"), ("http", "--http")])
+def test_a_port_in_use(tmp_path: Path, taken: int, endpoint: str, option: str) -> None:
+    service = other(tmp_path, **{endpoint: f"127.0.0.1:{taken}"})
     line = refusal(service)
     assert f"127.0.0.1:{taken} is in use" in line
     assert option in line
-    assert not Path(str(service.settings["uds"])).exists(), "a service that did not begin leaves no socket"
-    service.settings[door] = "127.0.0.1:0"
+    assert not Path(str(service.settings["uds"])).exists(), "a service that did not start leaves no socket"
+    service.settings[endpoint] = "127.0.0.1:0"
     service.start()
     service.stop()
 
@@ -137,7 +137,7 @@ def test_a_bad_variable(tmp_path: Path) -> None:
         ("folder", "--uds"),
     ],
 )
-def test_what_is_in_the_way(tmp_path: Path, name: str, word: str) -> None:
+def test_a_file_in_the_way(tmp_path: Path, name: str, word: str) -> None:
     service = other(tmp_path)
     if name == "folder":
         service.settings["uds"] = str(service.folder / "folder" / "s")
@@ -154,7 +154,7 @@ def test_a_ready_file_that_cannot_be_made(tmp_path: Path) -> None:
     assert str(service.ready_file.parent) in refusal(service)
 
 
-def test_an_endpoint_file_that_others_spoilt_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+def test_a_damaged_endpoint_file_does_not_block_the_end(tmp_path: Path) -> None:
     service = other(tmp_path)
     service.start()
     (service.runtime_dir / "endpoint.json").write_text("spoilt")
@@ -163,7 +163,7 @@ def test_an_endpoint_file_that_others_spoilt_does_not_keep_it_from_ending(tmp_pa
     assert (service.runtime_dir / "endpoint.json").read_text() == "spoilt"
 
 
-def test_certificates_that_are_none(tmp_path: Path) -> None:
+def test_invalid_certificates(tmp_path: Path) -> None:
     for name in ("ca.crt", "server.crt", "server.key"):
         (tmp_path / name).write_text("none")
     line = refusal(other(tmp_path, transport_mode="mtls", certificates=str(tmp_path)))
@@ -175,34 +175,34 @@ def test_a_corrupt_store_is_kept_and_rebuilding_is_named(tmp_path: Path) -> None
     service.state_dir.mkdir(0o700)
     (service.state_dir / "store.db").write_bytes(b"no store at all " * 500)
     assert "doctor --rebuild" in refusal(service)
-    assert "doctor --rebuild" in refusal(service), "and it does not begin with an empty one the next time"
+    assert "doctor --rebuild" in refusal(service), "and it does not start with an empty one the next time"
 
 
-# Where it is ---------------------------------------------------------------------------------------------
+# Endpoints ----------------------------------------------------------------------------------------------
 
 
-def test_it_tells_where_it_is_while_it_answers(tmp_path: Path) -> None:
+def test_the_endpoint_file_exists_while_it_serves(tmp_path: Path) -> None:
     service = ServiceProcess(tmp_path, http="127.0.0.1:0")
     service.start()
     assert service.process is not None
     pid = service.process.pid
     endpoint = service.runtime_dir / "endpoint.json"
-    told = service.endpoint
-    assert json.loads(endpoint.read_text()) == told
-    assert told["grpc"].startswith("127.0.0.1:")
-    assert told["uds"] == str(service.runtime_dir / "s")
-    assert told["http"].startswith("http://127.0.0.1:")
-    assert (told["pid"], told["host"], told["version"]) == (pid, socket.gethostname(), __version__)
-    assert Path(told["token_file"]).read_text().strip()
+    found = service.endpoint
+    assert json.loads(endpoint.read_text()) == found
+    assert found["grpc"].startswith("127.0.0.1:")
+    assert found["uds"] == str(service.runtime_dir / "s")
+    assert found["http"].startswith("http://127.0.0.1:")
+    assert (found["pid"], found["host"], found["version"]) == (pid, socket.gethostname(), __version__)
+    assert Path(found["token_file"]).read_text().strip()
     for path in (service.ready_file, endpoint):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with grpc.insecure_channel(told["grpc"]) as channel:
+    with grpc.insecure_channel(found["grpc"]) as channel:
         status = cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=10)
     assert (status.pid, status.service) == (pid, "edbjobs")
     assert service.stop() == 0
     assert not service.ready_file.exists()
     assert not endpoint.exists()
-    assert not Path(told["uds"]).exists()
+    assert not Path(found["uds"]).exists()
 
 
 def test_an_endpoint_of_another_service_stays(tmp_path: Path, running: ServiceProcess) -> None:
@@ -236,11 +236,11 @@ def test_the_unix_socket_is_closed_to_others(tmp_path: Path) -> None:
         assert stat.S_IMODE(uds.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(service.state_dir.stat().st_mode) == 0o700
         private = [path for path in service.state_dir.rglob("*") if path.stat().st_mode & 0o077]
-        assert private == [], "nothing in the state folder is open to others"
+        assert private == [], "no file in the state folder is open to others"
         service.cluster.GetSystemStatus(STATUS, timeout=10)
 
 
-def test_mutual_tls_lets_in_who_has_a_certificate_of_ours(tmp_path: Path) -> None:
+def test_mutual_tls_accepts_clients_with_a_certificate_of_ours(tmp_path: Path) -> None:
     ours, theirs = trustme.CA(), trustme.CA()
     folder = tmp_path / "certificates"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The real service's doors: who gets in, what it tells of itself, and many calls at once."""
+"""The real service's endpoints: authentication, reflection, health, and many calls at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOBODY = 65534
 BURST = 3000
 LOCAL = [("grpc.use_local_subchannel_pool", 1)]
 
-# Loads all it needs as root, takes on the account, then calls: what it finds on disk may be closed to it.
+# Imports all modules as root, changes to the account, then calls: files may be closed to that account.
 FOREIGN = """
 import os, sys
 import grpc
@@ -57,7 +57,7 @@ with grpc.insecure_channel(target) as channel:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """A service whose Unix socket lies where others get to: only its own mode keeps them out."""
+    """A service whose Unix socket is in an open folder: only the socket's mode denies access."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         with ServiceProcess(tmp_path_factory.mktemp("service"), uds=f"{name}/edbjobs.sock") as running:
@@ -65,7 +65,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
 
 
 def foreign(target: str, token: str = "") -> list[str]:
-    """Call as another account; gives what a unary call and a stream came to."""
+    """Call as another account; return the results of a unary call and a stream."""
     if os.name != "posix" or os.geteuid() != 0:
         pytest.skip("needs root, to take on another account")
     command = [sys.executable, "-c", FOREIGN, str(NOBODY), target, token]
@@ -81,17 +81,17 @@ def test_another_account_is_refused_without_the_token(service: ServiceProcess) -
 
 
 @pytest.mark.needs_root
-def test_the_token_lets_another_account_in(service: ServiceProcess) -> None:
+def test_the_token_authenticates_another_account(service: ServiceProcess) -> None:
     token = Path(service.endpoint["token_file"]).read_text().strip()
     assert foreign(service.endpoint["grpc"], token) == ["OK", "OK"]
 
 
-def test_reflection_tells_the_contract(service: ServiceProcess) -> None:
+def test_reflection_lists_the_services(service: ServiceProcess) -> None:
     with grpc.insecure_channel(service.target, options=LOCAL) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
-        told = set(database.get_services())
-        assert {"edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster"} <= told
-        assert {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= told
+        services = set(database.get_services())
+        assert {"edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster"} <= services
+        assert {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= services
         jobs = DescriptorPool(database).FindServiceByName("edbjobs.v1.Jobs")
         assert {"SubmitJob", "WatchJobs", "TailLog"} <= {method.name for method in jobs.methods}
 
@@ -108,8 +108,8 @@ def test_health_of_each_service(service: ServiceProcess) -> None:
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_burst_of_calls_is_answered_whole(service: ServiceProcess) -> None:
-    """gRPC's defaults would answer part of it with CANCELLED or RESOURCE_EXHAUSTED."""
+async def test_every_call_of_a_burst_is_served(service: ServiceProcess) -> None:
+    """gRPC's defaults would fail part of it with CANCELLED or RESOURCE_EXHAUSTED."""
     project = str(example_project(service.folder / "burst"))
     async with grpc.aio.insecure_channel(service.target, options=LOCAL) as channel:
         jobs: Any = jobs_service_pb2_grpc.JobsStub(channel)
