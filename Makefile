@@ -6,7 +6,7 @@ TOOK = @echo "make $@: $$(( $$(date +%s) - $(START) )) s"
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all lint proto clients bench serve clean
+.PHONY: help demo check test test-all lint proto clients bench mutants serve clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -43,6 +43,13 @@ clients: .venv/dev.stamp ## build the C++, C# and TypeScript clients in build/cl
 
 bench: .venv/dev.stamp ## measure; prints each figure beside its floor
 	cd tests && ../$(BIN)/python -m bench
+
+mutants: .venv/dev.stamp ## nightly: faults in the core that no test finds, by mutmut; MUTANTS='edbjobs_server.core.queue*' tries one module
+	@$(BIN)/python -m pip install -qq --group mutants
+	rm -rf build/mutants && mkdir -p build/mutants/edbjobs_server
+	cp -r server/edbjobs_server/core server/edbjobs_server/__init__.py build/mutants/edbjobs_server
+	cp -r tests pyproject.toml build/mutants
+	cd build/mutants && ../../$(BIN)/mutmut run $(MUTANTS) && ../../$(BIN)/mutmut results
 
 serve: .venv/run.stamp ## run the service with the demo solver, in the foreground
 	$(BIN)/edbjobs serve --demo-solver
