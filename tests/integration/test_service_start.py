@@ -107,7 +107,7 @@ def test_a_state_folder_in_use(tmp_path: Path, running: ServiceProcess) -> None:
         ({"max_concurrent_jobs": -1}, ["--max-concurrent-jobs", "-1"]),
         ({"max_cpu_percent": 101}, ["--max-cpu-percent"]),
         ({"grpc": "somewhere"}, ["--grpc", "somewhere"]),
-        ({"grpc": "", "uds": "none"}, ["nobody could reach the service"]),
+        ({"grpc": "", "uds": "none"}, ["the service would be unreachable"]),
         ({"uds": "/tmp/" + "x" * 120}, ["107 bytes"]),
         ({"solvers": ["/nowhere/ansysedt"]}, ["--solver", "/nowhere/ansysedt"]),
         ({"transport_mode": "mtls"}, ["certificates"]),

@@ -98,14 +98,14 @@ def test_who_is_not_local_needs_the_token(peer: str, why: str) -> None:
 
 def test_a_foreign_or_unknown_local_peer_needs_the_token() -> None:
     assert "another account" in refusal(access(False), LOCAL)
-    assert "cannot be told now (no netlink)" in refusal(access(Unsupported("no netlink")), LOCAL)
-    assert "cannot be told here" in refusal(Authenticator(TOKEN, [("127.0.0.1", 1)]), LOCAL)
+    assert "cannot be determined now (no netlink)" in refusal(access(Unsupported("no netlink")), LOCAL)
+    assert "cannot be determined here" in refusal(Authenticator(TOKEN, [("127.0.0.1", 1)]), LOCAL)
     assert access(False).identify(LOCAL, RIGHT).door == "token"
 
 
 @pytest.mark.parametrize("wildcard", ["0.0.0.0", "::", "192.0.2.1"])
 def test_beyond_loopback_addresses_nobody_is_looked_up(wildcard: str) -> None:
-    assert "cannot be told here" in refusal(access(True, wildcard), LOCAL)
+    assert "cannot be determined here" in refusal(access(True, wildcard), LOCAL)
 
 
 @pytest.mark.parametrize("peer", [LOCAL, "unix:", "ipv4:10.1.2.3:1"])

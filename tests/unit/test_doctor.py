@@ -82,7 +82,7 @@ def test_a_check_that_cannot_be_made_stops_no_other(state: Path, monkeypatch: py
     assert found["store"].status == "ok"
 
 
-# Solver and licences -------------------------------------------------------------------------------------
+# Solver and licenses -------------------------------------------------------------------------------------
 
 
 def test_without_aedt_the_solver_is_missing(state: Path) -> None:
@@ -97,25 +97,25 @@ def test_an_installed_aedt_is_shown_and_the_stand_in_is_named_as_such(state: Pat
     assert "solves nothing" in found[-1].text
 
 
-def test_licences(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(solver.licence(settings(state))) == []  # no AEDT, no licence
+def test_licenses(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(solver.license_variable(settings(state))) == []  # no AEDT, no license
     with_aedt = settings(state, solvers=[program(tmp_path)])
-    assert "is not set" in one(solver.licence(with_aedt)).text
+    assert "is not set" in one(solver.license_variable(with_aedt)).text
     monkeypatch.setenv("ANSYSLMD_LICENSE_FILE", os.pathsep.join(["1055@one", "@two", str(tmp_path), "1055"]))
-    found = list(solver.licence(with_aedt))
+    found = list(solver.license_variable(with_aedt))
     assert [check.status for check in found] == ["ok", "ok", "ok", "fail"]
     assert "neither PORT@SERVER nor a file" in found[-1].text
 
 
-def test_licence_servers_are_asked_on_wish_only(
+def test_license_servers_are_asked_on_wish_only(
     state: Path, monkeypatch: pytest.MonkeyPatch, listening: socket.socket
 ) -> None:
     free = free_port()
     value = f"{listening.getsockname()[1]}@127.0.0.1,{free}@127.0.0.1"
     monkeypatch.setenv("ANSYSLMD_LICENSE_FILE", value)
     names = [check.name for check in doctor.run_checks(settings(state))]
-    assert not any(name.startswith("licence server") for name in names)
-    found = [item for item in doctor.run_checks(settings(state), network=True) if "licence server" in item.name]
+    assert not any(name.startswith("license server") for name in names)
+    found = [item for item in doctor.run_checks(settings(state), network=True) if "license server" in item.name]
     assert [shown(check).split(" (")[0][:25] for check in found] == ["ok: answers", "fail: does not answer: [E"]
 
 
@@ -160,14 +160,14 @@ def test_unix_sockets(state: Path, tmp_path: Path) -> None:
     assert "others" in one(service.unix_socket(settings(state, uds=shared / "s"))).text
 
 
-def test_a_token_that_others_know_is_told(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_others_can_read_is_reported(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (state / "token").write_text("x" * 43)
     (state / "token").chmod(0o644)
     found = list(service.access(settings(state)))
     assert [check.status for check in found] == ["fail", "ok"]
     (state / "token").unlink()
     monkeypatch.setattr(service, "open_peer_sockets", lambda: None)
-    assert "everybody needs the token" in one(service.access(settings(state))).text
+    assert "every caller needs the token" in one(service.access(settings(state))).text
     assert not (state / "token").exists()
 
 
@@ -292,7 +292,7 @@ def test_the_kill_mode_of_the_unit(
     write_endpoint(Endpoint(grpc="127.0.0.1:1", pid=os.getpid()))
     monkeypatch.setattr(host, "unit_of", lambda cgroup: ("edbjobs.service", True))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "cannot be told" in one(host.unit(settings(state))).text
+    assert "is unknown" in one(host.unit(settings(state))).text
     script = tmp_path / "systemctl"
     script.write_text(f'#!/bin/sh\n[ "$*" = "--user show -p KillMode --value edbjobs.service" ] && echo {mode}\n')
     script.chmod(0o700)

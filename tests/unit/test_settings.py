@@ -102,7 +102,7 @@ def test_variables_of_client_and_runs_are_not_settings(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("given", ["", "none", "None"])
-def test_a_door_can_be_closed(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_can_be_turned_off(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings({"uds": given}).uds is None
     assert load_settings({"grpc": given}).tcp is None
     assert load_settings({"http": given}).web is None
@@ -110,7 +110,7 @@ def test_a_door_can_be_closed(given: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert load_settings().uds is None
     monkeypatch.setenv("EDBJOBS_HTTP", given)
     assert load_settings().web is None
-    assert "nobody could reach" in refused({"grpc": given})
+    assert "would be unreachable" in refused({"grpc": given})
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_addresses(text: str, address: tuple[str, int], shown: str) -> None:
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     told = refused({"grpc": text}).removeprefix(f"setting --grpc: {text!r} is not allowed: ")
-    assert told.startswith(("IP-ADDRESS:PORT is wanted", "the port must be"))
+    assert told.startswith(("expected IP-ADDRESS:PORT", "the port must be"))
 
 
 def test_an_error_names_where_the_value_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_an_error_names_where_the_value_stands(tmp_path: Path, monkeypatch: pyte
     assert refused({"min_memory_gb": "x"}).startswith("setting --min-memory: 'x'")
     file = toml(tmp_path, "max_cores = true\n")
     assert refused(file=file) == (
-        f"setting max_cores in {file}: True is not allowed: a number is wanted, not true or false"
+        f"setting max_cores in {file}: True is not allowed: expected a number, not true or false"
     )
     file = toml(tmp_path, "[users.bob]\nmax_jobs = 1\n")
     assert f"setting users in {file}.bob.max_jobs" in refused(file=file)
@@ -184,7 +184,7 @@ def test_relative_paths_are_taken_from_here_on_the_command_line_only(
         Path.home() / "b",
     ]
     monkeypatch.setenv("EDBJOBS_STATE_DIR", "here")
-    assert "an absolute path is wanted" in refused()
+    assert "expected an absolute path" in refused()
     monkeypatch.setenv("EDBJOBS_STATE_DIR", "~/here")
     assert load_settings().state_dir == Path.home() / "here"
     monkeypatch.setenv("EDBJOBS_STATE_DIR", "/a\nb")
@@ -209,8 +209,8 @@ def test_a_pattern_names_variables_only(pattern: str) -> None:
 def test_transport_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_settings({"transport_mode": "uds"})
     assert found.tcp is None
-    assert "opens no TCP door" in refused({"transport_mode": "uds", "grpc": "127.0.0.1:0"})
-    assert "wants a Unix socket" in refused({"transport_mode": "uds", "uds": "none"})
+    assert "opens no TCP endpoint" in refused({"transport_mode": "uds", "grpc": "127.0.0.1:0"})
+    assert "needs a Unix socket" in refused({"transport_mode": "uds", "uds": "none"})
     assert "a folder with ca.crt" in refused({"transport_mode": "mtls"})
     monkeypatch.setenv("ANSYS_GRPC_CERTIFICATES", str(tmp_path))
     assert f"{tmp_path / 'ca.crt'} cannot be read" in refused({"transport_mode": "mtls"})
@@ -250,7 +250,7 @@ def test_several_errors_are_one_line() -> None:
     assert "--retention-days" in text
 
 
-def test_the_http_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_http_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_settings()
     assert (found.web, found.public_url, found.allowed_hosts, found.trusted_proxies) == (
         ("127.0.0.1", 8080),
@@ -305,18 +305,18 @@ def test_own_batch_scripts_lie_beside_the_settings_file(tmp_path: Path, monkeypa
     assert load_settings(config_file=file).templates_dir == folder
 
 
-def test_windows_hpc_wants_a_head_node_and_a_password_that_nobody_else_can_read(tmp_path: Path) -> None:
+def test_windows_hpc_needs_a_head_node_and_a_private_password_file(tmp_path: Path) -> None:
     file = tmp_path / "hpc"
     file.write_text("DOMAIN\\ann\nsecret\n")
     file.chmod(0o600)
     assert credentials(file) == ("DOMAIN\\ann", "secret")
     given: dict[str, Any] = {"scheduler": "windows_hpc", "hpc_url": "https://head:443/", "hpc_credentials": file}
     assert load_settings({**given, "hpc_ca": file}).hpc_url == "https://head:443"
-    assert "wants hpc_url" in refused({**given, "hpc_url": None})
-    assert "wants hpc_credentials" in refused({**given, "hpc_credentials": None})
+    assert "needs hpc_url" in refused({**given, "hpc_url": None})
+    assert "needs hpc_credentials" in refused({**given, "hpc_credentials": None})
     for url in ("head", "ftp://head", "https://ann:secret@head", "https://head/?q"):
-        assert "https://HOST[:PORT] of the head node is wanted" in refused({**given, "hpc_url": url})
-    assert "https is wanted" in refused({**given, "hpc_url": "http://head"})
+        assert "expected https://HOST[:PORT] of the head node" in refused({**given, "hpc_url": url})
+    assert "expected https:" in refused({**given, "hpc_url": "http://head"})
     assert load_settings({**given, "hpc_url": "http://127.0.0.1:1"}).hpc_url == "http://127.0.0.1:1"
     assert "no file that can be read" in refused({**given, "hpc_ca": tmp_path})
     for text in ("", "ann\n", "ann\n\n", "ann\nsecret\nmore\n"):

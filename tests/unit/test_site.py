@@ -42,7 +42,7 @@ def settings(**values: Any) -> Settings:
     return EmbeddedSettings(uds=None, **values)
 
 
-def test_without_a_file_nothing_is_laid_down(tmp_path: Path) -> None:
+def test_without_a_file_there_are_no_rules(tmp_path: Path) -> None:
     assert load_site_policy(tmp_path / "none" / "site.toml") == SitePolicy()
     if sys.platform != "win32":
         assert Path("/etc/edbjobs/site.toml") == SITE_FILE
@@ -94,8 +94,8 @@ def test_all_of_a_policy_is_read(tmp_path: Path) -> None:
         ("local_runs = 1", "local_runs: 1 is not allowed"),
         ("min_poll_seconds = -1", "min_poll_seconds: -1 is not allowed"),
         ("min_poll_seconds = 4000", "min_poll_seconds: 4000 is not allowed"),
-        ("max_cluster_jobs = true", "max_cluster_jobs: True is not allowed: a number is wanted"),
-        ('partitions = ["a", "b c"]', "partitions.1: 'b c' is not allowed: a name without blanks"),
+        ("max_cluster_jobs = true", "max_cluster_jobs: True is not allowed: expected a number"),
+        ('partitions = ["a", "b c"]', "partitions.1: 'b c' is not allowed: expected a name without blanks"),
         ('partitions = ["a,b"]', "partitions.0"),
         ('extra_options = ["--wrap"]', "extra_options.0"),
         ('partitions = ["a"]\ndefault_partition = "b"', "default_partition: 'b' is not one of partitions"),
@@ -106,7 +106,7 @@ def test_all_of_a_policy_is_read(tmp_path: Path) -> None:
         ('scratch = "/a\\u2028b"', "scratch"),
         ("scratch = '/a\"'", "scratch"),
         ("scratch = '$(mktemp)'", "no quotes and commands"),
-        ('shared_dir = "runs"', "shared_dir: 'runs' is not allowed: an absolute path is wanted"),
+        ('shared_dir = "runs"', "shared_dir: 'runs' is not allowed: expected an absolute path"),
         ('shared_dir = "~nobody-of-this-name/runs"', "no such home folder"),
         ('shared_roots = ["/a\\u0001"]', "shared_roots.0"),
         ('path_map = { "shared" = "\\\\\\\\server\\\\share" }', "path_map.shared"),
@@ -118,7 +118,7 @@ def test_what_is_not_allowed_is_named_with_file_and_key(tmp_path: Path, line: st
     assert told in refused(policy_file(tmp_path, line))
 
 
-def test_a_policy_that_cannot_be_read_keeps_the_service_from_beginning(tmp_path: Path) -> None:
+def test_a_policy_that_cannot_be_read_keeps_the_service_from_starting(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     assert "cannot be read" in refused(folder)
@@ -170,9 +170,9 @@ def test_where_solves_may_run(local_runs: bool | None, host: str, answers: bool,
 
 def test_floor_and_ceiling() -> None:
     site = SitePolicy(min_poll_seconds=60, max_cluster_jobs=10)
-    assert [site.poll_seconds(wanted) for wanted in (30, 90)] == [60, 90]
-    assert [site.cluster_jobs(wanted) for wanted in (0, 5, 20)] == [10, 5, 10]
-    assert [SitePolicy().cluster_jobs(wanted) for wanted in (0, 5)] == [0, 5]
+    assert [site.poll_seconds(seconds) for seconds in (30, 90)] == [60, 90]
+    assert [site.cluster_jobs(jobs) for jobs in (0, 5, 20)] == [10, 5, 10]
+    assert [SitePolicy().cluster_jobs(jobs) for jobs in (0, 5)] == [0, 5]
     assert SitePolicy().poll_seconds(30) == 30
 
 

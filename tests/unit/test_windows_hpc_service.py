@@ -77,7 +77,7 @@ def test_they_are_a_setting(tmp_path: Path, value: object) -> None:
     "value", ["/opt/ansysedt", "ansysedt.exe", "C:ansysedt.exe", r"C:\%X%\a.exe", r"C:\a.bat", 'C:\\a".exe']
 )
 def test_what_is_no_program_of_windows_is_refused(tmp_path: Path, value: str) -> None:
-    with pytest.raises(SettingsError, match="a program's full path on Windows is wanted"):
+    with pytest.raises(SettingsError, match="expected a program's full path on Windows"):
         settings(tmp_path, hpc_solvers=value)
 
 

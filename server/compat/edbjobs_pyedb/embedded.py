@@ -195,14 +195,14 @@ class Embedded:
         with Logging(self.settings.state_dir, self.settings.log_level, embedded=True):
             service = Service(self.settings, store)
             try:
-                await service.begin(partial(_hold_waiting, service.manager))
+                await service.start(partial(_hold_waiting, service.manager))
                 self.held = [job.id for job in service.manager.live_jobs().jobs if job.held]
                 ready.set_result(service)
                 await self._stop.first.wait()
                 self._left = await _leave(service.manager)
                 await self._end_calls()
             finally:
-                await service.end(self._stop)
+                await service.stop(self._stop)
 
     async def _end_calls(self) -> None:
         calls = list(self._calls)

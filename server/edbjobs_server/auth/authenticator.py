@@ -31,7 +31,7 @@ TOKEN_FILE = "token"  # noqa: S105 (a file's name)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a caller is: account or certificate name, door, address, and what it may do."""
+    """A caller: account or certificate name, endpoint, address, and what it may do."""
 
     name: str
     door: Door
@@ -40,7 +40,7 @@ class Principal:
 
     @property
     def label(self) -> str:
-        """Caller, door and address, as events and the log tell them."""
+        """Caller, endpoint and address, as in events and the log."""
         where = self.door if self.door == "uds" else f"{self.door}, {unquote(self.peer)}"
         return f"{self.name} ({where})"
 
@@ -58,7 +58,7 @@ def account_name() -> str:
 
 
 class Authenticator:
-    """Tells who a peer is, or refuses it.
+    """Identifies a peer, or refuses it.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Authenticator:
         self.listen(listening)
 
     def listen(self, addresses: Sequence[Address]) -> None:
-        """Tell the addresses the service is bound to, once the ports are known."""
+        """Set the addresses the service is bound to, once the ports are known."""
         self._listening = tuple((host, port) for host, port in addresses if _is_loopback(host))
 
     def close(self) -> None:
@@ -103,12 +103,12 @@ class Authenticator:
             self._sockets.close()
 
     def identify(self, peer: str, metadata: Metadata, auth: Mapping[str, Iterable[bytes]] | None = None) -> Principal:
-        """Tell who calls.
+        """Return the caller.
 
         Parameters
         ----------
         peer : str
-            As gRPC tells it: ``unix:``, ``ipv4:127.0.0.1:43210`` or ``ipv6:%5B::1%5D:43210``.
+            As gRPC writes it: ``unix:``, ``ipv4:127.0.0.1:43210`` or ``ipv6:%5B::1%5D:43210``.
         metadata : iterable of (str, str or bytes)
             Of the call; only ``authorization`` counts.
         auth : mapping, optional
@@ -151,11 +151,11 @@ class Authenticator:
         if address is None or not _is_loopback(address[0]):
             raise _token_needed("this connection comes from another host")
         if self._sockets is None or not self._listening:
-            raise _token_needed("the account of a local peer cannot be told here")
+            raise _token_needed("the account of a local peer cannot be determined here")
         try:
             ours = self._sockets.all_ours(address, self._listening)
         except (Unsupported, OSError) as error:
-            raise _token_needed(f"the account of a local peer cannot be told now ({error})") from error
+            raise _token_needed(f"the account of a local peer cannot be determined now ({error})") from error
         if not ours:
             raise _token_needed("this connection belongs to another account")
         return Principal(self.account, "loopback", peer)
@@ -170,7 +170,7 @@ def _token_needed(why: str) -> Refused:
 
 
 def make_authenticator(state_dir: Path, listening: Sequence[Address] = (), *, mtls: bool = False) -> Authenticator:
-    """Make the access of a service, with its token and what this system has to tell the owner of a socket."""
+    """Build the authenticator of a service, with its token and this system's lookup of socket owners."""
     token = load_token(state_dir / TOKEN_FILE)
     return Authenticator(token, listening, mtls=mtls, sockets=open_peer_sockets())
 
@@ -182,7 +182,7 @@ def _is_loopback(host: str) -> bool:
 
 @lru_cache(1024)
 def parse_peer(peer: str) -> Address | None:
-    """Tell address and port of a TCP peer as gRPC writes it; an IPv4 address within IPv6 is IPv4."""
+    """Return address and port of a TCP peer as gRPC writes it; an IPv4 address within IPv6 is IPv4."""
     kind, _, rest = peer.partition(":")
     host, _, port = unquote(rest).rpartition(":")
     if kind not in ("ipv4", "ipv6") or not (port.isascii() and port.isdigit()):

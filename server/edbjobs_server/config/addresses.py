@@ -42,7 +42,7 @@ def split_address(text: str) -> tuple[str, int]:
     except ValueError:
         address = None
     if not colon or address is None or (address.version == 6) != (bare is not host):
-        raise ValueError("IP-ADDRESS:PORT is wanted, for example 127.0.0.1:18080, [::1]:18080 or localhost:0")
+        raise ValueError("expected IP-ADDRESS:PORT, for example 127.0.0.1:18080, [::1]:18080 or localhost:0")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError("the port must be 0 to 65535; 0 takes any free one")
     return str(address), int(port)
@@ -52,7 +52,7 @@ def host_name(value: str) -> str:
     """Check a host name."""
     name = value.strip().lower()
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,252})", name):
-        raise ValueError("a host name without a port is wanted, for example jobs.example.com")
+        raise ValueError("expected a host name without a port, for example jobs.example.com")
     return name
 
 
@@ -60,7 +60,7 @@ def origin(value: str) -> str:
     """Check the origin of a page."""
     parts = urlsplit(value.strip().rstrip("/"))
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.path:
-        raise ValueError("http(s)://HOST[:PORT] is wanted, as a browser writes it, for example http://localhost:5173")
+        raise ValueError("expected http(s)://HOST[:PORT], as a browser writes it, for example http://localhost:5173")
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
@@ -69,7 +69,7 @@ def network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value.strip(), strict=False))
     except ValueError:
-        raise ValueError("an IP address or network is wanted, for example 127.0.0.1 or 10.0.0.0/8") from None
+        raise ValueError("expected an IP address or network, for example 127.0.0.1 or 10.0.0.0/8") from None
 
 
 def public_url(value: str) -> str:
@@ -78,5 +78,5 @@ def public_url(value: str) -> str:
         return ""
     parts = urlsplit(value.strip().rstrip("/"))
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.path:
-        raise ValueError("http(s)://HOST[:PORT] is wanted; the gateway answers at the root of its host")
+        raise ValueError("expected http(s)://HOST[:PORT]; the gateway answers at the root of its host")
     return f"{parts.scheme}://{parts.netloc}".lower()

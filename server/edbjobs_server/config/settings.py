@@ -55,7 +55,7 @@ _UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its final NUL
 
 
 class SettingsError(Exception):
-    """The service cannot start as it is set up; the text is one line that says what to change."""
+    """Raised if the settings do not allow a start; the text is one line with what to change."""
 
 
 def _default_state_dir() -> Path:
@@ -81,25 +81,25 @@ def _default_certificates() -> Path | None:
 
 
 def default_config_file() -> Path:
-    """Tell which settings file is read when none is named."""
+    """Return the settings file that is read when none is named."""
     return _xdg("XDG_CONFIG_HOME", Path.home() / ".config") / "edbjobs" / "edbjobs.toml"
 
 
 class Settings(BaseSettings):
-    """Settings of the service. Use :func:`load_settings`, whose errors name where a bad value stands.
+    """Settings of the service. Use :func:`load_settings`, whose errors name the source of a bad value.
 
     Attributes
     ----------
     state_dir : Path
         Store, logs, runs and token; on a local disk.
     grpc : str
-        ``address:port`` of the TCP door; port 0 takes a free one, empty: no TCP door.
+        ``address:port`` of the TCP endpoint; port 0 takes a free one, empty: no TCP endpoint.
     uds : Path or None
         Unix socket; none on Windows.
     http : str
         ``address:port`` of REST, Socket.IO and WebSocket; port 0 takes a free one, empty: none.
     public_url : str
-        ``https://jobs.example.com``: where a proxy in front makes the HTTP door reachable. With it every HTTP
+        ``https://jobs.example.com``: address at which a proxy makes the HTTP endpoint reachable. With it every HTTP
         request needs the token, because all of them come from the proxy.
     allowed_hosts : list of str
         Host names that requests may be addressed to, beside this host's own.
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     solvers : list of Path
         Programs that may be run beside the installed releases.
     demo_solver : bool
-        Offer the stand-in, which solves nothing.
+        Offer the demo solver, which solves nothing.
     scheduler : {"auto", "none", "slurm", "lsf", "pbs", "windows_hpc"}
         Cluster that jobs can be handed to; ``auto``: the one whose scheduler answers here.
     shared_dir : Path or None
@@ -122,11 +122,11 @@ class Settings(BaseSettings):
     templates_dir : Path or None
         Batch scripts of the site's own; default: ``templates`` beside the settings file, if there.
     cluster_poll_seconds : float
-        Time between two looks at the jobs on a cluster, 1 to 3600; what the runs themselves tell is seen sooner.
+        Interval at which the jobs on a cluster are polled, 1 to 3600; reports of the runs themselves arrive sooner.
     hpc_url : str
         ``https://HOST``: head node of Windows HPC Pack, whose REST service is used.
     hpc_credentials : Path or None
-        File with user and password for it, on two lines, which nobody else can read.
+        File with user and password for it, on two lines, which other accounts cannot read.
     hpc_ca : Path or None
         File with the certificates it is checked against; default: the system's.
     hpc_solvers : list of PureWindowsPath
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     retention_days, retention_jobs
         Age and number up to which ended jobs are kept; 0: without end.
     transport_mode : {"insecure", "uds", "mtls"}
-        ``uds``: no TCP door. ``mtls``: TCP with certificates of both sides.
+        ``uds``: no TCP endpoint. ``mtls``: TCP with certificates of both sides.
     certificates : Path or None
         Folder with ca.crt, server.crt and server.key; default: ``ANSYS_GRPC_CERTIFICATES``.
     log_level : {"debug", "info", "warning", "error"}
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     lock_wait_seconds : float
         How long a project's foreign lock is waited for.
     gate_event_seconds : float
-        How long a gate is shut before an event tells so.
+        How long a gate is closed before an event reports it.
     telemetry_seconds : float
         Time between two samples of the host.
     """
@@ -206,16 +206,16 @@ class Settings(BaseSettings):
     telemetry_seconds: Annotated[t.Seconds, Field(ge=0.1)] = 5.0
 
     @model_validator(mode="after")
-    def _doors(self) -> Settings:
+    def _endpoints(self) -> Settings:
         if self.uds is not None and sys.platform == "win32":
             raise ValueError("uds: there are no Unix sockets here; leave it out")
         if self.uds is not None and len(os.fsencode(self.uds)) > _UNIX_PATH_BYTES:
             raise ValueError(f"uds: {self.uds} is longer than the {_UNIX_PATH_BYTES} bytes a socket's path may have")
         if self.transport_mode == "uds" and self.uds is None:
-            raise ValueError("transport_mode: uds wants a Unix socket, but uds is off")
+            raise ValueError("transport_mode: uds needs a Unix socket, but uds is off")
         for name in ("grpc", "http"):
             if self.transport_mode == "uds" and name in self.model_fields_set and getattr(self, name):
-                raise ValueError(f"transport_mode: uds opens no TCP door, but {name} names one; leave one out")
+                raise ValueError(f"transport_mode: uds opens no TCP endpoint, but {name} names one; leave one out")
         if self.transport_mode == "mtls":
             self._check_certificates()
         return self
@@ -223,32 +223,32 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _reachable(self) -> Settings:
         if not self.tcp and not self.web and self.uds is None:
-            raise ValueError("grpc: neither a TCP address nor a Unix socket: nobody could reach the service")
+            raise ValueError("grpc: neither a TCP address nor a Unix socket: the service would be unreachable; set one")
         return self
 
     @model_validator(mode="after")
     def _windows_hpc(self) -> Settings:
         if self.scheduler == "windows_hpc" and not self.hpc_url:
-            raise ValueError("scheduler: windows_hpc wants hpc_url, the address of the head node")
+            raise ValueError("scheduler: windows_hpc needs hpc_url, the address of the head node")
         if self.hpc_url and self.hpc_credentials is None:
-            raise ValueError("hpc_url: wants hpc_credentials, a file with user and password")
+            raise ValueError("hpc_url: needs hpc_credentials, a file with user and password")
         return self
 
     def _check_certificates(self) -> None:
         if self.certificates is None:
-            raise ValueError("certificates: mtls wants a folder with ca.crt, server.crt and server.key")
+            raise ValueError("certificates: mtls needs a folder with ca.crt, server.crt and server.key")
         for name in ("ca.crt", "server.crt", "server.key"):
             if not os.access(self.certificates / name, os.R_OK):
                 raise ValueError(f"certificates: {self.certificates / name} cannot be read")
 
     @property
     def tcp(self) -> tuple[str, int] | None:
-        """Address and port of the TCP door; None: there is none."""
+        """Address and port of the TCP endpoint; None: there is none."""
         return split_address(self.grpc) if self.grpc and self.transport_mode != "uds" else None
 
     @property
     def web(self) -> tuple[str, int] | None:
-        """Address and port of the HTTP door; None: there is none."""
+        """Address and port of the HTTP endpoint; None: there is none."""
         return split_address(self.http) if self.http and self.transport_mode != "uds" else None
 
     def explicit_limits(self) -> dict[str, Any]:
@@ -263,7 +263,7 @@ class Settings(BaseSettings):
 
 
 class EmbeddedSettings(Settings):
-    """Settings of a service inside a program, which reaches it without any door."""
+    """Settings of a service inside a program, which calls it without any endpoint."""
 
     @model_validator(mode="after")
     def _reachable(self) -> EmbeddedSettings:
@@ -284,7 +284,7 @@ def load_settings(
     Parameters
     ----------
     values : dict, optional
-        What the command line gave, by name of the setting; None values count as not given. Relative paths are
+        Values of the command line, by name of the setting; None values count as not given. Relative paths are
         taken from the working directory; elsewhere paths must be absolute.
     config_file : Path, optional
         TOML file that must exist; default: the one of :func:`default_config_file`, if there.
@@ -320,7 +320,7 @@ def load_settings(
 
 
 def flag(name: str) -> str:
-    """Tell the option of the command line that gives a setting."""
+    """Return the command line option of a setting."""
     return FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
@@ -353,7 +353,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def parse_toml(stream: BinaryIO, what: str) -> dict[str, Any]:
-    """Read a TOML file; SettingsError says what is none."""
+    """Read a TOML file, or raise SettingsError that names it."""
     try:
         table: dict[str, Any] = tomllib.load(stream)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -372,7 +372,7 @@ def _refuse_unknown(origins: Mapping[str, str]) -> None:
 
 def _explain(item: ErrorDetails, origins: Mapping[str, str]) -> str:
     message = item["msg"].removeprefix("Value error, ")
-    if not item["loc"]:  # of the whole model: begins with the name of the setting
+    if not item["loc"]:  # of the whole model: starts with the name of the setting
         name, _, message = message.partition(": ")
         return f"setting {origins.get(name, name)}: {message}"
     name, *rest = (str(part) for part in item["loc"])

@@ -1,4 +1,4 @@
-"""Types of the settings, and of the site's policy: what a value must be, said in its error."""
+"""Types of the settings, and of the site's policy: and the checks whose errors describe what is expected."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")  # noqa: TRY004 (pydantic wants ValueError)
+        raise ValueError("expected a number, not true or false")  # noqa: TRY004 (pydantic wants ValueError)
     return value
 
 
 def _path(value: Path) -> Path:
     if any(ord(char) < 32 for char in str(value)):
-        raise ValueError("a path must not hold control characters")
+        raise ValueError("expected a path without control characters")
     try:
         value = value.expanduser()
     except RuntimeError:
         raise ValueError("there is no such home folder") from None
     if not value.is_absolute():
-        raise ValueError("an absolute path is wanted")
+        raise ValueError("expected an absolute path")
     return value
 
 
@@ -46,7 +46,7 @@ def _program(value: Path) -> Path:
 
 def _windows_program(value: PureWindowsPath) -> PureWindowsPath:
     if not value.is_absolute() or value.suffix.lower() != ".exe" or re.search(r'[<>"|?*%\x00-\x1f\x7f]', str(value)):
-        raise ValueError(r"a program's full path on Windows is wanted, such as C:\AnsysEM\ansysedt.exe")
+        raise ValueError(r"expected a program's full path on Windows, such as C:\AnsysEM\ansysedt.exe")
     return value
 
 
@@ -64,18 +64,18 @@ def _file(value: Path) -> Path:
 
 def _line(value: str) -> str:
     if not value.strip() or not all(char.isprintable() or char == "\t" for char in value):
-        raise ValueError("one line without control characters is wanted")
+        raise ValueError("expected one line without control characters")
     return value
 
 
 def _word(value: str) -> str:
     if not value or value.startswith("-") or "," in value or not all(char > " " for char in _line(value)):
-        raise ValueError("a name without blanks and commas is wanted, which does not begin with '-'")
+        raise ValueError("expected a name without blanks and commas that does not start with '-'")
     return value
 
 
 def credentials(file: Path) -> tuple[str, str]:
-    """Read user and password from the two lines of a file that nobody else can read.
+    """Read user and password from the two lines of a file that other accounts cannot read.
 
     Raises
     ------
@@ -107,9 +107,9 @@ def _rest_url(value: str) -> str:
     if not value.strip():
         return ""
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValueError("https://HOST[:PORT] of the head node is wanted")
+        raise ValueError("expected https://HOST[:PORT] of the head node")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise ValueError("https is wanted: the password travels with every request")
+        raise ValueError("expected https: the password is sent with every request")
     return parts.geturl()
 
 
@@ -160,13 +160,13 @@ class UserCaps(BaseModel):
     max_priority: Annotated[int, BeforeValidator(_no_bool)] | None = None
 
     def limits(self) -> UserLimits:
-        """Make the core's value."""
+        """Return the limits as the core's type."""
         return UserLimits(**self.model_dump())
 
 
 def explain(item: ErrorDetails, where: str) -> str:
-    """Tell what is wrong with a value, in one sentence that names where it stands."""
+    """Return one sentence with the value, its place and what is wrong with it."""
     message = item["msg"].removeprefix("Value error, ")
-    if message[1:2].islower():  # else it begins with an abbreviation, or with the name of something
+    if message[1:2].islower():  # else it starts with an abbreviation or a name
         message = message[:1].lower() + message[1:]
     return f"{where}: {item['input']!r} is not allowed: {message}"

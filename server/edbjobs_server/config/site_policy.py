@@ -1,4 +1,4 @@
-"""The site's policy: what the administrators of a host lay down for every service on it.
+"""The site's policy: rules of a host's administrators for every service on it.
 
 It outranks the settings, which the account that runs the service chooses.
 """
@@ -29,24 +29,24 @@ SITE_FILE = (
 
 def _prefix(value: str) -> str:
     if not value.startswith("/"):
-        raise ValueError("an absolute path as Linux has it is wanted")
+        raise ValueError("expected an absolute path as Linux has it")
     return value.rstrip("/") or "/"
 
 
 def _scratch(value: str) -> str:
     if any(part in value for part in ('"', "`", "$(")):  # it stands between quotes in the script
-        raise ValueError("a path is wanted, in which $VARIABLES may stand, but no quotes and commands")
+        raise ValueError("expected a path, which may hold $VARIABLES but no quotes and commands")
     return value
 
 
 def _unc(value: str) -> str:
     if not value.startswith("\\\\") or not value.strip("\\"):
-        raise ValueError("a path such as \\\\SERVER\\SHARE is wanted")
+        raise ValueError("expected a path such as \\\\SERVER\\SHARE")
     return value.rstrip("\\")
 
 
 class SitePolicy(BaseModel):
-    r"""What a site lays down; without its file, nothing.
+    r"""Rules of a site; without its file there are none.
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ class SitePolicy(BaseModel):
     login_nodes : tuple of str
         Host names, with ``*`` and ``?``, of login nodes; with or without their domain.
     min_poll_seconds : float
-        The jobs on a cluster are not looked at more often; 0: as the settings say.
+        Shortest interval at which the jobs on a cluster are polled; 0: the setting's.
     max_cluster_jobs : int
-        Most jobs with a cluster at once; 0: as the limits say.
+        Most jobs on a cluster at once; 0: the limit's.
     partitions : tuple of str
         Partitions or queues that jobs may name; empty: any.
     default_partition : str
@@ -106,7 +106,7 @@ class SitePolicy(BaseModel):
         return self
 
     def local_allowed(self, hostname: str, scheduler_answers: bool) -> str:
-        """Tell why no solve may run on the service's own host; empty: it may."""
+        """Return why no solve may run on the service's own host; empty: it may."""
         advice = "submit it to the cluster: name its scheduler in scheduler_type"
         if self.local_runs is False:
             return f"by the site's policy no solve runs on {hostname}; {advice}"
@@ -119,24 +119,24 @@ class SitePolicy(BaseModel):
         names = (name, name.partition(".")[0])
         return any(fnmatchcase(one, pattern.lower()) for pattern in self.login_nodes for one in names)
 
-    def poll_seconds(self, wanted: float) -> float:
-        """Tell how often the jobs on a cluster may be looked at."""
-        return max(wanted, self.min_poll_seconds)
+    def poll_seconds(self, requested: float) -> float:
+        """Return the interval at which the jobs on a cluster are polled."""
+        return max(requested, self.min_poll_seconds)
 
-    def cluster_jobs(self, wanted: int) -> int:
-        """Tell how many jobs may be with a cluster at once; 0, of `wanted` as well: no limit."""
-        return min((limit for limit in (wanted, self.max_cluster_jobs) if limit), default=0)
+    def cluster_jobs(self, requested: int) -> int:
+        """Return how many jobs may be on a cluster at once; 0, of `requested` as well: no limit."""
+        return min((limit for limit in (requested, self.max_cluster_jobs) if limit), default=0)
 
     def shared_dir_of(self, settings: Settings) -> Path | None:
-        """Tell the folder for runs on a cluster."""
+        """Return the folder for runs on a cluster."""
         return self.shared_dir or settings.shared_dir
 
     def shared_roots_of(self, settings: Settings) -> tuple[Path, ...]:
-        """Tell the folders projects of cluster jobs must lie in."""
+        """Return the folders projects of cluster jobs must lie in."""
         return self.shared_roots or tuple(settings.shared_roots)
 
     def cluster_policy(self, settings: Settings) -> ClusterPolicy:
-        """Put together what cluster jobs may ask for; looks the shared roots up, because projects go by real paths."""
+        """Build the policy for cluster jobs; the shared roots are resolved, as projects are named by real paths."""
         return ClusterPolicy(
             partitions=self.partitions,
             default_partition=self.default_partition,
@@ -149,18 +149,18 @@ class SitePolicy(BaseModel):
         )
 
     def warnings(self, settings: Settings) -> list[str]:
-        """Tell which settings do not hold, because the policy says something else."""
+        """Return a warning for each setting that the policy overrides."""
         return [
-            f"setting {name}: the site's policy outranks {_text(said)}; {_text(stands)} holds"
-            for name, said, stands in self._outranked(settings)
-            if name in settings.model_fields_set and said != stands
+            f"setting {name}: the site's policy outranks {_text(given)}; {_text(used)} holds"
+            for name, given, used in self._outranked(settings)
+            if name in settings.model_fields_set and given != used
         ]
 
     def _outranked(self, settings: Settings) -> Iterator[tuple[str, object, object]]:
         yield "shared_dir", settings.shared_dir, self.shared_dir_of(settings)
         yield "shared_roots", tuple(settings.shared_roots), self.shared_roots_of(settings)
-        wanted = settings.cluster_poll_seconds
-        yield "cluster_poll_seconds", wanted, self.poll_seconds(wanted)
+        seconds = settings.cluster_poll_seconds
+        yield "cluster_poll_seconds", seconds, self.poll_seconds(seconds)
         jobs = settings.max_cluster_jobs
         yield "max_cluster_jobs", jobs, self.cluster_jobs(jobs)
 
@@ -175,14 +175,14 @@ def load_site_policy(path: Path = SITE_FILE) -> SitePolicy:
     Parameters
     ----------
     path : Path
-        TOML file; absent: nothing is laid down.
+        TOML file; absent: there are no rules.
 
     Raises
     ------
     SettingsError
-        It cannot be read, says something that is not allowed, or could have been written by somebody who may not: it
-        must belong to root or to the service's account, and not be open to all for writing. The service does not
-        begin without a policy that is there.
+        It cannot be read, has a value that is not allowed, or may have been written by another account: it must
+        belong to root or to the service's account, and not be writable by all. The service does not start if it
+        cannot use a policy that exists.
     """
     what = f"site policy {path}"
     try:
@@ -191,7 +191,7 @@ def load_site_policy(path: Path = SITE_FILE) -> SitePolicy:
             table = parse_toml(stream, what)
     except FileNotFoundError:
         if path.is_symlink():
-            raise SettingsError(f"{what} is a link that leads nowhere; mend or remove it") from None
+            raise SettingsError(f"{what} is a link that leads nowhere; fix or remove it") from None
         return SitePolicy()
     except OSError as error:
         advice = "it must be a file that this account can read"
@@ -218,7 +218,7 @@ def _refuse_foreign(status: os.stat_result, what: str) -> None:
 
 
 def _explain(item: ErrorDetails, what: str) -> str:
-    if not item["loc"]:  # of the whole policy: begins with the name of the key
+    if not item["loc"]:  # of the whole policy: starts with the name of the key
         return f"{what}: {item['msg'].removeprefix('Value error, ')}"
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":

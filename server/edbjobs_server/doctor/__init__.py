@@ -18,7 +18,7 @@ _CHECKS: dict[str, Callable[[Settings], Iterator[Check]]] = {
     "versions": service.versions,
     "account": service.account,
     "solver": solver.releases,
-    "licence": solver.licence,
+    "license": solver.license_variable,
     "TCP": service.tcp,
     "Unix socket": service.unix_socket,
     "who gets in": service.access,
@@ -41,18 +41,18 @@ def run_checks(settings: Settings, *, network: bool = False) -> list[Check]:
     settings : Settings
         As the service would start with.
     network : bool, default False
-        Connect to the licence servers too, 2 s each.
+        Connect to the license servers too, 2 s each.
 
     Returns
     -------
     list of Check
-        Each with what to do about it. A check that cannot be made says so, and stops no other.
+        Each with what to do about it. A check that cannot be made reports that, and stops no other.
     """
     found: list[Check] = []
     for name, check in _CHECKS.items():
         found += _made(name, check, settings)
     if network:
-        found += solver.licence_servers()
+        found += solver.license_servers()
     return found
 
 
@@ -73,7 +73,7 @@ def rebuild(settings: Settings) -> RebuildReport:
     """
     if (settings.state_dir / FILE).exists() and all(found.status == "ok" for found in service.store(settings)):
         raise StoreError(
-            f"the store in {settings.state_dir} is whole, and knows more than the records of the runs: nothing was "
+            f"the store in {settings.state_dir} is whole, and has more than the records of the runs: nothing was "
             f"changed; to make a new one nevertheless, move {FILE} away first"
         )
     return rebuild_store(settings.state_dir, settings.state_dir / "runs")

@@ -16,7 +16,7 @@ from edbjobs_server.store.state_folder import network_file_system
 
 
 def clusters(settings: Settings) -> Iterator[Check]:
-    """Tell which schedulers answer here, and whether runs have a folder that the nodes see."""
+    """Check which schedulers answer here, and whether runs have a folder that the nodes see."""
     environ = inherited(os.environ)
     try:
         site = load_site_policy()

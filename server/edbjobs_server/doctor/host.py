@@ -26,7 +26,7 @@ _LOGIND_FILES = (
 
 
 def sessions(settings: Settings, root: Path = Path("/")) -> Iterator[Check]:
-    """Tell whether the end of a login session ends what runs in it (logind.conf(5), loginctl(1)).
+    """Check whether the end of a login session ends what runs in it (logind.conf(5), loginctl(1)).
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def kill_user_processes(root: Path) -> bool:
 
 
 def unit(settings: Settings) -> Iterator[Check]:
-    """Tell whether a stop of the running service's unit would kill the solves (systemd.kill(5))."""
+    """Check whether a stop of the running service's unit would kill the solves (systemd.kill(5))."""
     service = running_service()
     name, user = unit_of(Path(f"/proc/{service.pid}/cgroup")) if service is not None else ("", False)
     if not name:
@@ -81,7 +81,7 @@ def unit(settings: Settings) -> Iterator[Check]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        yield Check("unit", "warn", f"KillMode of {name} cannot be told: {error}", "it should be KillMode=process")
+        yield Check("unit", "warn", f"KillMode of {name} is unknown: {error}", "it should be KillMode=process")
         return
     mode = done.stdout.strip()
     if mode in ("process", "none"):
@@ -96,7 +96,7 @@ def unit(settings: Settings) -> Iterator[Check]:
 
 
 def unit_of(cgroup: Path) -> tuple[str, bool]:
-    """Tell the service unit of a process, and whether it is a user unit; empty: none."""
+    """Return the service unit of a process, and whether it is a user unit; empty: none."""
     try:
         lines = cgroup.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -111,7 +111,7 @@ def unit_of(cgroup: Path) -> tuple[str, bool]:
 
 
 def container(settings: Settings, root: Path = Path("/")) -> Iterator[Check]:
-    """Tell what to mind in a container."""
+    """Check for the limits of a container."""
     if not any((root / name).exists() for name in (".dockerenv", "run/.containerenv")):
         return
     kind = file_system(settings.state_dir, (root / "proc/self/mountinfo").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Checks of the service itself: account, doors, state folder, store."""
+"""Checks of the service itself: account, endpoints, state folder, store."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _REBUILD = "stop the service, then restore the file from a copy, or run `edbjobs
 
 
 def versions(settings: Settings) -> Iterator[Check]:
-    """Tell what the service runs on."""
+    """Report the platform of the service."""
     parts = [f"edbjobs {__version__}", f"Python {platform.python_version()}"]
     parts += [f"{name} {version(name)}" for name in ("grpcio", "protobuf")]
     yield Check("versions", "ok", ", ".join([*parts, f"SQLite {sqlite3.sqlite_version}"]))
 
 
 def account(settings: Settings) -> Iterator[Check]:
-    """Tell the account; root is warned of."""
+    """Report the account; warn of root."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         yield Check(
             "account",
@@ -52,7 +52,7 @@ def account(settings: Settings) -> Iterator[Check]:
 
 
 def tcp(settings: Settings) -> Iterator[Check]:
-    """Tell whether the TCP address can be had."""
+    """Check whether the TCP address can be had."""
     if settings.tcp is None:
         yield Check("TCP", "ok", "off")
         return
@@ -74,7 +74,7 @@ def tcp(settings: Settings) -> Iterator[Check]:
 
 
 def unix_socket(settings: Settings) -> Iterator[Check]:
-    """Tell whether the Unix socket can be had."""
+    """Check whether the Unix socket can be had."""
     if settings.uds is None:
         yield Check("Unix socket", "ok", "off")
         return
@@ -95,7 +95,7 @@ def unix_socket(settings: Settings) -> Iterator[Check]:
 
 
 def access(settings: Settings) -> Iterator[Check]:
-    """Tell whether the token is private, and whether local peers are known by their sockets."""
+    """Check whether the token is private, and whether local peers are known by their sockets."""
     file = settings.state_dir / TOKEN_FILE
     try:
         if file.exists():
@@ -106,7 +106,7 @@ def access(settings: Settings) -> Iterator[Check]:
         return
     table = open_peer_sockets()
     if table is None:
-        text = "the account of a local connection cannot be told here: over TCP everybody needs the token"
+        text = "the account of a local connection cannot be determined here: over TCP every caller needs the token"
         yield Check("who gets in", "warn", text, f"use the Unix socket, or EDBJOBS_TOKEN from {file}")
         return
     table.close()
@@ -114,7 +114,7 @@ def access(settings: Settings) -> Iterator[Check]:
 
 
 def state_folder(settings: Settings) -> Iterator[Check]:
-    """Tell whether the state folder is local, private and can be written."""
+    """Check whether the state folder is local, private and can be written."""
     folder = settings.state_dir
     kind = network_file_system(folder)
     if kind is not None:
@@ -135,7 +135,7 @@ def state_folder(settings: Settings) -> Iterator[Check]:
 
 
 def disk(settings: Settings) -> Iterator[Check]:
-    """Tell the space for store, logs and runs."""
+    """Report the space for store, logs and runs."""
     place = next(path for path in (settings.state_dir, *settings.state_dir.parents) if path.exists())
     free = shutil.disk_usage(place).free / _GIB
     text = f"{free:.1f} GiB free at {place}"
@@ -149,7 +149,7 @@ def disk(settings: Settings) -> Iterator[Check]:
 
 
 def store(settings: Settings) -> Iterator[Check]:
-    """Tell whether the store can be read, and is whole; it is opened for reading only."""
+    """Check whether the store can be read, and is whole; it is opened for reading only."""
     file = settings.state_dir / FILE
     if not file.exists():
         aside = sorted(settings.state_dir.glob(f"{FILE}.corrupt*Z"))
@@ -176,13 +176,13 @@ def store(settings: Settings) -> Iterator[Check]:
 
 def _open_store(file: Path) -> sqlite3.Connection:
     # Without a log no service has it open. Opened as usual, even for reading, SQLite would leave files beside it
-    # that belong to whoever runs the check, and the service of another account could not open them.
+    # that belong to the account that runs the check, and the service of another account could not open them.
     logged = file.with_name(f"{file.name}-wal").exists()
     return sqlite3.connect(f"{file.absolute().as_uri()}?{'mode=ro' if logged else 'immutable=1'}", uri=True)
 
 
 def project_roots(settings: Settings) -> Iterator[Check]:
-    """Tell whether the folders projects must lie in are there."""
+    """Check whether the folders projects must lie in are there."""
     for root in settings.project_roots:
         if root.is_dir():
             yield Check("projects", "ok", f"allowed below {root}")
@@ -192,7 +192,7 @@ def project_roots(settings: Settings) -> Iterator[Check]:
 
 
 def running_service() -> Endpoint | None:
-    """Tell the endpoint of this account's service, if it lives."""
+    """Return the endpoint of this account's service, if it lives."""
     try:
         endpoint = read_endpoint()
     except TargetError:
@@ -204,7 +204,7 @@ def running_service() -> Endpoint | None:
 
 
 def answers(path: Path) -> bool:
-    """Tell whether somebody listens at a Unix socket."""
+    """Return whether a process listens at a Unix socket."""
     if sys.platform == "win32":
         return False
     with socket.socket(socket.AF_UNIX) as probe:

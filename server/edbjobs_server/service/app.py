@@ -1,4 +1,4 @@
-"""The service as a process: putting the parts together, and its beginning and end."""
+"""The service as a process: its parts, start and stop."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def main(values: Mapping[str, Any], config_file: Path | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 after a clean stop, 2 when it could not begin; one line on stderr says why.
+        Exit code: 0 after a clean stop, 2 when it could not start; one line on stderr has the reason.
     """
     try:
         event_loop.run(serve(load_settings(values, config_file)))
@@ -76,7 +76,7 @@ async def serve(settings: Settings) -> None:
     Raises
     ------
     SettingsError, StoreError
-        It could not begin.
+        It could not start.
     """
     if sys.platform != "win32":
         processes.raise_descriptor_limit()  # connections and watchers are many; solvers get the old limit
@@ -92,10 +92,10 @@ async def serve(settings: Settings) -> None:
         service = Service(settings, store, umask)
         try:
             try:
-                await service.begin()
+                await service.start()
                 service.advertise()
             except OSError as error:
-                raise SettingsError(f"the service cannot begin: {error.filename or ''}: {error.strerror}") from error
+                raise SettingsError(f"the service cannot start: {error.filename or ''}: {error.strerror}") from error
             # What is there now stays: a full collection that looked through it would stop the loop for 50 ms.
             gc.collect()
             gc.freeze()
@@ -103,22 +103,22 @@ async def serve(settings: Settings) -> None:
             await stop.first.wait()
             log.info("draining: no new starts; running solves go on")
         finally:
-            await service.end(stop)
+            await service.stop(stop)
 
 
 class Stop:
-    """Asked for once, a service drains; asked for twice, it ends at once."""
+    """Requests to stop: after the first the service drains, after the second it stops at once."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
 
     def ask(self) -> None:
-        """Ask for the end; on the event loop."""
+        """Request the stop; on the event loop."""
         (self.second if self.first.is_set() else self.first).set()
 
     def on_signals(self) -> None:
-        """Let SIGTERM and SIGINT ask for it."""
+        """Let SIGTERM and SIGINT request the stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             if sys.platform == "win32":
@@ -133,7 +133,7 @@ class Service:
     Parameters
     ----------
     settings : Settings
-        Everything that can be chosen.
+        Settings of the service.
     store : Store
         Opened; closed with the service.
     umask : int, optional
@@ -183,14 +183,14 @@ class Service:
         )
         self._access = make_authenticator(settings.state_dir, mtls=settings.transport_mode == "mtls")
         self._rpc = RpcServer(self.manager, self._access)
-        # An access for each door: a peer's socket is looked up for the address of its door only.
+        # One for each TCP endpoint: a peer's socket is looked up for the address of that endpoint only.
         self._web_access = make_authenticator(settings.state_dir)
         self._gateway: Gateway | None = None
         self._retention = self.manager.retention(settings.retention_days, settings.retention_jobs)
         self._tasks: list[asyncio.Task[None]] = []
         self._endpoint: Endpoint | None = None
 
-    async def begin(self, before: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def start(self, before: Callable[[], Awaitable[None]] | None = None) -> None:
         """Take the addresses, adopt what runs, and answer.
 
         `before` is awaited when changes can be made and nothing has been started yet.
@@ -211,7 +211,7 @@ class Service:
             print(f"edbjobs: open {self._gateway.token_url}", flush=True)
 
     def advertise(self) -> None:
-        """Say where the service answers: to clients, to whoever waits for the ready file, and in the log."""
+        """Publish the addresses: for clients, in the ready file, and in the log."""
         endpoint = self._make_endpoint()
         write_endpoint(endpoint)
         self._endpoint = endpoint
@@ -221,26 +221,26 @@ class Service:
         log.info("edbjobs %s answers at %s", __version__, answers)
 
     def _withdraw(self) -> None:
-        """Take back what `advertise` said; what others made of the files must not keep the service from ending."""
+        """Remove the files that `advertise` wrote; if that fails, the service stops all the same."""
         if self._endpoint is None:
             return
         for path in (None, self.settings.ready_file) if self.settings.ready_file is not None else (None,):
             try:
                 remove_endpoint(self._endpoint, path)
             except (EdbJobsError, OSError) as error:
-                log.warning("what tells where the service is could not be removed: %s", error)
+                log.warning("the file with the service's address could not be removed: %s", error)
 
     @property
     def url(self) -> str:
-        """Base URL of the HTTP door; empty: there is none."""
+        """Base URL of the HTTP endpoint; empty: there is none."""
         return self._gateway.url if self._gateway is not None else ""
 
-    async def end(self, stop: Stop) -> None:
-        """Drain and let go; what runs goes on."""
+    async def stop(self, stop: Stop) -> None:
+        """Drain and release everything; running solves go on."""
         await self._rpc.drain()
         self.manager.drain()
         self._withdraw()
-        stopping = asyncio.create_task(self._stop_doors())
+        stopping = asyncio.create_task(self._stop_endpoints())
         at_once = asyncio.create_task(stop.second.wait())
         await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
@@ -254,7 +254,7 @@ class Service:
         self._access.close()
         self._web_access.close()
 
-    async def _stop_doors(self) -> None:
+    async def _stop_endpoints(self) -> None:
         gateway = [self._gateway.stop()] if self._gateway is not None else []
         await asyncio.gather(self._rpc.stop(GRACE_SECONDS), *gateway)
 
@@ -304,7 +304,7 @@ def _warnings(settings: Settings) -> list[str]:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         warnings.append("the service runs as root, and so does every solve: use an account of its own")
     if settings.demo_solver:
-        warnings.append("the stand-in solver is on: its jobs solve nothing")
+        warnings.append("the demo solver is on: its jobs solve nothing")
     if settings.tcp is not None and settings.transport_mode != "mtls" and not _is_loopback(settings.tcp[0]):
         warnings.append("tokens and projects' names go over the network unencrypted: use --transport-mode mtls")
     if settings.web is not None and not _is_loopback(settings.web[0]):

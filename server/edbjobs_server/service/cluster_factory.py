@@ -61,7 +61,7 @@ def make_clusters(
 def node_releases(
     settings: Settings, releases: Sequence[Release], schedulers: Mapping[str, Scheduler]
 ) -> dict[str, tuple[Release, ...]]:
-    """Tell the solvers of clusters that cannot run those of this host, by scheduler.
+    """Return the solvers of clusters that cannot run those of this host, by scheduler.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def _refuse_unseen(schedulers: Mapping[str, Scheduler], shared: Path) -> None:
 
 
 def installed(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """Tell the schedulers that jobs can be handed to from this host, the preferred one first.
+    """Return the schedulers that this host can submit to, the preferred one first.
 
     Raises
     ------
@@ -111,12 +111,12 @@ def installed(settings: Settings, environ: Mapping[str, str]) -> list[str]:
         return [name for name in known if not _missing(name, environ)]
     missing = _missing(settings.scheduler, environ)
     if missing:
-        raise SettingsError(f"scheduler: {settings.scheduler} wants {missing} on PATH; is this a host of the cluster?")
+        raise SettingsError(f"scheduler: {settings.scheduler} needs {missing} on PATH; start on a host of the cluster")
     return [settings.scheduler]
 
 
 def make_scheduler(name: str, settings: Settings, site: SitePolicy, environ: Mapping[str, str]) -> Scheduler:
-    """Make what speaks a scheduler's language; whether the scheduler is there shows when it is asked.
+    """Build the adapter of a scheduler, without connecting to it.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def _windows_hpc(settings: Settings, site: SitePolicy) -> Scheduler:
 
     file = settings.hpc_credentials
     if not settings.hpc_url or file is None:
-        raise SettingsError("windows_hpc wants hpc_url, the address of the head node, and hpc_credentials")
+        raise SettingsError("windows_hpc needs hpc_url, the address of the head node, and hpc_credentials")
     # Projects go by their real paths, run folders by the path that was set up.
     paths = {name: share for path, share in site.path_map.items() for name in (os.path.realpath(path), path)}
     try:

@@ -90,12 +90,12 @@ def write_back(connection: sqlite3.Connection) -> None:
 
 
 def is_corruption(error: BaseException) -> bool:
-    """Tell whether what the file holds is broken, in difference to not being able to read or write it."""
+    """Return whether the file's content is broken, as opposed to a failure to read or write it."""
     return type(error) is sqlite3.DatabaseError
 
 
 def is_storage_failure(error: BaseException) -> bool:
-    """Tell whether the disk is at fault: full, read-only, broken; not a mistake in what it was asked."""
+    """Return whether the disk is at fault: full, read-only or broken; not a mistake in the statement."""
     return isinstance(error, (sqlite3.OperationalError, OSError)) or is_corruption(error)
 
 

@@ -39,7 +39,7 @@ def prepare(state_dir: Path) -> None:
 
 
 def network_file_system(path: Path, mountinfo: str | None = None) -> str | None:
-    """Tell the kind of network file system a folder lies on; None: it is local, or it cannot be told.
+    """Return the kind of network file system a folder lies on; None: it is local, or it is unknown.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def network_file_system(path: Path, mountinfo: str | None = None) -> str | None:
 
 
 def file_system(path: Path, mountinfo: str | None = None) -> str | None:
-    """Tell the kind of file system a path lies on, by the mounts of this process; None: it cannot be told."""
+    """Return the kind of file system a path lies on, by the mounts of this process; None: it is unknown."""
     if mountinfo is None:
         if not _MOUNTINFO.exists():
             return None

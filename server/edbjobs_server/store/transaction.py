@@ -189,7 +189,7 @@ class Transaction:
         return None if uid is None else self._state.jobs[uid]
 
     def request(self, request_id: str) -> tuple[str, bytes] | None:
-        """Tell the uid and the digest of what a request made; the job may be gone by now."""
+        """Return the uid and the digest of what a request made; the job may be gone by now."""
         if request_id not in self._requests:
             self.look_up([request_id])
         return self._requests[request_id]

@@ -211,7 +211,7 @@ class Writer:
             request.error = error
 
     def _fail(self, batch: list[_Request], error: Exception) -> None:
-        """Tell all callers of a commit that failed, after the committed state was read again."""
+        """Notify all callers of a commit that failed, after the committed state was read again."""
         if not self.error:
             LOG.warning("the store cannot be written: %s", error)
         self._let_go(error)

@@ -28,7 +28,7 @@ _MIB = 1024**2
 
 
 def capacity() -> Host:
-    """Tell what the host has for runs."""
+    """Return the host's capacity for runs."""
     return Host(usable_processors(), psutil.virtual_memory().total // _MIB)
 
 
@@ -78,7 +78,7 @@ class _Reading:
     time: float  # monotonic
     total: float  # processor seconds since boot, idle ones included
     busy: float
-    own: float  # processor seconds of our runs, since the sampler began
+    own: float  # processor seconds of our runs, since the sampler started
 
 
 class HostSampler:
@@ -132,7 +132,7 @@ class HostSampler:
                     log.warning("the host cannot be sampled", error=str(error))
                 else:
                     if sample is not None:
-                        self._tell(sample)
+                        self._publish(sample)
                 await asyncio.sleep(pause)
                 work = partial(self._sample, list(self._run_pids()), list(self._project_paths()))
                 pause = self._interval
@@ -152,7 +152,7 @@ class HostSampler:
         async with timeouts.timeout(timeout):
             return await asyncio.shield(self._next)
 
-    def _tell(self, sample: Sample) -> None:
+    def _publish(self, sample: Sample) -> None:
         self.latest = sample
         waiting, self._next = self._next, None
         if waiting is not None and not waiting.done():

@@ -15,7 +15,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_processors() -> int:
-    """Tell how many logical processors this process may use, at least 1."""
+    """Return how many logical processors this process may use, at least 1."""
     count = psutil.cpu_count() or 1
     if sys.platform == "linux":
         count = min(count, len(os.sched_getaffinity(0)))
@@ -26,12 +26,12 @@ def usable_processors() -> int:
 
 
 def cgroup_quota(proc: Path = _PROC, root: Path = _CGROUPS) -> float | None:
-    """Tell the processor quota of this process's cgroup, in processors; None: there is none.
+    """Return the processor quota of this process's cgroup, in processors; None: there is none.
 
     Parameters
     ----------
     proc, root : Path
-        Where the kernel tells the cgroups of this process, and where they are mounted. Both versions are read:
+        Where the kernel lists the cgroups of this process, and where they are mounted. Both versions are read:
         ``cpu.max`` (cgroups(7), version 2), ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (version 1).
     """
     try:

@@ -21,7 +21,7 @@ class RunTimes:
         self._busy = 0.0
 
     def total(self, roots: Iterable[int], now: float, busy: float) -> float:
-        """Tell the processor seconds of all runs since the first call.
+        """Return the processor seconds of all runs since the first call.
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class RunTimes:
 
 
 def tree_times(roots: set[int]) -> dict[int, float]:
-    """Tell the processor seconds of each root that lives, with all its descendants."""
+    """Return the processor seconds of each root that lives, with all its descendants."""
     if not roots:
         return {}
     processes = process_times()

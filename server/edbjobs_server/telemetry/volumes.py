@@ -1,4 +1,4 @@
-"""Space on volumes. A network file system may hang for ever: each path is asked by a thread of its own."""
+"""Space on volumes. A network file system may hang indefinitely: each path has a thread of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Volumes:
         self._open: dict[str, _Probe] = {}
 
     def sample(self, own: Sequence[str], further: Sequence[str] = ()) -> tuple[Disk, ...]:
-        """Tell the space on each volume once, under the first of its paths.
+        """Return the space on each volume once, under the first of its paths.
 
         Parameters
         ----------

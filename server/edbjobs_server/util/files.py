@@ -1,7 +1,7 @@
 """Opening and reading files of users: without waiting for a writer, within a budget, and exact about what failed.
 
 Users' files lie on network file systems and are written by other programs. So every error is one of two kinds. A
-transient one says nothing of the file: descriptors or memory have run out, or a file server does not answer. The
+transient one is no property of the file: descriptors or memory have run out, or a file server does not answer. The
 caller looks again. Any other is a definite answer: the file is not there, or this account may not read it.
 """
 
@@ -75,10 +75,10 @@ class Budget:
         self._end = time.monotonic() + seconds
         self._late = False
 
-    def allow(self, wanted: int) -> int:
-        """Return how many of the `wanted` bytes may be read now; 0: the budget is spent."""
+    def allow(self, requested: int) -> int:
+        """Return how many of the `requested` bytes may be read now; 0: the budget is spent."""
         self._late = self._late or time.monotonic() >= self._end
-        return 0 if self._late else min(wanted, self.size - self.used)
+        return 0 if self._late else min(requested, self.size - self.used)
 
     def take(self, count: int) -> None:
         """Count bytes that were read."""
@@ -103,7 +103,7 @@ class Budget:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether an error says nothing of the file, so that the caller should look again."""
+    """Return whether an error is no property of the file, so that the caller should look again."""
     if isinstance(error, (MemoryError, TimeoutError)):
         return True
     if not isinstance(error, OSError):
@@ -112,7 +112,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def text_of(error: OSError) -> str:
-    """Return what an error says, for a sentence that names the path itself."""
+    """Return an error's text, for a sentence that names the path itself."""
     if error.errno == errno.ENAMETOOLONG:
         return "its name is longer than the file system allows"
     return error.strerror or str(error) or type(error).__name__
@@ -166,7 +166,7 @@ def mode_of(path: str | Path, *, follow: bool = True) -> int | None:
     Raises
     ------
     OSError
-        It cannot be looked at, so nobody can say whether it is there.
+        It cannot be looked at, so it is unknown whether it exists.
     """
     found = status_of(path, follow=follow)
     return None if found is None else found.st_mode
@@ -213,7 +213,7 @@ def is_writable_folder(path: str) -> bool:
 
 
 def _try_folder(path: str) -> bool:
-    """Ask in a way that tells the error: Linux checks the rights before it makes a file without a name."""
+    """Create a file in a way that shows the error: Linux checks the rights before it makes a file without a name."""
     if not hasattr(os, "O_TMPFILE"):
         os.stat(path)
         return os.access(path, os.W_OK | os.X_OK)
@@ -275,14 +275,14 @@ class GrowingFile:
     path : str or Path
         File; it need not be there yet.
     offset : int
-        Where to begin.
+        Where to start.
 
     Attributes
     ----------
     offset : int
-        Where the next bytes begin.
+        Where the next bytes start.
     restarted : bool
-        The last `read` began again at 0.
+        The last `read` started again at 0.
     """
 
     def __init__(self, path: str | Path, offset: int = 0) -> None:

@@ -26,11 +26,11 @@ async def keep_running(what: str, work: Callable[[], Awaitable[None]]) -> None:
     delays = Backoff(first=1.0)
     loop = asyncio.get_running_loop()
     while True:
-        began = loop.time()
+        started = loop.time()
         try:
             await work()
         except Exception:
-            if loop.time() - began > HEALTHY_SECONDS:
+            if loop.time() - started > HEALTHY_SECONDS:
                 delays.reset()
             delay = delays.next()
             log.exception("%s failed; started again after %g s", what, delay)

@@ -1,4 +1,4 @@
-"""Threads for work on users' paths, which may hang: a network file system waits for its server for ever.
+"""Threads for work on users' paths, which may hang: a network file system waits indefinitely for its server.
 
 A look at a path runs in a thread of the path's mount, so that a mount that hangs holds up its own paths only. Each key
 (a job, a folder) has at most one look in flight: one that hangs costs one thread, however often it is tried again.
@@ -45,7 +45,7 @@ class _Look:
         self.error: BaseException | None = None
 
     def do(self) -> None:
-        if self.answer.done():  # nobody waits for it any more
+        if self.answer.done():  # it has no waiter any more
             return
         try:
             self.result = self.work()
@@ -130,7 +130,7 @@ class PathWorkers:
         self._unreachable = unreachable or partial(OSError, errno.ETIMEDOUT)
         self.mount_of = mount_of or MountTable().mount_of
         self._lanes: dict[str, _Lane] = {}
-        self._keys: dict[str, _Look] = {}  # looks in flight, also those that nobody waits for any more
+        self._keys: dict[str, _Look] = {}  # looks in flight, also those without a waiter
         self._done: deque[_Look] = deque()
         self._signaled = False
         self._watch: asyncio.TimerHandle | None = None
@@ -241,7 +241,7 @@ class PathWorkers:
             assert self._loop is not None, "something was run"
             try:
                 self._loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop is closed: nobody waits
+            except RuntimeError:  # the loop is closed: there is no waiter
                 return
 
     def _deliver(self) -> None:

@@ -1,4 +1,4 @@
-"""Whose socket is at the other end of a local TCP connection: what the system's socket table tells."""
+"""Owner of the socket at the other end of a local TCP connection, by the system's socket table."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Address = tuple[str, int]
 
 
 class PeerSockets(Protocol):
-    """Tells whether a peer's socket belongs to the account of this process."""
+    """Checks whether a peer's socket belongs to the account of this process."""
 
     def all_ours(self, peer: Address, servers: Sequence[Address]) -> bool:
-        """Tell whether there is a socket from `peer` to one of `servers`, and all such are this account's."""
+        """Return whether there is a socket from `peer` to one of `servers`, and all such are this account's."""
 
     def close(self) -> None:
         """Let go of what the questions are asked through."""
 
 
 class Unsupported(Exception):
-    """Raised where the system does not tell."""
+    """Raised where the system does not provide the owner of a socket."""
 
 
 class PsutilSockets:
@@ -83,7 +83,7 @@ def _tried(make: Callable[[], PeerSockets]) -> PeerSockets | None:
 
 
 def _finds_itself(sockets: PeerSockets) -> bool:
-    # Where the kernel has no tcp_diag it answers "no such socket" to every question: only a trial tells.
+    # Where the kernel has no tcp_diag it answers "no such socket" to every request: only a trial shows it.
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         with socket.create_connection(address, timeout=5) as client:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from edbjobs_server.auth.peers import Address, Unsupported
 
-assert sys.platform == "linux"  # tells mypy, too
+assert sys.platform == "linux"  # for mypy, too
 
-_ESTABLISHED = 1  # TCP states of linux/tcp_states.h; a peer in any other has begun to close
+_ESTABLISHED = 1  # TCP states of linux/tcp_states.h; a peer in any other has started to close
 _SOCK_DIAG_BY_FAMILY = 20
 _NETLINK_SOCK_DIAG = 4
 _NLM_F_REQUEST = 1
@@ -59,7 +59,7 @@ class NetlinkSockets:
         return bool(known := [owner for owner in owners if owner is not None]) and set(known) == {self._uid}
 
     def owner(self, local: Address, remote: Address) -> int | None:
-        """Tell the uid of the connected socket with these ends; None: there is none that a process holds."""
+        """Return the uid of the connected socket with these ends; None: there is none that a process holds."""
         body, ends = _question(local, remote)
         reply = self._ask(body)
         if reply is None:
@@ -102,8 +102,8 @@ class ProcSockets:
 
     def all_ours(self, peer: Address, servers: Sequence[Address]) -> bool:
         """See :class:`PeerSockets`."""
-        wanted = {(_proc_form(form, peer), _proc_form(form, server)) for server in servers for form in (4, 6)}
-        known = {uid for local, remote, uid in self._connected() if (local, remote) in wanted}
+        ends = {(_proc_form(form, peer), _proc_form(form, server)) for server in servers for form in (4, 6)}
+        known = {uid for local, remote, uid in self._connected() if (local, remote) in ends}
         return known == {self._uid}
 
     def close(self) -> None:

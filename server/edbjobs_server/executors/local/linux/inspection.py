@@ -181,7 +181,7 @@ def left_of(found: record.Record, key: RunKey) -> list[processes.Process]:
 
 
 def may_have_left(found: record.Record, here: record.Here) -> bool:
-    """Tell whether processes of a run without supervisor may still be running here."""
+    """Return whether processes of a run without supervisor may still be running here."""
     if not found.exists or found.end is not None or outcome.sight(found, here) is not outcome.HostMatch.HERE:
         return False
     return found.claim is None or found.start is not None

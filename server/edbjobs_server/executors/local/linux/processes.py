@@ -191,7 +191,7 @@ def open_process(pid: int, ticks: int) -> int | None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Tell whether the process behind a pidfd has ended."""
+    """Return whether the process behind a pidfd has ended."""
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(0))

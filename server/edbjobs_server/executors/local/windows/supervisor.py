@@ -58,7 +58,7 @@ def ticks_of(process: int) -> int:
 
 
 def has_ended(process: int) -> bool:
-    """Tell whether a process has ended."""
+    """Return whether a process has ended."""
     return win32event.WaitForSingleObject(process, 0) == win32con.WAIT_OBJECT_0
 
 
