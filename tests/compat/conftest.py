@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """State folder of this test; the stand-in is the solver."""
+    """Return this test's state folder; the demo solver is on."""
     folder = tmp_path / "state"
     folder.mkdir()
     monkeypatch.setenv("EDBJOBS_STATE_DIR", str(folder))

@@ -1,4 +1,4 @@
-"""Tell the public names of the documented modules, as JSON: run by the old package's Python, and by ours.
+"""Print the public names of the documented modules as JSON: run by the Python of the old package, and by ours.
 
 What stands in the result: classes, functions and constants that a module defines; of a class its methods, properties,
 fields, enum members and the attributes that its methods set; of a callable its parameters and their defaults.
@@ -29,7 +29,7 @@ Names = dict[str, dict[str, str]]
 
 
 def parameters(function: Any) -> dict[str, str]:
-    """Tell the parameters: name to default, ``-`` where there is none."""
+    """Return the parameters: name to default, ``-`` where there is none."""
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in ("self", "cls") or parameter.kind is parameter.VAR_KEYWORD:
@@ -47,7 +47,7 @@ def shown(value: Any) -> str:
 
 
 def attributes(kind: type[Any]) -> set[str]:
-    """Tell the public attributes that the methods of a class set."""
+    """Return the public attributes that the methods of a class set."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     return {
         node.attr
@@ -61,7 +61,7 @@ def attributes(kind: type[Any]) -> set[str]:
 
 
 def members(kind: type[Any]) -> Names:
-    """Tell the public members of a class, those of its bases in the same package included."""
+    """Return the public members of a class, those of its bases in the same package included."""
     found: Names = {"": {} if issubclass(kind, enum.Enum) else parameters(kind)}
     if issubclass(kind, enum.Enum):
         return found | {member.name: {"value": repr(member.value)} for member in kind}
@@ -81,7 +81,7 @@ def members(kind: type[Any]) -> Names:
 
 
 def names(module_name: str) -> Names:
-    """Tell the public names of a module."""
+    """Return the public names of a module."""
     module = importlib.import_module(f"{BACKEND}.{module_name}")
     found: Names = {}
     for name, value in vars(module).items():
@@ -90,8 +90,8 @@ def names(module_name: str) -> Names:
         listed = name in getattr(module, "__all__", ())
         own = listed or getattr(value, "__module__", None) == module.__name__
         if inspect.isclass(value) and own:
-            for member, told in members(value).items():
-                found[f"{name}.{member}" if member else name] = told
+            for member, found_parameters in members(value).items():
+                found[f"{name}.{member}" if member else name] = found_parameters
         elif inspect.isfunction(value) and own:
             found[name] = parameters(value)
         elif isinstance(value, (str, int, float)) and name.isupper():
@@ -100,4 +100,4 @@ def names(module_name: str) -> Names:
 
 
 if __name__ == "__main__":
-    print(json.dumps({f"{module}.{name}": told for module in MODULES for name, told in names(module).items()}))
+    print(json.dumps({f"{module}.{name}": value for module in MODULES for name, value in names(module).items()}))

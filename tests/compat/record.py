@@ -43,8 +43,8 @@ def filled(body: Any, values: dict[str, str]) -> Any:
     return json.loads(text)
 
 
-async def wait_for(session: Any, url: str, wanted: str) -> None:
-    name, _, status = wanted.partition(":")
+async def wait_for(session: Any, url: str, expected: str) -> None:
+    name, _, status = expected.partition(":")
     states = {status} if status else {"completed", "failed", "cancelled"}
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -52,7 +52,7 @@ async def wait_for(session: Any, url: str, wanted: str) -> None:
             if any(job["id"] == name and job["status"] in states for job in await response.json()):
                 return
         await asyncio.sleep(0.05)
-    raise TimeoutError(wanted)
+    raise TimeoutError(expected)
 
 
 async def put(session: Any, url: str, request: Request, values: dict[str, str]) -> dict[str, Any]:

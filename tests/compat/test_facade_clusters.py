@@ -127,12 +127,12 @@ def test_a_job_is_handed_over(state: Path, tmp_path: Path, slurm: Written, metho
     assert handed.script == Path(made.project_path).parent / "j1_slurm.sh"
     assert handed.script.read_text() == made.generate_slurm_script()
     assert handed.cwd == handed.script.parent / "j1_slurm"
-    with pytest.raises(JobManagerError, match="was handed over before") as error:
+    with pytest.raises(JobManagerError, match="was submitted before") as error:
         made.submit_to_scheduler()
     assert error.value.reason == "FOLDER_EXISTS"
 
 
-def test_the_script_goes_where_it_is_wanted(state: Path, tmp_path: Path, slurm: Written) -> None:
+def test_the_script_is_written_to_the_given_path(state: Path, tmp_path: Path, slurm: Written) -> None:
     made = cluster_config(tmp_path)
     made.submit_to_scheduler("scripts/mine.sh")
     assert slurm.handed[0].script == Path(made.project_path).parent / "scripts" / "mine.sh"

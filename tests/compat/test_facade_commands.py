@@ -102,7 +102,7 @@ def test_a_wrong_call_ends_with_2(command: Command, arguments: tuple[str, ...]) 
 
 def test_a_wrong_port_in_the_environment_ends_with_2(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(http.PORT_VARIABLE, "eighty")
-    assert "'eighty' is no port" in command(submit_local_job, "--project-path", "p.aedt").err
+    assert "expected a port from 0 to 65535, got 'eighty'" in command(submit_local_job, "--project-path", "p.aedt").err
 
 
 def test_a_refused_job_ends_with_1(command: Command, tmp_path: Path) -> None:
@@ -173,11 +173,11 @@ def test_submit_job_on_scheduler_is_honest(command: Command, handler: JobManager
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [("unlimited", ""), ("24", "1-00:00:00"), ("30", "1-06:00:00"), ("12:30:00", "12:30:00"), ("2-12:00:00",) * 2],
 )
-def test_run_limits(given: str, told: str) -> None:
-    assert submit_job_on_scheduler.scheduler_time(given) == told
+def test_run_limits(given: str, expected: str) -> None:
+    assert submit_job_on_scheduler.scheduler_time(given) == expected
 
 
 def test_submit_job_to_manager(handler: JobManagerHandler, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_submit_job_to_manager(handler: JobManagerHandler, tmp_path: Path) -> No
         asyncio.run(http.submit_job_to_manager(config, manager_url=handler.url))
 
 
-def test_what_is_no_job_manager(state: Path) -> None:
+def test_another_http_server_is_reported(state: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
@@ -202,7 +202,7 @@ def test_what_is_no_job_manager(state: Path) -> None:
             config = create_hfss_config("/p/board.aedb")
             await http.submit_job_to_manager(config, manager_url=f"http://127.0.0.1:{port}")
 
-    with pytest.raises(JobManagerError, match="is no job manager"):
+    with pytest.raises(JobManagerError, match="not that of a job manager"):
         asyncio.run(submit())
 
 
@@ -224,16 +224,16 @@ class Program:
             )
 
     def until(self, text: str) -> str:
-        """Wait until it has printed a text; gives all it printed."""
+        """Wait until it has printed a text; return its output."""
         end = time.monotonic() + DEADLINE
-        while text not in (said := self.log.read_text()):
-            assert self.process.poll() is None, said
-            assert time.monotonic() < end, said
+        while text not in (output := self.log.read_text()):
+            assert self.process.poll() is None, output
+            assert time.monotonic() < end, output
             time.sleep(0.02)
-        return said
+        return output
 
     def stop(self) -> str:
-        """Ask it to end; gives all it printed."""
+        """Request its end; return its output."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(DEADLINE) == 0
         return self.log.read_text()
@@ -264,9 +264,9 @@ def test_the_documented_command_line(
 ) -> None:
     port = free_port()
     service = run_module("job_manager_handler", "--host", "0.0.0.0", "--port", port)
-    said = service.until("answers at")
+    output = service.until("answers at")
     token = (state / "embedded" / f"0.0.0.0-{port}" / "token").read_text().strip()
-    assert f":{port}/?token={token}" in said
+    assert f":{port}/?token={token}" in output
     config = create_hfss_config(example_project(tmp_path), environment={"ANS_EDBJOBS_DEMO": "seconds=0.1"})
     url = f"http://127.0.0.1:{port}"
     with pytest.raises(JobManagerError, match="Bearer"):
@@ -290,9 +290,9 @@ def test_start_service_holds_and_resumes(run_module: Callable[..., Program], tmp
     asyncio.run(runs(url, "first"))
     assert "1 solve goes on running, 1 job stays queued and held" in service.stop()
     service = run_module(*here)
-    said = service.until("answers at")
-    assert "held since an earlier session: second" in said
-    assert "begin with --resume" in said
+    output = service.until("answers at")
+    assert "held since an earlier session: second" in output
+    assert "start with --resume" in output
     service.stop()
     service = run_module(*here, "--resume")
     assert "1 jobs of an earlier session are released" in service.until("answers at")
@@ -315,7 +315,7 @@ async def cancel(url: str, *names: str) -> None:
             await http.ask(session, "POST", f"/jobs/{name}/cancel")
 
 
-def test_a_service_that_cannot_begin_ends_with_2(
+def test_a_service_that_cannot_start_exits_with_2(
     state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -326,7 +326,7 @@ def test_a_service_that_cannot_begin_ends_with_2(
     for number, action in before.items():
         signal.signal(number, action)
     assert ended.value.code == 2
-    assert "cannot be had" in capsys.readouterr().err
+    assert "is not available" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [("--min-disk", "-1"), ("--min-memory", "nan"), ("--max-concurrent", "0")])

@@ -49,11 +49,11 @@ def test_documented_defaults_are_shown_and_not_passed() -> None:
 def test_the_documented_dictionary_loses_nothing() -> None:
     config = made(auto=True, design_name="d", setup_name="s", labels={"a": "b"}, machine_nodes=[MachineNode(cores=4)])
     config.layout_options.validate_only = False
-    told = json.loads(json.dumps(config.to_dict()))
-    again = HFSSSimulationConfig.from_dict(told)
+    written = json.loads(json.dumps(config.to_dict()))
+    again = HFSSSimulationConfig.from_dict(written)
     assert again.native() == config.native()
     assert HFSSSimulationConfig.of(config.native()).native() == config.native()
-    assert told["machine_nodes"] == [{"hostname": "localhost", "cores": 4, "max_cores": 20, "utilization": 90}]
+    assert written["machine_nodes"] == [{"hostname": "localhost", "cores": 4, "max_cores": 20, "utilization": 90}]
 
 
 def test_a_dump_of_defaults_by_the_old_package_says_nothing() -> None:
@@ -63,7 +63,7 @@ def test_a_dump_of_defaults_by_the_old_package_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "error_text"),
     [
         ({"foo": 1}, "foo: is not a field"),
         ({"machine_nodes": [MachineNode(cores=0)]}, "cores: should be"),
@@ -73,8 +73,8 @@ def test_a_dump_of_defaults_by_the_old_package_says_nothing() -> None:
         ({"jobid": "a b"}, "jobid: must be"),
     ],
 )
-def test_what_cannot_be_right_is_named(fields: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told) as error:
+def test_invalid_fields_are_named(fields: dict[str, object], error_text: str) -> None:
+    with pytest.raises(ValueError, match=error_text) as error:
         made(**fields)
     assert "the configuration is not valid" in str(error.value)
 

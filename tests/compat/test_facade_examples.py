@@ -76,7 +76,7 @@ def test_the_synchronous_example(state: Path, project: Path) -> None:
 
 
 def test_the_synchronous_example_where_there_is_no_slurm(state: Path, project: Path) -> None:
-    """It ends at once and says so: the job is not run elsewhere in silence."""
+    """It ends at once with an error: the job is not run elsewhere instead."""
     done = program(state, "-c", LEFT_OUT + synchronous(project, "slurm"))
     assert done.returncode == 1
     assert "cannot hand jobs to slurm" in done.stderr.splitlines()[-1]
@@ -97,7 +97,7 @@ Cell = Callable[[str], str]
 
 @pytest.fixture
 def cell(state: Path) -> Iterator[Cell]:
-    """Run a cell in a kernel of its own; gives what it printed."""
+    """Run a cell in a kernel of its own; return its output."""
     manager, client = start_new_kernel(
         kernel_name="python3", env=environment(state, ANS_EDBJOBS_DEMO="seconds=0.2"), cwd=str(state)
     )

@@ -152,8 +152,8 @@ def test_what_close_leaves_is_held_until_resume(
     assert second.manager.jobs[running].status == "running"
     new = second.submit_job(config(tmp_path / "c"))
     second.wait_until_all_done()
-    assert second.manager.jobs[running].status == "completed", "it went on while nobody was there"
-    assert second.manager.jobs[new].status == "completed", "what is held keeps nobody"
+    assert second.manager.jobs[running].status == "completed", "it went on while no service ran"
+    assert second.manager.jobs[new].status == "completed", "held jobs block no others"
     held = second.manager.jobs[waiting].job
     assert held is not None
     assert (held.status, held.held, held.waiting_reason) == ("queued", True, "held")
@@ -193,11 +193,11 @@ def test_any_thread_may_ask(open_handler: Callable[..., JobManagerHandler], tmp_
     assert len(handler.manager.jobs) == 6
 
 
-def test_a_port_in_use_is_told_at_once(open_handler: Callable[..., JobManagerHandler], state: Path) -> None:
+def test_a_port_in_use_is_reported_at_once(open_handler: Callable[..., JobManagerHandler], state: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         handler = JobManagerHandler(port=port)
-        with pytest.raises(JobManagerError, match=f"localhost:{port} cannot be had") as error:
+        with pytest.raises(JobManagerError, match=f"localhost:{port} is not available") as error:
             handler.start_service()
         assert error.value.reason == "PORT_IN_USE"
     handler.start_service()
@@ -236,7 +236,7 @@ def test_a_cluster_is_refused_by_name(open_handler: Callable[..., JobManagerHand
 def test_a_live_id_answers_with_its_job(open_handler: Callable[..., JobManagerHandler], tmp_path: Path) -> None:
     handler = open_handler()
     handler.submit_job(config(tmp_path / "a", SLOW, jobid="one"))
-    with pytest.warns(UserWarning, match="this configuration was not taken"):
+    with pytest.warns(UserWarning, match="this configuration was not submitted"):
         assert handler.submit_job(config(tmp_path / "b", SLOW, jobid="one")) == "one"
     assert len(handler.manager.jobs) == 1
 

@@ -88,8 +88,8 @@ async def test_a_wait_can_be_cancelled_and_ends_with_the_manager(manager: JobMan
 
 async def test_limits(manager: JobManager) -> None:
     assert await manager.edit_concurrent_limits({}) is None
-    told = await manager.edit_concurrent_limits({"max_concurrent_jobs": 3, "min_disk_gb": 1})
-    assert told == {"max_concurrent_jobs": 3, "max_cpu_percent": 0.0, "min_memory_gb": 0.0, "min_disk_gb": 1.0}
+    limits = await manager.edit_concurrent_limits({"max_concurrent_jobs": 3, "min_disk_gb": 1})
+    assert limits == {"max_concurrent_jobs": 3, "max_cpu_percent": 0.0, "min_memory_gb": 0.0, "min_disk_gb": 1.0}
     with pytest.raises(JobManagerError) as error:
         await manager.edit_concurrent_limits({"max_concurrent_jobs": 9, "nonsense": 1})
     assert error.value.fields == {"nonsense": "no such limit"}
@@ -98,7 +98,7 @@ async def test_limits(manager: JobManager) -> None:
     assert (manager.resource_limits.max_cpu_percent, manager.resource_limits.max_concurrent_jobs) == (80.0, 3)
 
 
-def test_a_default_that_nobody_wrote_is_no_limit() -> None:
+def test_a_default_that_was_not_set_is_no_limit() -> None:
     assert ResourceLimits() == ResourceLimits(1, 80.0, 2.0, 2.0)
     assert ResourceLimits().given() == {}
     assert ResourceLimits(1, min_disk_gb=2.0).given() == {"max_concurrent_jobs": 1, "min_disk_gb": 2.0}

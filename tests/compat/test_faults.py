@@ -124,7 +124,7 @@ async def test_faults_03_and_06_priority_counts_and_may_be_negative(api: Api, tm
 
 
 async def test_fault_04_the_limits_hold(api: Api, tmp_path: Path) -> None:
-    # No gate for processors: those of a busy machine would be told first.
+    # No gate for processors: that of a busy machine would be reported first.
     status, _ = await api.call("PUT", "/pool/limits", {"min_memory_gb": 1_000_000, "max_cpu_percent": 0})
     assert status == 200
     await api.submit(job_config(tmp_path, jobid="gated"))
@@ -290,9 +290,9 @@ async def test_fault_23_answers_do_not_wait_for_telemetry(api: Api) -> None:
     """The old one slept a second of every six in its loop."""
     slowest, end = 0.0, time.monotonic() + 6.5
     while time.monotonic() < end:
-        began = time.monotonic()
+        started = time.monotonic()
         await api.get("/queue")
-        slowest = max(slowest, time.monotonic() - began)
+        slowest = max(slowest, time.monotonic() - started)
         await asyncio.sleep(0.005)
     assert slowest < 0.7
 
@@ -312,9 +312,9 @@ async def test_fault_31_a_missing_user_is_filled_in(api: Api, tmp_path: Path) ->
         assert (await api.get(f"/jobs/{job['uid']}"))["user"] == me
     status, answer = await api.call("POST", "/api/submit", {"config": job_config(tmp_path / "api")})
     assert (status, answer["status"]) == (200, "submitted")
-    # What the service tells of a configuration may be submitted as it is.
-    told = (await api.get(f"/jobs/{answer['uid']}"))["config"]
-    again = await api.submit({**told, "jobid": "round-trip"})
+    # The configuration of an answer can be submitted unchanged.
+    answered = (await api.get(f"/jobs/{answer['uid']}"))["config"]
+    again = await api.submit({**answered, "jobid": "round-trip"})
     assert again["job_id"] == "round-trip"
 
 
@@ -376,7 +376,7 @@ async def test_fault_40_the_log_of_a_running_solve_is_told(api: Api, tmp_path: P
 
 
 async def test_a_signal_from_outside_is_no_success(api: Api, tmp_path: Path) -> None:
-    """Fault 13, the other way round: what somebody else kills is failed, not cancelled."""
+    """Fault 13, reversed: a job that another program kills is failed, not cancelled."""
     await api.submit(job_config(tmp_path, jobid="killed", seconds=60))
     job = await api.reached("killed", "running")
     os.kill(job["attempts"][-1]["pid"], signal.SIGKILL)

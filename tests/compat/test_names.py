@@ -56,9 +56,9 @@ def test_every_name_is_here_or_has_its_reason(old: Names, new: Names, listed: se
 def test_every_parameter_is_here_with_its_default(old: Names, new: Names, listed: set[str]) -> None:
     other = {
         f"{name}({parameter})"
-        for name, told in old.items()
+        for name, parameters in old.items()
         if name in new
-        for parameter, default in told.items()
+        for parameter, default in parameters.items()
         if new[name].get(parameter) != default
     }
     assert other == {name for name in listed if "(" in name}

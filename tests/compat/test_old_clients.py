@@ -41,8 +41,8 @@ def program(service: WebService, folder: Path, name: str, *arguments: str) -> st
 
 async def test_submit_local_job(service: WebService, tmp_path: Path) -> None:
     project = job_config(tmp_path / "p")["project_path"]
-    said = program(service, tmp_path, "submit_local_job", "--project-path", project, "--num-cores", "2")
-    assert "Job submit successful (status=200)" in said
+    output = program(service, tmp_path, "submit_local_job", "--project-path", project, "--num-cores", "2")
+    assert "Job submit successful (status=200)" in output
     (job,) = await jobs_of(service, project)
     assert (job["status"], job["cores"]) == ("completed", 2)
 
@@ -50,8 +50,8 @@ async def test_submit_local_job(service: WebService, tmp_path: Path) -> None:
 async def test_submit_batch_jobs(service: WebService, tmp_path: Path) -> None:
     projects = [job_config(tmp_path / "root" / str(number))["project_path"] for number in range(3)]
     arguments = ("--root-dir", str(tmp_path / "root"), "--recursive", "--num-cores", "1", "--delay-ms", "1")
-    said = program(service, tmp_path, "submit_batch_jobs", *arguments)
-    assert "Successful: 3" in said
+    output = program(service, tmp_path, "submit_batch_jobs", *arguments)
+    assert "Successful: 3" in output
     jobs = await jobs_of(service, *projects)
     assert [job["status"] for job in jobs] == ["completed"] * 3
 
@@ -60,8 +60,8 @@ async def test_submit_job_on_scheduler(service: WebService, tmp_path: Path) -> N
     """It names no scheduler, so the job goes where this host's jobs go."""
     project = job_config(tmp_path / "p")["project_path"]
     arguments = ("--project-path", project, "--run-limit", "60", "--nodes", "2")
-    said = program(service, tmp_path, "submit_job_on_scheduler", *arguments)
-    assert "Job submitted successfully (status=200)" in said
+    output = program(service, tmp_path, "submit_job_on_scheduler", *arguments)
+    assert "Job submitted successfully (status=200)" in output
     (job,) = await jobs_of(service, project)
     assert (job["status"], job["executor"]) == ("completed", "local")
     assert job["config"]["scheduler_options"]["nodes"] == 2

@@ -33,7 +33,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
 
 
 def compared(old: Any, new: Any, where: str = "") -> list[str]:
-    """Tell what of the old answer is missing in ours, or of another type."""
+    """Return the keys of the old answer that are missing in ours or have another type."""
     if isinstance(old, dict):
         if not isinstance(new, dict):
             return [f"{where}: an object became {new}"]

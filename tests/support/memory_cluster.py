@@ -119,7 +119,7 @@ class ClusterService:
         self._folders.bell(key).touch()
 
     def job_starts(self, seq: int, job: str, *nodes: str) -> None:
-        """Let a run begin on nodes."""
+        """Start a run on nodes."""
         now = int(time.time())
         self.write(seq, "claim", f"kind=run job={job} restart=0 host={nodes[0]} pid=9 time={now}")
         self.write(seq, "start", f"time={now} pid=4711 host={nodes[0]} nodes={','.join(nodes)}")

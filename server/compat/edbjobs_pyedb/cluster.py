@@ -1,4 +1,4 @@
-"""What a cluster would run, and handing it over: for programs that do so themselves, without a service."""
+"""Batch scripts of a cluster and their submission, for programs that do so without a service."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from edbjobs_pyedb.errors import JobManagerError, no_cluster
 
 T = TypeVar("T")
 
-# What the scheduler's own command says of a job it has taken, which old programs read the id from.
-_TAKEN = {"slurm": "Submitted batch job {}\n", "lsf": "Job <{}> is submitted.\n"}
+# Output of the scheduler's own submit command, from which existing programs read the id.
+_SUBMITTED_TEXT = {"slurm": "Submitted batch job {}\n", "lsf": "Job <{}> is submitted.\n"}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A run as a scheduler gets it.
+    """A run as it is submitted to a scheduler.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Batch:
     spec : RunSpec
         What it runs.
     folder : Path
-        Where the run keeps its record and its output, beside the project: the nodes see it as they see the project.
+        Where the run keeps its record and its output: beside the project, on the same volume for the nodes.
     """
 
     script: str
@@ -65,34 +65,34 @@ class Batch:
     folder: Path
 
     def submission(self, path: Path) -> Submission:
-        """Tell how the script, written to `path`, is handed over."""
-        assert self.spec.allocation is not None, "a run on a cluster asks for something"
+        """Return the submission of the script, which was written to `path`."""
+        assert self.spec.allocation is not None, "a run on a cluster has an allocation"
         return Submission(self.spec.allocation, path, self.folder / OUTPUT, self.folder, self.spec.env)
 
 
 def script(config: HFSSSimulationConfig, kind: SchedulerType) -> str:
-    """Give the batch script of a solve.
+    """Return the batch script of a solve.
 
     Raises
     ------
     JobManagerError
         NO_SCHEDULER where `kind` names no cluster, INVALID_TEMPLATE.
     Refused
-        The scheduler or the site's policy does not allow what is asked for; SOLVER_NOT_FOUND.
+        The scheduler or the site's policy does not allow the request; SOLVER_NOT_FOUND.
     """
-    settings, site = _set_up()
+    settings, site = _site_settings()
     return _batch(config, _scheduler(kind, settings, site), settings, site).script
 
 
 def submit(
     config: HFSSSimulationConfig, kind: SchedulerType, script_path: str | None
 ) -> subprocess.CompletedProcess[str]:
-    """Write the batch script of a solve and hand it over; nobody follows it.
+    """Write the batch script of a solve and submit it; no service follows it.
 
     Parameters
     ----------
     config : HFSSSimulationConfig
-        With its id.
+        Solve, with its job id.
     kind : SchedulerType
         ``none``: the first one installed here that answers.
     script_path : str, optional
@@ -101,19 +101,19 @@ def submit(
     Raises
     ------
     JobManagerError
-        NO_SCHEDULER, SCHEDULER_UNREACHABLE, or FOLDER_EXISTS where this id was handed over before.
+        NO_SCHEDULER, SCHEDULER_UNREACHABLE, or FOLDER_EXISTS where this id was submitted before.
     Refused
         As `script`, and PROJECT_NOT_FOUND.
     """
     project.inspect_or_refuse(config.project_path)
-    settings, site = _set_up()
+    settings, site = _site_settings()
     if kind is SchedulerType.NONE:
         kind = _blocking(_first_answering(settings, site))
 
-    async def hand_over() -> subprocess.CompletedProcess[str]:
-        return await _asked(kind, lambda scheduler: _hand_over(config, scheduler, settings, site, script_path))
+    async def submitted() -> subprocess.CompletedProcess[str]:
+        return await _with_scheduler(kind, lambda scheduler: _submit_to(config, scheduler, settings, site, script_path))
 
-    return _blocking(hand_over())
+    return _blocking(submitted())
 
 
 async def partitions(kind: SchedulerType) -> list[Partition]:
@@ -124,12 +124,12 @@ async def partitions(kind: SchedulerType) -> list[Partition]:
     JobManagerError
         NO_SCHEDULER or SCHEDULER_UNREACHABLE.
     """
-    return list(await _asked(kind, lambda scheduler: scheduler.partitions()))
+    return list(await _with_scheduler(kind, lambda scheduler: scheduler.partitions()))
 
 
 async def jobs(kind: SchedulerType) -> list[ClusterJob]:
     """List the jobs of a cluster, of all users; raises as `partitions`."""
-    return list(await _asked(kind, lambda scheduler: scheduler.jobs()))
+    return list(await _with_scheduler(kind, lambda scheduler: scheduler.jobs()))
 
 
 # The batch ---------------------------------------------------------------------------------------------------
@@ -163,9 +163,9 @@ def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setting
         allocation=allocation,
     )
     scripts = Scripts(settings.templates_dir, SiteLines(site.setup, site.scratch))
-    places = (scheduler.seen(str(folder)), scheduler.seen(str(folder / "news")))
+    folders = (scheduler.seen(str(folder)), scheduler.seen(str(folder / "news")))
     try:
-        text = scripts.render(scheduler.template, spec, scheduler.directives(allocation), *places)
+        text = scripts.render(scheduler.template, spec, scheduler.directives(allocation), *folders)
     except ScriptError as error:
         raise JobManagerError(str(error), "INVALID_TEMPLATE") from error
     return Batch(text, spec, folder)
@@ -179,13 +179,13 @@ def _release(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setti
     return choose(there.get(scheduler.name, here), config.aedt_version, "")
 
 
-async def _hand_over(
+async def _submit_to(
     config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: SitePolicy, script_path: str | None
 ) -> subprocess.CompletedProcess[str]:
     batch = _batch(config, scheduler, settings, site)
     suffix = "ps1" if scheduler.template.endswith(POWERSHELL) else "sh"
     path = batch.folder.parent / (script_path or f"{batch.folder.name}.{suffix}")
-    _make(batch.folder)
+    _make_folder(batch.folder)
     record.prepare(path.parent, batch.script, path.name)
     submission = batch.submission(path)
     argv = list(scheduler.submit_command(submission))
@@ -194,21 +194,21 @@ async def _hand_over(
     except SubmitRefused as refused:
         shutil.rmtree(batch.folder)
         return subprocess.CompletedProcess(argv, 1, "", f"{refused}\n")
-    return subprocess.CompletedProcess(argv, 0, _TAKEN.get(scheduler.name, "{}\n").format(run_id), "")
+    return subprocess.CompletedProcess(argv, 0, _SUBMITTED_TEXT.get(scheduler.name, "{}\n").format(run_id), "")
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        text = f"{folder} is there: this id was handed over before; give the job another one, or remove the folder"
+        text = f"{folder} exists: this id was submitted before; give the job another one, or remove the folder"
         raise JobManagerError(text, "FOLDER_EXISTS") from None
 
 
 # Schedulers --------------------------------------------------------------------------------------------------
 
 
-def _set_up() -> tuple[Settings, SitePolicy]:
+def _site_settings() -> tuple[Settings, SitePolicy]:
     try:
         return load_settings(), load_site_policy()
     except SettingsError as error:
@@ -217,16 +217,16 @@ def _set_up() -> tuple[Settings, SitePolicy]:
 
 def _scheduler(kind: SchedulerType, settings: Settings, site: SitePolicy) -> Scheduler:
     if kind in (SchedulerType.NONE, SchedulerType.LOCAL):
-        raise no_cluster("no scheduler is named: scheduler_type must be slurm, lsf, pbs or windows_hpc")
+        raise no_cluster("no scheduler is named: expected scheduler_type slurm, lsf, pbs or windows_hpc")
     try:
         return make_scheduler(kind.value, settings, site, inherited(os.environ))
     except SettingsError as error:
         raise no_cluster(str(error)) from error
 
 
-async def _asked(kind: SchedulerType, ask: Callable[[Scheduler], Awaitable[T]]) -> T:
-    """Ask a scheduler something, and let go of it."""
-    scheduler = _scheduler(kind, *_set_up())
+async def _with_scheduler(kind: SchedulerType, ask: Callable[[Scheduler], Awaitable[T]]) -> T:
+    """Call a scheduler, then release its resources."""
+    scheduler = _scheduler(kind, *_site_settings())
     try:
         return await ask(scheduler)
     except Unreachable as error:
@@ -237,20 +237,20 @@ async def _asked(kind: SchedulerType, ask: Callable[[Scheduler], Awaitable[T]]) 
 
 
 async def _first_answering(settings: Settings, site: SitePolicy) -> SchedulerType:
-    """Find the cluster of this host."""
-    said: list[str] = []
+    """Return the first scheduler of this host that answers."""
+    errors: list[str] = []
     for name in installed(settings, inherited(os.environ)):
         kind = SchedulerType(name)
         try:
-            await _asked(kind, lambda scheduler: scheduler.probe())
+            await _with_scheduler(kind, lambda scheduler: scheduler.probe())
         except JobManagerError as error:
-            said.append(str(error))
+            errors.append(str(error))
         else:
             return kind
-    raise no_cluster("no scheduler answers on this host" + "".join(f"; {text}" for text in said))
+    raise no_cluster("no scheduler answers on this host" + "".join(f"; {text}" for text in errors))
 
 
 def _blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for something asynchronous, also in a thread that has an event loop of its own."""
+    """Run a coroutine to its end, also in a thread that has an event loop."""
     with ThreadPoolExecutor(1, "edbjobs-cluster") as pool:
         return pool.submit(asyncio.run, work).result()

@@ -209,10 +209,10 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
         message: job_config_pb2.JobConfig = self.native().to_message()
         return message
 
-    # What is run -----------------------------------------------------------------------------------------
+    # Local run -------------------------------------------------------------------------------------------
 
     def generate_command_list(self) -> list[str]:
-        """Give program and arguments of a local run.
+        """Return program and arguments of a local run.
 
         Raises
         ------
@@ -224,21 +224,21 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
             return local.command(config, local.release_of(config))
 
     def generate_command_string(self) -> str:
-        """Give the command line of a local run as text for this system's shell."""
+        """Return the command line of a local run as text for this system's shell."""
         return local.shell_line(self.generate_command_list())
 
     def generate_machinelist_string(self) -> str:
-        """Give the argument of ``-machinelist``."""
+        """Return the argument of ``-machinelist``."""
         command = self._any_command()
         return command[command.index("-machinelist") + 1]
 
     def generate_batch_options_string(self) -> str:
-        """Give the argument of ``-batchoptions``; empty: none is passed."""
+        """Return the argument of ``-batchoptions``; empty: none is passed."""
         with refusals_raised():
             return " ".join(f"'{name}'='{value}'" for name, value in local.batch_options(self.native()).items())
 
     def generate_design_string(self) -> str:
-        """Give what is solved as ``design:mode:setup``; empty: everything."""
+        """Return what is solved as ``design:mode:setup``; empty: everything."""
         command = self._any_command()
         return ":".join(command[command.index("-batchsolve") + 1 : -1])
 
@@ -247,9 +247,9 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
             return local.command(self.native(), local.ANY)
 
     def run_simulation(self, **subprocess_kwargs: Any) -> subprocess.CompletedProcess[Any]:
-        """Solve here and now, in this process' account and without a service; waits for the end.
+        """Solve with this process' account and without a service, and wait for the end.
 
-        With a cluster as `scheduler_type` it is handed to that, as `submit_to_scheduler` does, and not waited for.
+        With a cluster as `scheduler_type` it is submitted as by `submit_to_scheduler`, without a wait for its end.
 
         Parameters
         ----------
@@ -260,7 +260,7 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
         Returns
         -------
         subprocess.CompletedProcess
-            Its return code alone proves no success: a job of the service is judged by the solver's log as well.
+            Its return code alone does not prove success; the service also reads the solver's log.
 
         Raises
         ------
@@ -273,10 +273,10 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
         with refusals_raised():
             return local.run(config, **subprocess_kwargs)
 
-    # What a cluster would run ----------------------------------------------------------------------------
+    # Run on a cluster ------------------------------------------------------------------------------------
 
     def submit_to_scheduler(self, script_path: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Write the batch script and hand it to the cluster; no service follows it, and none knows of it.
+        """Write the batch script and submit it to the cluster; no service follows this run or lists it.
 
         The run keeps its output and its record in a folder beside the project, ``<jobid>_<scheduler>``.
 
@@ -289,44 +289,44 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
         Returns
         -------
         subprocess.CompletedProcess
-            With the scheduler's id in the words of its command, for example ``Submitted batch job 4711``. A refusal
-            is return code 1 with the scheduler's words in `stderr`.
+            With the scheduler's id in the output of its command, for example ``Submitted batch job 4711``. A refusal
+            is return code 1 with the scheduler's message in `stderr`.
 
         Raises
         ------
         JobManagerError
-            NO_SCHEDULER; SCHEDULER_UNREACHABLE: nobody knows whether the job was taken; FOLDER_EXISTS: this id was
-            handed over before; or what the job asks for is not allowed.
+            NO_SCHEDULER; SCHEDULER_UNREACHABLE: it is unknown whether the job was accepted; FOLDER_EXISTS: this id was
+            submitted before; or the job's request is not allowed.
         """
         return self._with_cluster(lambda config: cluster.submit(config, self._cluster(), script_path))
 
     def generate_scheduler_script(self) -> str:
-        """Give the batch script for the scheduler that is named, as `submit_to_scheduler` writes it.
+        """Return the batch script for the scheduler that is named, as `submit_to_scheduler` writes it.
 
-        It is made from the template that the service uses, with this host's settings and site policy. It names
-        `ansys_edt_path`, else the AEDT that is installed here, and the folder that `submit_to_scheduler` makes beside
-        the project; a program that hands it over itself makes that folder before.
+        It is rendered from the service's template, with this host's settings and site policy. It names
+        `ansys_edt_path`, else the AEDT that is installed here, and the folder that `submit_to_scheduler` creates beside
+        the project; a program that submits the script itself must create that folder first.
 
         Raises
         ------
         JobManagerError
-            NO_SCHEDULER where none is named, SOLVER_NOT_FOUND, or what is asked for is not allowed.
+            NO_SCHEDULER where none is named, SOLVER_NOT_FOUND, or the job's request is not allowed.
         """
         return self._with_cluster(lambda config: cluster.script(config, self._cluster()))
 
     def generate_slurm_script(self) -> str:
-        """Give the batch script for SLURM, whatever scheduler is named; see `generate_scheduler_script`."""
+        """Return the batch script for SLURM, also if another scheduler is named; see `generate_scheduler_script`."""
         return self._with_cluster(lambda config: cluster.script(config, SchedulerType.SLURM))
 
     def generate_lsf_script(self) -> str:
-        """Give the batch script for LSF, whatever scheduler is named; see `generate_scheduler_script`."""
+        """Return the batch script for LSF, also if another scheduler is named; see `generate_scheduler_script`."""
         return self._with_cluster(lambda config: cluster.script(config, SchedulerType.LSF))
 
     def _cluster(self) -> SchedulerType:
         return SchedulerType(self.scheduler_type)
 
     def _with_cluster(self, do: Callable[[frozen.HFSSSimulationConfig], T]) -> T:
-        # Script and folder bear the id: it must be the same one at the next call.
+        # Script and folder are named by the id: it must be the same in the next call.
         self.jobid = self.jobid or make_job_id()
         with refusals_raised():
             return do(self.native())
@@ -343,7 +343,7 @@ def create_hfss_config(
     scheduler_options: SchedulerOptions | None = None,
     **kwargs: Any,
 ) -> HFSSSimulationConfig:
-    """Make a configuration with an id of its own; the documented factory.
+    """Return a configuration with an id of its own; the documented factory.
 
     Parameters
     ----------
@@ -359,7 +359,7 @@ def create_hfss_config(
     Raises
     ------
     ValueError
-        Names each field that cannot be right.
+        Names each field that is not valid.
     """
     values: dict[str, Any] = {
         "project_path": absolute_project_path(project_path),

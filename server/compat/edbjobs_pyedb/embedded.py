@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Left:
-    """What a service leaves behind: solves that go on, jobs that a cluster has, and jobs that wait, held."""
+    """The jobs that remain after a service is closed: running, with a cluster, and queued, which are held."""
 
     running: int = 0
     queued: int = 0
@@ -55,20 +55,20 @@ class Left:
 
 
 class Embedded:
-    """One service in one thread. Any other thread may call; one of them starts it once, and one closes it once.
+    """One service in one thread. Any thread may call it; it is started once and closed once.
 
     Parameters
     ----------
     settings : Settings
-        Of the service.
+        Settings of the service.
     at_exit : callable
-        Called with this when the program ends and has not closed it.
+        Called at the end of the program if the service is still open.
     """
 
     def __init__(self, settings: Settings, at_exit: Callable[[], None]) -> None:
         self.settings = settings
         self.at_exit = at_exit
-        self.held: list[str] = []  # ids of jobs that an earlier opening left
+        self.held: list[str] = []  # ids of the jobs left by an earlier session
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._service: Service | None = None
@@ -78,12 +78,12 @@ class Embedded:
 
     @property
     def running(self) -> bool:
-        """Whether the service answers."""
+        """Whether the service is started."""
         return self._service is not None
 
     @property
     def url(self) -> str:
-        """Base URL of its HTTP door; empty: there is none."""
+        """Base URL of its HTTP endpoint; empty: there is none."""
         return self._service.url if self._service is not None else ""
 
     def start(self) -> None:
@@ -92,7 +92,7 @@ class Embedded:
         Raises
         ------
         JobManagerError
-            It cannot begin: the address or the state folder is in use, a setting is not allowed.
+            It cannot start: the address or the state folder is in use, or a setting is not valid.
         """
         ready: concurrent.futures.Future[Service] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="edbjobs", daemon=True)
@@ -103,13 +103,13 @@ class Embedded:
             self._thread.join()
             hint = "; here: state_dir=, or EDBJOBS_STATE_DIR" if "--state-dir" in str(error) else ""
             raise JobManagerError(f"{error}{hint}", "CANNOT_START") from error
-        except BaseException:  # Ctrl-C: the thread finds nobody who waits for it, and ends
+        except BaseException:  # Ctrl-C: the thread finds its future cancelled, and ends
             ready.cancel()
             raise
         _RUNNING.add(self)
 
     def close(self) -> Left:
-        """Drain the service and let go of it; tells what goes on without it."""
+        """Drain and stop the service; return what goes on without it."""
         if self._service is None or self._thread is None or self._loop is None or self._stop is None:
             return Left()
         _RUNNING.discard(self)
@@ -119,14 +119,14 @@ class Embedded:
         return self._left
 
     def call(self, work: Work[T], timeout: float | None = None) -> T:
-        """Do something on the service's loop and wait for it.
+        """Run a coroutine on the service's loop and wait for its result.
 
         Raises
         ------
         JobManagerError
-            The service refuses it, or is closed.
+            The service refuses the request, or is closed.
         TimeoutError
-            It takes longer than `timeout` seconds.
+            It took longer than `timeout` seconds.
         """
         future = self._submit(work)
         try:
@@ -137,18 +137,18 @@ class Embedded:
             future.cancel()  # of no effect on what has ended
 
     async def call_async(self, work: Work[T]) -> T:
-        """Do something on the service's loop, from another loop.
+        """Run a coroutine on the service's loop, from another loop.
 
         Raises
         ------
         JobManagerError
-            The service refuses it, or is closed.
+            The service refuses the request, or is closed.
         """
         return await asyncio.wrap_future(self._submit(work))
 
     def resume(self) -> int:
-        """Let the held jobs start; gives their number."""
-        count = self.call(_release_held)
+        """Release the held jobs; return their number."""
+        count = self.call(lambda manager: manager.release_held(PRINCIPAL))
         self.held = []
         return count
 
@@ -172,7 +172,7 @@ class Embedded:
         except Refused as refused:
             raise raised(refused) from refused
         except asyncio.CancelledError:
-            # The caller's own cancel has ended its future already; what is raised here reaches those who wait.
+            # If the caller has cancelled, its future has ended already; what is raised here reaches waiting callers.
             if self._service is None:
                 raise not_running() from None
             raise
@@ -215,12 +215,8 @@ class Embedded:
 
 
 async def _hold_waiting(manager: JobManager) -> None:
-    """Hold every job that waits: a program that opens an old folder is asked before old jobs run."""
+    """Hold every queued job: a program that opens an old folder decides whether they start, by `resume`."""
     await manager.hold_waiting(PRINCIPAL)
-
-
-async def _release_held(manager: JobManager) -> int:
-    return await manager.release_held(PRINCIPAL)
 
 
 async def _leave(manager: JobManager) -> Left:
@@ -228,7 +224,7 @@ async def _leave(manager: JobManager) -> Left:
     try:
         await manager.hold_waiting(PRINCIPAL)
     except Refused as refused:
-        log.warning("queued jobs are not held on record; the next opening does it: %s", refused.message)
+        log.warning("could not hold the queued jobs, which happens at the next start instead: %s", refused.message)
     jobs = manager.live_jobs().jobs
     waiting = sum(1 for job in jobs if is_waiting(job))
     scheduled = sum(1 for job in jobs if job.state is State.SCHEDULED)
@@ -249,7 +245,7 @@ def _log_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     log.error("%s", context["message"], exc_info=context.get("exception"))
 
 
-# When functions of atexit run, the pools of concurrent.futures, which the service's end needs, are gone already.
+# At the time of atexit's functions the thread pools of concurrent.futures, which closing the service needs, are gone.
 getattr(threading, "_register_atexit", atexit.register)(_close_all)
 if hasattr(os, "register_at_fork"):  # the child has the objects, but not the threads
     os.register_at_fork(after_in_child=_RUNNING.clear)

@@ -1,4 +1,4 @@
-"""What the façade raises."""
+"""The exception of the documented job manager."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edbjobs_server.core.errors import Refused
 
 
 class JobManagerError(RuntimeError):
-    """Something the job manager does not do, or cannot do now.
+    """The job manager refuses a request, or cannot serve it.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class JobManagerError(RuntimeError):
 
 
 def raised(refused: Refused) -> JobManagerError:
-    """Make the façade's error of the service's answer."""
+    """Return the `JobManagerError` for a `Refused` of the service."""
     return JobManagerError(refused.message, refused.reason, refused.fields)
 
 
@@ -42,11 +42,11 @@ def refusals_raised() -> Iterator[None]:
 
 
 def no_cluster(what: str) -> JobManagerError:
-    """Make the answer to what only a cluster could do."""
+    """Return the error for a request that needs a cluster."""
     return JobManagerError(what, "NO_SCHEDULER")
 
 
 def not_running() -> JobManagerError:
-    """Make the answer to whoever wants something of a service that is not there, or not there any more."""
+    """Return the error for a call while the service is not started, or after it was closed."""
     text = "the job manager is not running; start_service(), or start() of a JobManager, opens it with all its jobs"
     return JobManagerError(text, "NOT_RUNNING")

@@ -1,4 +1,4 @@
-"""The documented façade: synchronous, for any thread, with the HTTP door of the documented service."""
+"""The documented `JobManagerHandler`: synchronous, for any thread, with the HTTP endpoint of the documented service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edbjobs import config as frozen
 from edbjobs._enums import from_number
 from edbjobs.config import SchedulerType
 from edbjobs_server.config.addresses import split_address
-from edbjobs_server.manager.job_manager import JobManager as Planner
+from edbjobs_server.manager.job_manager import JobManager as Core
 
 from edbjobs_pyedb.configuration import HFSSSimulationConfig, MachineNode, create_hfss_config
 from edbjobs_pyedb.errors import JobManagerError
@@ -34,8 +34,8 @@ class JobManagerHandler:
     version : str, optional
         AEDT release, as ``"2025.2"`` or ``"252"``; by default the newest that is installed.
     host : str
-        Address of the HTTP door: ``localhost``, or an IP address. All but loopback addresses need the token, with
-        which the URL is printed.
+        Address of the HTTP endpoint: ``localhost``, or an IP address. All but loopback addresses need the token,
+        which is in the printed URL.
     port : int
         Its port; 0 takes any free one.
     **settings
@@ -62,12 +62,12 @@ class JobManagerHandler:
 
     @property
     def started(self) -> bool:
-        """Whether the service answers."""
+        """Whether the service is started."""
         return self.manager.running
 
     @property
     def url(self) -> str:
-        """Base URL of the HTTP door."""
+        """Base URL of the HTTP endpoint."""
         return self.manager.url or f"http://{self.host}:{self.port}"
 
     @property
@@ -77,7 +77,7 @@ class JobManagerHandler:
 
     @property
     def scheduler_type(self) -> SchedulerType:
-        """Cluster that jobs go to which name no scheduler; ``none``: they run on this host, or it is not started."""
+        """Cluster of jobs that name no scheduler; ``none``: they run on this host, or the service is not started."""
         return self.manager.call(detected) if self.started else SchedulerType.NONE
 
     @property
@@ -85,29 +85,29 @@ class JobManagerHandler:
         """The limits in force; assigning one of them acts at once."""
         return self.manager.resource_limits
 
-    # Beginning and end -----------------------------------------------------------------------------------
+    # Start and end ---------------------------------------------------------------------------------------
 
     def start_service(self) -> None:
-        """Start the service, if it is not started yet; names the jobs that an earlier session left.
+        """Start the service, if it is not started yet; print the jobs that an earlier session left.
 
         Raises
         ------
         JobManagerError
-            The port or the state folder is in use, or a setting is not allowed.
+            The port or the state folder is in use, or a setting is not valid.
         """
         self.manager.start()
 
     def resume(self) -> int:
-        """Start the jobs that an earlier session left; gives their number."""
+        """Start the jobs that an earlier session left; return their number."""
         return self.manager.resume()
 
     def close(self) -> None:
-        """End the service: running solves go on, queued jobs stay queued and held; prints both numbers."""
+        """Stop the service: running solves go on, queued jobs stay queued and held; print both numbers."""
         if self.started:
             self.manager.close()
 
     async def stop_service(self) -> None:
-        """As `close`, for programs that are asynchronous themselves."""
+        """Stop the service as `close` does, for asynchronous programs."""
         await asyncio.to_thread(self.close)
 
     # Jobs ------------------------------------------------------------------------------------------------
@@ -121,14 +121,14 @@ class JobManagerHandler:
         cpu_cores: int = 1,
         user: str = "unknown",
     ) -> HFSSSimulationConfig:
-        """Make a configuration; it may be changed until it is submitted.
+        """Return a configuration, which may be changed until it is submitted.
 
         Parameters
         ----------
         project_path : str or path
             Project; a relative path is taken from the current folder.
         ansys_edt_path : str, optional
-            A solver the service knows; None: the service chooses, or the handler's `version` does.
+            A solver that the service has; None: the one of the handler's `version`, else the service's choice.
         jobid : str, optional
             Made here if absent.
         scheduler_type : SchedulerType or str, optional
@@ -141,7 +141,7 @@ class JobManagerHandler:
         Raises
         ------
         ValueError
-            Names each field that cannot be right.
+            Names each field that is not valid.
         """
         release: dict[str, Any] = {"aedt_version": self._version} if self._version and not ansys_edt_path else {}
         return create_hfss_config(
@@ -166,7 +166,7 @@ class JobManagerHandler:
         priority : int
             Higher first; default 0.
         timeout : float
-            Longest time for it, in seconds.
+            Longest wait for the answer, in seconds.
 
         Returns
         -------
@@ -176,52 +176,52 @@ class JobManagerHandler:
         Raises
         ------
         ValueError
-            The configuration cannot be right.
+            The configuration is not valid.
         JobManagerError
             The job is refused, or the service is not started.
         TimeoutError
             The service did not answer in time.
         """
         work = self.manager.submission(config, priority)
-        return JobId(self.manager.tell(self.manager.call(work, timeout)))
+        return JobId(self.manager.warn(self.manager.call(work, timeout)))
 
     def wait_until_done(self, job_id: str, poll_every: float = 2.0) -> str:
-        """Wait until a job has ended, and give its status.
+        """Wait until a job has ended, and return its status.
 
         Parameters
         ----------
         job_id : str
             Its id.
         poll_every : float
-            Of no effect: the end is told when it comes.
+            Without effect: the service reports the end at once.
 
         Raises
         ------
         JobManagerError
-            JOB_NOT_FOUND, or the service is closed meanwhile.
+            JOB_NOT_FOUND, or the service was closed during the wait.
         """
 
-        async def wait(core: Planner) -> str:
+        async def wait(manager: Core) -> str:
             name, ended = job_id, False
             while not ended:
-                job, ended = await core.wait(name, WAIT_SECONDS)
+                job, ended = await manager.wait(name, WAIT_SECONDS)
                 name = job.uid
             return from_number(JobStatus, job.state).value
 
         return self.manager.call(wait)
 
     def wait_until_all_done(self, poll_every: float = 2.0) -> None:
-        """Wait until every job has ended, those that are held left aside; `poll_every` is of no effect."""
+        """Wait until every job has ended, except held ones; `poll_every` is without effect."""
         self.manager.call(all_done)
 
 
 class _HostedManager(JobManager):
-    """The manager of a handler: with a door, on a state folder that outlives the program, and started on demand only.
+    """The manager of a handler: with an endpoint, a state folder that outlives the program, and an explicit start.
 
     Parameters
     ----------
     host, port : str, int
-        Address of the door.
+        Address of the endpoint.
     settings : dict
         Further settings.
     """
@@ -241,7 +241,7 @@ class _HostedManager(JobManager):
 
 
 def _refuse_busy(http: str) -> None:
-    """Tell of a port in use before anything else is tried; what else is wrong with an address, the settings tell."""
+    """Raise an error for a port in use before anything is opened; the settings check the rest of an address."""
     try:
         address = split_address(http)
     except ValueError:
@@ -253,7 +253,7 @@ def _refuse_busy(http: str) -> None:
             probe.bind(address)
         except OSError as error:
             raise JobManagerError(
-                f"{http} cannot be had ({error.strerror}): another job manager or program answers there; close it, "
+                f"{http} is not available ({error.strerror}): another job manager or program uses it; close it, "
                 "or give another port, 0 for any free one",
                 "PORT_IN_USE",
             ) from error

@@ -1,4 +1,4 @@
-"""Talking to a job manager over its documented HTTP door, for the documented commands."""
+"""HTTP client of the documented API, and what the documented commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_TEXT = 300
 
 
 def get_session(url: str) -> aiohttp.ClientSession:
-    """Make a session for requests to a job manager; bears ``EDBJOBS_TOKEN`` as its token.
+    """Return a session for requests to a job manager, with ``EDBJOBS_TOKEN`` as its token.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ def get_session(url: str) -> aiohttp.ClientSession:
 
 
 async def ask(session: aiohttp.ClientSession, method: str, url: str, body: Any = None) -> Any:
-    """Send a request and give what is answered.
+    """Send a request and return the answer.
 
     Raises
     ------
     JobManagerError
-        UNREACHABLE, or the reason that the job manager names.
+        UNREACHABLE, or the reason in the job manager's answer.
     """
     try:
         async with session.request(method, url, json=body) as response:
@@ -61,7 +61,7 @@ async def ask(session: aiohttp.ClientSession, method: str, url: str, body: Any =
 async def submit(
     session: aiohttp.ClientSession, config: HFSSSimulationConfig, priority: int = 0, base: str = ""
 ) -> dict[str, Any]:
-    """Queue a job; gives the answer, with ``job_id`` and ``warnings``.
+    """Queue a job; return the answer, with ``job_id`` and ``warnings``.
 
     Raises
     ------
@@ -70,14 +70,14 @@ async def submit(
     """
     answer = await ask(session, "POST", f"{base}/jobs/submit", {"config": config.to_dict(), "priority": priority})
     if not isinstance(answer, dict) or not answer.get("job_id"):
-        raise JobManagerError("what answers is no job manager", "UNREACHABLE")
+        raise JobManagerError("the answer is not that of a job manager; check the address", "UNREACHABLE")
     return answer
 
 
 async def submit_job_to_manager(
     config: HFSSSimulationConfig, priority: int = 0, manager_url: str = "http://localhost:8080"
 ) -> str:
-    """Queue a job at a job manager elsewhere.
+    """Queue a job at a job manager of another process.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ async def submit_job_to_manager(
     Raises
     ------
     JobManagerError
-        The job manager cannot be reached or refuses the job; nothing is run here then.
+        The job manager cannot be reached or refuses the job; it is not run in this process instead.
     """
     async with get_session(manager_url) as session:
         return str((await submit(session, config, priority))["job_id"])
@@ -106,7 +106,7 @@ async def submit_job_to_manager(
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where the job manager is."""
+    """Add the options for the address of the job manager."""
     host, port = os.environ.get(HOST_VARIABLE, DEFAULT_HOST), os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
     parser.add_argument(
         "--host", default=host, help=f"host of the job manager; default: {HOST_VARIABLE}, else localhost"
@@ -117,33 +117,33 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 
 
 def port_number(text: str) -> int:
-    """Read a port of the command line."""
+    """Parse a port."""
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 0 to 65535 is wanted")
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
     return int(text)
 
 
 def count(text: str) -> int:
-    """Read a number of at least 1 of the command line."""
+    """Parse a number of at least 1."""
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number of at least 1 is wanted")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
     return int(text)
 
 
 def base_url(host: str, port: int) -> str:
-    """Make the base URL of an address."""
+    """Return the base URL of an address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def tell(answer: dict[str, Any]) -> None:
-    """Print what a submit was answered."""
+def print_answer(answer: dict[str, Any]) -> None:
+    """Print the answer to a submission."""
     for text in answer.get("warnings", ()):
         print(f"warning: {text}", file=sys.stderr)
     print(f"submitted {answer['job_id']}", flush=True)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> None:
-    """Run a command; ends the program with 1 if it fails."""
+    """Run a command; exit with 1 if it fails."""
     try:
         asyncio.run(work)
     except (JobManagerError, ValueError) as error:

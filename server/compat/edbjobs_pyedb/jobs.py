@@ -41,27 +41,27 @@ class JobId(str):
         return self
 
     def send(self, value: Any) -> Any:
-        """Go on, as a coroutine does: the result is there at once."""
+        """Return the result, as a coroutine that has finished."""
         raise StopIteration(self)
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        """Raise what is thrown, as a coroutine does."""
+        """Raise the exception, as a coroutine does."""
         raise kind if isinstance(kind, BaseException) else value or kind
 
     def close(self) -> None:
-        """Do nothing: there is nothing to end."""
+        """Do nothing: nothing is open."""
 
 
 @dataclass
 class JobInfo:
-    """How a job was when it was asked for.
+    """A snapshot of a job.
 
     Attributes
     ----------
     config : HFSSSimulationConfig
         A copy; changing it changes no job.
     status : JobStatus
-        Equal to its documented word, too.
+        A text, equal to its documented word.
     start_time, end_time : datetime, optional
         Local time without a zone, as documented.
     return_code : int, optional
@@ -75,7 +75,7 @@ class JobInfo:
     priority : int
         Higher first.
     job : edbjobs.Job, optional
-        All that is known of it: uid, reason and message of its end, why it waits, attempts, progress.
+        The whole job: uid, reason and message of its end, why it waits, attempts, progress.
     """
 
     config: HFSSSimulationConfig
@@ -93,7 +93,7 @@ class JobInfo:
 
 
 def job_info(message: job_pb2.Job) -> JobInfo:
-    """Make the documented object of a job; reads its output if it has ended."""
+    """Return the documented object of a job, with its output if it has ended."""
     job = read(Job, message)
     config = job.config
     assert config is not None, "asked for with its configuration"
@@ -116,7 +116,7 @@ def _naive(time: datetime | None) -> datetime | None:
 
 
 def _tail(directory: str, stream: str) -> str:
-    """Read the last of an output; empty where there is none: the job never ran, or its folder is gone."""
+    """Return the end of an output; empty if there is none: the job never ran, or its folder is gone."""
     if not directory:
         return ""
     try:
@@ -128,26 +128,26 @@ def _tail(directory: str, stream: str) -> str:
 
 
 class Caller(Protocol):
-    """What does something on the service's loop."""
+    """Runs coroutines on the service's loop."""
 
     @property
     def running(self) -> bool:
-        """Whether there is a service."""
+        """Whether the service is started."""
 
     def call(self, work: Work[T], timeout: float | None = None) -> T:
-        """Do it and wait."""
+        """Run a coroutine and wait for its result."""
 
 
 class Jobs(Mapping[str, JobInfo]):
     """Jobs by id, or by uid, as they are now.
 
-    Going through it gives the ids of all live jobs and of the newest 1,000 ended ones, oldest first. An id that was
-    used again is that of its newest job.
+    Iteration yields the ids of all live jobs and of the newest 1,000 ended ones, oldest first. An id that was used
+    again means its newest job.
 
     Parameters
     ----------
     caller : Caller
-        Reaches the service.
+        Runs coroutines on the service's loop.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -170,11 +170,13 @@ class Jobs(Mapping[str, JobInfo]):
 
 
 async def _ids(manager: JobManager) -> list[str]:
-    # Live jobs first: one that ends meanwhile is then found twice, not missed.
+    # Live jobs first: a job that ends in between is then found twice, not missed.
     live = [(job.create_time, job.id) for job in manager.live_jobs().jobs]
-    wanted = jobs_messages_pb2.JobFilter(states=_ENDED)
+    job_filter = jobs_messages_pb2.JobFilter(states=_ENDED)
     ended = await manager.list_jobs(
-        jobs_messages_pb2.ListJobsRequest(filter=wanted, page_size=ENDED_LISTED, newest_first=True, omit_config=True)
+        jobs_messages_pb2.ListJobsRequest(
+            filter=job_filter, page_size=ENDED_LISTED, newest_first=True, omit_config=True
+        )
     )
     found = sorted([*live, *((seconds(job.create_time), job.id) for job in ended.jobs)])
     return list(dict.fromkeys(job_id for _, job_id in found))

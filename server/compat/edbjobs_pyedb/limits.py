@@ -1,4 +1,4 @@
-"""Limits as the documented object, which acts when it is changed."""
+"""Limits as the documented object; assigning a value changes the limit in force."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from edbjobs_pyedb.jobs import Caller
 
 
 class _NotGiven(float):
-    """A documented default that nobody has written: it is shown, and puts no limit in force."""
+    """A documented default that was not set: it is shown, and sets no limit."""
 
 
 class _CountNotGiven(int):
-    """As `_NotGiven`, of a whole number."""
+    """As `_NotGiven`, for an integer."""
 
 
 @dataclass
 class ResourceLimits:
-    """Limits to begin with. What is not given stays as it is on record, at first without limit but for one job at once.
+    """Limits at the start. One that is not set stays as it is stored: at first no limit, and one job at once.
 
     Parameters
     ----------
     max_concurrent_jobs : int
-        Jobs that run at once on this host.
+        Jobs that run at the same time on this host.
     max_cpu_percent : float
         Nothing starts while other programs use more of the host's processors.
     min_memory_gb, min_disk_gb : float
@@ -41,7 +41,7 @@ class ResourceLimits:
     min_disk_gb: float = _NotGiven(2.0)
 
     def given(self) -> dict[str, Any]:
-        """Tell the values that somebody has written."""
+        """Return the values that were set."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if not isinstance(value, _NotGiven | _CountNotGiven)}
 
@@ -50,16 +50,16 @@ NAMES = tuple(field.name for field in fields(ResourceLimits))
 
 
 class LiveLimits(ResourceLimits):
-    """The limits in force: reading asks the service, and assigning changes them, for all who use it.
+    """The limits in force: reading asks the service, and assigning changes them for all its clients.
 
-    Before the service is started they are those it will begin with.
+    Before the service is started they are the limits at its start.
 
     Parameters
     ----------
     caller : Caller
-        Reaches the service.
+        Runs coroutines on the service's loop.
     first : ResourceLimits
-        What it begins with.
+        Limits at the start.
     """
 
     def __init__(self, caller: Caller, first: ResourceLimits) -> None:
@@ -67,7 +67,7 @@ class LiveLimits(ResourceLimits):
         self.__dict__["first"] = first
 
     def given(self) -> dict[str, Any]:
-        """Tell the values to begin with that somebody has written."""
+        """Return the values for the start that were set."""
         first: ResourceLimits = self.__dict__["first"]
         return first.given()
 
@@ -93,7 +93,7 @@ async def _limits(manager: JobManager) -> dict[str, Any]:
 
 
 async def update(manager: JobManager, values: dict[str, Any]) -> dict[str, Any]:
-    """Change limits, all or none; gives the documented ones as they are then.
+    """Change limits, all or none; return the documented ones after it.
 
     Raises
     ------

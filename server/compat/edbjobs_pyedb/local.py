@@ -16,11 +16,11 @@ from edbjobs_server.solver.releases import UNKNOWN, Release, choose, discover
 
 __all__ = ["ANY", "batch_options", "command", "release_of", "run", "shell_line"]
 
-ANY = Release(UNKNOWN, UNKNOWN, Path("ansysedt"), "any")  # where only the arguments matter
+ANY = Release(UNKNOWN, UNKNOWN, Path("ansysedt"), "any")  # for a command line of which only the arguments are used
 
 
 def release_of(config: HFSSSimulationConfig) -> Release:
-    """Find the solver: the one that is named, whatever it is, else of those installed or set.
+    """Return the solver: the program that is named, unchecked, else one that is installed or configured.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def release_of(config: HFSSSimulationConfig) -> Release:
 
 
 def command(config: HFSSSimulationConfig, release: Release) -> list[str]:
-    """Make the command line of a local run."""
+    """Return the command line of a local run."""
     project_path = os.path.realpath(config.project_path)
     return command_line(config, release, config.jobid or make_job_id(), total_cores(config), project_path=project_path)
 

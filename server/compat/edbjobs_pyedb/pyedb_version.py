@@ -1,4 +1,4 @@
-"""Living beside PyEDB, whose releases up to 0.65 have a job manager of their own at the documented path."""
+"""The check for PyEDB up to 0.65, which has a job manager of its own at the documented path."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ FIRST_WITHOUT = (0, 66)
 
 
 def refuse_old_pyedb() -> None:
-    """Refuse to stand in for the job manager of a PyEDB that has one.
+    """Refuse to replace the job manager of a PyEDB that has one.
 
     Raises
     ------
     ImportError
-        Says what to do.
+        Names the steps for either one.
     """
     try:
         found = version("pyedb")

@@ -1,4 +1,4 @@
-"""The documented job manager: asynchronous to its user, with its service in a thread of its own."""
+"""The documented job manager: asynchronous, with the service in a thread of its own."""
 
 from __future__ import annotations
 
@@ -43,38 +43,38 @@ __all__ = [
 
 T = TypeVar("T")
 WAIT_SECONDS = 300.0
-_NAMED = 20  # held jobs that are named
-_NO_DOORS = {"grpc": "", "uds": "none", "http": "", "transport_mode": "insecure"}
+_NAMED = 20  # held jobs that are printed
+_NO_ENDPOINTS = {"grpc": "", "uds": "none", "http": "", "transport_mode": "insecure"}
 
 
 class JobManager:
-    """Queues, runs and watches jobs in a service of this program's own.
+    """Queues, runs and watches jobs in a service inside this program.
 
-    It is started by the first call that needs it, keeps what it knows in a state folder, and ends with the program:
-    solves go on then, and queued jobs wait for the next opening of that folder, where `resume` starts them.
+    The first call that needs it starts it. It keeps its jobs in a state folder and ends with the program; solves go on
+    then, and queued jobs are held until the next start with that folder, where `resume` releases them.
 
     Parameters
     ----------
     resource_limits : ResourceLimits, optional
-        Limits to begin with.
+        Limits at the start.
     scheduler_type : SchedulerType
-        Where jobs go that name no scheduler; ``none``: to the cluster whose scheduler answers here, as the setting
-        `scheduler` lets it be detected, else to this host.
+        Scheduler of jobs that name none; ``none``: the cluster that is detected here, as the setting `scheduler`
+        allows, else this host.
     state_dir : path, optional
         State folder, on a local disk; by default one of this process only, which is removed at the end unless
-        something of it still runs or waits.
+        a job of it still runs or waits.
     **settings
-        Any setting of the service, for example ``demo_solver=True`` or ``grpc="127.0.0.1:18080"``; what is not
-        given is taken from ``EDBJOBS_*`` and the settings file. No door is opened unless one is given here.
+        Any setting of the service, for example ``demo_solver=True`` or ``grpc="127.0.0.1:18080"``; the others
+        come from ``EDBJOBS_*`` and the settings file. No endpoint is opened unless it is given here.
 
     Attributes
     ----------
     jobs : Mapping of str to JobInfo
-        Jobs by id, as they are now.
+        Jobs by id, read from the service.
     resource_monitor : ResourceMonitor
-        How the host is.
+        Usage of the host.
     job_pool : JobPoolManager
-        How the queue is.
+        State of the queue.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class JobManager:
         self._given = settings
         self._state_dir = Path(state_dir).expanduser().absolute() if state_dir is not None else None
         self._temporary = state_dir is None
-        self._opens = True  # by itself, when it is needed
+        self._opens = True  # whether a call starts the service
         self._embedded: Embedded | None = None
         self._changing = threading.Lock()  # held while the service is started or closed
 
     @property
     def resource_limits(self) -> ResourceLimits:
-        """The limits in force; assigning one of them, or a `ResourceLimits`, acts at once."""
+        """The limits in force; assigning one of them, or a `ResourceLimits`, changes them at once."""
         return self._limits
 
     @resource_limits.setter
@@ -107,19 +107,19 @@ class JobManager:
         if not self.running:
             self._limits = LiveLimits(self, limits)
         elif given := limits.given():
-            self.call(lambda core: update(core, given))
+            self.call(lambda manager: update(manager, given))
 
     @property
     def ansys_path(self) -> str | None:
-        """Program that solves where a job names none; None: no AEDT is installed."""
+        """Solver of jobs that name none; None: no AEDT is installed."""
         return self.call(_default_solver)
 
     @property
     def state_dir(self) -> Path | None:
-        """State folder; None: it is made at the start."""
+        """State folder; None: it is created at the start."""
         return self._state_dir
 
-    # Beginning and end -----------------------------------------------------------------------------------
+    # Start and end ---------------------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
@@ -128,16 +128,16 @@ class JobManager:
 
     @property
     def url(self) -> str:
-        """Base URL of the HTTP door; empty: there is none."""
+        """Base URL of the HTTP endpoint; empty: there is none."""
         return self._embedded.url if self._embedded is not None else ""
 
     def start(self) -> None:
-        """Start the service, if it is not started yet; names the jobs that an earlier opening left.
+        """Start the service, if it is not started yet; print the jobs that an earlier session left.
 
         Raises
         ------
         JobManagerError
-            It cannot begin: address or state folder in use, or a setting is not allowed.
+            It cannot start: address or state folder in use, or a setting is not valid.
         """
         with self._changing:
             if not self.running:
@@ -153,7 +153,7 @@ class JobManager:
             print(f"edbjobs: held since an earlier session: {names}; resume() starts them", flush=True)
 
     def close(self) -> Left:
-        """End the service: running solves go on, queued jobs stay queued and held; prints both numbers."""
+        """Stop the service: running solves go on, queued jobs stay queued and held; print both numbers."""
         where = self.url or self._state_dir
         left = self._close()
         print(f"edbjobs: closed {where}: {left}", flush=True)
@@ -174,15 +174,15 @@ class JobManager:
 
     @property
     def held(self) -> list[str]:
-        """Ids of the jobs that an earlier opening left, and that `resume` starts."""
+        """Ids of the jobs that an earlier session left, and that `resume` starts."""
         return list(self._embedded.held) if self._embedded is not None else []
 
     def resume(self) -> int:
-        """Start the jobs that an earlier opening left; gives their number."""
-        return self._need().resume()
+        """Start the jobs that an earlier session left; return their number."""
+        return self._ensure_started().resume()
 
     def _settings(self) -> Settings:
-        values = {**_NO_DOORS, **self._limits.given(), **self._given}
+        values = {**_NO_ENDPOINTS, **self._limits.given(), **self._given}
         if self._state_dir is not None:
             values["state_dir"] = self._state_dir
         try:
@@ -199,23 +199,23 @@ class JobManager:
     def _new_folder(self, root: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix=f"process-{os.getpid()}-", dir=root))
 
-    # Reaching the service --------------------------------------------------------------------------------
+    # Calls to the service --------------------------------------------------------------------------------
 
     def call(self, work: Work[T], timeout: float | None = None) -> T:
-        """Do something on the service's loop and wait for it; any thread may ask.
+        """Run a coroutine on the service's loop and wait for its result, from any thread.
 
         Raises
         ------
         JobManagerError
-            The service refuses it, or is closed.
+            The service refuses the request, or is closed.
         """
-        return self._need().call(work, timeout)
+        return self._ensure_started().call(work, timeout)
 
     async def _call(self, work: Work[T]) -> T:
-        embedded = await asyncio.to_thread(self._need)  # it may have to be started
+        embedded = await asyncio.to_thread(self._ensure_started)  # starting it blocks
         return await embedded.call_async(work)
 
-    def _need(self) -> Embedded:
+    def _ensure_started(self) -> Embedded:
         if not self.running:
             if not self._opens:
                 raise not_running()
@@ -238,23 +238,23 @@ class JobManager:
         Returns
         -------
         str
-            Id of the job. That of a live job answers with that job, whatever the configuration, with a warning.
+            Id of the job. If a live job has this id, nothing is submitted, and a warning is given.
 
         Raises
         ------
         ValueError
-            The configuration cannot be right.
+            The configuration is not valid.
         JobManagerError
             The job is refused: SOLVER_NOT_FOUND, PROJECT_NOT_FOUND, NO_SCHEDULER and so on.
         """
-        return self.tell(await self._call(self.submission(config, priority)))
+        return self.warn(await self._call(self.submission(config, priority)))
 
     def submission(
         self, config: HFSSSimulationConfig | frozen.HFSSSimulationConfig, priority: int
     ) -> Work[tuple[str, list[str]]]:
-        """Make the work of submitting a copy of a configuration; it gives the id and what the user should know."""
+        """Return a coroutine function that submits a copy of a configuration and returns its id and warnings."""
         copied = config.native() if isinstance(config, HFSSSimulationConfig) else config
-        # What names no scheduler goes where this manager was told to send it, else to the detected one.
+        # A job that names no scheduler goes to this manager's `scheduler_type`, else to the detected one.
         if copied.scheduler_type is SchedulerType.NONE:
             copied = copied.model_copy(update={"scheduler_type": self.scheduler_type})
         request = jobs_messages_pb2.SubmitJobRequest(
@@ -265,24 +265,24 @@ class JobManager:
             user=copied.user,
         )
 
-        async def submit(core: Core) -> tuple[str, list[str]]:
+        async def submit(manager: Core) -> tuple[str, list[str]]:
             if not request.config.scheduler_type:
-                request.config.scheduler_type = to_number(await detected(core))  # type: ignore[assignment]
-            return await _submit(core, request)
+                request.config.scheduler_type = to_number(await detected(manager))  # type: ignore[assignment]
+            return await _submit(manager, request)
 
         return submit
 
     @staticmethod
-    def tell(submitted: tuple[str, list[str]]) -> str:
-        """Warn of what the user should know; gives the id."""
+    def warn(submitted: tuple[str, list[str]]) -> str:
+        """Issue the warnings of a submission; return the id."""
         for text in submitted[1]:
             warnings.warn(f"job {submitted[0]}: {text}", stacklevel=3)
         return submitted[0]
 
     async def cancel_job(self, job_id: str) -> bool:
-        """End a job; False where there is none of that id, or it has ended."""
+        """Cancel a job; return False if there is none of that id, or it has ended."""
         try:
-            await self._call(lambda core: core.cancel(job_id, PRINCIPAL, None))
+            await self._call(lambda manager: manager.cancel(job_id, PRINCIPAL, None))
         except JobManagerError as error:
             if error.reason in ("JOB_NOT_FOUND", "JOB_ENDED"):
                 return False
@@ -290,11 +290,11 @@ class JobManager:
         return True
 
     async def wait_until_all_done(self) -> None:
-        """Wait until every job has ended, those that are held left aside."""
+        """Wait until every job has ended, except held ones."""
         await self._call(all_done)
 
     async def edit_concurrent_limits(self, update_data: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Change limits, all or none; gives the documented ones after it, None where none is named.
+        """Change limits, all or none; return the documented ones after it, or None if none is named.
 
         Raises
         ------
@@ -303,30 +303,30 @@ class JobManager:
         """
         if not update_data:
             return None
-        return await self._call(lambda core: update(core, dict(update_data)))
+        return await self._call(lambda manager: update(manager, dict(update_data)))
 
 
-async def _submit(core: Core, request: jobs_messages_pb2.SubmitJobRequest) -> tuple[str, list[str]]:
+async def _submit(manager: Core, request: jobs_messages_pb2.SubmitJobRequest) -> tuple[str, list[str]]:
     try:
-        accepted = await core.submit(request, PRINCIPAL, account_name())
+        accepted = await manager.submit(request, PRINCIPAL, account_name())
     except Refused as refused:
         if refused.reason != "JOB_EXISTS":
             raise
-        text = f"{refused.message}; this configuration was not taken"
+        text = f"{refused.message}; this configuration was not submitted"
         return request.job_id, [text]
     return accepted.job.id, list(accepted.job.warnings)
 
 
-async def all_done(core: Core) -> None:
-    """Wait until no job is left but those that are held."""
-    while live := next((job.uid for job in core.live_jobs().jobs if not job.held), None):
-        await core.wait(live, WAIT_SECONDS)
+async def all_done(manager: Core) -> None:
+    """Wait until no live job is left except held ones."""
+    while live := next((job.uid for job in manager.live_jobs().jobs if not job.held), None):
+        await manager.wait(live, WAIT_SECONDS)
 
 
-async def detected(core: Core) -> SchedulerType:
-    """Tell the cluster that jobs go to which name no scheduler; ``none``: they run on this host."""
-    return SchedulerType(await core.detect_cluster())
+async def detected(manager: Core) -> SchedulerType:
+    """Return the cluster of jobs that name no scheduler; ``none``: they run on this host."""
+    return SchedulerType(await manager.detect_cluster())
 
 
-async def _default_solver(core: Core) -> str | None:
-    return core.default_solver()
+async def _default_solver(manager: Core) -> str | None:
+    return manager.default_solver()

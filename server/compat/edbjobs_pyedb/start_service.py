@@ -18,10 +18,10 @@ __all__ = ["main", "parse_cli", "run_handler"]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Run the job manager with its HTTP door, until a signal ends it.")
+    parser = argparse.ArgumentParser(description="Run the job manager with its HTTP endpoint, until a signal ends it.")
     http.add_address(parser)
     parser.add_argument(
-        "--resume", action="store_true", help="start the jobs that an earlier session left; without it they stay held"
+        "--resume", action="store_true", help="start the jobs that an earlier session left; otherwise they stay held"
     )
     return parser
 
@@ -35,7 +35,7 @@ def parse_cli() -> argparse.Namespace:
         dest="max_concurrent",
         type=http.count,
         default=4,
-        help="jobs that run at once; default: 4",
+        help="jobs that run at the same time; default: 4",
     )
     parser.add_argument(
         "--min-disk", type=_gib, default=10.0, help="nothing starts while less disk is free, GiB; default: 10"
@@ -52,12 +52,12 @@ def _gib(text: str) -> float:
     except ValueError:
         value = -1.0
     if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number that is not negative is wanted")
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
     return value
 
 
 def main() -> None:
-    """Run the command ``start_service``; it ends with 2 if it could not begin."""
+    """Run the command ``start_service``; exit with 2 if it could not start."""
     args = parse_cli()
     limits = ResourceLimits(
         max_concurrent_jobs=args.max_concurrent, min_disk_gb=args.min_disk, min_memory_gb=args.min_memory
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def run_handler() -> None:
-    """Run the command ``job_manager_handler``; it ends with 2 if it could not begin."""
+    """Run the command ``job_manager_handler``; exit with 2 if it could not start."""
     args = _parser().parse_args()
     _serve(JobManagerHandler(host=args.host, port=args.port), args.resume)
 
@@ -94,12 +94,12 @@ def _serve(handler: JobManagerHandler, resume: bool) -> None:
         if resume:
             print(f"edbjobs: {handler.resume()} jobs of an earlier session are released", flush=True)
         elif handler.manager.held:
-            print("edbjobs: begin with --resume to start them", flush=True)
+            print("edbjobs: start with --resume to release them", flush=True)
         print(f"edbjobs: the job manager answers at {handler.url}; Ctrl-C ends it", flush=True)
-        while not ended.wait(_LOOK_SECONDS):  # a wait without end would keep signals from Python on Windows
+        while not ended.wait(_POLL_SECONDS):  # an unlimited wait would block signal handlers on Windows
             pass
     finally:
         handler.close()
 
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0

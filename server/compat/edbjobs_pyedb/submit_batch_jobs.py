@@ -34,7 +34,7 @@ def parse_cli() -> argparse.Namespace:
 def _folder(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
     return path.absolute()
 
 
@@ -43,7 +43,7 @@ def _delay(text: str) -> int:
 
 
 def scan_projects(root_dir: Path, recursive: bool = False) -> list[Path]:
-    """Find the projects of a folder, one of each pair of .aedb folder and .aedt file.
+    """Return the projects of a folder, one of each pair of .aedb folder and .aedt file.
 
     Of a pair the .aedt is taken; where the .aedb was changed after it, the .aedb, with a warning.
 
@@ -66,7 +66,7 @@ def scan_projects(root_dir: Path, recursive: bool = False) -> list[Path]:
 async def submit_single_job(
     session: aiohttp.ClientSession, backend_url: str, project_path: Path, num_cores: int, priority: int = 0
 ) -> tuple[Path, bool, Any]:
-    """Submit one project; gives it, whether it was taken, and the answer or the error's text."""
+    """Submit one project; return it, whether it was accepted, and the answer or the error's text."""
     try:
         config = create_hfss_config(project_path, machine_nodes=[MachineNode(cores=num_cores)])
         return project_path, True, await http.submit(session, config, priority, backend_url)
@@ -83,34 +83,36 @@ async def submit_batch_jobs(
     max_concurrent: int = 5,
     delay_ms: int = 100,
 ) -> None:
-    """Submit projects, and print what became of each.
+    """Submit projects, and print the result for each.
 
     Raises
     ------
     JobManagerError
-        Some were not taken; the others were.
+        Some were not accepted; the others were.
     """
     url = http.base_url(host, port)
-    places = asyncio.Semaphore(max_concurrent)
+    slots = asyncio.Semaphore(max_concurrent)
 
     async def one(session: aiohttp.ClientSession, index: int, project: Path) -> bool:
         await asyncio.sleep(index * delay_ms / 1000)
-        async with places:
-            path, taken, answer = await submit_single_job(session, url, project, num_cores)
-        if taken:
-            http.tell(answer)
+        async with slots:
+            path, accepted, answer = await submit_single_job(session, url, project, num_cores)
+        if accepted:
+            http.print_answer(answer)
         else:
             print(f"error: {path}: {answer}", file=sys.stderr)
-        return taken
+        return accepted
 
     async with http.get_session(url) as session:
-        taken = await asyncio.gather(*(one(session, index, project) for index, project in enumerate(projects)))
-    if not all(taken):
-        raise JobManagerError(f"{taken.count(False)} of {len(projects)} projects were not submitted", "NOT_SUBMITTED")
+        accepted = await asyncio.gather(*(one(session, index, project) for index, project in enumerate(projects)))
+    if not all(accepted):
+        raise JobManagerError(
+            f"{accepted.count(False)} of {len(projects)} projects were not submitted", "NOT_SUBMITTED"
+        )
 
 
 def main() -> None:
-    """Run the command; it ends with 1 if a job was not submitted, with 2 if it was called wrongly."""
+    """Run the command; exit with 1 if a job was not submitted, with 2 on wrong arguments."""
     args = parse_cli()
     projects = scan_projects(args.root_dir, args.recursive)
     if not projects:

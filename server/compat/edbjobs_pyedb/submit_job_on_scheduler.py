@@ -57,7 +57,7 @@ def _run_limit(text: str) -> str:
 
 
 def scheduler_time(run_limit: str) -> str:
-    """Write a run limit as the scheduler's option; empty: none is asked for.
+    """Return a run limit as the scheduler's option; empty: no limit is requested.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def scheduler_time(run_limit: str) -> str:
         return f"{days}-{hours:02}:00:00"
     if _CLOCK.fullmatch(run_limit):
         return run_limit
-    raise ValueError(f"run limit {run_limit!r}: hours, HH:MM:SS, D-HH:MM:SS or unlimited are wanted")
+    raise ValueError(f"expected a run limit as hours, HH:MM:SS, D-HH:MM:SS or unlimited, got {run_limit!r}")
 
 
 async def submit_slurm_job(
@@ -89,9 +89,9 @@ async def submit_slurm_job(
     Raises
     ------
     JobManagerError
-        NO_SCHEDULER where it has none: the job is not run on its own host instead. Or it cannot be reached.
+        NO_SCHEDULER where it has none (the job is not run on its own host instead), or it cannot be reached.
     ValueError
-        The project or the limit cannot be one.
+        The project's path or the limit is not valid.
     """
     time = scheduler_time(run_limit)
     async with http.get_session(http.base_url(host, port)) as session:
@@ -100,13 +100,13 @@ async def submit_slurm_job(
         if scheduler in (SchedulerType.NONE, SchedulerType.LOCAL):
             raise no_cluster(
                 f"the job manager at {host}:{port} has no cluster: no scheduler answers there; its setting "
-                "`scheduler` says what it looks for, and submit_local_job runs the job on its own host"
+                "`scheduler` selects what it looks for, and submit_local_job runs the job on its own host"
             )
         options = SchedulerOptions(queue=partition, nodes=nodes, cores_per_node=cores_per_node, time=time)
         config = create_hfss_config(project_path, scheduler_type=scheduler, scheduler_options=options)
-        http.tell(await http.submit(session, config))
+        http.print_answer(await http.submit(session, config))
 
 
 def main() -> None:
-    """Run the command; it ends with 1 if the job was not submitted, with 2 if it was called wrongly."""
+    """Run the command; exit with 1 if the job was not submitted, with 2 on wrong arguments."""
     http.run(submit_slurm_job(**vars(parse_cli())))

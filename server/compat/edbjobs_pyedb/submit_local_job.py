@@ -27,13 +27,13 @@ async def submit_job(*, host: str, port: int, project_path: str, num_cores: int)
     JobManagerError
         The job manager cannot be reached or refuses the job.
     ValueError
-        The project cannot be one.
+        The project's path is not valid.
     """
     config = create_hfss_config(project_path, machine_nodes=[MachineNode(cores=num_cores)])
     async with http.get_session(http.base_url(host, port)) as session:
-        http.tell(await http.submit(session, config))
+        http.print_answer(await http.submit(session, config))
 
 
 def main() -> None:
-    """Run the command; it ends with 1 if the job was not submitted, with 2 if it was called wrongly."""
+    """Run the command; exit with 1 if the job was not submitted, with 2 on wrong arguments."""
     http.run(submit_job(**vars(parse_cli())))

@@ -19,7 +19,7 @@ from edbjobs_pyedb.jobs import Caller
 
 
 class ResourceMonitor:
-    """Watches the host; a job manager has one at work already.
+    """Samples the host; a job manager has one that runs already.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ class ResourceMonitor:
 
     @property
     def current_usage(self) -> dict[str, Any]:
-        """Tell how the host was at the last sample."""
+        """The documented values of the last sample."""
         return self._last
 
     async def monitor_resources(self) -> None:
-        """Watch until cancelled."""
+        """Sample the host until cancelled."""
         await HostSampler(Path.cwd(), self.update_interval, on_sample=self._take).run()
 
     def _take(self, sample: Sample) -> None:
@@ -50,7 +50,7 @@ class ResourceMonitor:
 
 
 class ServiceMonitor(ResourceMonitor):
-    """The monitor of a job manager, which always watches."""
+    """The monitor of a job manager: the service samples the host."""
 
     def __init__(self, caller: Caller) -> None:
         super().__init__()
@@ -58,27 +58,27 @@ class ServiceMonitor(ResourceMonitor):
 
     @property
     def current_usage(self) -> dict[str, Any]:
-        """Tell how the host was at the last sample."""
+        """The documented values of the last sample."""
         return self._caller.call(_usage)
 
     async def monitor_resources(self) -> None:
-        """Do nothing: the service watches."""
+        """Return at once: the service samples the host."""
 
 
 async def _usage(manager: JobManager) -> dict[str, Any]:
     try:
         return Resources.json_of(manager.resources())
-    except Refused:  # the host was not looked at yet
+    except Refused:  # before the first sample
         return {}
 
 
 class JobPoolManager:
-    """The queue, to look at; what starts next is for the job manager alone to decide.
+    """The queue, read only: the job manager alone decides what starts next.
 
     Parameters
     ----------
     caller : Caller
-        Reaches the service.
+        Runs coroutines on the service's loop.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -90,7 +90,7 @@ class JobPoolManager:
         return self._caller.call(_running)
 
     def get_queue_stats(self) -> dict[str, Any]:
-        """Tell the documented numbers of the queue."""
+        """Return the documented numbers of the queue."""
         return self._caller.call(_queue)
 
 
@@ -103,12 +103,12 @@ async def _queue(manager: JobManager) -> dict[str, Any]:
 
 
 class SchedulerManager:
-    """What is on a cluster, asked of its scheduler here and now.
+    """Partitions and jobs of a cluster, read from its scheduler by each call.
 
     Parameters
     ----------
     scheduler_type : SchedulerType
-        Which one.
+        Scheduler of the cluster.
     """
 
     def __init__(self, scheduler_type: SchedulerType) -> None:
@@ -129,7 +129,7 @@ class SchedulerManager:
         ]
 
     async def get_jobs(self) -> list[dict[str, Any]]:
-        """List the jobs that have not ended, of all users; ``memory_gb`` is None, since not every scheduler tells it.
+        """List the jobs that have not ended, of all users; ``memory_gb`` is None, as not every scheduler reports it.
 
         Raises
         ------
