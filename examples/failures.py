@@ -1,4 +1,4 @@
-"""Let the demo solver fail in several ways, and print how the service reports each failure."""
+"""Let the demo solver fail in several failures, and print how the service reports each failure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from edbjobs import Client
 from edbjobs_server.solver.demo import example_project
 
-WAYS = ("license", "engine", "sweep", "cut", "nothing", "nolog", "exit", "killed", "convergence", "")
+FAILURES = ("license", "engine", "sweep", "cut", "nothing", "nolog", "exit", "killed", "convergence", "")
 folder = Path(tempfile.mkdtemp(prefix="edbjobs-"))
 
 with Client() as client:
     jobs = {
-        way: client.submit(
-            example_project(folder / (way or "none")),
-            environment={"ANS_EDBJOBS_DEMO": f"seconds=0.3,fail={way}"},
+        failure: client.submit(
+            example_project(folder / (failure or "none")),
+            environment={"ANS_EDBJOBS_DEMO": f"seconds=0.3,fail={failure}"},
         )
-        for way in WAYS
+        for failure in FAILURES
     }
-    for way, job in jobs.items():
+    for failure, job in jobs.items():
         ended = client.wait(job.uid)
-        print(f"{way or '(none)':12} {ended.status!s:10} {ended.reason!s:15} {ended.evidence!s:11} {ended.message}")
+        print(f"{failure or '(none)':12} {ended.status!s:10} {ended.reason!s:15} {ended.evidence!s:11} {ended.message}")

@@ -1,4 +1,4 @@
-"""Submit many variants in one call, the last one first, and see every change of theirs as it happens."""
+"""Submit many variants in one call, run the last one first, and print every event as it happens."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if not projects:
     projects = [example_project(folder / f"v{number}", "via_transition") for number in range(4)]
 
 with Client() as client:
-    before = client.snapshot()  # from its revision on nothing can be missed
+    before = client.snapshot()  # a watch from its revision misses no event
     results = client.submit_many(projects, batch=BATCH, labels={"study": "via"}, hold=True)
     for project, result in zip(projects, results, strict=True):
         if result.error is not None:
             print(f"{project}: {result.error}")
     waiting = {result.job.uid for result in results if result.job is not None}
-    if results[-1].job is not None:  # all are held until here, so that none has started yet
+    if results[-1].job is not None:  # all are still held, so that none has started
         client.set_priority(results[-1].job.uid, 10)
     for uid in waiting:
         client.release(uid)

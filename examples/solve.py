@@ -1,4 +1,4 @@
-"""Solve one project and say on what evidence it is called solved."""
+"""Solve one project and print the evidence for its result."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ project = Path(sys.argv[1]) if len(sys.argv) > 1 else example_project(Path(tempf
 with Client() as client:
     print(client.preview(project, cores=2).command_line)
     job = client.submit(project, cores=2)
-    print(f"{job.id}: accepted, it is on the service's disk")
+    print(f"{job.id}: accepted, stored on the service's disk")
     job = client.wait(job.uid, progress=True)
-    print(f"{job.id}: {job.status}, {job.reason}, known by {job.evidence}: {job.message}")
+    print(f"{job.id}: {job.status}, {job.reason}, evidence {job.evidence}: {job.message}")

@@ -1,4 +1,4 @@
-"""Two solves side by side in asyncio; the solver's log of the first one is followed while it grows."""
+"""Run two solves concurrently with asyncio, and follow the solver's log of the first."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def run(service: ServiceProcess, name: str, folder: Path) -> str:
 
 def test_one_solve(service: ServiceProcess, tmp_path: Path) -> None:
     *_, last = run(service, "solve.py", tmp_path).splitlines()
-    assert "completed, normal, known by solver_log: Setup1: normal completion after 6 adaptive passes" in last
+    assert "completed, normal, evidence solver_log: Setup1: normal completion after 6 adaptive passes" in last
 
 
 def test_many_solves(service: ServiceProcess, tmp_path: Path) -> None:
