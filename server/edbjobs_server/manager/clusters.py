@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 NO_CLUSTER = "none"
 _FIRST_ANSWER_SECONDS = 15.0  # a request to a scheduler times out after 10
-ANSWER_SECONDS = 10.0  # clients wait not much longer
+ANSWER_SECONDS = 10.0  # clients do not wait much longer
 FRESH_SECONDS = 5.0  # age up to which an answer is reused
 
 
@@ -141,7 +141,7 @@ class Clusters:
         """
         executor = await self._executor(request.scheduler)
         at, found = await self._query(executor, "jobs", executor.scheduler.jobs)
-        ours = {  # by id and name: a controller that crashed uses ids again
+        ours = {  # by id and name: a controller that crashed reuses ids
             (job.attempts[-1].scheduler_job_id, job_name(job.uid, job.id, job.attempt)): job.uid
             for job in self._core.jobs.values()
             if job.spec.executor == executor.name and job.attempts
@@ -211,7 +211,7 @@ def _unreachable(name: str, error: str) -> Refused:
 
 
 def _retrieve_error(task: asyncio.Task[Any]) -> None:
-    """Retrieve a failure, which no request may be left to receive."""
+    """Retrieve a failure: there may be no request left that receives it."""
     if not task.cancelled():
         task.exception()
 

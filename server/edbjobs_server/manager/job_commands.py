@@ -29,12 +29,12 @@ SLICE = 100
 
 @dataclass(frozen=True)
 class Accepted:
-    """A submitted job as it stands on disk.
+    """A submitted job as it is on disk.
 
     Attributes
     ----------
     message : bytes
-        Serialised ``edbjobs.v1.Job``.
+        Serialized ``edbjobs.v1.Job``.
     existed : bool
         Whether an earlier request made it.
     """
@@ -210,7 +210,7 @@ class JobCommands(JobQueries):
         return await self._store.write(command)
 
     async def _change_all(self, uids: Sequence[str], principal: str, change: Callable[[Job], Change | None]) -> int:
-        """Change jobs, together where the store can; return how many were changed."""
+        """Change jobs, in one transaction if the store can; return how many were changed."""
 
         def command(tx: Transaction, uid: str) -> bool:
             made = change(tx.job(uid))

@@ -66,7 +66,7 @@ class JobManager(JobCommands, ServiceStatus):
         await self._store.close()
         self._paths.close()
 
-    # What was committed ----------------------------------------------------------------------------------
+    # Commits -------------------------------------------------------------------------------------------
 
     def _on_commit(self, batch: Sequence[Committed]) -> None:
         """Apply a commit: core first, then watchers and waiters."""
@@ -92,7 +92,7 @@ class JobManager(JobCommands, ServiceStatus):
             self._runs.wake()
 
     def _on_reset(self, snapshot: Snapshot) -> None:
-        """Start again from what is on disk: a commit failed."""
+        """Reload the state from the store after a failed commit."""
         self._core.reset(snapshot.jobs, snapshot.limits, snapshot.paused, snapshot.generation)
         self._events.reset(snapshot.revision)
         self._waiters.notify_all()

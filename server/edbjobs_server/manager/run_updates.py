@@ -1,4 +1,4 @@
-"""What becomes of a job when something of its run is heard: commands for the store's writer."""
+"""Changes of a job after updates of its run: commands for the store's writer."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ ABANDON_SECONDS = 30.0  # for which an abandon waits for the record of a run who
 
 
 class Runs:
-    """Plans runs, owns a task for each, and hands executors' updates to them.
+    """Plans runs, owns a task for each, and passes executors' updates to them.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Runs:
         self._spawn(keep_running("reading the logs of running solves", self.progress.run))
 
     async def close(self) -> None:
-        """Stop planning and following; runs go on."""
+        """Stop planning and following; runs continue."""
         if self._planned is not None:
             self._planned.cancel()
             self._planned = None
@@ -205,7 +205,7 @@ class Runs:
             try:
                 await self._context.paths.run(work, str(folders[0]), key="run folders")
             except (Refused, OSError) as error:
-                log.warning("the run folders of job %s stay: %s", job.id, error)
+                log.warning("the run folders of job %s could not be removed: %s", job.id, error)
 
     def preview(self, job: Job) -> tuple[RunSpec, Mapping[str, str]]:
         """Return the run of a job, and the variables that its environment has beyond the common ones."""

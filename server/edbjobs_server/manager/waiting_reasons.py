@@ -40,13 +40,12 @@ class WaitingReasons:
         return message
 
     def addition(self, uid: str, state: int) -> bytes:
-        """Return the same, to be appended to a serialised job, which is then merged when it is parsed."""
+        """Return the same, to be appended to a serialized job, which is then merged when it is parsed."""
         job = self._core.jobs.get(uid)
         if job is not None and job.state is State.QUEUED and state == State.QUEUED and not job.attempts:
-            why = self._core.explain(
-                uid, time.time()
-            )  # there is no run, so the reason is neither a cluster's nor a run's
-            data = _serialised(why.reason.value, why.detail)
+            # Without a run, the reason is neither a cluster's nor a run's.
+            why = self._core.explain(uid, time.time())
+            data = _serialized(why.reason.value, why.detail)
             return data + _JOBS_BEFORE + varint(why.before) if why.before else data
         message = job_pb2.Job()
         self._add(message, uid, state)
@@ -72,8 +71,8 @@ class WaitingReasons:
 
 
 @lru_cache(256)
-def _serialised(reason: int, detail: str) -> bytes:
-    """Serialise why a job waits; cached, as many jobs of one call have the same reason."""
+def _serialized(reason: int, detail: str) -> bytes:
+    """Serialize why a job waits; cached, as many jobs of one call have the same reason."""
     return job_pb2.Job(
         waiting_reason=job_state_pb2.WaitingReason.ValueType(reason), waiting_detail=detail
     ).SerializeToString()

@@ -69,8 +69,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         kind = ("stream" if handler.request_streaming else "unary") + (
             "_stream" if handler.response_streaming else "_unary"
         )
-        behaviour = getattr(handler, kind)
-        body = _writing(behaviour) if handler.response_streaming else behaviour
+        behavior = getattr(handler, kind)
+        body = _writing(behavior) if handler.response_streaming else behavior
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             self._guarded(method, body),
@@ -134,17 +134,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Pass on what is serialised already: a message to a thousand watchers is serialised once."""
+    """Pass on what is serialized already: a message to a thousand watchers is serialized once."""
     return lambda response: response if isinstance(response, bytes) else serialize(response)
 
 
-def _writing(behaviour: Callable[[Any, _Context], Any]) -> _Body:
+def _writing(behavior: Callable[[Any, _Context], Any]) -> _Body:
     """Wrap a generator of responses in a coroutine that writes them, so that every kind of call is guarded alike."""
-    if asyncio.iscoroutinefunction(behaviour):
-        return behaviour
+    if asyncio.iscoroutinefunction(behavior):
+        return behavior
 
     async def body(request: Any, context: _Context) -> None:
-        responses: AsyncIterator[Any] = behaviour(request, context)
+        responses: AsyncIterator[Any] = behavior(request, context)
         async with aclosing(responses):  # type: ignore[type-var]
             async for response in responses:
                 await context.write(response)

@@ -100,7 +100,7 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
         return await self._manager.preview(request.request, current_principal().name)
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:  # type: ignore[override]
-        """Send changes, serialised already; they are written here, as another generator would cost a tenth."""
+        """Send changes, serialized already; they are written here, as another generator would cost a tenth."""
         messages: Any = self._manager.watch(request)
         async with aclosing(messages):
             async for message in messages:
