@@ -29,7 +29,7 @@ from edbjobs_server.rpc.interceptors import CallInterceptor, current_principal
 NOBODY = 65534
 METHOD = "/test.Test/ChangeIt"
 
-# Runs as root, takes on the account, then does what it is told, line by line.
+# Runs as root, takes on the account, then executes one request per line.
 FOREIGN = """
 import json, os, socket, struct, sys, threading, time
 uid = int(sys.argv[1])
@@ -52,16 +52,16 @@ def pump(one, other):
         pass
 
 def relay(port, source=0, host="127.0.0.1"):
-    door = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     def serve():
-        near, _ = door.accept()
+        near, _ = listener.accept()
         far = connect(port, source, host)
         # The end of this process resets the connection: its port is free at once.
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         threading.Thread(target=pump, args=(near, far), daemon=True).start()
         threading.Thread(target=pump, args=(far, near), daemon=True).start()
     threading.Thread(target=serve, daemon=True).start()
-    return door.getsockname()[1]
+    return listener.getsockname()[1]
 
 def hold(port, source=0):
     return connect(port, source).getsockname()[1]
