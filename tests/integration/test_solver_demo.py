@@ -19,7 +19,7 @@ from edbjobs_server.core.states import Evidence, Reason, State
 from edbjobs_server.solver import command_line, project, project_results
 from edbjobs_server.solver.batch_log import find_log, read_log
 from edbjobs_server.solver.demo import example_project
-from edbjobs_server.solver.demo.behaviour import FAILURES
+from edbjobs_server.solver.demo.behavior import FAILURES
 from edbjobs_server.solver.environment import environment
 from edbjobs_server.solver.releases import choose, discover
 from edbjobs_server.solver.request import SolveRequest

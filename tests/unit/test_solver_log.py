@@ -217,7 +217,7 @@ def test_passing_over_plain_profile_changes_nothing(monkeypatch: pytest.MonkeyPa
         return [reader.feed(data) and reader.end() for reader, data in zip(readers, logs, strict=True)]
 
     quick = read_all()
-    monkeypatch.setattr(LogReader, "_says_nothing", lambda self, raw: False)
+    monkeypatch.setattr(LogReader, "_is_plain_profile", lambda self, raw: False)
     assert quick == read_all()
     assert quick[0].setups["S1"].adaptive_pass == 4
     assert quick[0].setups["S1"].converged is False

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edbjobs_server.solver.fatal import Fatal, kind_of
+from edbjobs_server.solver.setup_log import SetupLog, read_line
 from edbjobs_server.util import files
 
 LINE_LIMIT = 64 * 1024
@@ -26,7 +27,7 @@ READ_SECONDS = 60.0  # longest reading of a whole log
 _CHUNK = 1024 * 1024
 _MAX_SETUPS = 10_000
 _NO_SETUP = b"\n"  # no line contains it
-_TELLING = (b"Adaptive Pass", b"Initial Meshing", b"Solution ", b"Frequency - ", b"From ")
+_STATE_PREFIXES = (b"Adaptive Pass", b"Initial Meshing", b"Solution ", b"Frequency - ", b"From ")
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # A log is untrusted text: each expression here takes time in proportion to a line's length.
@@ -39,56 +40,21 @@ _SETUP_LINE = re.compile(r"Project:.*?, ([^,]+?) : \[(PROFILE|CONVERGE)\]\s*(.*)
 
 
 @dataclass(slots=True)
-class SetupLog:
-    """What the log contains about one setup.
-
-    Attributes
-    ----------
-    status : str
-        Text after "Status:" at its end; empty while it is going on.
-    normal : bool
-        It ended in normal completion, and no step of it was started after that.
-    phase : str
-        meshing, adaptive, sweep or done; empty before any of it.
-    converged : bool or None
-        Whether the adaptive passes converged; None: not logged yet.
-    frequencies : int
-        Frequencies solved in the present sweep.
-    points : int
-        Frequencies asked for in the present sweep: solved one by one only in a discrete one.
-    """
-
-    name: str
-    status: str = ""
-    normal: bool = False
-    phase: str = ""
-    adaptive_pass: int = 0
-    passes_done: int = 0
-    delta_s: float | None = None
-    elements: int = 0
-    converged: bool | None = None
-    sweep: str = ""
-    sweep_kind: str = ""
-    points: int = 0
-    frequencies: int = 0
-
-
-@dataclass(slots=True)
 class Segment:
     """The last run in a log.
 
     Attributes
     ----------
     started : bool
-        "Starting Batch Run" was seen.
+        The log has "Starting Batch Run".
     start : tuple of int or None
         Its time as written: year, month, day, hour, minute, second of the solver's clock, without zone.
     finished : bool
-        "Stopping Batch Run" was seen: the program came to its end, well or not.
+        The log has "Stopping Batch Run": the program ended by itself, successfully or not.
     normal_messages : int
         "Normal completion of simulation" messages.
     parametric_done : bool
-        A parametric analysis came to its end.
+        A parametric analysis is done.
     setups : dict
         By name, in the order of their first line.
     current : str
@@ -224,7 +190,7 @@ class LogReader:
         self._drop = False
         self._level = ""
         self._message = ""
-        self._at_work = _NO_SETUP
+        self._active_setup = _NO_SETUP
 
     def feed(self, data: bytes) -> Segment:
         """Take the next bytes."""
@@ -255,7 +221,7 @@ class LogReader:
 
     def _line(self, raw: bytes) -> None:
         raw = raw.rstrip()
-        if not self._message and self._says_nothing(raw):
+        if not self._message and self._is_plain_profile(raw):
             return
         line = raw.decode("utf-8", "replace").replace("\r", "")
         tag = _TAG.match(line)
@@ -271,23 +237,23 @@ class LogReader:
             if len(self._message) < MESSAGE_LIMIT:
                 self._message += "\n" + line
         else:
-            self._judge("", line)
+            self._take_message("", line)
         if self._message and _stamp_at(line) >= 0:
             self._close()
 
-    def _says_nothing(self, raw: bytes) -> bool:
-        """Whether a line is plain profile of the setup at work: most of a long log is, and is passed over."""
-        at = raw.find(self._at_work)
+    def _is_plain_profile(self, raw: bytes) -> bool:
+        """Return whether a line is plain profile of the active setup: most lines of a long log are, and are skipped."""
+        at = raw.find(self._active_setup)
         if at < 0 or not raw.startswith(b"[info]") or not raw[-5:-1].isdigit():
             return False
-        return not raw[at + len(self._at_work) :].lstrip().startswith(_TELLING) and b"Status:" not in raw
+        return not raw[at + len(self._active_setup) :].lstrip().startswith(_STATE_PREFIXES) and b"Status:" not in raw
 
     def _boundary(self, line: str) -> None:
         if line.startswith("Stopping"):
             self.segment.finished = True
             return
         self.segment = Segment(started=True, start=_clock(line), skipped=self.segment.skipped)
-        self._at_work = _NO_SETUP
+        self._active_setup = _NO_SETUP
 
     def _close(self) -> None:
         level, message = self._level, self._message
@@ -298,13 +264,22 @@ class LogReader:
         message = message[:stamp].rstrip() if stamp >= 0 else message
         setup = _SETUP_LINE.match(message)
         if setup is not None:
-            _take_setup(self.segment, setup[1].strip(), setup[2], setup[3])
-            self._at_work = f", {setup[1]} : [PROFILE]".encode()
+            self._setup(setup[1].strip(), setup[2], setup[3])
+            self._active_setup = f", {setup[1]} : [PROFILE]".encode()
         else:
-            self._judge(level, message)
+            self._take_message(level, message)
 
-    def _judge(self, level: str, message: str) -> None:
-        """Take a message that is no line of a setup."""
+    def _setup(self, name: str, kind: str, text: str) -> None:
+        setups = self.segment.setups
+        if name not in setups:
+            if len(setups) >= _MAX_SETUPS:
+                return
+            setups[name] = SetupLog(name)
+        self.segment.current = name
+        read_line(setups[name], kind, text)
+
+    def _take_message(self, level: str, message: str) -> None:
+        """Process a message that does not belong to a setup."""
         segment = self.segment
         whole = " ".join(_without_names(message[:MESSAGE_LIMIT]).split())
         text = whole[:TEXT_LIMIT]
@@ -323,61 +298,6 @@ class LogReader:
             segment.fatal = Fatal(kind, text) if kind else None
 
 
-_PASS = re.compile(r"Adaptive Pass (\d{1,9})\b")
-_CONVERGE = re.compile(
-    r"Pass Number:\s*(\d{1,9});\s*Solved Elements:\s*(\d{1,15})"
-    r"(?:;\s*Max Mag\. Delta S:\s*(\d{1,40}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,5})?|N/A))?"
-)
-_SWEEP = re.compile(r"Solution - (.+?) : (\w+) ")
-_POINTS = re.compile(r"From .*?\b(\d{1,9}) Frequencies")
-_STATUS = re.compile(r"Status: ([^,;]+)")
-
-
-def _take_setup(segment: Segment, name: str, kind: str, text: str) -> None:
-    setup = segment.setups.get(name)
-    if setup is None:
-        if len(segment.setups) >= _MAX_SETUPS:
-            return
-        setup = segment.setups[name] = SetupLog(name)
-    segment.current = name
-    if kind == "CONVERGE":
-        _take_convergence(setup, text)
-    elif match := _PASS.match(text):
-        _go_on(setup, "adaptive")
-        setup.adaptive_pass = int(match[1])
-    elif text.startswith("Adaptive Passes"):
-        setup.converged = "not" not in text
-    elif text.startswith("Initial Meshing") or (text.startswith("Solution Process") and "Start Time" in text):
-        _go_on(setup, "meshing")
-    elif match := _SWEEP.match(text):
-        _go_on(setup, "sweep")
-        setup.sweep, setup.sweep_kind, setup.points, setup.frequencies = match[1], match[2].lower(), 0, 0
-    elif match := _POINTS.match(text):
-        setup.points = int(match[1])
-    elif text.startswith("Frequency - "):
-        if "Elapsed time" in text:
-            setup.frequencies += 1
-        else:
-            _go_on(setup, "sweep")
-    elif match := _STATUS.search(text):
-        setup.status = match[1].strip()
-        setup.normal = setup.status.lower() == "normal completion"
-        setup.phase = "done" if setup.normal else setup.phase
-
-
-def _go_on(setup: SetupLog, phase: str) -> None:
-    setup.phase, setup.status, setup.normal = phase, "", False
-
-
-def _take_convergence(setup: SetupLog, text: str) -> None:
-    match = _CONVERGE.match(text)
-    if match is None:
-        return
-    setup.adaptive_pass = setup.passes_done = int(match[1])
-    setup.elements = int(match[2])
-    setup.delta_s = float(match[3]) if match[3] not in (None, "N/A") else None
-
-
 def _clock(line: str) -> tuple[int, int, int, int, int, int] | None:
     match = _CLOCK.search(line)
     if match is None or match[5] not in _MONTHS:
@@ -393,7 +313,7 @@ def _stamp_at(text: str) -> int:
 
 
 def _without_names(text: str) -> str:
-    """Leave out "Project:..., Design:..., " where it is."""
+    """Return a text without "Project:..., Design:..., "."""
     begin = text.find("Project:")
     design = text.find(", Design:", begin) if begin >= 0 else -1
     end = text.find(", ", design + len(", Design:")) if design >= 0 else -1

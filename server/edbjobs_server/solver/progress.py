@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edbjobs_server.solver.batch_log import LogReader, Segment, SetupLog
+from edbjobs_server.solver.batch_log import LogReader, Segment
+from edbjobs_server.solver.setup_log import SetupLog
 from edbjobs_server.solver.setups import Setup
 from edbjobs_server.util.files import GrowingFile
 

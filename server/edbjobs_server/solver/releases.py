@@ -104,8 +104,8 @@ def choose(releases: Sequence[Release], version: str, path: str) -> Release:
     """
     if path:
         return _by_path(releases, path)
-    wanted = _key(version)
-    candidates = [release for release in releases if wanted in ("", release.key)]
+    requested = _key(version)
+    candidates = [release for release in releases if requested in ("", release.key)]
     if not candidates and releases and all(release.demo for release in releases):
         candidates = [*releases]
     if not candidates:

@@ -235,8 +235,8 @@ class _Reader:
             if key not in _SETUP_KEYS:
                 return
             lists = [name for name in self._stack if name.endswith("FrequencyDataList")]
-            wanted = _LIST_OF.get(self._setup.get("AdaptType", "kSingle"), "")
-            if not lists or lists[-1] == wanted:
+            requested = _LIST_OF.get(self._setup.get("AdaptType", "kSingle"), "")
+            if not lists or lists[-1] == requested:
                 self._setup.setdefault(key, value)
         elif key == "Name" and len(self._stack) == 2:
             self._design = value

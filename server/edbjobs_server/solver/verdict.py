@@ -14,10 +14,11 @@ from pathlib import Path
 
 from edbjobs_server.core.runs import Ending, RunEnded
 from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.solver.batch_log import Segment, SetupLog, find_log, read_log, start_times
+from edbjobs_server.solver.batch_log import Segment, find_log, read_log, start_times
 from edbjobs_server.solver.fatal import Fatal, FatalKind
 from edbjobs_server.solver.project import moved
 from edbjobs_server.solver.request import SolveRequest
+from edbjobs_server.solver.setup_log import SetupLog
 from edbjobs_server.util import files
 
 # The log's clock has whole seconds; a node of a cluster has a clock, and a file server, of its own.
@@ -128,7 +129,7 @@ def _exited_well(ended: RunEnded, request: SolveRequest, proof: _Proof, looked_f
     wrong = _missing(log, request) if log is not None else None
     waited = request.wait_for_license and fatal is not None and fatal.kind is FatalKind.LICENSE
     if fatal is not None and not (waited and log is not None and wrong is None):
-        text = f"the exit code is 0, but the log says: {fatal.text}"
+        text = f"the exit code is 0, but the log reports: {fatal.text}"
         return _end(ended, State.FAILED, _reason(fatal), Evidence.SOLVER_LOG, text, proof)
     if proof.doubt:
         return _end(ended, State.FAILED, Reason.UNVERIFIED, _source(ended), f"exit code 0, but {proof.doubt}")
@@ -152,26 +153,26 @@ def _exited_badly(ended: RunEnded, request: SolveRequest, proof: _Proof) -> Verd
         text += f", which a shell gives for a program ended by signal {code - 128}"
         text += " (9: often out of memory)" if code == 137 else ""
     text += f"; {ended.message}" if ended.message else ""
-    return _end(ended, State.FAILED, Reason.EXIT_CODE, _source(ended), text + _log_says(request, proof), proof)
+    return _end(ended, State.FAILED, Reason.EXIT_CODE, _source(ended), text + _log_summary(request, proof), proof)
 
 
 def _ended_otherwise(ended: RunEnded, request: SolveRequest, proof: _Proof) -> Verdict:
-    says = _log_says(request, proof)
+    log_text = _log_summary(request, proof)
     extra = f": {ended.message}" if ended.message else ""
     if ended.ending is Ending.CANCELLED:
-        text = "cancelled" + extra + says
+        text = "cancelled" + extra + log_text
         return _end(ended, State.CANCELLED, Reason.CANCELLED, _source(ended), text, proof)
     if ended.ending in _BY_SCHEDULER:
         state, reason, text = _BY_SCHEDULER[ended.ending]
-        return _end(ended, state, reason, _source(ended), text + extra + says, proof)
+        return _end(ended, state, reason, _source(ended), text + extra + log_text, proof)
     if ended.ending is Ending.TIMEOUT:
-        text = "ended at its wall-clock limit" + extra + says
+        text = "ended at its wall-clock limit" + extra + log_text
         return _end(ended, State.FAILED, Reason.TIMEOUT, _source(ended), text, proof)
     if ended.ending is Ending.SIGNALLED:
         text = f"ended by signal {ended.signal}, which this service did not send{extra}"
         text += "; signal 9 often comes from the system's out-of-memory killer" if ended.signal == 9 else ""
-        return _end(ended, State.FAILED, Reason.SIGNAL, _source(ended), text + says, proof)
-    text = "its end was not observed and left no record" + extra + says
+        return _end(ended, State.FAILED, Reason.SIGNAL, _source(ended), text + log_text, proof)
+    text = "its end was not observed and left no record" + extra + log_text
     return _end(ended, State.FAILED, Reason.LOST, Evidence.NONE, text, proof)
 
 
@@ -237,8 +238,8 @@ def _own_log(ended: RunEnded, path: Path, same_host: bool) -> tuple[Segment | No
     wrong = _wrong_time(log, path, ended, same_host) if log.started else "it does not show that the run started"
     if not wrong:
         return log, ""
-    says = f"; the log says: {log.fatal.text}" if log.fatal is not None else _first(log)
-    return None, f"the solver's log is no proof: {wrong} ({path}){says}"
+    log_text = f"; the log reports: {log.fatal.text}" if log.fatal is not None else _first(log)
+    return None, f"the solver's log is no proof: {wrong} ({path}){log_text}"
 
 
 def _read(path: Path) -> tuple[Segment | None, str]:
@@ -364,9 +365,9 @@ def _summary(log: Segment) -> str:
     return "; ".join(parts or ["normal completion"]) + (_first(log) if log.errors else "") + unread
 
 
-def _log_says(request: SolveRequest, proof: _Proof) -> str:
+def _log_summary(request: SolveRequest, proof: _Proof) -> str:
     if proof.fatal is not None and proof.fatal.kind is not FatalKind.ABORT:
-        return f"; its log says: {proof.fatal.text}"
+        return f"; its log reports: {proof.fatal.text}"
     if proof.log is not None and proof.fatal is None and _missing(proof.log, request) is None:
         return f"; its log shows that the solve had come to its normal end ({_summary(proof.log)})"
     return f"; {proof.doubt}" if proof.doubt else ""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edbjobs_server.solver.demo import passes
-from edbjobs_server.solver.demo.behaviour import Behaviour
+from edbjobs_server.solver.demo.behavior import Behavior
 from edbjobs_server.solver.demo.journal import LABEL, Journal, Witness, clock, day_time, duration, emit, host_name
 from edbjobs_server.solver.demo.options import Command
 from edbjobs_server.solver.demo.tree import Engines
@@ -35,18 +35,18 @@ class Solve:
     Parameters
     ----------
     command : Command
-        What was asked for.
-    how : Behaviour
-        How to behave.
+        The parsed command line.
+    behavior : Behavior
+        How the solve behaves.
     witness : str
         Folder of the witness files; empty: none.
     """
 
-    def __init__(self, command: Command, how: Behaviour, witness: str) -> None:
+    def __init__(self, command: Command, behavior: Behavior, witness: str) -> None:
         self._command = command
-        self._how = how
+        self._behavior = behavior
         self._witness = Witness(witness, command.job_id)
-        self._engines = Engines(how.children, how.linger)
+        self._engines = Engines(behavior.children, behavior.linger)
         self._project = command.project
         self._lock = Path(f"{command.project}.lock")
         self._journal: Journal | None = None
@@ -54,7 +54,7 @@ class Solve:
         self._locked = False
 
     def run(self) -> int:
-        """Solve; gives the exit code."""
+        """Solve and return the exit code."""
         self._witness.note("start")
         if not self._take_lock():
             self._witness.note("end")
@@ -64,7 +64,7 @@ class Solve:
         with suppress(Failed):  # its lines are in the log; AEDT too goes on to its footer
             self._solve()
         self._close()
-        return _EXIT_CODES.get(self._how.fail, 0) if self._how.exit_code is None else self._how.exit_code
+        return _EXIT_CODES.get(self._behavior.fail, 0) if self._behavior.exit_code is None else self._behavior.exit_code
 
     def abort(self) -> int:
         """Stop as AEDT does on request: two lines in the log, engines ended, files tidied."""
@@ -97,26 +97,26 @@ class Solve:
 
     def _noise(self) -> None:
         line = b"edbjobs demo solver: output of the requested size" + b"." * 70 + b"\n"
-        left = int(self._how.output_mib * 1024 * 1024)
+        left = int(self._behavior.output_mib * 1024 * 1024)
         while left > 0 and emit(line * 512):
             left -= len(line) * 512
 
     def _solve(self) -> None:
         setups = self._setups()
-        if self._how.fail == "nolog":
-            self._pause(self._how.seconds)
+        if self._behavior.fail == "nolog":
+            self._pause(self._behavior.seconds)
             return
         self._journal = journal = self._open_journal(setups)
         self._header(journal)
         self._license(journal)
-        if self._how.fail == "nothing" or not setups or self._command.option("ValidateOnly") == "1":
-            self._pause(self._how.seconds)
+        if self._behavior.fail == "nothing" or not setups or self._command.option("ValidateOnly") == "1":
+            self._pause(self._behavior.seconds)
             return
         self._engines.start(self._command.tasks)
-        if self._how.fail == "mpi":
+        if self._behavior.fail == "mpi":
             journal.message("The attempted launch of solvers via MPI failed while connecting to them.", "error")
             raise Failed
-        share = self._how.seconds / len(setups)
+        share = self._behavior.seconds / len(setups)
         for setup in setups:
             self._setup(journal, setup, share)
 
@@ -154,8 +154,8 @@ class Solve:
             journal.message(f"An option after -batchsolve: {command.ignored_selector} is ignored", "warning")
 
     def _license(self, journal: Journal) -> None:
-        self._pause(self._how.license_wait)
-        if self._how.fail != "license":
+        self._pause(self._behavior.license_wait)
+        if self._behavior.fail != "license":
             return
         if self._command.wait_for_license:
             self._silence()
@@ -169,49 +169,49 @@ class Solve:
         raise Failed
 
     def _setup(self, journal: Journal, setup: Setup, seconds: float) -> None:
-        began = time.time()
-        name, how = setup.name, self._how
-        stamp = f"Start Time: {day_time(began)}, Host: {self._host}, Product: HFSS {VERSION}"
+        started = time.time()
+        name, behavior = setup.name, self._behavior
+        stamp = f"Start Time: {day_time(started)}, Host: {self._host}, Product: HFSS {VERSION}"
         journal.profile(name, f"Solution Process : {stamp}")
         journal.profile(name, "HPC : Type: Manual, Distribution Types: Variations, Frequencies, Mesh Assembly")
-        if how.fail == "model":
+        if behavior.fail == "model":
             journal.message("Port refinement, process hf3d error: Terminal on port 1 touches no conductor.", "error")
             self._execution_error(journal)
         adaptive_only = self._command.option("SolveAdaptiveOnly") == "1"
         sweeps = () if adaptive_only else setup.sweeps
         steps = [
-            *passes.adaptive(setup, how.fail != "convergence"),
+            *passes.adaptive(setup, behavior.fail != "convergence"),
             *passes.sweeps(setup, sweeps, self._host),
         ]
         for number, step in enumerate(steps):
             if number == (len(steps) + 1) // 2:
                 self._middle(journal)
-            step.begin(journal)
+            step.start(journal)
             self._pause(seconds / len(steps))
             step.end(journal)
-        if how.fail == "sweep":
+        if behavior.fail == "sweep":
             journal.message(f"Sweep {setup.sweeps[0].name if setup.sweeps else 'Sweep1'} failed", "error")
             self._execution_error(journal)
-        self._finish(journal, name, began)
+        self._finish(journal, name, started)
 
-    def _finish(self, journal: Journal, name: str, began: float) -> None:
+    def _finish(self, journal: Journal, name: str, started: float) -> None:
         now = time.time()
         self._results(journal.design, name)
         journal.profile(name, f"Solution Process : Stop Time: {day_time(now)}, Status: Normal Completion")
-        journal.profile(name, f"Stop : Elapsed Time: {duration(now - began)}, ComEngine Memory: 96.3 M")
+        journal.profile(name, f"Stop : Elapsed Time: {duration(now - started)}, ComEngine Memory: 96.3 M")
         journal.message(f"Normal completion of simulation on server: {self._host}.")
 
     def _middle(self, journal: Journal) -> None:
-        if self._how.fail == "hang":
+        if self._behavior.fail == "hang":
             self._silence()
-        elif self._how.fail == "killed":
+        elif self._behavior.fail == "killed":
             os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
-        elif self._how.fail == "engine":
+        elif self._behavior.fail == "engine":
             journal.message("Solving adaptive frequency ..., process hf3d exited with code -1073741819.", "error")
             self._execution_error(journal)
-        elif self._how.fail == "exit":
+        elif self._behavior.fail == "exit":
             raise Failed
-        elif self._how.fail == "cut":
+        elif self._behavior.fail == "cut":
             self._journal = None
             raise Failed
 

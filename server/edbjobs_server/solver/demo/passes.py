@@ -20,7 +20,7 @@ class Step(NamedTuple):
     before: tuple[tuple[str, str], ...]
     after: tuple[tuple[str, str], ...]
 
-    def begin(self, journal: Journal) -> None:
+    def start(self, journal: Journal) -> None:
         """Write the log lines before the work."""
         self._write(journal, self.before)
 

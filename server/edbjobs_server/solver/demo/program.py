@@ -7,7 +7,7 @@ import signal
 import sys
 from types import FrameType
 
-from edbjobs_server.solver.demo import behaviour, tree
+from edbjobs_server.solver.demo import behavior, tree
 from edbjobs_server.solver.demo.engine import Aborted, Solve
 from edbjobs_server.solver.demo.journal import LABEL, emit
 from edbjobs_server.solver.demo.options import Command, CommandError, parse
@@ -29,16 +29,16 @@ def main() -> int:
 
 def _program(command: Command) -> int:
     try:
-        how = behaviour.read(command.project, os.environ)
+        options = behavior.read(command.project, os.environ)
     except ValueError as error:
-        print(f"edbjobs-demo-solver: {behaviour.VARIABLE}: {error}", file=sys.stderr)
+        print(f"edbjobs-demo-solver: {behavior.VARIABLE}: {error}", file=sys.stderr)
         return BAD_COMMAND
     except OSError as error:
         print(f"edbjobs-demo-solver: {command.project}: {error.strerror}", file=sys.stderr)
         return FAILED
     signal.signal(signal.SIGINT, _abort)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if how.term == "ignore" else _abort)
-    solve = Solve(command, how, os.environ.get(behaviour.WITNESS, ""))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if options.term == "ignore" else _abort)
+    solve = Solve(command, options, os.environ.get(behavior.WITNESS, ""))
     try:
         return solve.run()
     except Aborted:

@@ -45,7 +45,7 @@ class Engines:
     Parameters
     ----------
     kind : str
-        normal, stubborn, daemon or ansyscl: see `behaviour.CHILDREN`.
+        normal, stubborn, daemon or ansyscl: see `behavior.CHILDREN`.
     linger : float
         Longest time that a child which does not end with the program lives on, in seconds.
     """

@@ -32,8 +32,8 @@ CHILDREN = {
 }
 
 
-class Behaviour(NamedTuple):
-    """What to do.
+class Behavior(NamedTuple):
+    """How one solve behaves.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Behaviour(NamedTuple):
     linger : float
         Longest time, in seconds, that anything outlives the program; default 60.
     exit_code : int or None
-        Exit code in place of the usual one.
+        Exit code instead of the usual one.
     output_mib : float
         Size, in MiB, of extra output on stdout; default 0.
     license_wait : float
@@ -65,7 +65,7 @@ class Behaviour(NamedTuple):
     term: str = "abort"
 
 
-def read(project: Path, environ: Mapping[str, str]) -> Behaviour:
+def read(project: Path, environ: Mapping[str, str]) -> Behavior:
     """Read the project's ``EdbJobsDemo`` block, then the variable ANS_EDBJOBS_DEMO, which takes precedence.
 
     Raises
@@ -80,7 +80,7 @@ def read(project: Path, environ: Mapping[str, str]) -> Behaviour:
         if not separator:
             raise ValueError(f"{word!r} is not name=value")
         values[key] = value
-    return _behaviour(values)
+    return _behavior(values)
 
 
 def _block(project: Path) -> list[str]:
@@ -93,7 +93,7 @@ def _block(project: Path) -> list[str]:
     return block.split() if found and closed else []
 
 
-def _behaviour(values: dict[str, str]) -> Behaviour:
+def _behavior(values: dict[str, str]) -> Behavior:
     known = dict(values)
     fail, children, term = known.pop("fail", ""), known.pop("children", "normal"), known.pop("term", "abort")
     if fail and fail not in FAILURES:
@@ -103,7 +103,7 @@ def _behaviour(values: dict[str, str]) -> Behaviour:
     if term not in ("abort", "ignore"):
         raise ValueError(f"term={term}: choose abort or ignore")
     exit_code = known.pop("exit", None)
-    made = Behaviour(
+    made = Behavior(
         seconds=_number(known, "seconds", 2.0),
         fail=fail,
         children=children,
