@@ -21,7 +21,7 @@ class Carried:
     def leave(self) -> bool:
         return self.clean
 
-    def tell_end(self) -> None:
+    def notify_end(self) -> None:
         self.told = True
 
 

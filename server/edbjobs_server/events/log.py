@@ -56,7 +56,7 @@ class _Watcher:
     progress: float
     last_sent: float
 
-    def wants(self, event: event_pb2.Event) -> bool:
+    def matches(self, event: event_pb2.Event) -> bool:
         return self.matcher(event.job) if event.HasField("job") else self.service_events
 
 
@@ -64,7 +64,7 @@ class EventLog:
     """Publishes committed changes to watchers.
 
     Each watcher has a position and nothing else. It reads from memory, or, when it fell behind, from the store;
-    so a slow one costs nobody anything and misses nothing.
+    so a slow one delays no other and misses nothing.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class EventLog:
         )
 
     async def _checked(self, after: int) -> int:
-        """Give the revision to begin after; 0 is the oldest on record."""
+        """Return the revision to start after; 0 is the oldest on record."""
         floor, newest = await self._store.read(lambda reader: (reader.floor(), reader.revision()))
         if after > newest:
             raise Refused(
@@ -178,15 +178,15 @@ class EventLog:
         return after
 
     async def _next(self, watcher: _Watcher) -> Message | None:
-        """Make the watcher's next message and move it; None: it has all, or none of what it has read is wanted."""
+        """Build the watcher's next message and move it; None: it has all, or nothing of what it read matches."""
         if watcher.cursor >= self._ring.head:
             return None
         key = watcher.cursor, watcher.service_events
         found = self._built.get(key) if watcher.matcher.everything else None
         if found is None:
             entries = await self._entries_after(watcher.cursor)
-            wanted = [entry for entry in entries if watcher.wants(entry.message)]
-            found = entries[-1].revision, self._message(wanted, entries[-1].revision)
+            matching = [entry for entry in entries if watcher.matches(entry.message)]
+            found = entries[-1].revision, self._message(matching, entries[-1].revision)
             if watcher.matcher.everything and watcher.cursor >= self._ring.floor:
                 self._built[key] = found
                 if len(self._built) > MAX_BUILT:

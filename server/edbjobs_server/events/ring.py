@@ -42,7 +42,7 @@ class Ring:
     Parameters
     ----------
     head : int
-        Newest revision; events begin after it.
+        Newest revision; events start after it.
     """
 
     def __init__(self, head: int) -> None:
@@ -66,7 +66,7 @@ class Ring:
         self._trim()
 
     def clear(self, head: int) -> None:
-        """Begin anew after a revision."""
+        """Start again after a revision."""
         self._entries.clear()
         self._bytes = 0
         self.head = head

@@ -25,7 +25,7 @@ class Wakeup:
         self._last = 0.0
 
     async def wait(self, deadline: float) -> None:
-        """Wait to be woken, or until a time of the loop's clock has passed, told by the second."""
+        """Wait to be woken, or until a time of the loop's clock has passed, to the second."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._waiting[future] = deadline

@@ -1,4 +1,4 @@
-"""What is told about a run, from what its record says and where it was written."""
+"""Updates about a run, from its record and the host that wrote it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def started(key: RunKey, found: record.Record, here: record.Here, *, over: bool 
 
 
 def ended(key: RunKey, found: record.Record, here: record.Here) -> RunEnded:
-    """Make the update that tells the end of a run of which nothing is left."""
+    """Build the update with the end of a run that has no process left."""
     start_time = None if found.start is None else found.start["time"]
     if found.end is not None:
         known = found.end["ending"] in _ENDINGS
@@ -54,7 +54,7 @@ def ended(key: RunKey, found: record.Record, here: record.Here) -> RunEnded:
             signal=found.end["signal"],
             cpu_seconds=found.end["cpu"],
             max_rss_bytes=found.end["rss"],
-            message=found.end["message"] if known else f"this version knows no ending {found.end['ending']!r}",
+            message=found.end["message"] if known else f"this version has no ending {found.end['ending']!r}",
         )
     if found.void:
         return RunEnded(key, Ending.NEVER_RAN, time.time(), message="it was voided before it was started")
@@ -65,7 +65,7 @@ def ended(key: RunKey, found: record.Record, here: record.Here) -> RunEnded:
 
 def _why_lost(found: record.Record, here: record.Here) -> str:
     if not found.exists:
-        return "the machine was started again after it was reserved, and nothing tells whether it ran"
+        return "the machine was started again after it was reserved, and it is unknown whether it ran"
     if found.claim is None:
         return f"its record ({record.NAME} in the run's folder) is damaged; no process of it is left"
     if sight(found, here) is HostMatch.REBOOTED:

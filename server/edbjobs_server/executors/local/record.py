@@ -6,7 +6,7 @@ a full disk or a crash may leave half a line. Each line is written with a newlin
 what a broken write left cannot swallow the next line. Fields may be added; none may change its meaning.
 
 ``claim`` is the first line and decides who may start the run. It is written to a temporary file, which is then put
-in place by ``link()``: the first one stands, whoever comes later finds it. It is on disk as soon as a later
+in place by ``link()``: the first one stays, a later claimer finds it. It is on disk as soon as a later
 line is synced, and nothing of the run is started before that.
 
 ============  ==========================================================================================
@@ -17,7 +17,7 @@ line is synced, and nothing of the run is started before that.
 ``boot``      boot id of its kernel (``/proc/sys/kernel/random/boot_id``)
 ``pidns``     pid namespace in which the pids of this record count (``/proc/self/ns/pid``)
 ``pid``       of the claimer
-``ticks``     start time of the claimer, field 22 of ``/proc/PID/stat``: tells a reused pid from the first
+``ticks``     start time of the claimer, field 22 of ``/proc/PID/stat``: distinguishes a reused pid
 ``time``      Unix time in seconds, as everywhere below
 ``seq``       number of the job
 ``uid``       uid of the job
@@ -97,7 +97,7 @@ class Here:
 
 
 class Record:
-    """What a record says: each line as a dict, or None.
+    """Content of a record: each line as a dict, or None.
 
     Attributes
     ----------
@@ -244,13 +244,13 @@ def _line(piece: bytes) -> dict[str, Any] | None:
     if not isinstance(line, dict) or not isinstance(line.get("t"), str):
         return None
     fields = _FIELDS.get(line["t"])
-    if fields is None or not all(_fits(line.get(name, ...), wanted) for name, wanted in fields.items()):
+    if fields is None or not all(_fits(line.get(name, ...), kind) for name, kind in fields.items()):
         return None
     return line
 
 
-def _fits(value: object, wanted: type | tuple[type, ...]) -> bool:
-    if isinstance(value, bool) or not isinstance(value, wanted):
+def _fits(value: object, kind: type | tuple[type, ...]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, kind):
         return False
     return not isinstance(value, (int, float)) or 0 <= value < _LARGEST
 

@@ -27,7 +27,7 @@ _LONGEST_ANSWER = 1 << 20
 
 
 class LauncherGone(Exception):
-    """The launcher has ended: whether the run was started is for its record to tell."""
+    """The launcher has ended: whether the run was started is found in its record."""
 
 
 class NotStarted(Exception):
@@ -45,7 +45,7 @@ class NotStarted(Exception):
 
 
 class Owner(Protocol):
-    """Who is told what the launcher says."""
+    """Receiver of the launcher's notifications."""
 
     def on_supervisor_gone(self, name: str) -> None:
         """Take note that the supervisor of a run has ended with it, or before it."""
@@ -85,9 +85,9 @@ class Channel:
         log : Path
             File for what the launcher and the supervisors have to say in case of trouble.
         notify : int
-            Write end of the pipe on which supervisors tell news.
+            Write end of the pipe for the notifications of supervisors.
         owner : Owner
-            Told what the launcher says, on the event loop.
+            Receives the launcher's notifications, on the event loop.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class Channel:
         return channel
 
     async def request(self, name: str, request: Mapping[str, Any]) -> None:
-        """Ask for a supervisor; what becomes of that is for the run's record and the owner's callbacks to tell.
+        """Request a supervisor; the result comes by the run's record and the owner's callbacks.
 
         Parameters
         ----------
@@ -256,7 +256,7 @@ def _start(log: Path, *inherited: int) -> None:
             os.close(number)
     if done.returncode != 0:
         definite = done.returncode > 0  # else somebody killed it
-        raise NotStarted(f"it ended with {done.returncode}; {log} tells why", definite=definite)
+        raise NotStarted(f"it ended with {done.returncode}; see {log}", definite=definite)
 
 
 def _run(log: Path, environment: Mapping[str, str], *inherited: int) -> subprocess.CompletedProcess[bytes]:

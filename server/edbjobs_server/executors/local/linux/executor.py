@@ -104,7 +104,7 @@ class LocalExecutor:
         return self._root / key.folder
 
     async def start(self, run: RunSpec) -> None:
-        """Start a reserved run; a second request for it starts nothing, but tells again how it stands."""
+        """Start a reserved run; a second request for it starts nothing, but reports its state again."""
         if run.key.folder not in self._runs:
             self._take(run.key, self.here.boot, run)
 
@@ -211,7 +211,7 @@ class LocalExecutor:
         return self._delay
 
     def on_launcher_gone(self) -> None:
-        """Have every run settled by its record: nobody else tells now when a supervisor ends."""
+        """Settle every run by its record: the launcher reports no ends of supervisors any more."""
         _log.warning("the launcher of local runs has ended; the next run starts another")
         for run in list(self._runs.values()):
             run.on_gone()

@@ -40,7 +40,7 @@ class Standing(NamedTuple):
 
 
 def settle(folder: str, key: RunKey, boot: str, here: record.Here) -> Standing:
-    """Find out how a run stands; one that nobody has claimed is voided, so that nobody ever will.
+    """Find the state of a run; one that is not claimed is voided, so that it never can be.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def _send_end(folder: str, grace: float, here: record.Here) -> None:
     try:
         record.append_cancel(folder, grace)
     except OSError as error:
-        _log.warning("the grace of a cancel cannot be told, the run's own one counts: %s: %s", folder, error)
+        _log.warning("the grace of a cancel cannot be read, the run's own one is used: %s: %s", folder, error)
     try:
         signal.pidfd_send_signal(supervisor, signal.SIGUSR1)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
 """The launcher: one small process, started with the service, that gives each run a supervisor.
 
 Started as ``python -I -S -E launcher.py SOCKET PIPE LIMIT`` with two inherited file descriptors, and the soft limit
-of open files for solvers. It detaches itself, so that it is nobody's child and lives on when the service ends; then
+of open files for solvers. It detaches itself, so that it has no parent in the service and outlives it; then
 it reads what was already sent, stays only to reap its supervisors, and leaves with the last one. It has one thread
 and loads nothing but a few modules of the standard library, because each fork copies it.
 
@@ -9,7 +9,7 @@ A run gets a supervisor that has ended its last run and waits for another, or el
 supervisors have a socket to the launcher and can be used again; of more than that, those that have been on their
 runs for longest lose it, and end with their runs: so the launcher's descriptors do not grow with the runs.
 
-The service sends requests; of a run that goes as it should, the launcher says nothing. What most runs have in their
+The service sends requests; for a run without errors the launcher sends nothing. What most runs have in their
 environment is sent once, so that a request is short.
 
 =========  ============================================================================================
@@ -133,12 +133,12 @@ class Launcher:
         one = self._supervisors[pid]
         assert one.work is not None
         try:
-            said = one.work.recv(1, socket.MSG_DONTWAIT)
+            received = one.work.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
-            said = b""
-        if not said or one.name == "":
+            received = b""
+        if not received or one.name == "":
             self._let_end(pid)
             return
         one.name = ""
@@ -211,7 +211,7 @@ class Launcher:
             self._fork(name, request)
 
     def _hand_over(self, name: str, request: bytes) -> bool:
-        """Hand a run to an idle supervisor. One that dies now has not claimed it: its end tells the service."""
+        """Hand a run to an idle supervisor. One that dies now has not claimed it; its end is reported."""
         while self._idle:
             pid = self._idle.pop()
             one = self._supervisors[pid]
@@ -290,7 +290,7 @@ def _work_sockets() -> tuple[socket.socket, socket.socket] | tuple[None, None]:
 
 
 def _open_child_signals() -> int:
-    """Open a descriptor that tells of children that have ended (``signalfd``, which Python does not have)."""
+    """Open a descriptor that reports children that have ended (``signalfd``, which Python does not have)."""
     numbers = (ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong)))()
     _LIBC.sigemptyset(numbers)
     _LIBC.sigaddset(numbers, int(signal.SIGCHLD))
@@ -314,7 +314,7 @@ def main() -> None:
     os.chdir("/")
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)  # ours may have been started with some of them ignored
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*supervisor.WANTED, *supervisor.IGNORED))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*supervisor.SIGNALS, *supervisor.IGNORED))
     channel, notify, soft_limit = map(int, sys.argv[1:])
     for inherited in (channel, notify):
         os.set_inheritable(inherited, False)

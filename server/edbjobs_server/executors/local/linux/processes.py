@@ -57,7 +57,7 @@ class Process:
 
 
 def is_transient(number: int | None) -> bool:
-    """Return whether an error number tells of a lack that may be over in a moment: nothing is concluded from it."""
+    """Return whether an error number means a temporary shortage, from which nothing is concluded."""
     return number in _TRANSIENT
 
 
@@ -76,11 +76,11 @@ def raise_descriptor_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _soft_limit is None:
         _soft_limit = soft
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    limit = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # the kernel allows less than the hard limit says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (OSError, ValueError):  # the kernel allows less than the hard limit
             return _soft_limit
     return _soft_limit
 
@@ -198,7 +198,7 @@ def has_ended(pidfd: int) -> bool:
 
 
 def send(process: Process, number: int) -> None:
-    """Send a signal to exactly this process; to nobody if it has ended.
+    """Send a signal to exactly this process; to none if it has ended.
 
     One that belongs to another account cannot be sent anything; it stays and is reported as stuck.
     """
@@ -272,17 +272,17 @@ def of_run(mark: str, solver: tuple[int, int] | None, everybody: Mapping[int, Pr
     list of Process
         The solver, all that carry the mark, and all their descendants.
     """
-    wanted = os.fsencode(f"{MARK}={mark}")
-    roots = {pid: process for pid, process in everybody.items() if _carries(pid, wanted)}
+    entry = os.fsencode(f"{MARK}={mark}")
+    roots = {pid: process for pid, process in everybody.items() if _carries(pid, entry)}
     process = None if solver is None else everybody.get(solver[0])
     if process is not None and solver is not None and process.ticks == solver[1]:
         roots[process.pid] = process
     return [*roots.values(), *descendants(roots, everybody)]
 
 
-def _carries(pid: int, wanted: bytes) -> bool:
+def _carries(pid: int, entry: bytes) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return wanted in file.read().split(b"\0")
+            return entry in file.read().split(b"\0")
     except (OSError, ValueError):  # it has ended, or belongs to another account
         return False

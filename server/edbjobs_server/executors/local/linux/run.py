@@ -158,11 +158,11 @@ class Run:
         await self._conclude()
 
     def _knows_end(self) -> bool:
-        """Return whether what the supervisor told makes reading the record needless."""
+        """Return whether the supervisor's notifications make reading the record needless."""
         return self._found.end is not None and self._found.start is not None
 
     async def _launch(self, spec: RunSpec) -> bool:
-        """Ask for a supervisor; False if nobody can have been asked."""
+        """Request a supervisor; False if no request can have been sent."""
         self._gone = False
         try:
             await self._means.launch(spec, self._folder)
@@ -182,7 +182,7 @@ class Run:
         Parameters
         ----------
         supervisor : int or None
-            A pidfd, closed here. None: the launcher tells when the supervisor is gone, or only looks do.
+            A pidfd, closed here. None: the end of the supervisor is reported by the launcher, or found by polling.
         """
         loop = asyncio.get_running_loop()
         delay = _FIRST_LOOK
@@ -207,7 +207,7 @@ class Run:
             return
         loop = asyncio.get_running_loop()
         try:
-            with suppress(OSError):  # no memory for another reader: looks tell in time
+            with suppress(OSError):  # no memory for another reader: polling finds it in time
                 loop.add_reader(supervisor, self.on_gone)
             yield
         finally:
@@ -310,7 +310,7 @@ class Run:
     # What goes out -----------------------------------------------------------------------------------------
 
     def _take(self, found: record.Record) -> None:
-        """Take what was read, unless it was read before an end that has been told meanwhile."""
+        """Take what was read, unless it was read before an end that has been notified meanwhile."""
         found.end = found.end or self._found.end
         self._found = found
         self._tell(found)

@@ -31,7 +31,7 @@ def start_solver(request: Mapping[str, Any], base: Mapping[str, str], stdout: in
 
     `posix_spawn` copies nothing of this process, in difference to a fork. The solver gets a process group of its own,
     so that a program that signals its group does not hit the supervisor. Its environment is the one of the launcher's
-    runs, with what the request says is different.
+    runs, with the differences of the request.
 
     Parameters
     ----------

@@ -1,21 +1,20 @@
 """The supervisor of a run: starts the solver, ends it when asked, and records how it ended.
 
-It is forked from the launcher, outlives the service, and goes last. It is the leader of the run's session and
-adopts every process of the run that daemonises (child subreaper), so that "no child is left" means "nothing of
-the run is left". It is single threaded; the signals it wants are blocked and fetched one at a time, so none is
-missed and none interrupts anything. Linux only, standard library only.
+It is forked from the launcher, outlives the service, and exits last. It is the leader of the run's session and
+adopts every process of the run that daemonizes (child subreaper): if it has no child, no process of the run is left.
+It is single threaded; its signals are blocked and fetched one at a time, so that none is missed and none interrupts
+anything. Linux only, standard library only.
 
-After a run of which nothing is left it may take the next one from the launcher, so that a short run does not pay for
-the fork of a supervisor. The rules that keep this safe:
+After a run without remaining processes it may take the next one from the launcher, which saves a short run the fork
+of a supervisor. The rules that keep this safe:
 
-* One run at a time, and none is left without an end on record: `supervise` returns only after the end is on disk, or
-  if the run is another's. Whatever is raised ends the process. So a claimer that lives and has written no end is
-  on that run.
-* Another run is taken only after one that was started, whose processes have all ended (``wait4`` says that there is
-  no child), and whose end was written under the lock of its record. Whoever asks for the end of a run sends the
-  signal under that lock, too, and only if there is no end: what is pending after the end was for this run, and is
-  thrown away.
-* What the supervisor changes of itself for a run, its folder and for a moment its mask, it puts back at once.
+* One run at a time, each with its end on record: `supervise` returns only after the end is on disk, or if the run is
+  claimed by another supervisor. Any exception ends the process. So a claimer that lives and has written no end is
+  active on that run.
+* Another run is taken only after one that was started, whose processes have all ended (``wait4`` reports no child),
+  and whose end was written under the lock of its record. A request to end a run is also signalled under that lock,
+  and only if there is no end: a signal pending after the end belongs to this run, and is discarded.
+* What a run changes in the supervisor, its folder and for a moment its mask, is restored at once.
 """
 
 from __future__ import annotations
@@ -39,37 +38,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-WANTED = (signal.SIGCHLD, signal.SIGUSR1)  # a child ended; the service asks for the end of the run
-IGNORED = (  # blocked in launcher and supervisors; a file size limit shall be an error that can be retried
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)
+SIGNALS = (signal.SIGCHLD, signal.SIGUSR1)  # a child ended; the service asks for the end of the run
+# Blocked in launcher and supervisors; a file size limit must be an error that can be retried.
+IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ)
 LARGEST_REQUEST = 1 << 16  # bytes of a request that is handed to a supervisor; a larger one gets a new supervisor
 _CANCEL = (signal.SIGUSR1,)
-_RUNS = 1000  # of one supervisor, so that nothing can grow for ever
+_RUNS = 1000  # of one supervisor, which bounds what can grow in it
 _UNSTARTED = 125  # stands for the exit code of a solver that was never started
-_RETRY = 1.0  # seconds between attempts at what must succeed in the end
+_RETRY = 1.0  # seconds between attempts of what must succeed
 _LONGEST = 3600.0  # seconds that a supervisor sleeps at most
-_LOCK_SECONDS = 5.0  # a service that stands still must not keep an end from the record for longer
+_LOCK_SECONDS = 5.0  # how long a service that does not respond can delay the record of an end
 
 
 class Host:
-    """What is the same for all runs of a launcher.
+    """Data that all runs of a launcher share.
 
     Attributes
     ----------
     facts : dict
         Host, boot and pid namespace for the claims.
     notify : int
-        Pipe to the service for news: the run's name, a blank, and a line as it stands in the record.
+        Pipe to the service for notifications: the run's name, a blank, and a line of the record.
     descriptors : (int, int)
         Soft and hard limit of open files for solvers.
     environment : dict
-        Environment of the runs; a request says what is different. Set before the first of them.
+        Environment of the runs; a request has the differences. Set before the first of them.
     """
 
     __slots__ = ("descriptors", "environment", "facts", "notify")
@@ -82,16 +75,16 @@ class Host:
 
 
 def serve(request: bytes, host: Host, work: int) -> None:
-    """Carry runs through, one after the other, until there is no more or this process should not be used again.
+    """Supervise runs, one after the other, until there is no more or this process should not be used again.
 
     Parameters
     ----------
     request : bytes
-        The first run, as JSON: what `launcher` reads from the service.
+        The first run, as JSON, as `launcher` reads it from the service.
     host : Host
-        Where we are.
+        Shared data of the launcher.
     work : int
-        Socket to the launcher: a byte says that this process is free, then comes a request or the end of the
+        Socket to the launcher: a byte reports that this process is free, then comes a request or the end of the
         stream. -1: there is no second run.
     """
     identity = {**host.facts, "pid": os.getpid(), "ticks": processes.own_ticks()}
@@ -101,11 +94,11 @@ def serve(request: bytes, host: Host, work: int) -> None:
             return
         free = work >= 0 and number < _RUNS and one.leave()
         try:
-            if free:  # said before the end is told: what the service asks for after that finds us free
+            if free:  # before the end is notified: the service's next request then finds this process free
                 os.write(work, b"f")
         except OSError:
             free = False
-        one.tell_end()
+        one.notify_end()
         try:
             request = os.read(work, LARGEST_REQUEST) if free else b""
         except OSError:  # the launcher is gone
@@ -115,21 +108,21 @@ def serve(request: bytes, host: Host, work: int) -> None:
 
 
 def supervise(request: dict[str, Any], host: Host, identity: dict[str, Any]) -> Supervisor | None:
-    """Claim the run and carry it through to its end on record; do nothing if it is claimed already.
+    """Claim the run and supervise it until its end is on record; do nothing if it is claimed already.
 
     Parameters
     ----------
     request : dict
         The run.
     host : Host
-        Where we are.
+        Shared data of the launcher.
     identity : dict
         Host, boot, pid namespace, pid and start ticks of this process.
 
     Returns
     -------
     Supervisor or None
-        None if the run is another's.
+        None if another supervisor has claimed the run.
     """
     failpoints.point("supervisor.before_claim")
     facts = {name: request[name] for name in ("seq", "uid", "attempt", "keep", "info")}
@@ -147,7 +140,7 @@ def supervise(request: dict[str, Any], host: Host, identity: dict[str, Any]) -> 
 
 
 def complain(text: str) -> None:
-    """Write to the launcher's log. The log may be on the very disk that is full; nothing ends because of that."""
+    """Write to the launcher's log. The log may be on the disk that is full; that ends nothing."""
     try:
         os.write(2, text.encode(errors="replace") + b"\n")
     except OSError:
@@ -172,14 +165,14 @@ class Supervisor:
         self._file = file
         self._host = host
         self._solver = 0
-        self._status: int | None = None  # of the solver; set when nothing more is to be expected of it
+        self._status: int | None = None  # of the solver; set when it has ended
         self._failure = ""  # why the solver could not be started
         self._errno: int | None = None  # the same
-        self._cause = ""  # why we ended it, an ending's name
+        self._cause = ""  # why the supervisor ended it, an ending's name
         self._started = False
-        self._asked = False
+        self._cancel_requested = False
         self._alone = False
-        self._ended_alone = False  # the end was written when nobody could send a request to end this run any more
+        self._ended_alone = False  # the end was written under the lock, so no request to end this run can follow
         self._limit_at: float | None = None
         self._linger_until: float | None = None
         self._kill_at: float | None = None
@@ -197,7 +190,7 @@ class Supervisor:
         outputs: list[int] = []
         try:
             self._open_outputs(outputs)
-            if signal.sigtimedwait(_CANCEL, 0) is not None:  # cancelled before anything began
+            if signal.sigtimedwait(_CANCEL, 0) is not None:  # cancelled before anything started
                 self._cause = "cancelled"
                 return
             self._enter_folder()
@@ -209,7 +202,7 @@ class Supervisor:
             failpoints.point("supervisor.after_go")
             if self._request["limit"] is not None:
                 self._limit_at = time.monotonic() + self._request["limit"]
-            self._tell({**start, **self._record_solver()})
+            self._notify({**start, **self._record_solver()})
         except OSError as error:
             self._failure, self._errno = f"the run could not be started: {error}", error.errno
         except solver_process.NotExecuted as error:
@@ -236,18 +229,18 @@ class Supervisor:
             raise solver_process.NotExecuted(text, number) from error
 
     def _record_solver(self) -> dict[str, int]:
-        """Put the solver's process on record, and return what is known of it."""
+        """Put the solver's process on record, and return its pid and start ticks."""
         solver = processes.look(self._solver)
-        assert solver is not None  # our child, and not yet reaped
+        assert solver is not None  # a child, and not yet reaped
         found = {"pid": solver.pid, "ticks": solver.ticks}
         try:
             record.append(self._file, {"t": "solver", **found})
-        except OSError as error:  # it runs, and is followed
+        except OSError as error:  # it runs, and is supervised
             complain(f"{self._request['folder']}: the solver's process is not on record: {error}")
         return found
 
     def follow(self) -> None:
-        """Wait until nothing of the run is left."""
+        """Wait until no process of the run is left."""
         while True:
             try:
                 self._reap()
@@ -275,15 +268,15 @@ class Supervisor:
                 self._status = status
 
     def _others(self) -> list[processes.Process]:
-        """Find what is left of the run."""
+        """Return the processes of the run that are left."""
         everybody = processes.table()
         found = processes.descendants([os.getpid()], everybody)
         return processes.without(found, self._request["keep"], everybody)
 
     def _act(self, now: float) -> None:
-        if self._asked:
-            self._asked = False
-            self._end_all("cancelled", now, self._asked_grace())
+        if self._cancel_requested:
+            self._cancel_requested = False
+            self._end_all("cancelled", now, self._requested_grace())
         elif self._kill_at is None and self._status is not None:
             if self._linger_until is None:
                 self._linger_until = now + self._request["linger"]
@@ -298,19 +291,19 @@ class Supervisor:
                 self._report_stuck(sorted(process.pid for process in left))
 
     def _end_all(self, cause: str, now: float, grace: float) -> None:
-        """Ask every process to end, and kill later; asked again, kill no later than this time's grace."""
+        """Terminate every process, and kill later; if repeated, no later than after the grace of this call."""
         if self._kill_at is not None:
             self._kill_at = min(self._kill_at, now + grace)
             return
-        if self._status is None:  # else it ended by itself, and that stands
+        if self._status is None:  # else it ended by itself, and that is recorded
             self._cause = cause
         self._kill_at = now + grace
         processes.terminate(self._others())
 
-    def _asked_grace(self) -> float:
+    def _requested_grace(self) -> float:
         try:
             line = record.read(self._request["folder"]).cancel
-        except OSError:  # the service may not have been able to write it either
+        except OSError:  # the service may have been unable to write it, too
             line = None
         grace: float = self._request["grace"] if line is None else line["grace"]
         return grace
@@ -320,40 +313,40 @@ class Supervisor:
             line = {"t": "stuck", "pids": pids, "time": time.time()}
             record.append(self._file, line)
             self._stuck = pids
-            self._tell(line)
+            self._notify(line)
 
     def _wait(self) -> None:
-        """Wait for a signal or for the next thing to do."""
+        """Wait for a signal or the next deadline."""
         now = time.monotonic()
         until = [now + _LONGEST]
         if self._limit_at is not None and self._kill_at is None:
             until.append(self._limit_at)
-        if self._status is not None:  # processes that are not our children end without a signal to us
+        if self._status is not None:  # processes that are no children end without a signal
             until.append(now + _RETRY)
         if self._linger_until is not None and self._kill_at is None:
             until.append(self._linger_until)
         if self._kill_at is not None:
             until.append(self._kill_at if now < self._kill_at else now + _RETRY)
-        fetched = signal.sigtimedwait(WANTED, max(0.0, min(until) - now))
+        fetched = signal.sigtimedwait(SIGNALS, max(0.0, min(until) - now))
         if fetched is not None and fetched.si_signo == signal.SIGUSR1:
-            self._asked = True
+            self._cancel_requested = True
 
     def write_end(self) -> None:
-        """Put the end on record; tries until it is there."""
+        """Put the end on record; retry until it is there."""
         self._end = self._end_line()
         while not self._wrote(self._end):
             time.sleep(_RETRY)
 
-    def tell_end(self) -> None:
-        """Show the service the end."""
-        self._tell(self._end)
+    def notify_end(self) -> None:
+        """Notify the service of the end."""
+        self._notify(self._end)
 
     def leave(self) -> bool:
-        """Forget the run; returns whether nothing of it is left that another run could meet."""
+        """Forget the run; return whether nothing of it is left that could affect another run."""
         clean = self._started and self._alone and self._ended_alone
         if clean:
             os.close(self._file)
-            while signal.sigtimedwait(WANTED, 0) is not None:
+            while signal.sigtimedwait(SIGNALS, 0) is not None:
                 pass
         return clean
 
@@ -387,24 +380,16 @@ class Supervisor:
             ending = "exited" if number is None else "signalled"
         if ending == "timeout":
             message = f"the wall-clock limit of {self._request['limit']:g} s was reached"
-        return {
-            "t": "end",
-            "ending": ending,
-            "code": code,
-            "signal": number,
-            "time": time.time(),
-            "cpu": round(self._cpu, 6),
-            "rss": self._rss,
-            "message": message,
-        }
+        result = {"code": code, "signal": number, "time": time.time(), "cpu": round(self._cpu, 6), "rss": self._rss}
+        return {"t": "end", "ending": ending, **result, "message": message}
 
-    def _tell(self, line: dict[str, Any]) -> None:
-        """Show the service a line that is on record; it also looks at the record by itself now and then."""
+    def _notify(self, line: dict[str, Any]) -> None:
+        """Notify the service of a line that is on record; it also reads the record from time to time."""
         name = self._request["name"]
         message = f"{name} {json.dumps(line)}\n".encode()
-        if len(message) > select.PIPE_BUF:  # it could mix with those of other supervisors: have the record read
+        if len(message) > select.PIPE_BUF:  # it could mix with those of other supervisors: the record is read instead
             message = f"{name} \n".encode()
         try:
             os.write(self._host.notify, message)
-        except OSError:  # nobody is there, or it is far behind
+        except OSError:  # there is no reader, or it is far behind
             return

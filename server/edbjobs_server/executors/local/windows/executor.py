@@ -5,7 +5,7 @@ Type-checked for win32, but never run on a Windows host yet: try it there before
 The record and its rules are those of Linux (`record`); what differs:
 
 * Each run's supervisor is `windows_supervisor`, run as a program of its own: detached, and out of the service's
-  Job Object (where that job forbids it, runs end with whatever ends the service's job; the log says so).
+  Job Object (where that job forbids it, runs end with whatever ends the service's job; the log reports it).
 * A run's processes are a named Job Object, which nothing can leave and which lives as long as one of them. Until
   the start is on record the solver is suspended and the job kills it when the supervisor goes.
 * A process is its pid and its creation time; the latter stands in ``ticks``, in milliseconds.
@@ -152,7 +152,7 @@ class WindowsExecutor:
             try:
                 found, supervisor = await asyncio.to_thread(_settle, run, self._here)
             except OSError as error:
-                _log.warning("cannot tell how a run stands, will try again: %s: %s", run.folder, error)
+                _log.warning("the state of a run cannot be read, will try again: %s: %s", run.folder, error)
                 run.looked.set()
                 await asyncio.sleep(_RETRY)
                 continue
@@ -242,7 +242,7 @@ def _spawn(request: Mapping[str, Any], root: Path) -> int:
     assert child.stdin is not None
     with child.stdin:
         child.stdin.write(json.dumps(request).encode())
-    child.returncode = 0  # nobody waits for it: it outlives us
+    child.returncode = 0  # not waited for: it outlives this process
     return handle
 
 
@@ -257,7 +257,7 @@ def _left_of(run: _Run) -> list[int]:
 
 
 def _settle(run: _Run, here: record.Here) -> tuple[record.Record, int | None]:
-    """Find out how a run stands; one that nobody has claimed is voided, unless another boot came between."""
+    """Find the state of a run; one that is not claimed is voided, unless there was another boot since."""
     found = record.read(run.folder)
     if not found.exists and run.boot == here.boot:
         _void(run.folder, run.key, here)

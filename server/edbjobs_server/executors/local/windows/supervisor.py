@@ -179,20 +179,20 @@ class Supervisor:
             self._cause = "timeout" if got == win32con.WAIT_TIMEOUT else "cancelled"
             win32job.TerminateJobObject(self._job, 1)
             return
-        # Signed, as Windows' own tools and HPC Pack tell it: 0xC0000005 is -1073741819, and the contract has 32 bits.
+        # Signed, as Windows' own tools and HPC Pack show it: 0xC0000005 is -1073741819, and the contract has 32 bits.
         self._code = ctypes.c_int32(win32process.GetExitCodeProcess(solver)).value
 
     def _clear(self) -> None:
         """Wait until nothing is left but the keep-list, which is spared if the solver ended by itself."""
         until = time.monotonic() + (0.0 if self._cause else self._request["linger"])
-        told: list[int] = []
+        reported: list[int] = []
         while left := self._left():
             late = time.monotonic() - until
             if late >= 0 or win32event.WaitForSingleObject(self._cancel, 0) == win32con.WAIT_OBJECT_0:
                 for pid in left:
                     _terminate(pid)
-            if late >= self._request["unkillable"] and left != told:
-                told = left
+            if late >= self._request["unkillable"] and left != reported:
+                reported = left
                 record.append(self._file, {"t": "stuck", "pids": left, "time": time.time()})
             time.sleep(_LOOK)
 
