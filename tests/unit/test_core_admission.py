@@ -63,7 +63,7 @@ def test_all_that_is_infeasible_is_said_at_once() -> None:
         refuse_infeasible(job, limits, HOST)
     assert refused.value.fields == {
         "config.cores": "6 cores asked for, the limit is 4; 6 cores asked for, the limit of user ann is 4",
-        "config.licenses": "2 of licence beta asked for, the limit is 1; 3 of licence hfss asked for, the limit is 2",
+        "config.licenses": "2 of license beta asked for, the limit is 1; 3 of license hfss asked for, the limit is 2",
     }
     for text in refused.value.fields.values():
         assert text in refused.value.message
@@ -173,14 +173,14 @@ def busy() -> Usage:
             {"licenses": (("hfss", 2),)},
             Waiting.LICENSES,
             False,
-            "needs 2 of licence hfss; 3 of 4 are reserved",
+            "needs 2 of license hfss; 3 of 4 are reserved",
         ),
         (
             {"licenses": {"hfss": 4}},
             {"licenses": (("hfss", 5),), "executor": "slurm"},
             Waiting.LICENSES,
             True,
-            "needs 5 of licence hfss; the limit is 4",
+            "needs 5 of license hfss; the limit is 4",
         ),
     ],
 )

@@ -98,7 +98,7 @@ class Model:
             if job.spec.executor in self.silent:
                 self.stopped.add(job.spec.executor)
                 continue
-            short = self.is_short_of_licences(job)
+            short = self.is_short_of_licenses(job)
             if short or not self.fits(job):
                 self.stopped.add(job.spec.executor)
                 if short and self.fits(job):
@@ -117,7 +117,7 @@ class Model:
         if cap.max_cores and sum(map(cores_of, mine)) + cores_of(job) > cap.max_cores:
             return True
         alone = Model(self.limits, [])
-        return alone.is_short_of_licences(job) or not alone.fits(job, alone=True)
+        return alone.is_short_of_licenses(job) or not alone.fits(job, alone=True)
 
     def fits(self, job: Job, alone: bool = False) -> bool:
         """Tell whether a job fits; `alone`: as the only one, if any may run at all."""
@@ -130,7 +130,7 @@ class Model:
             and sum(other.spec.memory_mib for other in lane) <= (self.limits.max_memory_mib or HOST.memory_mib)
         )
 
-    def is_short_of_licences(self, job: Job) -> bool:
+    def is_short_of_licenses(self, job: Job) -> bool:
         return any(
             feature in self.claimed
             or count + sum(dict(other.spec.licenses).get(feature, 0) for other in self.taken)
@@ -243,7 +243,7 @@ class World(RuleBasedStateMachine):
             for job in self.waiting()
             if not job.held and max(job.not_before, self.deferred.get(job.uid, 0.0)) <= self.now
         ]
-        model = Model(self.limits, self.taken(), silent=frozenset(self.core.silent))
+        model = Model(self.limits, self.taken(), silent=frozenset(self.core.unreachable))
         expected = [] if self.paused else model.plan(eligible)
         chosen = self.core.plan(self.now)
         assert [job.id for job in chosen] == [job.id for job in expected]
@@ -318,7 +318,7 @@ class World(RuleBasedStateMachine):
 
     @rule(silent=st.booleans())
     def a_scheduler_falls_silent_or_answers(self, silent: bool) -> None:
-        self.core.silent = {"slurm": "it does not answer"} if silent else {}
+        self.core.unreachable = {"slurm": "it does not answer"} if silent else {}
 
     @rule(number=picks, what=st.sampled_from(sorted(OUTCOMES)), cancel=st.sampled_from([False, False, True]))
     def ends(self, number: int, what: str, cancel: bool) -> None:
@@ -353,7 +353,7 @@ class World(RuleBasedStateMachine):
     def fresh(self) -> Planner:
         """A core made from the same jobs; planned starts are open attempts there."""
         fresh = Planner(HOST, self.limits)
-        fresh.silent = self.core.silent
+        fresh.unreachable = self.core.unreachable
         fresh.reset(self.live(), self.limits, self.paused)
         for job in self.taken():
             if job.open_attempt is None:

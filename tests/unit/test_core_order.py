@@ -90,7 +90,7 @@ def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: 
 @pytest.mark.parametrize(
     ("jobs", "chosen"),
     [
-        # executors share licences: they are given out in order ...
+        # executors share licenses: they are given out in order ...
         ([{"executor": "slurm", "licenses": (("hfss", 2),), "priority": 1}, {"licenses": (("hfss", 2),)}], [1]),
         # ... and kept for whoever waits for them
         (
@@ -121,11 +121,11 @@ def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: 
         ),
     ],
 )
-def test_licences_are_shared_by_all_executors(jobs: list[dict[str, Any]], chosen: list[int]) -> None:
+def test_licenses_are_shared_by_all_executors(jobs: list[dict[str, Any]], chosen: list[int]) -> None:
     assert plan({"max_concurrent_jobs": 9, "licenses": {"hfss": 2}}, *jobs) == chosen
 
 
-def test_a_licence_is_kept_for_a_job_that_comes_before_with_another_executor() -> None:
+def test_a_license_is_kept_for_a_job_that_comes_before_with_another_executor() -> None:
     lab = Lab(
         [
             make_job(1, executor="slurm", licenses=(("hfss", 1),)),
@@ -135,9 +135,9 @@ def test_a_licence_is_kept_for_a_job_that_comes_before_with_another_executor() -
         Limits(max_concurrent_jobs=9, licenses={"hfss": 2}),
     )
     assert lab.start() == ["job1"]
-    assert lab.why("job2").detail == "needs 2 of licence hfss; 1 of 2 are reserved"
+    assert lab.why("job2").detail == "needs 2 of license hfss; 1 of 2 are reserved"
     assert lab.why("job3").reason is Waiting.LICENSES
-    assert lab.why("job3").detail == "licence hfss is kept for job job2, which comes before"
+    assert lab.why("job3").detail == "license hfss is kept for job job2, which comes before"
     lab.end("job1")
     assert lab.start() == ["job2"]
     lab.end("job2")

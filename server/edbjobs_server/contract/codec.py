@@ -113,7 +113,7 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 def embedded(number: int, payload: bytes) -> bytes:
-    """Encode a serialised message as field `number` of another one.
+    """Encode a serialized message as field `number` of another one.
 
     Serialised messages may be put together by concatenation, which saves parsing what is only passed on.
     """
@@ -133,7 +133,7 @@ def varint(value: int) -> bytes:
 
 
 def job_to_message(job: Job) -> job_pb2.Job:
-    """Make the contract's message of a job."""
+    """Return the message of a job."""
     message = _JOB.to_message(job)
     if job.config:
         message.config.MergeFromString(job.config)
@@ -141,13 +141,13 @@ def job_to_message(job: Job) -> job_pb2.Job:
 
 
 def job_to_bytes(job: Job) -> bytes:
-    """Serialise a job as the contract's message, without parsing its configuration."""
+    """Serialize a job as the contract's message, without parsing its configuration."""
     data = _JOB.to_message(job).SerializeToString()
     return data + embedded(_JOB_CONFIG, job.config) if job.config else data
 
 
 def job_from_message(message: job_pb2.Job, internals: Internals) -> Job:
-    """Make the core's job of its message; the reverse of `job_to_message` and `Internals.of`.
+    """Return the job of a message; the reverse of `job_to_message` and `Internals.of`.
 
     The job's `spec` comes from the configuration, so it is the same again only if `spec_from_config` made it.
     """
@@ -180,7 +180,7 @@ def spec_from_config(
     cores: int,
     memory_mib: int,
 ) -> Spec:
-    """Make what the core decides by out of a configuration and what the service resolved.
+    """Return the `Spec` of a configuration and of what the service resolved.
 
     The only way a `Spec` is made: a restart makes the same one again from what is on record, so a site's
     default that is not in the configuration must be put there before.
@@ -209,12 +209,12 @@ def spec_from_config(
 
 
 def limits_to_message(limits: Limits) -> resource_pb2.Limits:
-    """Make the contract's message of the limits."""
+    """Return the message of the limits."""
     return _LIMITS.to_message(limits)
 
 
 def limits_from_message(message: resource_pb2.Limits) -> Limits:
-    """Make the core's limits of the contract's message."""
+    """Return the limits of a message."""
     return _LIMITS.from_message(message)
 
 
@@ -229,7 +229,7 @@ def event_to_bytes(
     principal: str = "",
     detail: str = "",
 ) -> bytes:
-    """Serialise an event; `job` is a serialised ``Job``."""
+    """Serialize an event; `job` is a serialized ``Job``."""
     message = event_pb2.Event(principal=principal, detail=detail)
     message.revision = revision
     message.type = type  # type: ignore[assignment]

@@ -21,7 +21,7 @@ _Code = grpc.StatusCode
 
 
 class Entry(NamedTuple):
-    """How a reason is told: gRPC code, HTTP status, seconds after which trying again may help (0: never)."""
+    """How a reason is reported: gRPC code, HTTP status, seconds after which a retry may help (0: never)."""
 
     code: grpc.StatusCode
     http: int
@@ -82,12 +82,12 @@ TABLE: dict[str, Entry] = {
 
 
 def entry(refused: Refused) -> Entry:
-    """Look a reason up; one that is missing in the table is a fault of ours: INTERNAL."""
+    """Return the entry of a reason; one that is missing in the table is INTERNAL."""
     return TABLE.get(refused.reason, TABLE["INTERNAL"])
 
 
 def to_status(refused: Refused) -> Any:
-    """Make the ``google.rpc.Status`` of an error.
+    """Return the ``google.rpc.Status`` of an error.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def to_status(refused: Refused) -> Any:
 
 
 def trailer(refused: Refused) -> tuple[str, str, bytes]:
-    """Make what an RPC ends with: text, and key and value of the metadata that holds the details.
+    """Return what an RPC ends with: text, and key and value of the metadata that holds the details.
 
     All is cut to what the metadata of a call can hold; the first fields that are wrong stay.
     """

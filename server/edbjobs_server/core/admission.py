@@ -1,4 +1,4 @@
-"""What is reserved, what still fits, and what can never fit."""
+"""Admission: what is reserved, what still fits, and what can never fit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Need(NamedTuple):
 
 
 def need_of(job: Job, host: Host) -> Need:
-    """Count a job's needs: more cores or memory than the host has count as all of them."""
+    """Return a job's needs: more cores or memory than the host has count as all of them."""
     spec = job.spec
     local = spec.executor == LOCAL
     return Need(
@@ -80,7 +80,7 @@ class Usage:
 
 
 def user_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
-    """Tell whether the user's caps keep a job waiting; it waits alone."""
+    """Return the cap of the user that keeps a job waiting; it stops no other job."""
     caps = limits.of_user(need.user)
     jobs, cores = usage.user_jobs.get(need.user, 0), usage.user_cores.get(need.user, 0)
     if caps.max_running_jobs and jobs + 1 > caps.max_running_jobs:
@@ -92,7 +92,7 @@ def user_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
 
 
 def fit_block(need: Need, usage: Usage, limits: Limits, host: Host) -> Block | None:
-    """Tell what a job waits for: a limit it can never meet (alone), or a shared resource (with those behind it)."""
+    """Return what a job waits for: a limit that it can never meet, or a shared resource, as later jobs do."""
     never = _never_block(need, limits, host)
     if never is not None:
         return never
@@ -118,7 +118,7 @@ def _capacity(limits: Limits, host: Host) -> tuple[int, int]:
 
 
 def _never_block(need: Need, limits: Limits, host: Host) -> Block | None:
-    """Tell which limit, lowered after the job was accepted, it can never meet."""
+    """Return the limit, lowered after the job was accepted, that it can never meet."""
     cores, memory = _capacity(limits, host)
     if need.local and need.cores > cores:
         return Block(Waiting.CORES, f"needs {need.cores} cores; the limit is {cores}", own=True)
@@ -127,7 +127,7 @@ def _never_block(need: Need, limits: Limits, host: Host) -> Block | None:
     for feature, count in need.licenses:
         total = limits.licenses.get(feature)
         if total is not None and count > total:
-            return Block(Waiting.LICENSES, f"needs {count} of licence {feature}; the limit is {total}", own=True)
+            return Block(Waiting.LICENSES, f"needs {count} of license {feature}; the limit is {total}", own=True)
     return None
 
 
@@ -136,28 +136,28 @@ def _license_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
         total = limits.licenses.get(feature)
         used = usage.licenses.get(feature, 0)
         if total is not None and used + count > total:
-            return Block(Waiting.LICENSES, f"needs {count} of licence {feature}; {used} of {total} are reserved")
+            return Block(Waiting.LICENSES, f"needs {count} of license {feature}; {used} of {total} are reserved")
     return None
 
 
 def claim_block(need: Need, claims: Mapping[str, str]) -> Block | None:
-    """Tell whether a licence is kept for a job that comes before, with another executor.
+    """Return the license that is kept for a job that comes before, with another executor.
 
     Parameters
     ----------
     need : Need
-        Of the job that asks.
+        Of the job to start.
     claims : mapping of str to str
         Feature to the id of the job that it is kept for.
     """
     for feature, _ in need.licenses:
         if feature in claims:
-            return Block(Waiting.LICENSES, f"licence {feature} is kept for job {claims[feature]}, which comes before")
+            return Block(Waiting.LICENSES, f"license {feature} is kept for job {claims[feature]}, which comes before")
     return None
 
 
 def refuse_infeasible(job: Job, limits: Limits, host: Host) -> None:
-    """Refuse at once what limits set explicitly can never let run.
+    """Refuse a job that limits set explicitly can never let run.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def _excesses(job: Job, limits: Limits, host: Host) -> Iterator[tuple[str, str]]
     for feature, count in spec.licenses:
         total = limits.licenses.get(feature)
         if total is not None and count > total:
-            yield "config.licenses", f"{count} of licence {feature} asked for, the limit is {total}"
+            yield "config.licenses", f"{count} of license {feature} asked for, the limit is {total}"
 
 
 def refuse_priority(priority: int, user: str, limits: Limits) -> None:

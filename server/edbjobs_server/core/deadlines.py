@@ -23,7 +23,7 @@ class Deadlines:
         insort(self._order, (time, uid))
 
     def drop(self, uid: str) -> None:
-        """Forget the time of a uid, if it has one."""
+        """Remove the time of a uid, if it has one."""
         time = self._times.pop(uid, None)
         if time is not None:
             del self._order[bisect_left(self._order, (time, uid))]
@@ -33,11 +33,11 @@ class Deadlines:
         return list(self._times.items())
 
     def first(self) -> float | None:
-        """Tell the soonest time."""
+        """Return the soonest time."""
         return self._order[0][0] if self._order else None
 
     def pop_due(self, now: float) -> list[str]:
-        """Take out every uid whose time has come, soonest first."""
+        """Remove and return every uid whose time has come, soonest first."""
         due: list[str] = []
         while self._order and self._order[0][0] <= now:
             uid = self._order[0][1]
@@ -47,7 +47,7 @@ class Deadlines:
 
 
 class RecentStarts:
-    """What runs that began within the last minute hold: the host's averages do not show it yet.
+    """Reservations of runs that started within the last minute: the host's averages do not show them yet.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class RecentStarts:
         self._until = Deadlines()
 
     def add(self, uid: str, began: float, need: Need) -> None:
-        """Count a run from when it began; again with another time moves it."""
+        """Count a run from its start; a second call with another time moves it."""
         self.discard(uid)
         self._needs[uid] = need
         self._until.set(uid, began + SETTLING_SECONDS)
@@ -70,7 +70,7 @@ class RecentStarts:
         self.memory_mib += need.memory_mib
 
     def discard(self, uid: str) -> None:
-        """Count a run no longer: it ended, or never began."""
+        """Stop counting a run: it ended, or never started."""
         need = self._needs.pop(uid, None)
         if need is not None:
             self._until.drop(uid)
@@ -78,6 +78,6 @@ class RecentStarts:
             self.memory_mib -= need.memory_mib
 
     def expire(self, now: float) -> None:
-        """Count what began a minute ago no longer."""
+        """Stop counting runs that started a minute ago or earlier."""
         for uid in self._until.pop_due(now):
             self.discard(uid)

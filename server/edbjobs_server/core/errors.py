@@ -1,4 +1,4 @@
-"""The one way to refuse something: a reason for programs, a sentence for people."""
+"""The error of every refused request: a reason for programs, a sentence for people."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class Refused(Exception):
     Parameters
     ----------
     reason : str
-        UPPER_SNAKE reason; ``rpc/errors.py`` maps it to a gRPC code and an HTTP status.
+        UPPER_SNAKE reason; ``contract/errors.py`` maps it to a gRPC code and an HTTP status.
     message : str
         What was wrong, where, and what to do.
     fields : dict, optional
         Field path to what is wrong with it.
     metadata : dict, optional
-        Values a program may want, for example the uid of the job that exists.
+        Values for programs, for example the uid of the job that exists.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Refused(Exception):
 
 
 def store_unavailable(detail: str) -> Refused:
-    """Make the answer to a change that could not be written."""
+    """Return the error of a change that could not be written."""
     return Refused(
         "STORE_UNAVAILABLE",
         f"the state folder cannot be written ({detail}); running solves go on, nothing acknowledged is lost; "
-        "free space or mend the volume, then try again",
+        "free space or fix the volume, then try again",
     )
 
 
 def path_unreachable(text: str) -> Refused:
-    """Return the answer to a request whose path does not answer."""
+    """Return the error of a request whose path does not respond."""
     return Refused("PATH_UNREACHABLE", text)

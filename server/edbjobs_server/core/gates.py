@@ -1,4 +1,4 @@
-"""Gates for starting: the load of the host that is not ours, and what has just been started."""
+"""Resource gates: whether the load of the host lets a run start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HostLoad:
     memory_available_mib : float
         Memory a new process can have without swapping.
     disks : tuple of (str, int)
-        Path and free bytes of each volume that answers.
+        Path and free bytes of each volume that responds.
     """
 
     foreign_cpu_percent: float
@@ -35,7 +35,7 @@ class HostLoad:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A gate that is shut, and the numbers that shut it."""
+    """A closed gate, and the numbers that closed it."""
 
     reason: Waiting
     detail: str
@@ -44,7 +44,7 @@ class Gate:
 def gate(
     limits: Limits, load: HostLoad | None, starting_cores: float = 0, starting_memory_mib: float = 0
 ) -> Gate | None:
-    """Tell whether anything may start on this host now.
+    """Return the gate that keeps runs from starting on this host now.
 
     Parameters
     ----------
@@ -53,14 +53,14 @@ def gate(
     load : HostLoad or None
         None before the first sample: nothing starts past a gate that is set.
     starting_cores, starting_memory_mib
-        Reserved by runs that began within the last minute, so do not show in `load` yet: with them sixteen
-        starts in one second see each other. The job that asks is not among them, or one that takes the whole
+        Reserved by runs that started within the last minute, which do not show in `load` yet: with them sixteen
+        starts in one second count each other. The job to start is not among them, or one that takes the whole
         host could never start.
 
     Returns
     -------
     Gate or None
-        The first gate that is shut: processors, memory, disk.
+        The first closed gate: processors, memory, disk.
     """
     cpu_gate = 0 < limits.max_cpu_percent < 100
     if load is None:

@@ -1,4 +1,4 @@
-"""A job as the core sees it: values only, changed by making a new one."""
+"""A job as an immutable value: a change makes a new one."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class RetryPolicy:
     max_backoff: float = 600.0
 
     def backoff(self, attempts: int) -> float:
-        """Wait, in seconds, after so many attempts."""
+        """Return the wait, in seconds, after a number of attempts."""
         return min(self.max_backoff, self.initial_backoff * 2.0 ** min(attempts - 1, 32))
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What of a job's configuration the core decides by.
+    """The part of a job's configuration that scheduling decisions use.
 
     Attributes
     ----------
     project_path : str
-        As submitted.
+        Real path, as the run uses it.
     project_key : str
         Real path without .aedb, .aedt or .aedtz: one key, one run at a time.
     executor : str
@@ -54,7 +54,7 @@ class Spec:
     cancel_grace : float
         Seconds between TERM and KILL.
     scheduler_wait_limit : float or None
-        Longest wait, in seconds, for a scheduler that does not answer.
+        Longest wait, in seconds, for a scheduler that does not respond.
     """
 
     project_path: str
@@ -100,9 +100,9 @@ class Job:
     seq : int
         Order of acceptance.
     digest : bytes
-        Fingerprint of the request: tells a repetition from another request.
+        Fingerprint of the request, by which a repetition is recognized.
     config : bytes
-        Serialised ``JobConfig``; the core does not look into it.
+        Serialized ``JobConfig``; the core does not parse it.
     attempts : tuple of Attempt
         Oldest first. The last one is open while its ``end_time`` is None: its resources are reserved.
     not_before : float
@@ -158,7 +158,7 @@ class Job:
 
     @property
     def open_attempt(self) -> Attempt | None:
-        """The attempt that holds resources now."""
+        """The attempt that holds resources now; None: none does."""
         if self.attempts and self.attempts[-1].end_time is None:
             return self.attempts[-1]
         return None

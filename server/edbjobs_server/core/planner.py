@@ -1,7 +1,7 @@
 """The scheduler: which jobs start now, and why the others wait.
 
 `Planner` holds the live jobs as they were last committed, and the starts that are planned but not committed yet.
-It changes only by `apply`, so it can be rebuilt from the store at any moment.
+Its jobs change only by `apply`, so it can be rebuilt from the store at any moment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NO_WAIT = Explanation(Waiting.NONE)
 
 
 class Planner:
-    """Live jobs, what they hold, and what comes next.
+    """Plans the starts of live jobs, and explains why the others wait.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Planner:
         self.now = 0.0  # of the last plan; 0: not known
         self.store_error = ""  # why nothing can be written now, so that nothing may start
         self.load: HostLoad | None = None
-        self.silent: dict[str, str] = {}  # executor to why it takes nothing now: its scheduler does not answer
+        self.unreachable: dict[str, str] = {}  # executor to why it takes no jobs now: its scheduler does not respond
         self._clear()
 
     def _clear(self) -> None:
@@ -71,7 +71,7 @@ class Planner:
         self._firsts_cache: tuple[int, Limits, list[Job]] | None = None
 
     def reset(self, jobs: Iterable[Job], limits: Limits, paused: bool, generation: int = 0) -> None:
-        """Begin anew from what is committed; planned starts are forgotten, so those of an older generation are void."""
+        """Start again from the committed jobs; planned starts of an older generation are void."""
         self._clear()
         self.generation = generation
         self.limits, self.paused = limits, paused
@@ -79,7 +79,7 @@ class Planner:
             self.apply(job)
 
     def apply(self, job: Job) -> None:
-        """Take over a committed job."""
+        """Replace a job by its committed version."""
         uid = job.uid
         if job.state is State.QUEUED and uid not in self.jobs and not job.attempts:  # as most are: it is new
             self.jobs[uid] = job
@@ -104,7 +104,7 @@ class Planner:
             self._enqueue(job)
 
     def remove(self, uid: str) -> None:
-        """Forget a job that ended, or whose record was deleted."""
+        """Remove a job that ended, or whose record was deleted."""
         self._dequeue(uid)
         self._planned.discard(uid)
         self._scheduled.discard(uid)
@@ -143,14 +143,14 @@ class Planner:
         return chosen
 
     def release(self, uid: str) -> None:
-        """Give back what a planned start held: it did not come about."""
+        """Release what a planned start held; the run was not started."""
         if uid in self._planned:
             self._planned.discard(uid)
             self._give_back(uid)
             self._enqueue(self.jobs[uid])
 
     def defer(self, uid: str, until: float, block: Block) -> None:
-        """Take back a planned start and leave the job alone until a time."""
+        """Release a planned start and do not plan the job again before a time."""
         if uid in self._planned:
             self._planned.discard(uid)
             self._give_back(uid)
@@ -179,11 +179,11 @@ class Planner:
         return None if block is None else Explanation(block.reason, block.detail)
 
     def next_wake(self) -> float | None:
-        """Tell when something that waits for a time comes due."""
+        """Return the next time at which a job that waits for a time comes due."""
         return self._timers.first()
 
     def explain(self, uid: str, now: float) -> Explanation:
-        """Tell why a live job is not running, or not ended."""
+        """Return why a live job is not running, or not ended."""
         job = self.jobs.get(uid)
         if job is None:
             return _NO_WAIT
@@ -220,7 +220,7 @@ class Planner:
         return dict(self._queue.priorities)
 
     def gate_block(self, now: float) -> Block | None:
-        """Tell whether the host's load lets nothing start now."""
+        """Return the gate that keeps local runs from starting now."""
         self._settling.expire(now)
         found = gate(self.limits, self.load, self._settling.cores, self._settling.memory_mib)
         return Block(found.reason, found.detail) if found is not None else None
@@ -283,7 +283,7 @@ class Planner:
                 self._queue.enable(uid)
 
     def _shorten_waits(self, now: float) -> None:
-        """Keep a clock that was set back from making delays of ours longer than they can be."""
+        """Limit the service's own delays to their maximum, as the clock may have been set back."""
         for uid, until in self._timers.items():
             job = self.jobs[uid]
             if uid in self._deferred:
@@ -303,10 +303,10 @@ class Planner:
         return block is not None and block.own
 
     def _turn_block(self, job: Job, now: float, claims: dict[str, str]) -> Block | None:
-        """Tell what a job whose turn it is waits for; `claims` collects the licences kept for such jobs."""
-        silent = self.silent.get(job.spec.executor)
-        if silent is not None:
-            return Block(Waiting.SCHEDULER_UNREACHABLE, silent)
+        """Return what a job at the head of the queue waits for; `claims` collects the licenses kept for such jobs."""
+        unreachable = self.unreachable.get(job.spec.executor)
+        if unreachable is not None:
+            return Block(Waiting.SCHEDULER_UNREACHABLE, unreachable)
         need = self._queue.need(job.uid)
         block = fit_block(need, self.usage, self.limits, self.host) or claim_block(need, claims)
         if block is not None and block.reason is Waiting.LICENSES:
@@ -318,7 +318,7 @@ class Planner:
         return block
 
     def _firsts(self) -> list[Job]:
-        """First candidate of each executor, in order; remembered until something changes."""
+        """Return the first candidate of each executor, in order; cached until something changes."""
         known, version = self._firsts_cache, self._queue.version
         if known is not None and known[0] == version and known[1] is self.limits:
             return known[2]
@@ -331,7 +331,7 @@ class Planner:
         return found
 
     def _own_block(self, job: Job, now: float) -> Block | None:
-        """Tell what of its own a waiting job waits for."""
+        """Return what only this job waits for, such as its hold or its project."""
         if job.held:
             return Block(Waiting.HELD, "held; release it to let it start", own=True)
         if job.not_before > now:
@@ -352,7 +352,7 @@ class Planner:
         return block if block is not None and block.own else None
 
     def _queue_block(self, job: Job, now: float) -> Block:
-        """Tell what a waiting job waits for together with others."""
+        """Return what a waiting job waits for together with others."""
         if self.draining:
             return Block(Waiting.DRAINING, "the service is stopping; jobs start again when it comes back")
         if self.store_error:

@@ -14,7 +14,7 @@ Kind = tuple[str, Need]  # executor and needs: what stops one job of a kind stop
 
 
 def entry_of(job: Job) -> Entry:
-    """Sort key of a job, ending in its uid."""
+    """Return the sort key of a job, ending in its uid."""
     return (*job.order, job.uid)
 
 
@@ -41,7 +41,7 @@ class WaitingQueue:
     Attributes
     ----------
     version : int
-        Grows with every change of the candidates and of the projects at work.
+        Grows with every change of the candidates and of the projects with a run.
     held : int
         Number of held jobs.
     priorities : Counter of int
@@ -68,7 +68,7 @@ class WaitingQueue:
         return uid in self._jobs
 
     def add(self, job: Job, need: Need, eligible: bool) -> None:
-        """Put a waiting job in; it must not be in."""
+        """Add a waiting job that is not in the queue yet."""
         self._jobs[job.uid] = job
         self._kinds[job.uid] = (job.spec.executor, need)
         self.held += job.held
@@ -82,7 +82,7 @@ class WaitingQueue:
         return self._kinds[uid][1]
 
     def remove(self, uid: str) -> None:
-        """Take a job out."""
+        """Remove a job."""
         self._disable(uid)
         job = self._jobs.pop(uid)
         del self._kinds[uid]
@@ -93,7 +93,7 @@ class WaitingQueue:
         _remove(self._all, entry_of(job))
 
     def enable(self, uid: str) -> None:
-        """Make a waiting job, which is none yet, a candidate."""
+        """Make a waiting job a candidate; it must not be one yet."""
         job, kind = self._jobs[uid], self._kinds[uid]
         key = job.spec.project_key
         _insert(self._eligible.setdefault(key, {}).setdefault(kind, []), entry_of(job))
@@ -115,33 +115,33 @@ class WaitingQueue:
         self._refresh(key, kind)
 
     def take_project(self, key: str) -> None:
-        """Let no job of a project be a candidate: one of them runs."""
+        """Exclude the jobs of a project from the candidates: one of them runs."""
         self._busy.add(key)
         self._refresh_all(key)
 
     def free_project(self, key: str) -> None:
-        """Let the jobs of a project be candidates again."""
+        """Admit the jobs of a project as candidates again."""
         self._busy.discard(key)
         self._refresh_all(key)
 
     def before(self, uid: str) -> int:
-        """Count the waiting jobs that come before one."""
+        """Return the number of waiting jobs before one."""
         return bisect_left(self._all, entry_of(self._jobs[uid]))
 
     def candidates(self, stands_aside: Callable[[Need], bool], stopped: Container[str]) -> Iterator[Job]:
-        """Go through the candidates of all executors in order.
+        """Yield the candidates of all executors in order.
 
         Parameters
         ----------
         stands_aside : callable
-            Tells of needs that whoever has them waits for something of its own: such jobs are stepped over.
+            Returns whether jobs of these needs wait for something that concerns no other job: they are skipped.
         stopped : container of str
-            Executors whose candidates are passed by from now on.
+            Executors whose candidates are skipped from now on.
 
         Notes
         -----
-        Before the next candidate is asked for, the one given out is taken out of the queue, or its executor is
-        added to `stopped`.
+        Before the next candidate is requested, the caller removes the last one from the queue, or adds its
+        executor to `stopped`.
         """
         entry: Entry | None = None
         while (entry := self._next(entry, stopped)) is not None:
@@ -165,18 +165,18 @@ class WaitingQueue:
         """Show the first eligible job of a project and kind among the candidates, or none while the project is busy."""
         self.version += 1
         entries = self._eligible.get(key, {}).get(kind)
-        wanted = entries[0] if entries and key not in self._busy else None
+        first = entries[0] if entries and key not in self._busy else None
         shown = self._shown.get((key, kind))
-        if shown == wanted:
+        if shown == first:
             return
         heads = self._heads.setdefault(kind, [])
         front = heads[0] if heads else None
         if shown is not None:
             _remove(heads, shown)
             del self._shown[key, kind]
-        if wanted is not None:
-            _insert(heads, wanted)
-            self._shown[key, kind] = wanted
+        if first is not None:
+            _insert(heads, first)
+            self._shown[key, kind] = first
         self._refresh_front(kind[0], front, heads[0] if heads else None)
         if not heads:
             del self._heads[kind]

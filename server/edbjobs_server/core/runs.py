@@ -1,4 +1,4 @@
-"""What becomes of a run: its name, its end, and what an executor reports of it."""
+"""Runs: their key, their end, and the updates that executors report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Names one run for ever: the job's number and uid, and the number of the attempt.
+    """Unique key of one run: the job's number and uid, and the number of the attempt.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class RunKey:
 
 
 class Ending(Enum):
-    """How a run ended, as far as the executor can tell."""
+    """How a run ended, as reported by its executor."""
 
     EXITED = "exited"  # by itself, with an exit code
     SIGNALLED = "signalled"  # by a signal that we did not send
@@ -36,17 +36,17 @@ class Ending(Enum):
     TIMEOUT = "timeout"  # by the wall-clock limit
     START_FAILED = "start_failed"  # the program could not be executed
     NEVER_RAN = "never_ran"  # proven: voided, or its supervisor died before the start line
-    LOST = "lost"  # it had started; nothing of it is left and no end was recorded
+    LOST = "lost"  # it had started; no process is left and no end was recorded
     SUBMIT_REFUSED = "submit_refused"  # the scheduler did not take it
     NODE_FAIL = "node_fail"  # the scheduler lost its node
     OUT_OF_MEMORY = "out_of_memory"  # it was ended for using too much memory
     PREEMPTED = "preempted"  # the scheduler gave its place to another job
-    CANCELLED_EXTERNALLY = "cancelled_externally"  # somebody else ended it through the scheduler
+    CANCELLED_EXTERNALLY = "cancelled_externally"  # ended through the scheduler, not by us
 
 
 @dataclass(frozen=True, slots=True)
 class RunScheduled:
-    """A cluster's scheduler has taken the run."""
+    """A cluster's scheduler has accepted the run."""
 
     key: RunKey
     time: float
@@ -65,9 +65,9 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """Nothing of the run is left. `time` is when it ended, not when it was noticed.
+    """No process of the run is left. `time` is when it ended, not when it was noticed.
 
-    `by_scheduler`: a cluster's scheduler says so, and no record of the run itself.
+    `by_scheduler`: reported by a cluster's scheduler, without a record of the run itself.
     """
 
     key: RunKey
@@ -84,7 +84,7 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunNote:
-    """Something about a run that people should know of; nothing changes by it."""
+    """A remark about a run; it changes no state."""
 
     key: RunKey
     text: str
@@ -92,9 +92,9 @@ class RunNote:
 
 @dataclass(frozen=True, slots=True)
 class RunTrouble:
-    """The run cannot be followed now; `text` says why, empty: the trouble is over.
+    """The run cannot be observed now; `text` is the reason, empty: it can be again.
 
-    `unseen`: whether there are processes of the run cannot be told from here.
+    `unseen`: it cannot be determined from here whether processes of the run exist.
     """
 
     key: RunKey
@@ -104,7 +104,7 @@ class RunTrouble:
 
 @dataclass(frozen=True, slots=True)
 class RunUnkillable:
-    """Some processes of the run cannot be ended; `pids` are theirs. Told again when the set changes."""
+    """Some processes of the run cannot be ended; `pids` are theirs. Reported again when the set changes."""
 
     key: RunKey
     pids: tuple[int, ...]
@@ -112,18 +112,18 @@ class RunUnkillable:
 
 @dataclass(frozen=True, slots=True)
 class Reachability:
-    """Whether what an executor needs answers: a cluster's scheduler.
+    """Whether the scheduler of a cluster executor responds.
 
     Attributes
     ----------
     executor : str
         Its name.
     answering : bool
-        It answered last time.
+        It responded last time.
     since : float
         When `answering` got its value, seconds since the epoch.
     version, error : str
-        Release, as it says; what went wrong, in its words.
+        Its release, and its error, as it reports them.
     """
 
     executor: str
@@ -147,4 +147,4 @@ class OpenRun:
     started: bool = False  # its start is known to the store
     scheduler_job_id: str = ""
     name: str = ""  # of the scheduler's job, as `Allocation.name`
-    directory: Path | None = None  # its folder, if that was elsewhere than it would be today
+    directory: Path | None = None  # its folder, if the settings of today would give another one

@@ -95,7 +95,7 @@ class Evidence(IntEnum):
 
 
 class EventType(IntEnum):
-    """What a revision tells."""
+    """Type of the change that an event records."""
 
     JOB_QUEUED = 1
     JOB_STARTING = 2

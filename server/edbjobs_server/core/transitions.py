@@ -1,7 +1,7 @@
 """Every change a job can make, as a function from the job before to the job after.
 
 They run in the store's writer thread on the committed job, so a change is decided on what is true at its commit.
-A function raises `Refused` where the asker did something wrong and answers None where nothing is to be done.
+A function raises `Refused` for an invalid request and returns None where there is nothing to do.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Attempt, Job
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 
-SILENT_SECONDS = 60.0  # after its grace, until a cancel counts as having come to nothing
+CANCEL_EFFECT_SECONDS = 60.0  # after its grace, until a cancel counts as without effect
 MAX_NEVER_RAN = 20  # attempts in a row that never ran and stay on record
-QUICK_STARTS = 3  # starts in a row that may come to nothing before the next one waits
+QUICK_STARTS = 3  # starts in a row that may fail before the next one waits
 _END_EVENT = {
     State.COMPLETED: EventType.JOB_COMPLETED,
     State.FAILED: EventType.JOB_FAILED,
@@ -40,7 +40,7 @@ class Outcome:
     ran : bool
         False where it is proven that the solver never ran.
     before_cancel : bool
-        Its processes were gone before anybody asked for its end: a cancel that came later changes nothing.
+        Its processes were gone before its cancellation was requested: a later cancel changes nothing.
     """
 
     state: State
@@ -76,7 +76,7 @@ def reserve(job: Job, now: float, boot_id: str, run_directory: str) -> Change | 
 
 
 def scheduled(job: Job, number: int, scheduler_job_id: str) -> Change | None:
-    """Record that a cluster's scheduler has taken an attempt."""
+    """Record that a cluster's scheduler has accepted an attempt."""
     attempt = job.open_attempt
     if attempt is None or attempt.number != number or attempt.scheduler_job_id == scheduler_job_id:
         return None
@@ -87,7 +87,7 @@ def scheduled(job: Job, number: int, scheduler_job_id: str) -> Change | None:
 
 
 def noted(job: Job, number: int, text: str) -> Change | None:
-    """Record something about an attempt that changes nothing; of one that is being ended nobody needs to know."""
+    """Record a remark about an attempt; one that is being cancelled gets none."""
     attempt = job.open_attempt
     if attempt is None or attempt.number != number or job.cancel_time is not None:
         return None
@@ -112,7 +112,7 @@ def ended(job: Job, number: int, outcome: Outcome, now: float) -> Change | None:
     start = attempt.start_time if attempt.start_time is not None else outcome.start_time
     closed = replace(
         attempt,
-        start_time=start if outcome.ran else None,  # what had been forked, but never became the solver, is no start
+        start_time=start if outcome.ran else None,  # a fork that never became the solver is no start
         end_time=outcome.end_time,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
@@ -131,7 +131,7 @@ def ended(job: Job, number: int, outcome: Outcome, now: float) -> Change | None:
 
 
 def _never_ran(job: Job, outcome: Outcome, now: float) -> Change:
-    """Queue a job again whose start did not come about; at once, but ever later if that goes on."""
+    """Queue a job again whose run was not started: at once, and with a growing delay if that repeats."""
     reasons = [attempt.reason for attempt in reversed(job.attempts)]
     times = next((number for number, reason in enumerate(reasons) if reason is not Reason.NONE), len(reasons))
     # While the cause lasts, only the latest of these attempts stay on record.
@@ -145,7 +145,7 @@ def _never_ran(job: Job, outcome: Outcome, now: float) -> Change:
 
 
 def _as_asked(job: Job, outcome: Outcome) -> Outcome:
-    """Call an attempt cancelled if cancel was asked for, unless it is proven to have ended before."""
+    """Return the outcome as cancelled if cancel was requested, unless the attempt is proven to have ended before."""
     if job.cancel_time is None or outcome.state is State.COMPLETED or outcome.reason is Reason.UNKILLABLE:
         return outcome
     if outcome.before_cancel and outcome.state.terminal:
@@ -160,8 +160,8 @@ def _cancelled(job: Job, ran: bool) -> str:
 def _is_retried(job: Job, outcome: Outcome) -> bool:
     policy = job.spec.retry
     ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
-    wanted = outcome.state is State.FAILED and outcome.reason in policy.reasons and ran < policy.max_attempts
-    return wanted and job.cancel_time is None
+    is_retried = outcome.state is State.FAILED and outcome.reason in policy.reasons and ran < policy.max_attempts
+    return is_retried and job.cancel_time is None
 
 
 def _back_off(job: Job, outcome: Outcome, now: float) -> Change:
@@ -199,7 +199,7 @@ def fail(job: Job, reason: Reason, message: str, now: float) -> Change | None:
 
 
 def cancel(job: Job, now: float, grace: float | None) -> Change | None:
-    """Cancel: at once where nothing runs, else by ending the open attempt."""
+    """Cancel a job: at once where nothing runs, else by ending the open attempt."""
     _refuse_ended(job, "cancelled")
     if job.open_attempt is None and job.state is State.QUEUED:
         message = _cancelled(job, ran=False)
@@ -214,13 +214,13 @@ def cancel(job: Job, now: float, grace: float | None) -> Change | None:
 def abandon(job: Job, now: float, unseen: bool = False) -> Change:
     """End the record of a job that cannot be ended.
 
-    Its processes resist, its cancel has had no effect for a minute after its grace, or its run is `unseen`: it cannot
-    be observed from here, as after a restart of the container it was in.
+    Its processes cannot be ended, its cancel has had no effect for a minute after its grace, or its run is `unseen`:
+    it cannot be observed from here, as after a restart of the container it was in.
     """
     _refuse_ended(job, "abandoned")
     grace = job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
-    silent = job.cancel_time is not None and now > job.cancel_time + grace + SILENT_SECONDS
-    if job.open_attempt is None or not (job.unkillable or silent or unseen):
+    without_effect = job.cancel_time is not None and now > job.cancel_time + grace + CANCEL_EFFECT_SECONDS
+    if job.open_attempt is None or not (job.unkillable or without_effect or unseen):
         text = f"job {job.id} is not known to resist being ended; cancel it, and abandon it if nothing comes of that"
         raise Refused("JOB_NOT_UNKILLABLE", text)
     pids = ", ".join(str(pid) for pid in job.unkillable)

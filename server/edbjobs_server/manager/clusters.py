@@ -86,7 +86,7 @@ class Clusters:
         if executor is None or job.open_attempt is None or job.cancel_time is not None or job.state is State.RUNNING:
             return None
         if not executor.reach.answering:
-            detail = self._core.silent.get(job.spec.executor, executor.reach.error)
+            detail = self._core.unreachable.get(job.spec.executor, executor.reach.error)
             return Explanation(Waiting.SCHEDULER_UNREACHABLE, detail)
         sighting = executor.sighting(run_key(job))
         if job.state is not State.SCHEDULED:

@@ -1,4 +1,4 @@
-"""Submissions on their way to the disk: drafted in the threads for users' paths, and handed on from there."""
+"""Batches of submissions: drafted in the worker threads for users' paths, and posted to the store from there."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class DraftBatcher:
     rules : Rules
         What requests are checked against.
     limits : callable
-        Gives the limits in force.
+        Returns the limits in force.
     store : Store
-        Gets the drafts.
+        Records the drafts.
     """
 
     def __init__(self, paths: PathWorkers, rules: Rules, limits: Callable[[], Limits], store: Store) -> None:
@@ -68,12 +68,12 @@ class DraftBatcher:
     async def submit(
         self, given: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], user: str, principal: str
     ) -> Results:
-        """Put jobs on disk in one transaction; gives each job, or its refusal.
+        """Put jobs on disk in one transaction; return each job, or its refusal.
 
         Raises
         ------
         Refused
-            PATH_UNREACHABLE when the folder does not answer in time, and nothing was accepted then;
+            PATH_UNREACHABLE when the folder does not respond in time, and nothing was accepted then;
             STORE_UNAVAILABLE, OVERLOADED, DRAINING as of the store.
         """
         requests = [item.request if isinstance(item, Submission) else item for item in given]
@@ -97,7 +97,7 @@ class DraftBatcher:
             try:
                 work = partial(self._draft, calls, self._limits(), loop)
                 await self._paths.run(work, folder or "the project", DEADLINE_SECONDS, key=f"draft {folder}")
-            except Exception as error:  # its callers are told
+            except Exception as error:  # raised to its callers
                 for call in filter(self._settle, calls):
                     _fail(call, error)
         del self._waiting[folder]

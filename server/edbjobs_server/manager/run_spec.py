@@ -1,4 +1,4 @@
-"""What a run is, made from its job."""
+"""The specification of a run, made from its job."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from edbjobs_server.solver import batch_log as solver_log
 from edbjobs_server.solver.command_line import command_line
 from edbjobs_server.solver.environment import refuse_environment
 
-KEEP = ("ansyscl",)  # AEDT's licence client serves other runs as well (facts of AEDT: may outlive the solve)
+KEEP = ("ansyscl",)  # AEDT's license client serves other runs as well (facts of AEDT: may outlive the solve)
 
 
 def run_key(job: Job) -> RunKey:
-    """Name the last run of a job."""
+    """Return the key of the last run of a job."""
     return RunKey(job.seq, job.uid, job.attempt)
 
 
@@ -30,7 +30,7 @@ def solver_job_name(job: Job, attempt: int) -> str:
 
 
 def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Mapping[str, str]) -> RunSpec:
-    """Work out the next run of a job: program, arguments, folder and environment.
+    """Return the next run of a job: program, arguments, folder and environment.
 
     Parameters
     ----------
@@ -89,12 +89,12 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
 
 
 def is_open(job: Job, executor: str) -> bool:
-    """Tell whether a run of a job is with an executor."""
+    """Return whether a job has an open run on an executor."""
     return job.open_attempt is not None and job.spec.executor == executor
 
 
 def open_run(job: Job) -> OpenRun:
-    """Tell an executor what to take over."""
+    """Return the open run of a job, for its executor to adopt."""
     attempt = job.open_attempt
     assert attempt is not None, "only open attempts are adopted"
     grace = job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace

@@ -246,7 +246,7 @@ class Runs:
             if now < end:
                 later.append(end)
                 continue
-            limit, detail = job.spec.scheduler_wait_limit, self._core.silent[job.spec.executor]
+            limit, detail = job.spec.scheduler_wait_limit, self._core.unreachable[job.spec.executor]
             text = f"not handed over within scheduler_wait_limit ({limit:g} s): {detail}"
             self._spawn(self._write(partial(fail, uid=job.uid, reason=Reason.SUBMIT_REFUSED, message=text)))
         return min(later, default=None)

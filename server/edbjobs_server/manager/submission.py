@@ -65,7 +65,7 @@ class Rules:
     policy : ClusterPolicy
         What the site lets cluster jobs ask for.
     no_local : callable
-        Tells why the site allows no runs on this host; empty: it does.
+        Returns why the site allows no runs on this host; empty: it does.
     umask : int or None
         File mode creation mask of solvers; None: that of the service's process.
     """
@@ -82,7 +82,7 @@ class Rules:
     umask: int | None = None
 
     def solvers(self) -> Iterator[tuple[str, Release]]:
-        """Tell all solvers, each with the scheduler whose nodes run it; of this host, that is empty."""
+        """Yield all solvers, each with the scheduler whose nodes run it; empty: this host."""
         yield from (("", release) for release in self.releases)
         for scheduler, releases in self.node_releases.items():
             yield from ((scheduler, release) for release in releases)
@@ -274,11 +274,11 @@ def accept(
 
 
 def _repeated(tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, refused: Refused | None) -> Job:
-    wanted = digest(request)
+    fingerprint = digest(request)
     known = tx.request(request.request_id) if request.request_id else None
     if known is not None:
         uid, before = known
-        if before != wanted:
+        if before != fingerprint:
             raise Refused(
                 "REQUEST_ID_REUSED",
                 f"request_id {request.request_id} was used before for another request; make a new one for each",
@@ -287,7 +287,7 @@ def _repeated(tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, refu
             )
         return tx.job(uid)
     live = tx.live_id(request.job_id) if request.job_id else None
-    if live is not None and live.digest == wanted:
+    if live is not None and live.digest == fingerprint:
         return live
     if refused is not None:
         raise refused
@@ -319,11 +319,11 @@ def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:
 def _for_cluster(config: HFSSSimulationConfig, spec: Spec, rules: Rules, uid: str, job_id: str, user: str) -> Spec:
     """Check what a cluster's scheduler will be asked for; the job's cores are those of the whole allocation."""
     refuse_by_policy(config, Path(spec.project_path), rules.policy)
-    wanted = allocation_of(config, uid=uid, job_id=job_id, attempt=1, user=user, site=rules.policy)
+    allocation = allocation_of(config, uid=uid, job_id=job_id, attempt=1, user=user, site=rules.policy)
     scheduler = rules.clusters[spec.executor]
-    scheduler.directives(wanted)
+    scheduler.directives(allocation)
     scheduler.seen(spec.project_path)
-    return replace(spec, cores=wanted.nodes * wanted.cores_per_node)
+    return replace(spec, cores=allocation.nodes * allocation.cores_per_node)
 
 
 def refuse_outside(path: Path, roots: Sequence[Path]) -> None:
@@ -367,7 +367,7 @@ def _job_id(path: str, random: bytes) -> str:
 
 
 def info(job: Job) -> Mapping[str, str]:
-    """Tell what a run's record says of its job, so that a lost store can be rebuilt."""
+    """Return what a run's record holds of its job, so that a lost store can be rebuilt."""
     return {
         "id": job.id,
         "user": job.user,

@@ -34,22 +34,22 @@ class UnreachableSchedulers:
     def take(self, reach: Reachability) -> None:
         """Record whether an executor's scheduler responds."""
         if reach.answering:
-            self._core.silent.pop(reach.executor, None)
+            self._core.unreachable.pop(reach.executor, None)
             return
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reach.since))
-        self._core.silent[reach.executor] = f"{reach.executor} does not answer since {since}: {reach.error}"
+        self._core.unreachable[reach.executor] = f"{reach.executor} does not answer since {since}: {reach.error}"
         self._since[reach.executor] = reach.since
 
     def note_missing(self, needed: Iterable[str], executors: Mapping[str, Executor]) -> None:
         """Mark schedulers that this service was started without as unreachable."""
         for name in set(needed) - executors.keys():
-            self._core.silent[name] = no_executor(name, executors)
+            self._core.unreachable[name] = no_executor(name, executors)
             self._since[name] = time.time()
 
     def deadlines(self) -> Iterator[tuple[float, Job]]:
         """Yield the jobs that wait for an unreachable scheduler, each with the end of its wait."""
-        for job in [*self._core.jobs.values()] if self._core.silent else ():
+        for job in [*self._core.jobs.values()] if self._core.unreachable else ():
             limit, executor = job.spec.scheduler_wait_limit, job.spec.executor
-            waits = job.state is State.QUEUED and job.open_attempt is None and executor in self._core.silent
+            waits = job.state is State.QUEUED and job.open_attempt is None and executor in self._core.unreachable
             if waits and limit is not None:
                 yield max(self._since[executor], job.create_time) + limit, job

@@ -1,4 +1,4 @@
-"""Which jobs a `JobFilter` finds: once as a test of a message, once as SQL. Both say the same.
+"""The jobs that a `JobFilter` matches: as a test of a message, and as SQL with the same result.
 
 A project is compared by its path as submitted, made absolute in form and without .aedb, .aedt or .aedtz.
 Links are not followed: neither a message nor a row can ask the file system.
@@ -45,23 +45,23 @@ class JobMatcher:
 
     Parameters
     ----------
-    wanted : JobFilter
+    job_filter : JobFilter
         Every set field must agree; an empty filter finds all.
     """
 
-    def __init__(self, wanted: jobs_messages_pb2.JobFilter) -> None:
-        self.everything = not wanted.ByteSize()
-        self._states = frozenset(wanted.states)
-        self._user = wanted.user
-        self._batch = wanted.batch
-        self._labels = tuple(wanted.labels.items())
-        self._project = project_of(wanted.project_path)
-        self._after = seconds(wanted.created_after) if wanted.HasField("created_after") else None
-        self._before = seconds(wanted.created_before) if wanted.HasField("created_before") else None
-        self._names = frozenset(wanted.names)
+    def __init__(self, job_filter: jobs_messages_pb2.JobFilter) -> None:
+        self.everything = not job_filter.ByteSize()
+        self._states = frozenset(job_filter.states)
+        self._user = job_filter.user
+        self._batch = job_filter.batch
+        self._labels = tuple(job_filter.labels.items())
+        self._project = project_of(job_filter.project_path)
+        self._after = seconds(job_filter.created_after) if job_filter.HasField("created_after") else None
+        self._before = seconds(job_filter.created_before) if job_filter.HasField("created_before") else None
+        self._names = frozenset(job_filter.names)
 
     def __call__(self, job: job_pb2.Job) -> bool:
-        """Tell whether the filter finds the job."""
+        """Return whether the filter matches the job."""
         return self.everything or (
             (not self._states or job.state in self._states)
             and (not self._user or job.user == self._user)
@@ -111,11 +111,11 @@ class Where:
     created: Condition | None
 
 
-def where(wanted: jobs_messages_pb2.JobFilter) -> Where:
+def where(job_filter: jobs_messages_pb2.JobFilter) -> Where:
     """Make SQL of a filter."""
-    equal = _equalities(wanted)
-    if wanted.names:
-        drivers = [_named(wanted.names)]
+    equal = _equalities(job_filter)
+    if job_filter.names:
+        drivers = [_named(job_filter.names)]
     elif equal:
         column, values = equal.pop(0)
         # The index of batches has none for jobs of no batch.
@@ -125,20 +125,20 @@ def where(wanted: jobs_messages_pb2.JobFilter) -> Where:
         drivers = [Condition("true", ())]
     # A unary plus hides a column from the indexes, so that the driver's index is the one that is used.
     rest = [Condition(f"+{column} IN ({_marks(values)})", tuple(values)) for column, values in equal]
-    created = _created(wanted)
+    created = _created(job_filter)
     if created:
         rest.append(Condition(created.text.replace("create_time", "+create_time"), created.values))
-    rest += [Condition("instr(labels, ?)", (labels_text([pair]),)) for pair in wanted.labels.items()]
+    rest += [Condition("instr(labels, ?)", (labels_text([pair]),)) for pair in job_filter.labels.items()]
     return Where(tuple(drivers), tuple(rest), created)
 
 
-def _equalities(wanted: jobs_messages_pb2.JobFilter) -> list[tuple[str, list[object]]]:
+def _equalities(job_filter: jobs_messages_pb2.JobFilter) -> list[tuple[str, list[object]]]:
     """Columns and the values they may have, the most selective first."""
     columns: list[tuple[str, list[object]]] = [
-        ("project", [project_of(wanted.project_path)] if wanted.project_path else []),
-        ("batch", [wanted.batch] if wanted.batch else []),
-        ("user", [wanted.user] if wanted.user else []),
-        ("state", [*sorted(set(wanted.states))]),
+        ("project", [project_of(job_filter.project_path)] if job_filter.project_path else []),
+        ("batch", [job_filter.batch] if job_filter.batch else []),
+        ("user", [job_filter.user] if job_filter.user else []),
+        ("state", [*sorted(set(job_filter.states))]),
     ]
     return [(column, values) for column, values in columns if values]
 
@@ -156,13 +156,13 @@ def _marks(values: list[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _created(wanted: jobs_messages_pb2.JobFilter) -> Condition | None:
+def _created(job_filter: jobs_messages_pb2.JobFilter) -> Condition | None:
     terms: list[str] = []
     values: list[object] = []
-    if wanted.HasField("created_after"):
+    if job_filter.HasField("created_after"):
         terms.append("create_time >= ?")
-        values.append(seconds(wanted.created_after))
-    if wanted.HasField("created_before"):
+        values.append(seconds(job_filter.created_after))
+    if job_filter.HasField("created_before"):
         terms.append("create_time < ?")
-        values.append(seconds(wanted.created_before))
+        values.append(seconds(job_filter.created_before))
     return Condition(" AND ".join(terms), tuple(values)) if terms else None

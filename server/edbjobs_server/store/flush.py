@@ -1,4 +1,4 @@
-"""Writes what a commit changed, in as few statements as it can.
+"""Writes the changes of a commit in as few statements as possible.
 
 Each statement gives the interpreter's lock away and has to get it back from a busy event loop, which costs far
 more than the statement. So rows are written many at a time.
@@ -40,9 +40,9 @@ def insert(query: str, rows: Sequence[tuple[object, ...]]) -> Iterator[Statement
 
 def with_many(query: str, values: Iterable[object]) -> Iterator[Statement]:
     """Make statements of a named ``… IN (?)`` for many values."""
-    wanted = list(values)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
+    items = list(values)
+    for start in range(0, len(items), 500):
+        part = items[start : start + 500]
         # Padded to few sizes, so that the statement is found in the cache.
         part += part[-1:] * ((1 << (len(part) - 1).bit_length()) - len(part))
         yield _padded(query, len(part)), part

@@ -1,4 +1,4 @@
-"""Values that the store gives to those who use it."""
+"""Values that the store returns to its users."""
 
 from __future__ import annotations
 
