@@ -178,7 +178,7 @@ def of_tests(make, *given):
     found._deadline = {deadline!r}
     return found
 
-cluster_factory._{name} = partial(of_tests, cluster_factory._{name})
+cluster_factory.make_scheduler = partial(of_tests, cluster_factory.make_scheduler)
 timing = cluster_factory.PollTiming
 cluster_factory.PollTiming = lambda **given: timing(**{{**given, **{dict(timing)!r}}})
 cluster_factory.Scripts = partial(cluster_factory.Scripts, beat=1)

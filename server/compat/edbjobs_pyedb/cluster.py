@@ -239,8 +239,11 @@ async def _with_scheduler(kind: SchedulerType, ask: Callable[[Scheduler], Awaita
 async def _first_answering(settings: Settings, site: SitePolicy) -> SchedulerType:
     """Return the first scheduler of this host that answers."""
     errors: list[str] = []
+    documented = {kind.value: kind for kind in SchedulerType}  # a plug-in's name is not among them
     for name in installed(settings, inherited(os.environ)):
-        kind = SchedulerType(name)
+        kind = documented.get(name)
+        if kind is None:
+            continue
         try:
             await _with_scheduler(kind, lambda scheduler: scheduler.probe())
         except JobManagerError as error:

@@ -113,8 +113,9 @@ class Settings(BaseSettings):
         Programs that may be run beside the installed releases.
     demo_solver : bool
         Offer the demo solver, which solves nothing.
-    scheduler : {"auto", "none", "slurm", "lsf", "pbs", "windows_hpc"}
-        Cluster that jobs can be handed to; ``auto``: the one whose scheduler answers here.
+    scheduler : str
+        Cluster that jobs can be submitted to: ``slurm``, ``lsf``, ``pbs``, ``windows_hpc`` or the name of a plug-in;
+        ``none``; ``auto``: those that are installed.
     shared_dir : Path or None
         Folder for runs on a cluster, which its nodes see at the same path; None: no run goes there.
     shared_roots : list of Path
@@ -172,7 +173,7 @@ class Settings(BaseSettings):
     project_roots: Annotated[list[t.AbsolutePath], NoDecode, t.SplitPaths] = []
     environment_allow: Annotated[list[t.Pattern], NoDecode, t.SplitWords] = []
 
-    scheduler: Literal["auto", "none", "slurm", "lsf", "pbs", "windows_hpc"] = "auto"
+    scheduler: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "auto"
     shared_dir: t.OptionalPath = None
     shared_roots: Annotated[list[t.AbsolutePath], NoDecode, t.SplitPaths] = []
     templates_dir: t.Folder | None = None

@@ -1,9 +1,9 @@
-"""Which clusters a service has: chosen by the settings, else those whose commands are installed."""
+"""The clusters of a service: the one that the settings name, else those that are installed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +16,14 @@ from edbjobs_server.executors.cluster.poll_timing import PollTiming
 from edbjobs_server.executors.cluster.run_folders import RunFolders
 from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 from edbjobs_server.executors.schedulers.base import Scheduler
-from edbjobs_server.executors.schedulers.command import is_there
+from edbjobs_server.executors.schedulers.plugin import PluginContext, PluginError, SchedulerPlugin, plugins
 from edbjobs_server.solver.releases import Release, on_windows_nodes
-
-_Maker = Callable[[], Scheduler]
-# What must be on PATH for a scheduler to be looked for; whether it answers is found out by asking it.
-_COMMANDS = {"slurm": ("sbatch", "squeue"), "lsf": ("bsub", "bjobs"), "pbs": ("qsub", "qstat", "pbsnodes")}
 
 
 def make_clusters(
     settings: Settings, site: SitePolicy, environ: Mapping[str, str], store_id: str
 ) -> dict[str, ClusterExecutor]:
-    """Make the executors of the clusters that jobs can be handed to, the preferred one first.
+    """Make the executors of the clusters that jobs can be submitted to, the preferred one first.
 
     Parameters
     ----------
@@ -43,7 +39,7 @@ def make_clusters(
     Raises
     ------
     SettingsError
-        The scheduler that was named cannot be used, or its nodes do not see the folder for runs.
+        The scheduler of the settings cannot be used, or its nodes do not see the folder for runs.
     """
     shared = site.shared_dir_of(settings)
     folders = RunFolders((shared or settings.state_dir / "cluster") / store_id)
@@ -97,76 +93,52 @@ def _refuse_unseen(schedulers: Mapping[str, Scheduler], shared: Path) -> None:
 
 
 def installed(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """Return the schedulers that this host can submit to, the preferred one first.
+    """Return the schedulers that jobs can be submitted to from this host, the preferred one first.
 
     Raises
     ------
     SettingsError
-        The one that the settings name is not there.
+        The scheduler that the settings name is not installed.
     """
-    known = [*_COMMANDS, *(["windows_hpc"] if settings.hpc_url else [])]
     if settings.scheduler == "none":
         return []
+    known, context = plugins(), _context(settings, SitePolicy(), environ)
     if settings.scheduler == "auto":
-        return [name for name in known if not _missing(name, environ)]
-    missing = _missing(settings.scheduler, environ)
+        return [name for name, plugin in known.items() if not plugin.missing(context)]
+    missing = _named(known, settings.scheduler).missing(context)
     if missing:
-        raise SettingsError(f"scheduler: {settings.scheduler} needs {missing} on PATH; start on a host of the cluster")
+        raise SettingsError(f"scheduler: {settings.scheduler} needs {missing}; start on a host of the cluster")
     return [settings.scheduler]
 
 
 def make_scheduler(name: str, settings: Settings, site: SitePolicy, environ: Mapping[str, str]) -> Scheduler:
-    """Build the adapter of a scheduler, without connecting to it.
+    """Make the scheduler of a name; whether it responds shows when it is asked.
 
     Raises
     ------
     SettingsError
-        ``windows_hpc`` without its address.
+        No plug-in has the name, or it lacks a setting.
     """
-    makers: dict[str, _Maker] = {
-        "slurm": partial(_slurm, environ),
-        "lsf": partial(_lsf, environ),
-        "pbs": partial(_pbs, environ),
-        "windows_hpc": partial(_windows_hpc, settings, site),
-    }
-    return makers[name]()
-
-
-def _missing(name: str, environ: Mapping[str, str]) -> str:
-    return ", ".join(program for program in _COMMANDS.get(name, ()) if not is_there(program, environ))
-
-
-# Each is imported where it is used only: few services have more than one.
-
-
-def _slurm(environ: Mapping[str, str]) -> Scheduler:
-    from edbjobs_server.executors.schedulers.slurm import Slurm
-
-    return Slurm(environ)
-
-
-def _lsf(environ: Mapping[str, str]) -> Scheduler:
-    from edbjobs_server.executors.schedulers.lsf import Lsf
-
-    return Lsf(environ)
-
-
-def _pbs(environ: Mapping[str, str]) -> Scheduler:
-    from edbjobs_server.executors.schedulers.pbs import Pbs
-
-    return Pbs(environ)
-
-
-def _windows_hpc(settings: Settings, site: SitePolicy) -> Scheduler:
-    from edbjobs_server.executors.schedulers.windows_hpc import WindowsHpc
-
-    file = settings.hpc_credentials
-    if not settings.hpc_url or file is None:
-        raise SettingsError("windows_hpc needs hpc_url, the address of the head node, and hpc_credentials")
-    # Projects go by their real paths, run folders by the path that was set up.
-    paths = {name: share for path, share in site.path_map.items() for name in (os.path.realpath(path), path)}
     try:
-        # User and password are read anew for each use, so that they can be changed.
-        return WindowsHpc(settings.hpc_url, partial(credentials, file), settings.hpc_ca, paths)
-    except ValueError as error:
+        return _named(plugins(), name).make(_context(settings, site, environ))
+    except PluginError as error:
         raise SettingsError(str(error)) from error
+
+
+def _named(known: Mapping[str, SchedulerPlugin], name: str) -> SchedulerPlugin:
+    if name not in known:
+        raise SettingsError(f"scheduler: there is no plug-in {name}; installed are {', '.join(known) or 'none'}")
+    return known[name]
+
+
+def _context(settings: Settings, site: SitePolicy, environ: Mapping[str, str]) -> PluginContext:
+    file = settings.hpc_credentials
+    return PluginContext(
+        environ,
+        # Projects go by their real paths, run folders by the path that was set up.
+        path_map={name: share for path, share in site.path_map.items() for name in (os.path.realpath(path), path)},
+        head_node=settings.hpc_url or "",
+        # Read again for each use, so that user and password can be changed.
+        credentials=None if file is None else partial(credentials, file),
+        ca_file=settings.hpc_ca,
+    )
