@@ -103,7 +103,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "store.db")
     connection.execute("PRAGMA user_version = 999")
     connection.close()
-    with pytest.raises(StoreError, match=r"newer edbjobs \(schema 999, this release knows up to 2\)"):
+    with pytest.raises(StoreError, match=r"newer edbjobs \(schema 999, this release reads up to 2\)"):
         Store.open(tmp_path)
     assert [path.name for path in files(tmp_path)] == ["lock", "store.db"]
 

@@ -247,7 +247,7 @@ def test_a_token_that_was_tampered_with_is_refused(sql: sqlite3.Connection, read
     insert(sql, [new_job() for _ in range(2)])
     token = reader.page(EVERYTHING, size=1).next_token
     assert reader.page(EVERYTHING, token, 1).jobs
-    with pytest.raises(Refused, match="begin again without a token") as refused:
+    with pytest.raises(Refused, match="start again without a token") as refused:
         reader.page(EVERYTHING, spoil(token), 1)
     assert refused.value.reason == "INVALID_PAGE_TOKEN"
 

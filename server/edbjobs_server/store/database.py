@@ -66,7 +66,7 @@ def open_checked(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if is_corruption(error):
             raise StoreError(_corrupt_text(put_aside(path))) from error
-        raise StoreError(f"the store {path} cannot be opened for writing ({error}): mend or free the volume") from error
+        raise StoreError(f"the store {path} cannot be opened for writing ({error}): fix or free the volume") from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -83,7 +83,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def write_back(connection: sqlite3.Connection) -> None:
-    """Copy the whole write-ahead log into the file and begin a new one."""
+    """Copy the whole write-ahead log into the file and start a new one."""
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise sqlite3.OperationalError("the log could not be written back: a reader is busy")
@@ -127,7 +127,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     newest = max(steps)
     if version > newest:
         raise StoreError(
-            f"the store {path} was written by a newer edbjobs (schema {version}, this release knows up to {newest}): "
+            f"the store {path} was written by a newer edbjobs (schema {version}, this release reads up to {newest}): "
             "install that release again, or choose another --state-dir"
         )
     if 0 < version < newest:

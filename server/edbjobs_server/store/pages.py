@@ -67,7 +67,7 @@ _NEWEST = _Direction("<", "DESC", _MAX_SEQ, reverse=True)
 def read_page(
     connection: sqlite3.Connection,
     store_id: str,
-    wanted: jobs_messages_pb2.JobFilter,
+    requested: jobs_messages_pb2.JobFilter,
     *,
     token: str,
     size: int,
@@ -78,7 +78,7 @@ def read_page(
 
     Parameters
     ----------
-    wanted : JobFilter
+    requested : JobFilter
         Which jobs.
     token : str
         From the page before; empty: the first page.
@@ -95,19 +95,19 @@ def read_page(
         INVALID_PAGE_TOKEN, if the token was not made here for the same filter and order.
     """
     direction = _NEWEST if newest_first else _OLDEST
-    key = _fingerprint(store_id, wanted, newest_first)
+    key = _fingerprint(store_id, requested, newest_first)
     if token:
         cursor, revision = _open_token(key, token)
     else:
         cursor = direction.start
         (revision,) = connection.execute(QUERIES["revision"]).fetchone()
-    scan = _Scan(connection, where(wanted), direction)
+    scan = _Scan(connection, where(requested), direction)
     rows, horizon = scan.read(cursor, max(1, min(size or DEFAULT_SIZE, MAX_SIZE)))
     jobs, last = _cut(rows, omit_config)
     if len(jobs) < len(rows):
         horizon = last
     next_token = "" if horizon is None else _make_token(key, horizon, revision)
-    return Page(jobs, next_token, _total(connection, wanted), revision)
+    return Page(jobs, next_token, _total(connection, requested), revision)
 
 
 class _Scan:
@@ -161,7 +161,7 @@ class _Scan:
         return None if row is None else int(row[0])
 
     def _time_bounds(self) -> list[Condition]:
-        """Narrow the seqs by the times wanted, if few enough jobs lie in them.
+        """Narrow the seqs by the requested times, if few enough jobs lie in them.
 
         Times need not grow with seq, because clocks are set; so the seqs are looked up, not guessed.
         """
@@ -201,17 +201,17 @@ def _cut(rows: Sequence[tuple[int, bytes]], omit_config: bool) -> tuple[list[job
     return jobs, last
 
 
-def _total(connection: sqlite3.Connection, wanted: jobs_messages_pb2.JobFilter) -> int | None:
-    only_states = jobs_messages_pb2.JobFilter(states=wanted.states)
-    if wanted != only_states:
+def _total(connection: sqlite3.Connection, requested: jobs_messages_pb2.JobFilter) -> int | None:
+    only_states = jobs_messages_pb2.JobFilter(states=requested.states)
+    if requested != only_states:
         return None
     counts = dict(connection.execute(QUERIES["count_by_state"]).fetchall())
-    states = set(wanted.states) or counts.keys()
+    states = set(requested.states) or counts.keys()
     return sum(int(counts.get(state, 0)) for state in states)
 
 
-def _fingerprint(store_id: str, wanted: jobs_messages_pb2.JobFilter, newest_first: bool) -> bytes:
-    data = wanted.SerializeToString(deterministic=True) + bytes([newest_first])
+def _fingerprint(store_id: str, requested: jobs_messages_pb2.JobFilter, newest_first: bool) -> bytes:
+    data = requested.SerializeToString(deterministic=True) + bytes([newest_first])
     return hashlib.blake2b(data, key=store_id.encode(), digest_size=16).digest()
 
 
@@ -229,7 +229,7 @@ def _open_token(key: bytes, token: str) -> tuple[int, int]:
     if len(body) < _TOKEN.size or check != _sum(key, body):
         raise Refused(
             "INVALID_PAGE_TOKEN",
-            "the page token was not made by this service for this filter and order: begin again without a token",
+            "the page token was not made by this service for this filter and order: start again without a token",
             fields={"page_token": "not from a page with the same filter and order"},
         )
     seq, revision = _TOKEN.unpack(body)

@@ -98,7 +98,7 @@ class Reader:
 
     def page(
         self,
-        wanted: jobs_messages_pb2.JobFilter,
+        requested: jobs_messages_pb2.JobFilter,
         token: str = "",
         size: int = 50,
         newest_first: bool = False,
@@ -108,7 +108,7 @@ class Reader:
         return read_page(
             self._sql,
             self._store_id,
-            wanted,
+            requested,
             token=token,
             size=size,
             newest_first=newest_first,

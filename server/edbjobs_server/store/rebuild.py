@@ -1,6 +1,6 @@
 """Makes a new store from the records of the runs, when the old one is lost.
 
-A run's record tells of its job what the claim copied from it, and how the run stands. Jobs that never ran left no
+A run's record has what the claim copied of its job, and the state of the run. Jobs that never ran left no
 record: they are lost and have to be submitted again. An open run stays open, so that the service takes it over.
 
 Records may say anything: what makes no job that the store can hold and give back is left out, by name, and nothing
@@ -41,7 +41,7 @@ _LATEST_SECONDS = 253_402_300_799  # the end of the year 9999
 _NONSENSE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, DecodeError)
 _UNJUDGED = "rebuilt from the record of its run: its log was not judged again"
 _NEWER = "rebuilt from the record of an earlier run: that of its last run is damaged, and how it ended is not known"
-_NEVER_RAN = "rebuilt from the record of its run: it never ran; submit it again if it is still wanted"
+_NEVER_RAN = "rebuilt from the record of its run: it never ran; submit it again if it is still needed"
 _ENDS = {
     Ending.EXITED: (State.FAILED, Reason.EXIT_CODE),
     Ending.SIGNALLED: (State.FAILED, Reason.SIGNAL),
@@ -71,11 +71,11 @@ class RebuildReport:
     live : int
         Those among them whose run has not ended on record; the service takes them over when it starts.
     damaged : tuple of str
-        Run folders that are in no job of the new store: their record tells too little, or what cannot be.
+        Run folders that are in no job of the new store: their record has too little, or contradicts others.
     kept : str
         Name the old store was kept under; empty: there was none.
     note : str
-        What no record can tell.
+        What is in no record.
     """
 
     jobs: int
@@ -149,7 +149,7 @@ def _runs(root: Path) -> Iterator[_Run]:
 
 
 def _jobs_of(runs: Iterable[_Run]) -> tuple[list[Job], list[Path]]:
-    """Make the jobs, in order of seq, and tell which folders are in none of them."""
+    """Make the jobs, in order of seq, and return the folders that are in none of them."""
     by_seq: dict[int, dict[int, _Run]] = {}
     newest: dict[int, int] = {}
     damaged: list[Path] = []
@@ -193,7 +193,7 @@ def _is_whole(run: _Run) -> bool:
 
 
 def _job_of(runs: list[_Run]) -> Job | None:
-    """Make a job of the records of its attempts, by the newest of them that tells what the job was; None: none does."""
+    """Make a job of the records of its attempts, by the newest of them that describes the job; None: none does."""
     for run in reversed(runs):
         try:
             job = _told_by(run.claim["info"], runs)
@@ -307,7 +307,7 @@ def _write(path: Path, jobs: list[Job], last_seq: int) -> None:
             state.last_seq = job.seq - 1
             tx.insert(job, _EVENTS[job.state])
         tx.flush()
-        # A number is never given again, also that of a folder that tells nothing.
+        # A number is never given again, also that of a folder without a readable record.
         connection.execute(QUERIES["set_counters"], (state.revision, last_seq))
         connection.execute("COMMIT")
         connection.execute(QUERIES["set_clean"], (1,))

@@ -25,7 +25,7 @@ def expire(
     tx : Transaction
         Of a command.
     max_age : float, optional
-        Seconds that an ended job stays on record; default: for ever.
+        Seconds that an ended job stays on record; default: indefinitely.
     max_number : int, optional
         Ended jobs that stay on record; the oldest ends go first. Default: all.
     batch_size : int, default: 200
@@ -56,7 +56,7 @@ def cut_events(
     tx : Transaction
         Of a command.
     max_age : float, optional
-        Seconds that an event stays in the log; default: for ever.
+        Seconds that an event stays in the log; default: indefinitely.
     max_number : int, optional
         Events that stay in the log; default: all.
     batch_size : int, default: 5000

@@ -51,7 +51,7 @@ class Store:
         ------
         StoreError
             If the folder is in use, on a network file system or cannot be written, or the store is corrupt or
-            of a newer release. Its text is one line that says what to do.
+            of a newer release. Its text is one line with what to do.
         """
         state_folder.prepare(state_dir)
         lock = state_folder.Lock(state_dir / LOCK_FILE)
@@ -88,7 +88,7 @@ class Store:
         return self._writer.snapshot
 
     def start(self, loop: asyncio.AbstractEventLoop, on_commit: OnCommit, on_reset: OnReset) -> None:
-        """Begin to write.
+        """Start to write.
 
         Parameters
         ----------

@@ -274,7 +274,7 @@ class Transaction:
         return [job for job in map(job_of, rows) if job.uid not in self._jobs]
 
     def count_ended(self) -> int:
-        """Count the ended jobs that were on record when this commit began."""
+        """Count the ended jobs that were on record when this commit started."""
         (number,) = self._sql.execute(QUERIES["count_ended"]).fetchone()
         return int(number)
 

@@ -32,7 +32,7 @@ OnReset = Callable[[Snapshot], None]
 
 
 def draining() -> Refused:
-    """Make the answer to a change that comes after the end has begun."""
+    """Return the error for a change that comes after the stop has started."""
     return Refused("DRAINING", "the service is stopping; try again when it is back")
 
 
@@ -75,7 +75,7 @@ class Writer:
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edbjobs-store", daemon=True)
-        self._stale = False  # what we know may differ from what is committed
+        self._stale = False  # the state in memory may differ from what is committed
         self._loop: asyncio.AbstractEventLoop
         self._on_commit: OnCommit
         self._on_reset: OnReset
@@ -85,7 +85,7 @@ class Writer:
         self.newest_time = self._state.newest_time
 
     def start(self, loop: asyncio.AbstractEventLoop, on_commit: OnCommit, on_reset: OnReset) -> None:
-        """Begin to write; both functions are called on `loop`."""
+        """Start to write; both functions are called on `loop`."""
         self._loop = loop
         self._on_commit = on_commit
         self._on_reset = on_reset

@@ -1,4 +1,4 @@
-"""What the writer knows without asking."""
+"""State that the writer keeps in memory."""
 
 from __future__ import annotations
 
