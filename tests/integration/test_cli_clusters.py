@@ -56,7 +56,7 @@ def waiting(edbjobs: Run, name: str) -> Callable[[], bool]:
     return lambda: bool(parse_json(edbjobs("show", name, "--json"))["waiting_detail"] == "slurm job 1: Resources")
 
 
-def test_a_job_of_a_cluster_is_told_by_its_id_and_why_it_waits(
+def test_a_cluster_job_is_shown_with_its_id_and_waiting_reason(
     edbjobs: Run, service: ClusterService, project: str
 ) -> None:
     assert edbjobs("submit", project, "--id", "c1", *ON_CLUSTER, "--partition", "normal").stdout == "c1\n"
@@ -123,7 +123,7 @@ def test_options_become_fields(edbjobs: Run, service: ClusterService, project: s
         (("--scheduler", "nonsense"), "nonsense"),
     ],
 )
-def test_what_cannot_be_meant_is_told_before_anything_is_sent(
+def test_invalid_cluster_options_are_refused_before_anything_is_sent(
     edbjobs: Run, project: str, options: tuple[str, ...], message: str
 ) -> None:
     assert message in edbjobs("submit", project, *options, code=2).stderr
@@ -161,7 +161,7 @@ def test_jobs_of_the_cluster(edbjobs: Run, service: ClusterService, project: str
     assert edbjobs("cluster-jobs", "--user", "nobody").stdout == "no jobs\n"
 
 
-def test_status_tells_whether_it_answers_and_since_when(edbjobs: Run, service: ClusterService) -> None:
+def test_status_shows_whether_a_scheduler_answers_and_since_when(edbjobs: Run, service: ClusterService) -> None:
     service.until(lambda: "slurm memory 1 answers since 20" in edbjobs("status").stdout)
     service.scheduler.silent = "Unable to contact slurm controller"
     text = "does not answer since 20"

@@ -24,7 +24,7 @@ def doctor(environment: dict[str, str], *arguments: str) -> subprocess.Completed
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_findings_for_programs_and_a_code_that_tells(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_findings_as_json_and_the_exit_code(tmp_path: Path, environment: dict[str, str]) -> None:
     done = doctor(environment, "--state-dir", str(tmp_path / "state"), "--json")
     found = {check["name"]: check for check in json.loads(done.stdout)}
     assert found["solver"]["status"] == "fail"  # no AEDT here

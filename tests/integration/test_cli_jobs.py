@@ -73,7 +73,7 @@ def test_a_solve_from_submit_to_delete(edbjobs: Run, project: Path) -> None:
     edbjobs("show", job["uid"], code=1)
 
 
-def test_a_solve_that_fails_is_1_and_says_why(edbjobs: Run, project: Path) -> None:
+def test_a_failed_solve_exits_with_1_and_shows_the_reason(edbjobs: Run, project: Path) -> None:
     fail = ("--set", "environment.ANS_EDBJOBS_DEMO=seconds=0.2,fail=license")
     done = edbjobs("submit", str(project), "--id", "bad", "--wait", *fail, code=1)
     assert done.stdout.startswith("bad: failed (license)")

@@ -72,7 +72,7 @@ def test_up_passes_over_what_a_killed_service_left(edbjobs: Run) -> None:
     edbjobs("down")
 
 
-def test_a_service_that_cannot_begin_is_result_in_one_line(edbjobs: Run) -> None:
+def test_a_service_that_cannot_start_is_reported_in_one_line(edbjobs: Run) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -232,7 +232,7 @@ def test_a_token_is_sent(fake: FakeService, monkeypatch: pytest.MonkeyPatch) -> 
     assert fake.metadata["authorization"] == "Bearer t2"
 
 
-def test_another_grpc_server_is_told_apart() -> None:
+def test_another_grpc_server_is_detected() -> None:
     service = FakeService()
     del service.handlers["GetSystemStatus"]
     with Client(service.target) as client, pytest.raises(edbjobs.NotEdbJobsError, match="not edbjobs"):
@@ -240,7 +240,7 @@ def test_another_grpc_server_is_told_apart() -> None:
     service.stop()
 
 
-def test_another_service_or_level_is_told() -> None:
+def test_another_service_or_api_level_is_reported() -> None:
     other, old = FakeService(service="other"), FakeService(api_level=0, version="0.0.1")
     with Client(other.target) as client, pytest.raises(edbjobs.NotEdbJobsError, match="'other'"):
         client.queue()
@@ -250,7 +250,7 @@ def test_another_service_or_level_is_told() -> None:
     old.stop()
 
 
-def test_an_http_server_is_told_apart(unused_http: str) -> None:
+def test_an_http_server_is_detected(unused_http: str) -> None:
     with Client(unused_http, timeout=5) as client, pytest.raises(edbjobs.NotEdbJobsError, match="does not speak gRPC"):
         client.queue()
 
@@ -273,7 +273,7 @@ def unused_http() -> Iterator[str]:
     thread.join(10)
 
 
-def test_nothing_there_says_what_to_do(closed_port: str) -> None:
+def test_an_unreachable_service_is_reported_with_the_fix(closed_port: str) -> None:
     with Client(closed_port) as client, pytest.raises(edbjobs.ConnectError, match="edbjobs up") as caught:
         client.queue()
     assert type(caught.value) is edbjobs.ConnectError

@@ -93,7 +93,7 @@ def test_a_watch_from_a_snapshot_names_its_store(fake: FakeService) -> None:
     assert (request.after_revision, request.store_id, request.include_service_events) == (5, "s1", True)
 
 
-def test_another_store_is_not_gone_on_with(fake: FakeService) -> None:
+def test_a_watch_does_not_continue_on_another_store(fake: FakeService) -> None:
     other = status_of(11, "another store", "OTHER_STORE")
     script(fake, [[message(1), grpc.StatusCode.UNAVAILABLE], [other]])
     with Client(fake.target) as client, pytest.raises(edbjobs.OutOfRangeError) as caught:
@@ -108,7 +108,7 @@ def test_patience_ends(fake: FakeService) -> None:
     assert 2 <= len(fake.sent("WatchJobs")) < 10
 
 
-def test_a_service_that_was_never_there_is_told_at_once() -> None:
+def test_a_service_that_never_answered_is_reported_at_once() -> None:
     with Client("127.0.0.1:1", patience=60) as client, pytest.raises(edbjobs.ConnectError):
         next(client.watch())
 

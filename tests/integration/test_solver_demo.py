@@ -96,7 +96,7 @@ def test_what_is_printed_with_monitor_is_the_log(aedt: Path, solve: Solve) -> No
     assert len((aedt.parent / "stdout").read_text().splitlines()) == 1
 
 
-def test_all_setups_or_the_wanted_one(tmp_path: Path, solve: Solve) -> None:
+def test_all_setups_or_the_requested_one(tmp_path: Path, solve: Solve) -> None:
     path = example_project(tmp_path, "via_transition")
     assert summary(solve(path)) == PROVEN
     assert set(read_log(find_log(path, "run-1")).setups) == {"Coarse", "Fine"}
@@ -136,7 +136,7 @@ def test_every_failure_is_tried() -> None:
 
 
 @pytest.mark.parametrize("fail", EXPECTED)
-def test_failures_are_told_apart(aedt: Path, solve: Solve, fail: str) -> None:
+def test_failures_are_distinguished(aedt: Path, solve: Solve, fail: str) -> None:
     reason, code, text = EXPECTED[fail]
     verdict = solve(aedt, f"seconds=0,fail={fail}")
     assert (verdict.reason, verdict.exit_code) == (reason, code)
@@ -146,7 +146,7 @@ def test_failures_are_told_apart(aedt: Path, solve: Solve, fail: str) -> None:
     assert solve(aedt, "seconds=0,exit=9").exit_code == (1 if fail == "killed" else 9)
 
 
-def test_the_project_can_tell_how_to_behave(aedt: Path, solve: Solve) -> None:
+def test_the_project_can_contain_the_options(aedt: Path, solve: Solve) -> None:
     text = aedt.read_text()
     aedt.write_text(text.replace("seconds=4", "seconds=0\n\t\tfail=license"))
     assert solve(aedt, "").reason is Reason.LICENSE

@@ -182,7 +182,7 @@ def test_what_outlives_it_has_an_end_of_its_own(start: Start) -> None:
     tree.until(lambda: not tree.alive(), "they end by themselves")
 
 
-def test_waiting_for_a_licence(start: Start) -> None:
+def test_waiting_for_a_license(start: Start) -> None:
     tree = start("seconds=0,license_wait=0.5")
     log = find_log(tree.project, "run-1")
     tree.until(lambda: log.exists() and "Using command line" in log.read_text(), "the header stands")

@@ -57,7 +57,7 @@ def edbjobs(*arguments: str, program: tuple[str, ...] = ("-m", "edbjobs")) -> su
     )
 
 
-def test_every_command_is_there_and_says_its_exit_codes() -> None:
+def test_every_command_exists_and_documents_its_exit_codes() -> None:
     found = {command_name(command): command for commands in PANELS.values() for command in commands}
     assert sorted(found) == sorted(COMMANDS)
     done = edbjobs("--help")
@@ -114,7 +114,7 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert edbjobs(*arguments).returncode == 2
 
 
-def test_a_config_that_cannot_be_right_is_told_by_field_before_anything_is_sent() -> None:
+def test_an_invalid_config_is_reported_by_field_before_anything_is_sent() -> None:
     done = edbjobs("submit", "/x/a.aedt", "--set", "cancel_grace=4000", "--target", "127.0.0.1:1")
     assert done.returncode == 2
     assert "cancel_grace" in done.stderr
@@ -122,7 +122,7 @@ def test_a_config_that_cannot_be_right_is_told_by_field_before_anything_is_sent(
     assert json.loads(done.stdout)["error"]["fields"] == {"nonsense": "is not a field of the configuration"}
 
 
-def test_no_service_is_2_and_says_what_to_do() -> None:
+def test_an_unreachable_service_exits_with_2_and_shows_the_fix() -> None:
     done = edbjobs("list", "--target", "127.0.0.1:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert "edbjobs up" in done.stderr

@@ -76,7 +76,7 @@ def test_the_file_is_written_whole_and_for_this_account_only() -> None:
     assert [item.name for item in path.parent.iterdir()] == ["endpoint.json"]
 
 
-def test_a_ready_file_is_written_where_told(tmp_path: Path) -> None:
+def test_a_ready_file_is_written_at_the_given_path(tmp_path: Path) -> None:
     assert write_endpoint(here(grpc="127.0.0.1:1"), tmp_path / "ready.json") == tmp_path / "ready.json"
     assert read_endpoint(tmp_path / "ready.json") == here(grpc="127.0.0.1:1")
 
@@ -92,7 +92,7 @@ def test_only_its_own_file_is_removed() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '"x"'])
-def test_a_broken_file_is_told(text: str) -> None:
+def test_a_malformed_file_is_reported(text: str) -> None:
     (runtime_dir(create=True) / "endpoint.json").write_text(text)
     with pytest.raises(TargetError, match="not what a service writes"):
         read_endpoint()
@@ -136,6 +136,6 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         resolve_target(text)
 
 
-def test_a_process_is_told_from_a_later_one_of_its_number() -> None:
+def test_a_process_is_distinguished_from_a_later_one_with_its_pid() -> None:
     assert process_start(os.getpid()) == process_start(os.getpid()) > 0
     assert process_start(2**22 + 1) == 0

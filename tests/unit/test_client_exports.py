@@ -57,7 +57,7 @@ def test_other_names_are_attribute_errors() -> None:
         _ = edbjobs.Cleint
 
 
-def test_every_module_says_what_is_public() -> None:
+def test_every_module_lists_its_public_names() -> None:
     for module in pkgutil.iter_modules(edbjobs.__path__):
         if not module.ispkg and module.name not in ("_version",):
             loaded = importlib.import_module(f"edbjobs.{module.name}")

@@ -69,7 +69,7 @@ def make(status: JobStatus, **more: Any) -> m.Job:
         (make(JobStatus.UNKNOWN), "unknown"),
     ],
 )
-def test_a_job_is_told_in_a_few_words(job: m.Job, text: str) -> None:
+def test_the_short_text_of_a_job(job: m.Job, text: str) -> None:
     assert state_text(job) == text
 
 

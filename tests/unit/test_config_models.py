@@ -94,7 +94,7 @@ def test_ids_have_one_form(jobid: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["-ng", "a:Nominal:b", "a'b", 'a"b'])
-def test_what_stands_after_batchsolve_cannot_become_an_option_or_another_selector(name: str) -> None:
+def test_the_text_after_batchsolve_cannot_become_an_option_or_another_selector(name: str) -> None:
     assert "'-'" in errors(design_name=name)["design_name"]
 
 

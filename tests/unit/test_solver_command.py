@@ -125,7 +125,7 @@ def test_a_setup_without_its_design_is_refused() -> None:
     assert "config.design_name" in refused.value.fields
 
 
-def test_every_option_stands_before_batchsolve_and_the_stand_in_takes_it() -> None:
+def test_every_option_is_before_batchsolve_and_the_demo_solver_accepts_it() -> None:
     made = line(
         design_name="board",
         setup_name="S",

@@ -76,7 +76,7 @@ def test_only_the_last_run_counts() -> None:
     assert found.setups == {}
 
 
-def test_a_setup_begun_again_has_not_ended() -> None:
+def test_a_setup_that_started_again_has_not_ended() -> None:
     assert take(START, NORMAL).setups["S1"].normal
     for again in ("Adaptive Pass 1 : Frequency: 1GHz", "Frequency - 1GHz : host", "Solution Process : Start Time: x"):
         found = take(START, NORMAL, f"[info] Project:p, S1 : [PROFILE] {again} {STAMP}")
@@ -85,7 +85,7 @@ def test_a_setup_begun_again_has_not_ended() -> None:
         assert take(START, NORMAL, f"[info] Project:p, S1 : [PROFILE] {late} {STAMP}").setups["S1"].normal
 
 
-def test_an_end_that_is_not_normal_is_kept_as_it_stands() -> None:
+def test_an_abnormal_status_is_kept_as_written() -> None:
     found = take(START, NORMAL.replace("Normal Completion", "Engine Detected Error"))
     assert (found.setups["S1"].status, found.setups["S1"].normal) == ("Engine Detected Error", False)
     found = take(
@@ -149,7 +149,7 @@ def test_untagged_lines_of_the_output_can_be_fatal() -> None:
     assert take("some text", "FlexNet Licensing error:-5,357").fatal is not None
 
 
-def test_odd_bytes_line_ends_and_lengths() -> None:
+def test_unusual_bytes_line_ends_and_lengths() -> None:
     reader = LogReader()
     text = f"{START}\r\n\xff\xfe[info] x\r\n[info] Project:p, S\xe91 : [PROFILE]\r Adaptive Pass 2 : F {STAMP}\r\n"
     reader.feed(text.encode("latin-1"))
@@ -280,7 +280,7 @@ def test_both_hours_of_a_repeated_one_are_possible(monkeypatch: pytest.MonkeyPat
         time.tzset()
 
 
-def test_where_the_log_lies(tmp_path: Path) -> None:
+def test_the_path_of_the_log(tmp_path: Path) -> None:
     own = tmp_path / "a.b.aedb.batchinfo" / "a.b-J-1.log"
     other = tmp_path / "a.b.aedt.batchinfo" / "a.b-J-1.log"
     assert find_log(tmp_path / "a.b.aedb", "J-1") == own

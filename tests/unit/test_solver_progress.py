@@ -27,7 +27,7 @@ def after(text: str, setups: tuple[Setup, ...] = ONE) -> Progress:
     return progress(LogReader().feed((START + text).encode()), setups)
 
 
-def test_nothing_is_known_before_the_first_line_of_a_setup() -> None:
+def test_progress_is_empty_before_the_first_line_of_a_setup() -> None:
     assert after("[info] x\n") == Progress()
 
 

@@ -157,7 +157,7 @@ def test_the_lock_of_a_suffix_in_capitals_is_seen(tmp_path: Path) -> None:
     assert project_lock.remove_own_lock(path, 0) == Path(f"{path}.lock")
 
 
-def test_an_empty_lock_tells_its_account(aedt: Path) -> None:
+def test_an_empty_lock_is_reported_with_its_account(aedt: Path) -> None:
     Path(f"{aedt}.lock").touch()
     seen = project_lock.lock_state(project.inspect(str(aedt)))
     assert seen is not None
@@ -252,7 +252,7 @@ def test_an_old_aedt_beside_a_new_aedb_is_warned_of(aedt: Path, aedb: Path) -> N
     assert project.stale_sibling(project.inspect(str(aedb))) == ""
 
 
-def test_the_log_of_a_short_name_bears_the_jobs_id() -> None:
+def test_the_log_of_a_short_name_has_the_jobs_id() -> None:
     assert job_name("/p/board.aedt", "night", 7, 2) == "night-7-2"
     assert job_name(f"/p/{'n' * 130}.aedt", "a", 7, 2) == "a-7-2"
     assert job_name(f"/p/{'n' * 135}.aedt", "night", 7, 2) == "7-2"

@@ -62,7 +62,7 @@ def test_every_layout_is_found_newest_first_and_once(environ: dict[str, str], in
     assert found[0].source == "ANSYSEM_ROOT252"
 
 
-def test_settings_tell_the_release_by_their_path(tmp_path: Path) -> None:
+def test_the_release_is_read_from_the_path_in_the_settings(tmp_path: Path) -> None:
     known = program(tmp_path / "v241/Linux64/ansysedt")
     other = program(tmp_path / "site/bin/ansysedt")
     found = discover({}, extra=[other, known])
@@ -119,7 +119,7 @@ def test_a_release_that_is_not_there_is_refused_with_what_is(environ: dict[str, 
     assert "--solver" in refused.value.message
 
 
-def test_the_stand_in_comes_only_on_wish_and_last(environ: dict[str, str]) -> None:
+def test_the_demo_solver_is_offered_only_if_enabled_and_last(environ: dict[str, str]) -> None:
     assert not any(release.demo for release in discover(environ))
     found = discover(environ, demo=True)
     assert found[-1].demo
@@ -129,7 +129,7 @@ def test_the_stand_in_comes_only_on_wish_and_last(environ: dict[str, str]) -> No
         choose(found, "2022.1", "")
 
 
-def test_alone_the_stand_in_stands_for_every_release() -> None:
+def test_the_demo_solver_alone_is_used_for_every_release() -> None:
     found = discover({}, demo=True)
     assert [release.version for release in found] == ["demo"]
     for version in ("", "2025.2", "demo"):

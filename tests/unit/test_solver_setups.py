@@ -124,7 +124,7 @@ def test_what_is_broken_yields_what_can_be_read(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("number", ["inf", "nan", "-5", "1e999", "9" * 5000, "1.2.3", "", "0x10", "5 of them"])
-def test_numbers_that_are_none_count_as_not_said(tmp_path: Path, number: str) -> None:
+def test_malformed_numbers_count_as_absent(tmp_path: Path, number: str) -> None:
     path = example_project(tmp_path)
     text = path.read_text()
     for key in ("MaximumPasses=12", "MaxDeltaS=0.02", "RangeCount=201"):
@@ -214,7 +214,9 @@ def test_an_archive_whose_list_of_members_has_no_end_is_refused(
     assert not is_transient(error.value)
 
 
-def test_what_cannot_be_read_whole_is_not_told_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_that_cannot_be_read_completely_gives_no_setups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = example_project(tmp_path, "via_transition")
     budget = Budget(path.stat().st_size - 10, 60)
     assert (read_setups(path, budget), bool(budget.spent)) == ((), True)

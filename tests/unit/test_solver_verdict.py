@@ -148,13 +148,13 @@ def test_another_exit_code(
     assert "exit code 7" in verdict.message
 
 
-def test_the_first_fatal_line_is_told(run: Run) -> None:
+def test_the_first_fatal_line_is_reported(run: Run) -> None:
     assert "process hf3d exited with code 259" in run([CRASH, LICENSE]).message
     assert "Null body found" in run([PASS, ODD]).message
     assert "S1: normal completion after 2 adaptive passes, delta S 0.01" in run([PASS, S1]).message
 
 
-def test_a_shell_that_tells_a_signal(run: Run) -> None:
+def test_an_exit_code_of_a_shell_after_a_signal(run: Run) -> None:
     assert "signal 9" in run([PASS], code=137).message
     assert "signal" not in run([PASS], code=7).message
 
@@ -178,7 +178,7 @@ def test_other_endings(run: Run, ending: Ending, signal: int | None, expected: t
         assert "why" in verdict.message
 
 
-def test_what_the_log_says_is_told_with_other_endings(run: Run) -> None:
+def test_the_logs_fatal_line_is_reported_with_other_endings(run: Run) -> None:
     lost = {"ending": Ending.LOST, "code": None}
     assert "normal end" in run([S1, STOP], **lost).message
     assert "license error" in run([LICENSE, STOP], **lost).message
@@ -231,18 +231,18 @@ def test_without_a_known_start_a_log_is_no_proof(run: Run) -> None:
     assert "not known when the run started" in verdict.message
 
 
-def test_without_its_project_the_lack_of_a_log_says_nothing(run: Run, tmp_path: Path) -> None:
+def test_without_its_project_a_missing_log_is_no_evidence(run: Run, tmp_path: Path) -> None:
     run(None)
     verdict = run(None, stem="")
     assert summary(verdict) == UNPLACED
     assert "its project is not there any more" in verdict.message
 
 
-def test_what_the_scheduler_says_is_its_word(run: Run) -> None:
+def test_the_schedulers_message_is_reported(run: Run) -> None:
     assert run([PASS], begun=BEGUN - 600, by_scheduler=True).evidence is Evidence.SCHEDULER
 
 
-def test_a_project_that_was_moved_away_is_judged_by_no_log(run: Run, tmp_path: Path) -> None:
+def test_a_moved_project_is_not_judged_by_a_log(run: Run, tmp_path: Path) -> None:
     assert summary(run([S1, STOP])) == PROVEN
     (tmp_path / "other.aedt").touch()
     (tmp_path / "p.aedt").unlink()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel", "delete", "hold", "priority", "release", "retry"]
 
-ManyNames = Annotated[list[str] | None, typer.Argument(help="Jobs, by id or uid.", show_default=False)]
+ManyNames = Annotated[list[str] | None, typer.Argument(help="Ids or uids of the jobs.", show_default=False)]
 
 
 def _each(names: list[str], target: str | None, json: bool, act: Callable[[Client, str], Job | None]) -> None:
