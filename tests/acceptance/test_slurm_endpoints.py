@@ -18,7 +18,7 @@ import grpc
 import pytest
 import socketio
 from edbjobs.v1 import event_pb2, jobs_messages_pb2, jobs_service_pb2_grpc
-from support.facade import BACKEND, COMPAT
+from support.facade import BACKEND
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import SlurmService
 from support.web import until
@@ -182,7 +182,6 @@ async def test_the_documented_command(service: SlurmService, watcher: Watcher) -
         f"{BACKEND}.submit_job_on_scheduler",
         *("--host", host, "--port", port, "--project-path", str(service.project())),
         *("--partition", "normal", "--cores-per-node", "2"),
-        PYTHONPATH=str(COMPAT),
         EDBJOBS_TOKEN=watcher.bearer["Authorization"].removeprefix("Bearer "),
     )
     job = await watcher.completed(told.split()[-1])

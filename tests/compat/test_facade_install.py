@@ -11,8 +11,8 @@ import pytest
 from edbjobs_pyedb import pyedb_version
 from edbjobs_pyedb.pyedb_version import refuse_old_pyedb
 from edbjobs_server.solver.demo import example_project
-from support.distributions import wheels
-from support.facade import BACKEND, COMPAT, environment
+from support.distributions import COMPAT, wheels
+from support.facade import BACKEND, environment
 
 OLD = "0.65.2"
 INSTALL_SECONDS = 300

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -29,8 +28,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Names:
 
 @pytest.fixture(scope="module")
 def new() -> Names:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "server" / "compat")}
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

@@ -12,13 +12,12 @@ from edbjobs_pyedb.configuration import HFSSSimulationConfig
 from edbjobs_server.solver.demo import example_project
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPAT = ROOT / "server" / "compat"
 BACKEND = "pyedb.workflows.job_manager.backend"
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
-    """Make the environment of a program that finds the documented import paths and solves with the demo solver."""
-    found = {"EDBJOBS_STATE_DIR": str(state), "EDBJOBS_DEMO_SOLVER": "1", "PYTHONPATH": str(COMPAT), **more}
+    """Return the environment of a program with a private state folder and the demo solver."""
+    found = {"EDBJOBS_STATE_DIR": str(state), "EDBJOBS_DEMO_SOLVER": "1", **more}
     return {**os.environ, **found}
 
 

@@ -18,7 +18,6 @@ from edbjobs._exceptions import EdbJobsError
 from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.states import State
-from edbjobs_server.manager.job_commands import is_waiting
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.service.app import Service, Stop
 from edbjobs_server.service.logging import Logging
@@ -195,7 +194,8 @@ class Embedded:
         with Logging(self.settings.state_dir, self.settings.log_level, embedded=True):
             service = Service(self.settings, store)
             try:
-                await service.start(partial(_hold_waiting, service.manager))
+                # Queued jobs of an earlier session are held: the program decides whether they start, by `resume`.
+                await service.start(partial(service.manager.hold_waiting, PRINCIPAL))
                 self.held = [job.id for job in service.manager.live_jobs().jobs if job.held]
                 ready.set_result(service)
                 await self._stop.first.wait()
@@ -211,14 +211,6 @@ class Embedded:
         await asyncio.gather(*calls, return_exceptions=True)
 
 
-# Jobs that wait ----------------------------------------------------------------------------------------------
-
-
-async def _hold_waiting(manager: JobManager) -> None:
-    """Hold every queued job: a program that opens an old folder decides whether they start, by `resume`."""
-    await manager.hold_waiting(PRINCIPAL)
-
-
 async def _leave(manager: JobManager) -> Left:
     manager.stop_starts()
     try:
@@ -226,7 +218,7 @@ async def _leave(manager: JobManager) -> Left:
     except Refused as refused:
         log.warning("could not hold the queued jobs, which happens at the next start instead: %s", refused.message)
     jobs = manager.live_jobs().jobs
-    waiting = sum(1 for job in jobs if is_waiting(job))
+    waiting = sum(1 for job in jobs if job.state is State.QUEUED and job.open_attempt is None)
     scheduled = sum(1 for job in jobs if job.state is State.SCHEDULED)
     return Left(len(jobs) - waiting - scheduled, waiting, scheduled)
 
