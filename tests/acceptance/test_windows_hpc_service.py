@@ -316,9 +316,9 @@ def test_a_password_that_is_wrong_and_put_right(service: HpcService) -> None:
     service.node.ends(job.scheduler_job_id, 3)
     assert end(service.ended(job)) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
     logs = "".join(path.read_text(errors="replace") for path in service.state_dir.rglob("*.log*"))
-    for said in (service.output(), logs):
-        assert "wr0ng" not in said
-        assert PASSWORD not in said
+    for end_in_output in (service.output(), logs):
+        assert "wr0ng" not in end_in_output
+        assert PASSWORD not in end_in_output
 
 
 @pytest.mark.parametrize("when", ["it waits", "it runs", "it ends", "it is forgotten"])

@@ -305,9 +305,9 @@ async def test_what_can_never_run_is_told_once(scene: Scene) -> None:
     assert "PartitionTimeLimit" in note.text
     await scene.asked("poll", 2)
     assert scene.told(RunNote) == 1
-    sighting = scene.executor.sighting(KEY)
-    assert sighting is not None
-    assert sighting.never
+    status = scene.executor.status(KEY)
+    assert status is not None
+    assert status.never
 
 
 async def test_a_requeued_run_is_not_run_again(scene: Scene) -> None:
@@ -372,7 +372,7 @@ async def test_cancel_before_the_submit_submits_nothing(scene: Scene) -> None:
     await scene.executor.cancel(KEY, 30.0)
     ended = await scene.update(RunEnded)
     assert ended.ending is Ending.NEVER_RAN
-    assert all(sighting.phase is Phase.ENDED for sighting in scene.scheduler.table.values())
+    assert all(status.phase is Phase.ENDED for status in scene.scheduler.table.values())
 
 
 async def test_cancel_of_an_unanswered_submit_finds_and_ends_it(scene: Scene) -> None:

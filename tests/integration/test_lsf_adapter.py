@@ -62,10 +62,10 @@ async def reach(lsf: Lsf, ident: str, *phases: Phase) -> ClusterJobStatus:
     seen: list[ClusterJobStatus] = []
 
     async def there() -> bool:
-        sighting = (await lsf.look([ident]))[ident]
-        assert sighting is not None
-        seen.append(sighting)
-        return sighting.phase in phases
+        status = (await lsf.look([ident]))[ident]
+        assert status is not None
+        seen.append(status)
+        return status.phase in phases
 
     await until(there)
     return seen[-1]
@@ -137,8 +137,8 @@ async def test_time_limit(lsf: Lsf, fake: FakeLsf) -> None:
     submission = await prepare(lsf, fake, "sleep 60", time="1")
     seen = await reach(lsf, await lsf.submit(submission), Phase.ENDED)
     assert seen.ending is E.TIMEOUT
-    said = lsf.said(submission.output.read_text())
-    assert said == (None if fake_is_old(fake) else (E.TIMEOUT, said[1] if said else ""))
+    end_in_output = lsf.end_in_output(submission.output.read_text())
+    assert end_in_output == (None if fake_is_old(fake) else (E.TIMEOUT, end_in_output[1] if end_in_output else ""))
 
 
 async def test_memory_kill(fake: FakeLsf) -> None:
@@ -148,7 +148,7 @@ async def test_memory_kill(fake: FakeLsf) -> None:
     await reach(lsf, ident, Phase.RUNNING)
     fake.trouble("memory")
     assert (await reach(lsf, ident, Phase.ENDED)).ending is E.OUT_OF_MEMORY
-    assert (lsf.said(submission.output.read_text()) or [None])[0] is E.OUT_OF_MEMORY
+    assert (lsf.end_in_output(submission.output.read_text()) or [None])[0] is E.OUT_OF_MEMORY
 
 
 async def test_a_host_that_is_lost(fake: FakeLsf) -> None:
@@ -245,8 +245,8 @@ async def test_a_submit_that_is_not_answered_is_found(lsf: Lsf, fake: FakeLsf) -
     fake.trouble("submit_hangs")
     with pytest.raises(Unreachable, match="did not answer"):
         await Lsf(fake.env, deadline=2.0).submit(submission)
-    (sighting,) = await lsf.find(NAME)
-    assert (sighting.id, sighting.name) == ("101", NAME)
+    (status,) = await lsf.find(NAME)
+    assert (status.id, status.name) == ("101", NAME)
 
 
 async def test_answers_that_stop_in_the_middle(lsf: Lsf, fake: FakeLsf) -> None:

@@ -59,10 +59,10 @@ async def reach(pbs: Pbs, ident: str, *phases: Phase) -> ClusterJobStatus:
     seen: list[ClusterJobStatus] = []
 
     async def there() -> bool:
-        sighting = (await pbs.look([ident]))[ident]
-        assert sighting is not None
-        seen.append(sighting)
-        return sighting.phase in phases
+        status = (await pbs.look([ident]))[ident]
+        assert status is not None
+        seen.append(status)
+        return status.phase in phases
 
     await until(there)
     return seen[-1]
@@ -131,9 +131,9 @@ async def test_time_limit(pbs: Pbs, fake: FakePbs) -> None:
     submission = prepare(pbs, fake, "sleep 60", time="1")
     seen = await reach(pbs, await pbs.submit(submission), Phase.ENDED)
     assert seen.ending is E.TIMEOUT
-    said = pbs.said(submission.output.read_text())
-    assert said is not None
-    assert said[0] is E.TIMEOUT
+    end_in_output = pbs.end_in_output(submission.output.read_text())
+    assert end_in_output is not None
+    assert end_in_output[0] is E.TIMEOUT
 
 
 @pytest.mark.parametrize(("trouble", "ending"), [("memory", E.OUT_OF_MEMORY), ("lost", E.NODE_FAIL)])
@@ -221,8 +221,8 @@ async def test_a_submit_that_is_not_answered_is_found(pbs: Pbs, fake: FakePbs) -
     fake.trouble("submit_hangs")
     with pytest.raises(Unreachable, match="did not answer"):
         await Pbs(fake.env, deadline=2.0).submit(prepare(pbs, fake, "true"))
-    (sighting,) = await pbs.find(NAME)
-    assert (sighting.id, sighting.name) == ("1.pbshost", NAME)
+    (status,) = await pbs.find(NAME)
+    assert (status.id, status.name) == ("1.pbshost", NAME)
 
 
 async def test_documents_that_are_no_json(pbs: Pbs, fake: FakePbs) -> None:

@@ -135,7 +135,7 @@ async def test_ends_by_itself(
     id, _ = await started(slurm, tmp_path, body)
     seen = await closely(slurm, id)
     assert (seen.ending, seen.exit_code, seen.signal) == (ending, exit_code, number)
-    assert slurm.said((tmp_path / "out.txt").read_text()) is None
+    assert slurm.end_in_output((tmp_path / "out.txt").read_text()) is None
 
 
 async def test_cancelled_while_it_runs(slurm: Scheduler, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_cancelled_while_it_runs(slurm: Scheduler, tmp_path: Path) -> None
     await until(slurm, id, running)
     await slurm.cancel([id, "999999", "--all"])
     assert (await closely(slurm, id)).ending is Ending.CANCELLED_EXTERNALLY
-    told = slurm.said((tmp_path / "out.txt").read_text())
+    told = slurm.end_in_output((tmp_path / "out.txt").read_text())
     assert told is not None
     assert told[0] is Ending.CANCELLED_EXTERNALLY
     await slurm.cancel([id])
@@ -173,7 +173,7 @@ async def test_memory(slurm: Scheduler, tmp_path: Path) -> None:
     body = "python3 -c 'import time; x = bytearray(300 << 20); time.sleep(60)'"
     id, _ = await started(slurm, tmp_path, body, memory_mib=20)
     assert (await closely(slurm, id)).ending is Ending.SIGNALLED, "without cgroups SLURM does not say it itself"
-    told = slurm.said((tmp_path / "out.txt").read_text())
+    told = slurm.end_in_output((tmp_path / "out.txt").read_text())
     assert told is not None
     assert told[0] is Ending.OUT_OF_MEMORY
 
@@ -269,7 +269,7 @@ async def test_time_limit_in_slurms_words(cluster: SlurmCluster, slurm: Schedule
     cluster.run("scontrol", "update", f"jobid={id}", "EndTime=now")
     seen = await closely(slurm, id)
     assert seen.ending is Ending.TIMEOUT
-    told = slurm.said((tmp_path / "out.txt").read_text())
+    told = slurm.end_in_output((tmp_path / "out.txt").read_text())
     assert told is not None
     assert told[0] is Ending.TIMEOUT
 

@@ -121,7 +121,7 @@ class MemoryScheduler(SamePaths):
             if run_id in self.table and self.table[run_id].phase is Phase.PENDING:
                 self.set(run_id, Phase.ENDED, "CANCELLED", ending=Ending.CANCELLED_EXTERNALLY)
 
-    def said(self, output: str) -> tuple[Ending, str] | None:
+    def end_in_output(self, output: str) -> tuple[Ending, str] | None:
         return (Ending.TIMEOUT, output.strip()) if "TIME LIMIT" in output else None
 
     async def partitions(self) -> Sequence[Partition]:
@@ -251,7 +251,7 @@ class Scene(Told):
         (self.folder / "scheduler.out").write_text(text)
 
     def rings(self) -> None:
-        RunFolders(self.root).bell(KEY).touch()
+        RunFolders(self.root).notification(KEY).touch()
 
     def _write(self, name: str, line: str) -> None:
         temporary = self.folder / f".{name}.new"

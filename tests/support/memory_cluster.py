@@ -116,7 +116,7 @@ class ClusterService:
         temporary = path.with_name(f".{name}.new")
         temporary.write_text(line + "\n")
         os.replace(temporary, path)
-        self._folders.bell(key).touch()
+        self._folders.notification(key).touch()
 
     def job_starts(self, seq: int, job: str, *nodes: str) -> None:
         """Start a run on nodes."""

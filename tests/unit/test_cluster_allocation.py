@@ -152,7 +152,7 @@ def test_projects_lie_where_the_nodes_see_them() -> None:
     refuse(config(), PROJECT, policy)
     found = refused({}, policy, Path("/shared2/a.aedb"))
     assert found.reason == "PROJECT_NOT_SHARED"
-    assert found.fields == {"config.project_path": "projects of cluster jobs must lie in one of /shared, /home"}
+    assert found.fields == {"config.project_path": "projects of cluster jobs must be in one of /shared, /home"}
     refuse(config(), Path("/anywhere/a.aedb"), OPEN)
 
 

@@ -110,7 +110,7 @@ EXPRESSIONS = expressions()
 
 def test_the_expressions_of_all_readers_are_looked_at() -> None:
     assert len(EXPRESSIONS) > 80
-    slurm = "executors.schedulers.slurm.words._STRUCK.0"
+    slurm = "executors.schedulers.slurm.states._STRUCK.0"
     for name in ("solver.batch_log._STAMP.0", "gateway.rest.parsed_log._DESIGN.0", slurm):
         assert f"edbjobs_server.{name}" in EXPRESSIONS
 

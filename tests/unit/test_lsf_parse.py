@@ -80,7 +80,7 @@ def test_recorded_ends(case: str, name: str, state: str, ending: Ending, code: i
     assert seen.end_time is not None
     assert seen.submit_time is not None
     assert seen.end_time >= (seen.start_time or seen.submit_time) >= seen.submit_time
-    short = parse.sighting(row(f"{case}-bjobs-aw"))
+    short = parse.status(row(f"{case}-bjobs-aw"))
     assert short.ending is (E.EXITED if state == "DONE" else None)
 
 
@@ -95,7 +95,7 @@ def test_recorded_ends(case: str, name: str, state: str, ending: Ending, code: i
 )
 def test_recorded_states(case: str, state: str, phase: Phase, never: bool) -> None:
     for job in (past(f"{case}-bjobs-l"), row(f"{case}-bjobs-aw"), row(f"{case}-bjobs-w")):
-        seen = parse.sighting(job)
+        seen = parse.status(job)
         assert (seen.state, seen.phase, seen.never, seen.ending) == (state, phase, never, None)
     assert history.jobs(capture(f"{case}-bhist-l"), NOW) == {}  # history alone tells no state
 
@@ -119,7 +119,7 @@ def test_members_of_an_array_are_not_taken_for_one_job() -> None:
     found = parse.table(capture("array-done"), NOW)
     assert found is not None
     assert [job.name for job in found] == ["arr[2]", "arr[3]", "arr[1]"]
-    assert parse.sightings(found) == {}
+    assert parse.statuses(found) == {}
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
@@ -129,12 +129,12 @@ def test_every_recorded_answer_can_be_read(name: str) -> None:
     for job in [*(parse.table(text, NOW) or []), *history.jobs(text, NOW).values()]:
         assert job.user == "hpcuser"
         assert parse.settled(job).state == job.state
-    parse.said(text)
+    parse.end_in_output(text)
     tables.rows(text)
 
 
 def seen_public(name: str) -> list[ClusterJobStatus]:
-    return list(parse.sightings(public(name)).values())
+    return list(parse.statuses(public(name)).values())
 
 
 def test_public_json() -> None:
@@ -143,7 +143,7 @@ def test_public_json() -> None:
     (done,) = public("BatchEuphoria-queryExtendedJobStateByIdTest.json")
     assert (done.name, done.hosts, done.slots, done.code) == ("ls -l", ("exec-host",), 1, None)
     assert done.finish == time.mktime((2025, 12, 28, 19, 56, 59, 0, 0, -1))  # "Dec 28 19:56 L", read in November
-    assert parse.sighting(done).exit_code == 0
+    assert parse.status(done).exit_code == 0
     assert public("BatchEuphoria-queryExtendedJobStateByIdEmptyTest.json") == []
     assert public("bjobs-json-exit-owner.json") == []  # its example has no id
 
@@ -158,11 +158,11 @@ def test_public_reasons() -> None:
     if not path.exists():
         pytest.skip("lsf-10.1-public is not beside the checkout")
     (found,) = parse.document(path.read_text()) or []
-    assert parse.sighting(record(**found)).ending is E.CANCELLED_EXTERNALLY
+    assert parse.status(record(**found)).ending is E.CANCELLED_EXTERNALLY
     (found,) = parse.document(path.with_name("bjobs-json-pend.json").read_text()) or []
-    assert parse.sighting(record(**found)).reason == "New job is waiting for scheduling;"
+    assert parse.status(record(**found)).reason == "New job is waiting for scheduling;"
     (found,) = parse.document(path.with_name("bjobs-json-psusp.json").read_text()) or []
-    assert parse.sighting(record(**found)).never
+    assert parse.status(record(**found)).never
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_public_reasons() -> None:
 )
 def test_what_an_end_means(code: str, reason: str, ending: Ending | None) -> None:
     job = record(EXIT_CODE=code, EXIT_REASON=reason, EXEC_HOST="h1")
-    assert parse.sighting(job).ending is ending
+    assert parse.status(job).ending is ending
     settled = parse.settled(job)
     assert settled.ending is not None
     assert (settled.ending, settled.exit_code) != (E.EXITED, 0)
@@ -204,12 +204,12 @@ def test_code_140_alone_is_no_time_limit() -> None:
     [("UNKWN", Phase.RUNNING), ("ZOMBI", Phase.ENDING), ("WAIT", Phase.PENDING), ("SSUSP", Phase.RUNNING)],
 )
 def test_states_that_were_not_recorded(state: str, phase: Phase) -> None:
-    assert parse.sighting(record(STAT=state)).phase is phase
+    assert parse.status(record(STAT=state)).phase is phase
 
 
 def test_waits_that_do_not_end_by_themselves() -> None:
-    assert parse.sighting(record(STAT="PEND", PEND_REASON="Dependency condition invalid or never satisfied;")).never
-    assert not parse.sighting(record(STAT="PEND", PEND_REASON="Job slot limit reached: 1 host;")).never
+    assert parse.status(record(STAT="PEND", PEND_REASON="Dependency condition invalid or never satisfied;")).never
+    assert not parse.status(record(STAT="PEND", PEND_REASON="Job slot limit reached: 1 host;")).never
 
 
 def test_recorded_reasons_of_those_that_wait() -> None:
@@ -228,8 +228,8 @@ def test_json_after_words_for_people() -> None:
 
 def test_a_job_told_twice_differently_is_not_told() -> None:
     both = [record(EXIT_CODE="3"), record(EXIT_CODE="4")]
-    assert parse.sightings(both) == {}
-    assert parse.sightings([both[0], both[0]]).keys() == {"7"}
+    assert parse.statuses(both) == {}
+    assert parse.statuses([both[0], both[0]]).keys() == {"7"}
 
 
 IBM_LONG = """
@@ -258,7 +258,7 @@ def test_long_form_of_ibm() -> None:
     (job,) = history.jobs(IBM_LONG, NOW).values()
     assert (job.name, job.hosts, job.code, job.limit) == ("edb-a-1", ("n28", "n29"), 140, 60.0)
     assert job.term == "TERM_RUNLIMIT: job killed after reaching LSF run time limit"
-    assert parse.sighting(job).ending is E.TIMEOUT
+    assert parse.status(job).ending is E.TIMEOUT
 
 
 def test_a_run_that_was_put_back_has_not_ended() -> None:
@@ -279,14 +279,14 @@ def test_answers_cut_short_are_not_believed() -> None:
 def test_said() -> None:
     line = "TERM_MEMLIMIT: job killed after reaching LSF memory usage limit."
     report = f"# LSBATCH: User input\n\n{line}\nExited with exit code 137.\n"
-    assert parse.said(report) == (E.OUT_OF_MEMORY, line)
-    assert parse.said("Exited with exit code 140.\n") is None
-    assert parse.said("see TERM_OWNER: of the manual") is None
+    assert parse.end_in_output(report) == (E.OUT_OF_MEMORY, line)
+    assert parse.end_in_output("Exited with exit code 140.\n") is None
+    assert parse.end_in_output("see TERM_OWNER: of the manual") is None
 
 
 def test_recorded_output_has_no_reason() -> None:
-    assert parse.said(capture("runlimit-out")) is None
-    assert parse.said(capture("done-out")) is None
+    assert parse.end_in_output(capture("runlimit-out")) is None
+    assert parse.end_in_output(capture("done-out")) is None
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_garbage_is_no_end(text: str) -> None:
     assert parse.records(found or [], NOW) == []
     assert not history.jobs(text, NOW)
     assert not parse.table(text, NOW)
-    parse.said(text)
+    parse.end_in_output(text)
     tables.partitions(tables.queues(text), tables.rows(text), tables.rows(text), tables.groups(text))
 
 

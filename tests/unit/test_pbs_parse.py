@@ -36,8 +36,8 @@ def capture(name: str) -> dict[str, Any]:
 def sighted(name: str) -> ClusterJobStatus:
     document = parse.document(capture(name)["stdout"])
     assert document is not None
-    (sighting,) = parse.sightings(parse.entries(document, "Jobs")).values()
-    return sighting
+    (status,) = parse.statuses(parse.entries(document, "Jobs")).values()
+    return status
 
 
 def job(**fields: object) -> dict[str, object]:
@@ -45,7 +45,7 @@ def job(**fields: object) -> dict[str, object]:
 
 
 def one(**fields: object) -> ClusterJobStatus:
-    return parse.sightings({"1.host": job(**fields)})["1.host"]
+    return parse.statuses({"1.host": job(**fields)})["1.host"]
 
 
 ENDED = [
@@ -153,9 +153,9 @@ def test_every_recorded_answer_can_be_read(name: str) -> None:
     text = RECORDED[name]["stdout"]
     document = parse.document(text)
     jobs = parse.plain(text) if document is None else parse.entries(document, "Jobs")
-    for sighting in parse.sightings(jobs).values():
-        assert sighting.name
-        assert (sighting.ending is not None) == (sighting.phase is Phase.ENDED)
+    for status in parse.statuses(jobs).values():
+        assert status.name
+        assert (status.ending is not None) == (status.phase is Phase.ENDED)
     for ident, record in jobs.items():
         assert parse.cluster_job(ident, record).user == "hpcuser"
 
@@ -170,7 +170,7 @@ def test_the_release_prints_documents_that_are_no_json() -> None:
 
 
 def test_plain_form_says_the_same() -> None:
-    seen = parse.sightings(parse.plain(capture("two-ids-plain")["stdout"]))
+    seen = parse.statuses(parse.plain(capture("two-ids-plain")["stdout"]))
     assert [(item.id, item.name, item.phase) for item in seen.values()] == [
         ("1055.pbshost", "two", Phase.PENDING),
         ("1056.pbshost", "two", Phase.PENDING),
@@ -192,7 +192,7 @@ PLAIN = """Job Id: 5.host
 
 
 def test_plain_form_cannot_be_forged_by_an_environment() -> None:
-    assert parse.sightings(parse.plain(PLAIN))["5.host"].phase is Phase.RUNNING
+    assert parse.statuses(parse.plain(PLAIN))["5.host"].phase is Phase.RUNNING
     assert parse.plain(PLAIN + PLAIN).keys() == {"5.host"}
     # Line breaks in somebody's environment make it look as if jobs were told there.
     lie = PLAIN.replace("job_state = R", "job_state = F").replace("= 42", "= 92\n    Exit_status = 0")
@@ -201,7 +201,7 @@ def test_plain_form_cannot_be_forged_by_an_environment() -> None:
     assert "5.host" not in parse.plain(PLAIN + forged)
     assert "5.host" not in parse.plain(forged + PLAIN)
     inside = PLAIN.replace("A=1\n", "A=1\n    job_state = F\n    substate = 92\n    Exit_status = 0\n")
-    assert parse.sightings(parse.plain(inside))["5.host"].phase is Phase.RUNNING
+    assert parse.statuses(parse.plain(inside))["5.host"].phase is Phase.RUNNING
 
 
 def test_plain_form_cut_short_is_not_believed() -> None:
@@ -246,18 +246,20 @@ def test_what_an_end_means(fields: dict[str, object], ending: Ending) -> None:
 
 
 def test_said() -> None:
-    assert parse.said("start\n=>> PBS: job killed: walltime 10 exceeded limit 3\n") == (
+    assert parse.end_in_output("start\n=>> PBS: job killed: walltime 10 exceeded limit 3\n") == (
         E.TIMEOUT,
         "=>> PBS: job killed: walltime 10 exceeded limit 3",
     )
-    assert (parse.said("=>> PBS: job killed: mem 2048kb exceeded limit 1024kb") or [None])[0] is E.OUT_OF_MEMORY
-    assert (parse.said("Cgroup mem limit exceeded: oom-kill") or [None])[0] is E.OUT_OF_MEMORY
-    assert parse.said("my program: walltime exceeded limit") is None
-    assert parse.said("") is None
+    assert (parse.end_in_output("=>> PBS: job killed: mem 2048kb exceeded limit 1024kb") or [None])[
+        0
+    ] is E.OUT_OF_MEMORY
+    assert (parse.end_in_output("Cgroup mem limit exceeded: oom-kill") or [None])[0] is E.OUT_OF_MEMORY
+    assert parse.end_in_output("my program: walltime exceeded limit") is None
+    assert parse.end_in_output("") is None
 
 
 def test_recorded_output_of_a_job_beyond_its_limit() -> None:
-    found = parse.said(capture("walltime-files")["stdout"])
+    found = parse.end_in_output(capture("walltime-files")["stdout"])
     assert found is not None
     assert found[0] is E.TIMEOUT
 
@@ -346,17 +348,17 @@ FIELDS = st.dictionaries(
 @given(st.text())
 def test_garbage_is_no_end(text: str) -> None:
     document = parse.document(text)
-    assert parse.sightings(parse.entries(document or {}, "Jobs")) == {}
-    assert parse.sightings(parse.plain(text)) == {}
-    parse.said(text)
+    assert parse.statuses(parse.entries(document or {}, "Jobs")) == {}
+    assert parse.statuses(parse.plain(text)) == {}
+    parse.end_in_output(text)
 
 
 @given(FIELDS)
 def test_odd_records_are_read(fields: dict[str, Any]) -> None:
     parse.cluster_job("1.h", fields)
     tables.partitions({"q": fields}, {"n": fields}, "q")
-    for sighting in parse.sightings({"1.h": fields}).values():
-        success = sighting.ending is Ending.EXITED and sighting.exit_code == 0
+    for status in parse.statuses({"1.h": fields}).values():
+        success = status.ending is Ending.EXITED and status.exit_code == 0
         proven = (str(fields.get("job_state")), str(fields.get("substate")), str(fields.get("Exit_status")))
         assert not success or proven == ("F", "92", "0")
 

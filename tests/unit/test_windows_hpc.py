@@ -16,7 +16,7 @@ from edbjobs_server.executors.schedulers.windows_hpc import WindowsHpc
 from edbjobs_server.executors.schedulers.windows_hpc.nodes import used_cores
 from edbjobs_server.executors.schedulers.windows_hpc.properties import PathMap, command_line, seconds_of
 from edbjobs_server.executors.schedulers.windows_hpc.rest import base_url, properties
-from edbjobs_server.executors.schedulers.windows_hpc.words import NEVER_SUBMITTED, Clock, ending_of, nodes_of
+from edbjobs_server.executors.schedulers.windows_hpc.states import NEVER_SUBMITTED, Clock, ending_of, nodes_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -190,11 +190,11 @@ def test_no_text_makes_a_line_of_its_own(texts: dict[str, str], extra: dict[str,
 
 def test_the_longest_mapped_folder_counts() -> None:
     hpc = adapter(path_map={"/shared": "\\\\fs\\all", "/shared/big/": "\\\\big\\runs\\", "/z": "Z:\\"})
-    assert hpc.seen("/shared/a b/c.aedt") == "\\\\fs\\all\\a b\\c.aedt"
-    assert hpc.seen("/shared/big/x") == "\\\\big\\runs\\x"
-    assert hpc.seen("/shared/bigger") == "\\\\fs\\all\\bigger"
-    assert hpc.seen("/shared") == "\\\\fs\\all"
-    assert hpc.seen("/z/run") == "Z:\\run"
+    assert hpc.node_path("/shared/a b/c.aedt") == "\\\\fs\\all\\a b\\c.aedt"
+    assert hpc.node_path("/shared/big/x") == "\\\\big\\runs\\x"
+    assert hpc.node_path("/shared/bigger") == "\\\\fs\\all\\bigger"
+    assert hpc.node_path("/shared") == "\\\\fs\\all"
+    assert hpc.node_path("/z/run") == "Z:\\run"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_the_longest_mapped_folder_counts() -> None:
     ],
 )
 def test_windows_own_paths_mean_the_same_on_the_nodes(path: str, seen: str) -> None:
-    assert adapter().seen(path) == seen
+    assert adapter().node_path(path) == seen
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_windows_own_paths_mean_the_same_on_the_nodes(path: str, seen: str) -> N
 )
 def test_windows_paths_that_are_none_are_refused(path: str) -> None:
     with pytest.raises(Refused) as refused:
-        adapter().seen(path)
+        adapter().node_path(path)
     assert refused.value.reason == "PROJECT_NOT_SHARED"
     assert list(refused.value.fields) == ["config.project_path"]
 
@@ -239,13 +239,13 @@ def test_windows_paths_that_are_none_are_refused(path: str) -> None:
 )  # fmt: skip
 def test_other_paths_are_refused(path: str) -> None:
     with pytest.raises(Refused) as refused:
-        adapter(path_map={"/shared": "\\\\fs\\all"}).seen(path)
+        adapter(path_map={"/shared": "\\\\fs\\all"}).node_path(path)
     assert refused.value.reason == "PROJECT_NOT_SHARED"
 
 
 def test_where_nothing_is_mapped_it_says_so() -> None:
     with pytest.raises(Refused, match=r"\(none\)"):
-        adapter().seen("/shared/x")
+        adapter().node_path("/shared/x")
 
 
 @pytest.mark.parametrize("pair", [("shared", "\\\\fs\\x"), ("/shared", "/mnt"), ("/shared", "fs"), ("/s", "\\\\f%\\x")])
@@ -435,7 +435,7 @@ def test_people_can_read_how_it_is_submitted() -> None:
     run = Path("/shared/1")
     words = adapter().submit_command(Submission(Allocation(NAME, "c"), run / "script", run / "output", run, {}))
     assert words[:2] == ["POST", "https://head/hpc/jobs"]
-    assert adapter().said("anything") is None
+    assert adapter().end_in_output("anything") is None
 
 
 # What PowerShell writes ----------------------------------------------------------------------------------------
@@ -457,11 +457,11 @@ def test_people_can_read_how_it_is_submitted() -> None:
     ],
 )
 def test_why_powershell_did_not_run_the_script(output: str, told: str) -> None:
-    assert adapter().said(output) == (Ending.START_FAILED, told)
+    assert adapter().end_in_output(output) == (Ending.START_FAILED, told)
 
 
 @pytest.mark.parametrize(
     "output", ["", "\r\n", "its output is not whole: disk full", "x-File", "MyUnauthorizedAccessLog"]
 )
 def test_other_output_says_nothing(output: str) -> None:
-    assert adapter().said(output) is None
+    assert adapter().end_in_output(output) is None

@@ -38,8 +38,8 @@ async def test_it_has_the_path_map_of_the_site_by_given_and_by_real_paths(tmp_pa
     site = SitePolicy(path_map={str(tmp_path / "link"): "\\\\fs\\work"})
     found = make_clusters(settings(tmp_path, shared_dir=tmp_path / "link" / "runs"), site, {}, "store")
     hpc = found["windows_hpc"].scheduler
-    assert hpc.seen(str(tmp_path / "link" / "runs")) == "\\\\fs\\work\\runs"
-    assert hpc.seen(str(tmp_path / "real" / "a.aedt")) == "\\\\fs\\work\\a.aedt"
+    assert hpc.node_path(str(tmp_path / "link" / "runs")) == "\\\\fs\\work\\runs"
+    assert hpc.node_path(str(tmp_path / "real" / "a.aedt")) == "\\\\fs\\work\\a.aedt"
     await hpc.close()
 
 

@@ -152,18 +152,18 @@ def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setting
         project_path=str(real),
         cluster=True,
         scratch=policy.scratch,
-        map_path=scheduler.seen,
+        map_path=scheduler.node_path,
     )
     spec = RunSpec(
         key=RunKey(0, uid, 1),
         argv=argv,
-        cwd=scheduler.seen(str(real.parent)),
+        cwd=scheduler.node_path(str(real.parent)),
         env=environment(os.environ, config.environment),
         additions=config.environment,
         allocation=allocation,
     )
     scripts = Scripts(settings.templates_dir, SiteLines(site.setup, site.scratch))
-    folders = (scheduler.seen(str(folder)), scheduler.seen(str(folder / "news")))
+    folders = (scheduler.node_path(str(folder)), scheduler.node_path(str(folder / "news")))
     try:
         text = scripts.render(scheduler.template, spec, scheduler.directives(allocation), *folders)
     except ScriptError as error:

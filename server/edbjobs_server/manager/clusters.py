@@ -88,15 +88,15 @@ class Clusters:
         if not executor.reach.answering:
             detail = self._core.unreachable.get(job.spec.executor, executor.reach.error)
             return Explanation(Waiting.SCHEDULER_UNREACHABLE, detail)
-        sighting = executor.sighting(run_key(job))
+        status = executor.status(run_key(job))
         if job.state is not State.SCHEDULED:
             return None
-        if sighting is None or sighting.phase is not Phase.PENDING:
+        if status is None or status.phase is not Phase.PENDING:
             return Explanation(
                 Waiting.SCHEDULER_PENDING, f"{executor.name} has it as {job.attempts[-1].scheduler_job_id}"
             )
-        reason = Waiting.NEVER_RUNNABLE if sighting.never else Waiting.SCHEDULER_PENDING
-        return Explanation(reason, f"{executor.name} job {sighting.id}: {waiting_text(sighting)}")
+        reason = Waiting.NEVER_RUNNABLE if status.never else Waiting.SCHEDULER_PENDING
+        return Explanation(reason, f"{executor.name} job {status.id}: {waiting_text(status)}")
 
     async def preview(self, name: str, spec: RunSpec) -> tuple[str, str]:
         """Return the batch script of a run and the command that would submit it.

@@ -60,7 +60,7 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
     allocation = None
     seen: Callable[[str], str] = str
     if cluster:
-        seen = rules.clusters[job.spec.executor].seen
+        seen = rules.clusters[job.spec.executor].node_path
         allocation = allocation_of(
             config, uid=job.uid, job_id=job.id, attempt=key.attempt, user=job.user, site=rules.policy
         )

@@ -322,7 +322,7 @@ def _for_cluster(config: HFSSSimulationConfig, spec: Spec, rules: Rules, uid: st
     allocation = allocation_of(config, uid=uid, job_id=job_id, attempt=1, user=user, site=rules.policy)
     scheduler = rules.clusters[spec.executor]
     scheduler.directives(allocation)
-    scheduler.seen(spec.project_path)
+    scheduler.node_path(spec.project_path)
     return replace(spec, cores=allocation.nodes * allocation.cores_per_node)
 
 

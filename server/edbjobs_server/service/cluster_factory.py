@@ -77,7 +77,7 @@ def node_releases(
 
 def _sees(scheduler: Scheduler, path: str) -> bool:
     try:
-        scheduler.seen(path)
+        scheduler.node_path(path)
     except Refused:
         return False
     return True
@@ -86,7 +86,7 @@ def _sees(scheduler: Scheduler, path: str) -> bool:
 def _refuse_unseen(schedulers: Mapping[str, Scheduler], shared: Path) -> None:
     for name, scheduler in schedulers.items():
         try:
-            scheduler.seen(str(shared))
+            scheduler.node_path(str(shared))
         except Refused as refused:
             text = f"shared_dir: {refused.message}, with path_map in the site's policy"
             raise SettingsError(f"{text}; or leave {name} out: hpc_url names it") from refused

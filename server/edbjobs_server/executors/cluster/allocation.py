@@ -24,12 +24,12 @@ _KIB = {"K": 1, "M": 2, "G": 3, "T": 4}
 def allocation_of(
     config: HFSSSimulationConfig, *, uid: str, job_id: str, attempt: int, user: str, site: ClusterPolicy
 ) -> Allocation:
-    """Tell what a run asks a scheduler for.
+    """Return what a run requests of a scheduler.
 
     Parameters
     ----------
     config : HFSSSimulationConfig
-        Of the job. The documented defaults that `SchedulerOptions` counts as not set are not asked for.
+        Of the job. The documented defaults that `SchedulerOptions` counts as not set are not requested.
     uid, job_id, user : str
         Of the job; they name it at the scheduler.
     attempt : int
@@ -40,8 +40,8 @@ def allocation_of(
     Returns
     -------
     Allocation
-        Its memory is what the options say, else an equal share of the job's `memory_mib`; its cores are what the
-        options say, else an equal share of those the job names.
+        Its memory is that of the options, else an equal share of the job's `memory_mib`; its cores are those of the
+    options, else an equal share of those that the job requests.
     """
     options = config.scheduler_options
     limit = config.wall_clock_limit
@@ -61,7 +61,7 @@ def allocation_of(
 
 
 def refuse(config: HFSSSimulationConfig, project_path: Path, policy: ClusterPolicy) -> None:
-    """Refuse a job that the site does not let go to its cluster.
+    """Refuse a job that the site's policy does not allow on its cluster.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def refuse(config: HFSSSimulationConfig, project_path: Path, policy: ClusterPoli
         raise Refused("INVALID_JOB", f"the site's policy does not allow the job: {text}", fields=wrong)
     roots = policy.shared_roots
     if roots and not any(project_path.is_relative_to(root) for root in roots):
-        text = "projects of cluster jobs must lie in one of " + ", ".join(str(root) for root in roots)
+        text = "projects of cluster jobs must be in one of " + ", ".join(str(root) for root in roots)
         raise Refused(
             "PROJECT_NOT_SHARED",
             f"{project_path}: {text}, which the nodes see as well; copy it there",

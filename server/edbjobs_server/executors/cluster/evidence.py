@@ -1,8 +1,8 @@
-"""What became of a run on a cluster: pure conclusions from what its scheduler and its own record say.
+"""What became of a run on a cluster: pure conclusions from its scheduler's answers and its own record.
 
 The order of evidence: the scheduler's queue command, then its accounting (both come as a `ClusterJobStatus`), then the
 record that the run's script wrote into its folder. The last one alone counts only when the scheduler, which
-answers, has said more than once that it knows no such job. Nothing follows from an answer that did not come.
+responds, has reported more than once that it knows no such job. Nothing follows from a missing answer.
 """
 
 from __future__ import annotations
@@ -23,52 +23,52 @@ _DEMANDS = frozenset({"HUP", "INT", "QUIT", "TERM", "XCPU"})
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a run's folder and the memory of its executor tell.
+    """The evidence in a run's folder and in the executor's memory.
 
     Attributes
     ----------
     record : Record
         What the run's script has written.
-    said : tuple of (Ending, str) or None
+    end_in_output : tuple of (Ending, str) or None
         What the scheduler wrote into the job's output about its end.
     asked : bool
-        We have asked for the end.
+    A cancel was requested by us.
     requeued : bool
-        The scheduler put the job back into its queue after it had begun, or began it again.
+        The scheduler requeued the job after it had started, or started it again.
     """
 
     record: Record
-    said: tuple[Ending, str] | None = None
+    end_in_output: tuple[Ending, str] | None = None
     asked: bool = False
     requeued: bool = False
 
 
-def is_of_twin(sighting: ClusterJobStatus, record: Record) -> bool:
+def is_of_twin(status: ClusterJobStatus, record: Record) -> bool:
     """Tell whether an end is that of a second run of the job, which left because the first one had the claim.
 
-    A controller that crashed before it saved what it knew begins jobs again under their ids (SLURM, measured).
+    A controller that crashed before it saved its state starts jobs again under their ids (SLURM, measured).
     """
     claim = record.claim
-    if claim is None or claim.kind != "run" or not record.dups or sighting.exit_code != DUPLICATE_CODE:
+    if claim is None or claim.kind != "run" or not record.dups or status.exit_code != DUPLICATE_CODE:
         return False
     return all(dup.restart == claim.restart for dup in record.dups)  # else it was put back into the queue
 
 
-def conclude(key: RunKey, sighting: ClusterJobStatus, found: Found, now: float) -> RunEnded:
-    """Conclude from a scheduler's word that a job has ended; its `ending` must be known."""
-    assert sighting.ending is not None, "an ending that is not known is asked for first"
+def conclude(key: RunKey, status: ClusterJobStatus, found: Found, now: float) -> RunEnded:
+    """Conclude from a scheduler's report that a job has ended; its `ending` must be known."""
+    assert status.ending is not None, "an unknown ending is requested first"
     record = found.record
-    start_time = _start_time(sighting, record)
-    # As the start, by the clock of the node: some schedulers tell the minute only.
-    end_time = record.exit.time if record.exit is not None else sighting.end_time or now
+    start_time = _start_time(status, record)
+    # As the start, by the node's clock: some schedulers report only the minute.
+    end_time = record.exit.time if record.exit is not None else status.end_time or now
     end_time = max(end_time, start_time or end_time)
     if record.refusal:
         return RunEnded(key, Ending.START_FAILED, end_time, message=record.refusal, by_scheduler=False)
     void = record.claim is not None and record.claim.kind == "void"
-    if void and (found.asked or sighting.exit_code == DUPLICATE_CODE):
+    if void and (found.asked or status.exit_code == DUPLICATE_CODE):
         return never_ran(key, end_time)
-    ending, message = _ending(sighting, found)
-    code = sighting.exit_code
+    ending, message = _ending(status, found)
+    code = status.exit_code
     if ending is Ending.EXITED and record.exit is not None:
         code = record.exit.code or code
     return RunEnded(
@@ -77,37 +77,37 @@ def conclude(key: RunKey, sighting: ClusterJobStatus, found: Found, now: float) 
         end_time,
         start_time=start_time,
         exit_code=code if ending is Ending.EXITED else None,
-        signal=sighting.signal if ending is Ending.SIGNALLED else None,
+        signal=status.signal if ending is Ending.SIGNALLED else None,
         message=message,
         by_scheduler=ending is not Ending.EXITED or record.exit is None,
     )
 
 
-def _ending(sighting: ClusterJobStatus, found: Found) -> tuple[Ending, str]:
-    ending = sighting.ending
+def _ending(status: ClusterJobStatus, found: Found) -> tuple[Ending, str]:
+    ending = status.ending
     assert ending is not None, "checked by the caller"
     if found.asked and ending is Ending.CANCELLED_EXTERNALLY:
         return Ending.CANCELLED, ""
     if found.requeued or any(dup.restart for dup in found.record.dups):
-        kind, line = found.said or (Ending.NODE_FAIL, "")
-        text = f"{sighting.state}: the scheduler put it back into its queue; it is not run a second time"
+        kind, line = found.end_in_output or (Ending.NODE_FAIL, "")
+        text = f"{status.state}: the scheduler put it back into its queue; it is not run a second time"
         return kind if kind is not Ending.EXITED else Ending.NODE_FAIL, f"{text}{': ' + line if line else ''}"
-    if found.said is not None and ending in _VAGUE and not (ending is Ending.EXITED and sighting.exit_code == 0):
-        return found.said
-    return ending, _words(sighting)
+    if found.end_in_output is not None and ending in _VAGUE and not (ending is Ending.EXITED and status.exit_code == 0):
+        return found.end_in_output
+    return ending, _words(status)
 
 
-def _words(sighting: ClusterJobStatus) -> str:
-    if sighting.ending in (Ending.EXITED, Ending.SIGNALLED) and not sighting.message:
-        return ""  # code and signal say it all
-    reason = f" ({sighting.reason})" if sighting.reason and sighting.reason != "None" else ""
-    return f"the scheduler says {sighting.state}{reason}{': ' + sighting.message if sighting.message else ''}"
+def _words(status: ClusterJobStatus) -> str:
+    if status.ending in (Ending.EXITED, Ending.SIGNALLED) and not status.message:
+        return ""  # code and signal are sufficient
+    reason = f" ({status.reason})" if status.reason and status.reason != "None" else ""
+    return f"the scheduler reports {status.state}{reason}{': ' + status.message if status.message else ''}"
 
 
-def _start_time(sighting: ClusterJobStatus, record: Record) -> float | None:
-    """Tell when the run began; a job that ended while it waited has no node."""
+def _start_time(status: ClusterJobStatus, record: Record) -> float | None:
+    """Return when the run started; a job that ended while it waited has no node."""
     began = _began(record)
-    return began if began is not None or not sighting.nodes else sighting.start_time
+    return began if began is not None or not status.nodes else status.start_time
 
 
 def _began(record: Record) -> float | None:
@@ -141,17 +141,17 @@ def presume(key: RunKey, found: Found, *, stale: bool, now: float) -> RunEnded |
     start = _began(record)
     if record.exit is not None:
         return _by_exit(key, found, start)
-    if found.said is not None:
-        kind, line = found.said
+    if found.end_in_output is not None:
+        kind, line = found.end_in_output
         kind = Ending.CANCELLED if found.asked and kind is Ending.CANCELLED_EXTERNALLY else kind
         return RunEnded(key, kind, now, start_time=start, message=line, by_scheduler=True)
     if not record.claimed or (record.claim is not None and record.claim.kind == "void"):
-        text = "it never began, and the scheduler knows it no longer: somebody cancelled it, or the scheduler lost it"
+        text = "it never started, and the scheduler no longer knows it: it was cancelled elsewhere, or the scheduler lost it"
         return RunEnded(key, Ending.LOST, now, message=text)
     if not stale:
         return None
     if record.signal in _DEMANDS:
-        text = f"its script got {record.signal} and was killed before it could tell the end"
+        text = f"its script got {record.signal} and was killed before it could record the end"
         return _signalled(key, found, record.signal, now, f"{text}; the scheduler knows the job no longer")
     text = "the scheduler knows it no longer, and its record ends in the middle: its node or its script was killed"
     return RunEnded(key, Ending.LOST, now, start_time=start, message=text)
@@ -160,8 +160,8 @@ def presume(key: RunKey, found: Found, *, stale: bool, now: float) -> RunEnded |
 def _by_exit(key: RunKey, found: Found, start: float | None) -> RunEnded:
     left = found.record.exit
     assert left is not None, "checked by the caller"
-    if found.said is not None and found.said[0] is not Ending.EXITED:
-        kind, line = found.said
+    if found.end_in_output is not None and found.end_in_output[0] is not Ending.EXITED:
+        kind, line = found.end_in_output
         kind = Ending.CANCELLED if found.asked and kind is Ending.CANCELLED_EXTERNALLY else kind
         return RunEnded(key, kind, left.time, start_time=start, message=line, by_scheduler=True)
     name = found.record.signal or ("" if left.signal == "none" else left.signal)
@@ -177,5 +177,5 @@ def _signalled(key: RunKey, found: Found, name: str, end_time: float, text: str)
 
 
 def never_ran(key: RunKey, now: float) -> RunEnded:
-    """Tell that a run was called off before it began."""
-    return RunEnded(key, Ending.NEVER_RAN, now, message="it was called off before it began")
+    """Return the end of a run that was cancelled before it started."""
+    return RunEnded(key, Ending.NEVER_RAN, now, message="it was cancelled before it started")

@@ -57,32 +57,32 @@ class ClusterExecutor:
         self.name = scheduler.name
         self.scheduler = scheduler
         self._scripts = scripts
-        self._folder = SharedFolder(folders, scheduler.said, scheduler.template)
-        self._book = RunTable(self.name)
-        self._asking = Poller(scheduler, self._folder, self._book, timing or PollTiming(), self._end)
+        self._folder = SharedFolder(folders, scheduler.end_in_output, scheduler.template)
+        self._run_table = RunTable(self.name)
+        self._asking = Poller(scheduler, self._folder, self._run_table, timing or PollTiming(), self._end)
         self._submits = asyncio.Semaphore(_SUBMITS)
         self._ends = asyncio.Semaphore(_ENDS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def reach(self) -> Reachability:
-        """Tell whether the scheduler answers."""
-        return self._book.reach
+        """Whether the scheduler responds."""
+        return self._run_table.reach
 
     async def open(self, listener: Listener) -> None:
-        """Begin to ask the scheduler; whether it answers is told as `Reachability`."""
-        self._book.listener = listener
-        self._book.emit(self.reach)
+        """Start polling the scheduler; whether it responds is reported as `Reachability`."""
+        self._run_table.listener = listener
+        self._run_table.emit(self.reach)
         self._spawn(self._asking.run())
 
     async def close(self) -> None:
         """Let go of everything; runs go on."""
-        self._book.listener = None
+        self._run_table.listener = None
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._book.runs.clear()
+        self._run_table.runs.clear()
         await self.scheduler.close()
         self._folder.close()
 
@@ -93,28 +93,28 @@ class ClusterExecutor:
     async def start(self, run: RunSpec) -> None:
         """Hand a reserved run over to the scheduler; starting it again does nothing."""
         assert run.allocation is not None, "a run on a cluster asks for something"
-        if run.key.folder in self._book.runs:
+        if run.key.folder in self._run_table.runs:
             return
         taken = Run(run.key, run.allocation.name, self._folder.of(run.key))
         taken.submitting, taken.handed = True, False
-        self._book.runs[run.key.folder] = taken
+        self._run_table.runs[run.key.folder] = taken
         self._spawn(self._submit(taken, run))
 
     async def adopt(self, runs: Sequence[OpenRun]) -> None:
-        """Take over runs of an earlier service; the scheduler is asked about them as soon as it answers."""
+        """Adopt runs of an earlier service; the scheduler is asked about them as soon as it responds."""
         for old in runs:
-            if old.key.folder in self._book.runs:
+            if old.key.folder in self._run_table.runs:
                 continue
             run = Run(old.key, old.name, old.directory or self._folder.of(old.key), old.scheduler_job_id)
             run.started, run.grace = old.started, old.cancel_grace
-            self._book.runs[old.key.folder] = run
+            self._run_table.runs[old.key.folder] = run
             if not run.id:
                 self._spawn(self._drop_unprepared(run))
         self._asking.hurry()
 
     async def cancel(self, key: RunKey, grace: float) -> None:
         """End a run; the grace between TERM and KILL is the scheduler's own if that is shorter."""
-        run = self._book.runs.get(key.folder)
+        run = self._run_table.runs.get(key.folder)
         if run is None:
             return
         run.grace = grace
@@ -131,20 +131,20 @@ class ClusterExecutor:
         """
         assert run.allocation is not None, "a run on a cluster asks for something"
         directives = self.scheduler.directives(run.allocation)
-        folder = self.scheduler.seen(str(self._folder.of(run.key)))
-        news = self.scheduler.seen(str(self._folder.bell(run.key)))
+        folder = self.scheduler.node_path(str(self._folder.of(run.key)))
+        news = self.scheduler.node_path(str(self._folder.notification(run.key)))
         return self._scripts.render(self.scheduler.template, run, directives, folder, news)
 
     def submission(self, run: RunSpec) -> Submission:
-        """Tell how a run would be handed over."""
+        """Return how a run would be submitted."""
         assert run.allocation is not None, "a run on a cluster asks for something"
         folder = self._folder.of(run.key)
         return Submission(run.allocation, self._folder.script(run.key), folder / OUTPUT, folder, run.env)
 
-    def sighting(self, key: RunKey) -> ClusterJobStatus | None:
-        """Tell what the scheduler said of a run when it was last asked."""
-        run = self._book.runs.get(key.folder)
-        return run.sighting if run is not None else None
+    def status(self, key: RunKey) -> ClusterJobStatus | None:
+        """Return the scheduler's last report of a run."""
+        run = self._run_table.runs.get(key.folder)
+        return run.status if run is not None else None
 
     # Handing over ----------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class ClusterExecutor:
         else:
             return True
         message = f"its batch script could not be written: {why}"
-        self._book.finish(run, RunEnded(run.key, ending, time.time(), message=message))
+        self._run_table.finish(run, RunEnded(run.key, ending, time.time(), message=message))
         return False
 
     async def _hand_over(self, run: Run, submission: Submission) -> None:
@@ -185,31 +185,31 @@ class ClusterExecutor:
             run_id = await self.scheduler.submit(submission)
         except SubmitRefused as refused:
             text = f"{self.name} refused it: {refused}"
-            self._book.finish(
+            self._run_table.finish(
                 run, RunEnded(run.key, Ending.SUBMIT_REFUSED, time.time(), message=text, by_scheduler=True)
             )
         except Unreachable as error:
             _log.warning("it is not known whether %s took %s: %s", self.name, run.name, error)
-            self._book.set_reach(False, error=str(error))
+            self._run_table.set_reach(False, error=str(error))
         else:
             failpoints.point("cluster.after_submit")
-            self._book.know(run, run_id)
+            self._run_table.know(run, run_id)
 
     async def _drop_unprepared(self, run: Run) -> None:
-        """Give up a run without a script: its service ended before it did anything about it."""
+        """Give up a run without a script: its service ended before it prepared the run."""
         try:
             prepared = await self._folder.is_prepared(run)
         except OSError as error:
             _log.warning("the folder of %s cannot be read: %s", run.name, error)
             return  # the scheduler will deny it, and that decides
         if not prepared:
-            self._book.finish(run, evidence.never_ran(run.key, time.time()))
+            self._run_table.finish(run, evidence.never_ran(run.key, time.time()))
 
     # Ending ----------------------------------------------------------------------------------------------
 
     async def _end(self, run: Run) -> None:
-        """Call a run off if it has not begun, else have the scheduler end it, at last with force."""
-        if run.ending or run.key.folder not in self._book.runs:
+        """Void a run that has not started, else have the scheduler end it, at last with force."""
+        if run.ending or run.key.folder not in self._run_table.runs:
             return
         run.ending = True
         try:
@@ -217,9 +217,9 @@ class ClusterExecutor:
             async with self._ends:
                 await self._ask_end(run, await self._jobs_of(run))
             if void:
-                self._book.finish(run, evidence.never_ran(run.key, time.time()))
+                self._run_table.finish(run, evidence.never_ran(run.key, time.time()))
         except Unreachable as error:
-            self._book.set_reach(False, error=str(error))  # asked again when it answers
+            self._run_table.set_reach(False, error=str(error))  # asked again when it answers
         except OSError as error:
             _log.warning("the folder of %s cannot be written, will try again: %s", run.name, error)
         finally:
@@ -232,7 +232,7 @@ class ClusterExecutor:
             return [item.id for item in found if item.phase is not Phase.ENDED]
         answers = await self.scheduler.look([run.id])
         if run.id not in answers:
-            raise Unreachable(f"{self.name} cannot tell now what its job {run.id} is")
+            raise Unreachable(f"{self.name} cannot identify its job {run.id} now")
         seen = answers[run.id]
         return [run.id] if seen is not None and seen.name == run.name and seen.phase is not Phase.ENDED else []
 

@@ -1,4 +1,4 @@
-"""When a scheduler is asked: seldom, sooner when something is about to change, ever less while it is silent."""
+"""When a scheduler is polled: seldom, sooner when a change is expected, less and less often while it is unreachable."""
 
 from __future__ import annotations
 
@@ -43,33 +43,33 @@ class PollTiming:
         self._hurried: list[float] = []
 
     def is_due(self, now: float) -> bool:
-        """Tell whether to ask about all runs now."""
+        """Return whether to poll all runs now."""
         if self._failures:
             return now >= self._next
         return self.may_ask(now) and (now >= self._next or bool(self._hurried and now >= self._hurried[0]))
 
     def may_ask(self, now: float) -> bool:
-        """Tell whether any question may be asked now."""
+        """Return whether the scheduler may be queried now."""
         return now - self._last >= self.floor and (not self._failures or now >= self._next)
 
     def asked(self, now: float) -> None:
-        """Take in that a question was answered."""
+        """Note that a query was answered."""
         self._last = now
         self._next = now + self.interval
         self._failures = 0
         self._hurried = [time for time in self._hurried if time > now]
 
     def looked(self, now: float) -> None:
-        """Take in that a question about a few runs was asked."""
+        """Note that a query about a few runs was sent."""
         self._last = now
 
     def failed(self, now: float) -> None:
-        """Take in that a question was not answered."""
+        """Note that a query was not answered."""
         self._last = now
         wait = min(FIRST_RETRY_SECONDS, self.interval) * 2.0 ** min(self._failures, 10)
         self._failures += 1
         self._next = now + max(min(wait, max(LAST_RETRY_SECONDS, self.interval)), self.floor)
 
     def hurry(self, now: float) -> None:
-        """Take in that something is about to change."""
+        """Note that a change is expected."""
         self._hurried = [now + wait for wait in HURRY_SECONDS]

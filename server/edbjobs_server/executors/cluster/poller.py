@@ -1,4 +1,4 @@
-"""Asking a scheduler about all runs in hand, and what follows from its answers."""
+"""Polling a scheduler about all active runs, and what follows from its answers."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Poller:
         Who is asked.
     folder : SharedFolder
         Where runs write.
-    book : RunTable
-        Runs in hand.
+    run_table : RunTable
+    Active runs.
     timing : PollTiming
         How often.
     end : callable
-        Ends a run whose end is wanted.
+        Ends a run whose end was requested.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         folder: SharedFolder,
-        book: RunTable,
+        run_table: RunTable,
         timing: PollTiming,
         end: Callable[[Run], Awaitable[None]],
     ) -> None:
         self._scheduler = scheduler
         self._folder = folder
-        self._book = book
+        self._run_table = run_table
         self._timing = timing
         self._end = end
 
@@ -61,20 +61,20 @@ class Poller:
             await asyncio.sleep(self._timing.tick)
 
     async def turn(self) -> None:
-        """Hear what runs have to tell, and ask if it is time; nothing that goes wrong ends the asking."""
+        """Read the runs' notifications, and poll if it is time; no error ends the polling."""
         try:
             await self._hear()
             await self._ask()
         except Unreachable as error:
-            self._book.set_reach(False, error=str(error))
+            self._run_table.set_reach(False, error=str(error))
             self._timing.failed(time.monotonic())
         except OSError as error:
             _log.warning("run folders of %s cannot be read, will try again: %s", self._scheduler.name, error)
         except Exception as error:
-            # A fault of ours in reading one answer must not leave all runs unfollowed for ever, nor be kept secret.
+            # A fault of ours in parsing one answer must neither leave all runs unfollowed nor stay hidden.
             _log.exception("what %s answered could not be dealt with, it is asked again", self._scheduler.name)
             text = f"what it answers cannot be dealt with ({type(error).__name__}: {error}); see the service's log"
-            self._book.set_reach(False, error=text)
+            self._run_table.set_reach(False, error=text)
             self._timing.failed(time.monotonic())
 
     async def _ask(self) -> None:
@@ -82,44 +82,44 @@ class Poller:
         if self._timing.is_due(now):
             await self._ask_all()
             return
-        urgent = [run for run in self._book.runs.values() if run.urgent and run.id]
+        urgent = [run for run in self._run_table.runs.values() if run.urgent and run.id]
         if urgent and self._timing.may_ask(now):
             await self._look_at(urgent)
             self._timing.looked(time.monotonic())
 
     async def _ask_all(self) -> None:
         version = await self._scheduler.probe()
-        if self._book.runs:
+        if self._run_table.runs:
             seen = await self._scheduler.poll()
-            by_name = {sighting.name: sighting for sighting in seen.values()}
+            by_name = {status.name: status for status in seen.values()}
             unsure: list[Run] = []
-            for run in [run for run in self._book.runs.values() if not run.submitting]:
-                sighting = seen.get(run.id) if run.id else by_name.get(run.name)
-                if sighting is None or sighting.name != run.name or _is_vague(sighting):
+            for run in [run for run in self._run_table.runs.values() if not run.submitting]:
+                status = seen.get(run.id) if run.id else by_name.get(run.name)
+                if status is None or status.name != run.name or _is_vague(status):
                     unsure.append(run)
                 else:
-                    await self._mind(run, self._take_in(run, sighting))
+                    await self._mind(run, self._take_in(run, status))
             await self._look_at([run for run in unsure if run.id])
             for run in [run for run in unsure if not run.id]:
                 await self._mind(run, self._find(run))
-        self._book.set_reach(True, version)  # that it answers a probe would not do
-        for run in [run for run in self._book.runs.values() if run.grace is not None and not run.submitting]:
+        self._run_table.set_reach(True, version)  # that it answers a probe would not do
+        for run in [run for run in self._run_table.runs.values() if run.grace is not None and not run.submitting]:
             await self._end(run)
         self._timing.asked(time.monotonic())
 
     async def _look_at(self, runs: Sequence[Run]) -> None:
-        """Look closely at runs of which the bulk query says too little."""
+        """Query in detail the runs for which the bulk query is not sufficient."""
         if not runs:
             return
         answers = await self._scheduler.look([run.id for run in runs])
         for run in runs:
             if run.id not in answers:
                 continue
-            sighting = answers[run.id]
-            if sighting is None or sighting.name != run.name:
+            status = answers[run.id]
+            if status is None or status.name != run.name:
                 await self._mind(run, self._on_denial(run))
-            elif not _is_vague(sighting):
-                await self._mind(run, self._take_in(run, sighting))
+            elif not _is_vague(status):
+                await self._mind(run, self._take_in(run, status))
 
     async def _mind(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Deal with one run; a folder of it that cannot be read keeps up no other."""
@@ -134,69 +134,69 @@ class Poller:
         holder = claim.job if claim is not None and claim.kind == "run" else ""
         found = sorted(
             await self._scheduler.find(run.name),
-            key=lambda sighting: (sighting.id != holder, sighting.phase is Phase.ENDED),
+            key=lambda status: (status.id != holder, status.phase is Phase.ENDED),
         )
         if not found and not holder:
             await self._on_denial(run)
             return
-        self._book.know(run, holder or found[0].id)
+        self._run_table.know(run, holder or found[0].id)
         twins = [item.id for item in found if item.id != run.id and item.phase is not Phase.ENDED]
         if twins:
             _log.warning("%s has %s more than once: %s cancelled", self._scheduler.name, run.name, ", ".join(twins))
             await self._scheduler.cancel(twins)
         self.hurry()
 
-    async def _take_in(self, run: Run, sighting: ClusterJobStatus) -> None:
-        """Act on what the scheduler says of a run."""
-        run.seen(sighting)
+    async def _take_in(self, run: Run, status: ClusterJobStatus) -> None:
+        """Act on what the scheduler reports of a run."""
+        run.update(status)
         if not run.id:
-            self._book.know(run, sighting.id)
-        if sighting.phase is Phase.ENDED:
-            await self._conclude(run, sighting)
-        elif sighting.phase is Phase.PENDING:
-            await self._on_pending(run, sighting)
+            self._run_table.know(run, status.id)
+        if status.phase is Phase.ENDED:
+            await self._conclude(run, status)
+        elif status.phase is Phase.PENDING:
+            await self._on_pending(run, status)
         elif not run.started:
-            self._book.tell_start(run, await self._folder.record(run), sighting)
+            self._run_table.tell_start(run, await self._folder.record(run), status)
 
-    async def _on_pending(self, run: Run, sighting: ClusterJobStatus) -> None:
+    async def _on_pending(self, run: Run, status: ClusterJobStatus) -> None:
         if run.started and not run.requeued:
-            # It ran once: a second run beside what may be left of the first is what nobody wants.
+            # It ran once: a second run must not start beside what may be left of the first.
             run.requeued = True
             await self._scheduler.cancel([run.id])
             self.hurry()
-        why = waiting_text(sighting)
-        if sighting.never and why not in run.noted:
+        why = waiting_text(status)
+        if status.never and why not in run.noted:
             run.noted.add(why)
-            self._book.emit(RunNote(run.key, f"{self._scheduler.name} will never start it as it is: {why}"))
+            self._run_table.emit(RunNote(run.key, f"{self._scheduler.name} will never start it as it is: {why}"))
 
     # Conclusions -----------------------------------------------------------------------------------------
 
-    async def _conclude(self, run: Run, sighting: ClusterJobStatus) -> None:
+    async def _conclude(self, run: Run, status: ClusterJobStatus) -> None:
         found = await self._folder.found(run)
-        # Should a twin of it turn up, it must not run after the job was told to have ended.
+        # If a second job of it turns up, it must not run after the job was reported as ended.
         if not found.record.claimed and not await self._folder.void(run):
             found = await self._folder.found(run)
         claim = found.record.claim
         if claim is not None and claim.kind == "run" and claim.job != run.id:
             # A twin holds the claim: a submit that was thought to have failed. That one is the run.
-            self._book.know(run, claim.job)
+            self._run_table.know(run, claim.job)
             self.hurry()
             return
-        if evidence.is_of_twin(sighting, found.record):
+        if evidence.is_of_twin(status, found.record):
             self._presume(run, found)
             return
-        self._book.finish(run, evidence.conclude(run.key, sighting, found, time.time()))
+        self._run_table.finish(run, evidence.conclude(run.key, status, found, time.time()))
 
     async def _on_denial(self, run: Run) -> None:
-        """Take in that the scheduler knows no such job; said often enough, the run's own record decides."""
+        """Note that the scheduler knows no such job; after enough such answers the run's own record decides."""
         if not run.denied(time.monotonic(), self._timing.confirm):
             return
         found = await self._folder.found(run)
         if not found.record.claimed:
             if not await self._folder.void(run):
-                return  # it has begun just now
+                return  # it has just started
             if not run.id:
-                self._book.finish(run, evidence.never_ran(run.key, time.time()))
+                self._run_table.finish(run, evidence.never_ran(run.key, time.time()))
                 return
         self._presume(run, found)
 
@@ -205,33 +205,33 @@ class Poller:
         stale = run.is_stale(found.record, time.monotonic(), self._timing.stale)
         ended = evidence.presume(run.key, found, stale=stale, now=time.time())
         if ended is not None:
-            self._book.finish(run, ended)
+            self._run_table.finish(run, ended)
 
     # News ------------------------------------------------------------------------------------------------
 
     async def _hear(self) -> None:
         """Read the records of runs that rang."""
-        if not self._book.runs:
+        if not self._run_table.runs:
             return
         for folder in await self._folder.rung():
-            run = self._book.runs.get(folder)
+            run = self._run_table.runs.get(folder)
             if run is not None:
-                run.urgent = True  # until the record says otherwise: it may not be readable now
+                run.urgent = True  # until the record shows otherwise: it may not be readable now
                 await self._mind(run, self._listen(run))
 
     async def _listen(self, run: Run) -> None:
         found = await self._folder.record(run)
         if found.claim is not None and found.claim.kind == "run" and not run.id:
-            self._book.know(run, found.claim.job)
-        self._book.tell_start(run, found, None)
+            self._run_table.know(run, found.claim.job)
+        self._run_table.tell_start(run, found, None)
         run.urgent = found.exit is not None or bool(found.refusal or found.dups)
 
 
-def _is_vague(sighting: ClusterJobStatus) -> bool:
-    """Tell whether an answer says that a job has ended, but not how."""
-    return sighting.phase is Phase.ENDED and sighting.ending is None
+def _is_vague(status: ClusterJobStatus) -> bool:
+    """Return whether an answer shows that a job has ended, but not how."""
+    return status.phase is Phase.ENDED and status.ending is None
 
 
-def waiting_text(sighting: ClusterJobStatus) -> str:
-    """Tell in the scheduler's words what a job waits for."""
-    return sighting.message or sighting.reason or sighting.state
+def waiting_text(status: ClusterJobStatus) -> str:
+    """Return what a job waits for, in the scheduler's words."""
+    return status.message or status.reason or status.state

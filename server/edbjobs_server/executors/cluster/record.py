@@ -9,13 +9,13 @@ there whole or not at all. Times are seconds since the epoch by the clock of the
     Decides who may run: put in place by ``link()``, so that the first one stands; where a file system has no
     links, by exclusive creation. ``void``: it never ran and never will. `job` and `restart` are the scheduler's.
 ``start``: ``time= pid= host= nodes=a,b,c``
-    On disk before the program is let go: without it the program has not begun.
+    On disk before the program is released: without it the program has not started.
 ``beat``: touched every `BEAT_SECONDS` for as long as the script lives; only its time counts.
 ``signal``: ``signal=TERM time=``
     The script got a signal and has passed it on. The last one.
 ``exit``: ``code= signal=none|TERM time=``
     The program has ended: its exit code as bash tells it (128 + n for signal n), and the last signal the script got.
-    Windows' codes have 32 bits and are signed, as HPC Pack tells them: 0xC0000005 is -1073741819.
+    Windows' codes have 32 bits and are signed, as HPC Pack reports them: 0xC0000005 is -1073741819.
 ``dup.<job>.<restart>``: ``job= restart= host= time=``
     A job that found the run claimed or void; it has run nothing and left with `DUPLICATE_CODE`.
 ``refusal``: ``text=`` and the rest of the line
@@ -58,7 +58,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The program was let go."""
+    """The program was released."""
 
     time: float
     pid: int
@@ -87,13 +87,13 @@ class Dup:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a run's folder tells.
+    """What a run's folder contains.
 
     Attributes
     ----------
     claimed : bool
         There is a claim. If `claim` is None nonetheless, it is damaged, and nothing must be concluded from that:
-        the run may have begun.
+        the run may have started.
     claim, start, exit : Claim, Start, Exit or None
         None: not there, or not whole.
     signal : str
@@ -154,8 +154,8 @@ def void(folder: Path, now: float) -> bool:
     Returns
     -------
     bool
-        True: a void claim stands, by this call or an earlier one; the run has not begun and never will.
-        False: another claim stands, maybe a damaged one; the run may have begun.
+        True: a void claim stands, by this call or an earlier one; the run has not started and never will.
+        False: another claim stands, maybe a damaged one; the run may have started.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def _put(temporary: Path, claim: Path, line: bytes) -> None:
     try:
         os.link(temporary, claim)
     except FileExistsError:
-        return  # whoever reads it sees whose it is; over NFS it may be our own
+        return  # its reader sees whose it is; over NFS it may be our own
     except OSError:
         try:
             _write(claim, line, 0o600)  # no links here

@@ -19,15 +19,15 @@ class Run:
     submitting, handed : bool
         It is being handed over right now; a command that hands it over has been run, by us or an earlier service.
     started : bool
-        Its start has been told.
+        Its start has been reported.
     urgent : bool
-        Its record says that it has ended, so the scheduler is asked for its word.
+        Its record shows that it has ended, so the scheduler is queried.
     requeued : bool
         The scheduler put it back into its queue.
     noted : set of str
-        Why it will never start, as far as that was told: a scheduler may find one reason after another.
+        Why it will never start, as far as reported: a scheduler may find one reason after another.
     grace : float or None
-        Its end is wanted.
+    Its end was requested.
     asked : float or None
         When the scheduler was asked for its end (monotonic).
     """
@@ -46,23 +46,23 @@ class Run:
         self.ending = False
         self.grace: float | None = None
         self.asked: float | None = None
-        self.sighting: ClusterJobStatus | None = None
+        self.status: ClusterJobStatus | None = None
         self._denied: float | None = None
         self._beat: tuple[float | None, float] | None = None
 
-    def seen(self, sighting: ClusterJobStatus) -> None:
-        """Take over what the scheduler says."""
-        self.sighting = sighting
+    def update(self, status: ClusterJobStatus) -> None:
+        """Store the scheduler's report."""
+        self.status = status
         self._denied = None
 
     def denied(self, now: float, gap: float) -> bool:
-        """Take over that the scheduler knows no such job; True once it has said so for `gap` seconds."""
+        """Note that the scheduler knows no such job; True once that was so for `gap` seconds."""
         if self._denied is None:
             self._denied = now
         return now - self._denied >= gap
 
     def is_stale(self, found: Record, now: float, limit: float) -> bool:
-        """Tell whether its heartbeat has not moved for `limit` seconds of our own clock: others may be wrong."""
+        """Return whether its heartbeat has not changed for `limit` seconds of our own clock: others may be wrong."""
         if self._beat is None or self._beat[0] != found.beat:
             self._beat = (found.beat, now)
         return now - self._beat[1] >= limit

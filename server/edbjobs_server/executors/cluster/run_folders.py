@@ -1,7 +1,7 @@
-"""Where runs of a cluster have their folders, and the bell they ring when they have written something.
+"""The folders of a cluster's runs, and the notifications they write when their record has changed.
 
-A run's folder and the bells lie on the file system that the service and the nodes share. One folder holds the bells
-of all runs, so that one listing tells what is new, however many runs there are.
+A run's folder and the notifications are on the file system that service and nodes share. One folder holds those
+of all runs, so that one listing shows what is new, however many runs there are.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ class RunFolders:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._bells = root / "news"
+        self._notifications = root / "news"
 
     def prepare(self) -> None:
-        """Make what must be there before a run can ring.
+        """Make the folders that must exist before a run can notify.
 
         Raises
         ------
         OSError
             The shared folder cannot be written.
         """
-        self._bells.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._notifications.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def of(self, key: RunKey) -> Path:
         """Folder of a run."""
         return self.root / "runs" / key.folder
 
-    def bell(self, key: RunKey) -> Path:
+    def notification(self, key: RunKey) -> Path:
         """File that a run makes when it has written something."""
-        return self._bells / f"{key.seq}.{key.attempt}"
+        return self._notifications / f"{key.seq}.{key.attempt}"
 
     def rung(self) -> list[str]:
-        """Tell which runs have something to tell, as `RunKey.folder`; each is told once."""
+        """Return the runs that have a notification, as `RunKey.folder`; each is returned once."""
         try:
-            names = os.listdir(self._bells)
+            names = os.listdir(self._notifications)
         except FileNotFoundError:
             return []
         found: list[str] = []
@@ -60,7 +60,7 @@ class RunFolders:
             match = _BELL.fullmatch(name)
             if match is None:
                 continue
-            (self._bells / name).unlink(missing_ok=True)
+            (self._notifications / name).unlink(missing_ok=True)
             found.append(RunKey(int(match[1]), "", int(match[2])).folder)
         return found
 

@@ -1,4 +1,4 @@
-"""The runs in hand of a cluster's executor, and what is told of them."""
+"""The active runs of a cluster's executor, and the updates reported for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunTable:
-    """Runs by their folder; each of their changes is told once.
+    """Runs by their folder; each of their changes is reported once.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class RunTable:
     runs : dict of str to Run
         By `RunKey.folder`.
     listener : callable or None
-        Who is told.
+    Receives the updates.
     reach : Reachability
         Whether the scheduler answers.
     """
@@ -37,18 +37,18 @@ class RunTable:
         self.reach = Reachability(name, False, time.time(), error="it was not asked yet")
 
     def know(self, run: Run, run_id: str) -> None:
-        """Take in the scheduler's id of a run."""
+        """Store the scheduler's id of a run."""
         run.id = run_id
         self.emit(RunScheduled(run.key, time.time(), run_id))
 
-    def tell_start(self, run: Run, found: Record, sighting: ClusterJobStatus | None) -> None:
-        """Tell that a run has begun, as it or the scheduler says."""
+    def tell_start(self, run: Run, found: Record, status: ClusterJobStatus | None) -> None:
+        """Report that a run has started, by its record or the scheduler."""
         start = found.start
-        if run.started or (start is None and sighting is None):
+        if run.started or (start is None and status is None):
             return
         run.started = True
-        nodes = sighting.nodes if sighting is not None else ()
-        began = start.time if start is not None else sighting.start_time if sighting is not None else None
+        nodes = status.nodes if status is not None else ()
+        began = start.time if start is not None else status.start_time if status is not None else None
         self.emit(
             RunStarted(
                 run.key,
@@ -59,12 +59,12 @@ class RunTable:
         )
 
     def finish(self, run: Run, ended: RunEnded) -> None:
-        """Tell the end of a run and let go of it."""
+        """Report the end of a run and drop it."""
         if self.runs.pop(run.key.folder, None) is not None:
             self.emit(ended)
 
     def set_reach(self, answering: bool, version: str = "", error: str = "") -> None:
-        """Take in whether the scheduler answers."""
+        """Report whether the scheduler responds, if that has changed."""
         before = self.reach
         same = before.answering == answering and bool(before.version or answering or before.error)
         self.reach = Reachability(
@@ -78,6 +78,6 @@ class RunTable:
             self.emit(self.reach)
 
     def emit(self, update: RunUpdate) -> None:
-        """Tell something."""
+        """Report an update."""
         if self.listener is not None:
             self.listener(update)

@@ -1,23 +1,23 @@
 """Batch scripts of clusters, made from templates that a site may replace by its own.
 
-The templates lie in ``executors/templates``; a file of the same name in a folder of the site comes first. They get:
+The templates are in ``executors/templates``; a file of the same name in a folder of the site comes first. They get:
 
 ================  =====================================================================================
 ``title``         a line for people: job, run and attempt
 ``directives``    lines for the scheduler, without their prefix: ``#SBATCH --``, ``#BSUB``, ``#PBS``
 ``folder``        folder of the run; ``news``: the file to make when something was written into it
 ``program``       what to run; ``root``: the folder it is in
-``arguments``     for the filters ``sh_pieces`` and ``ps_pieces``: they put the script's own words for `MACHINES`,
-                  `SPAWN` and `SCRATCH` in place
-``cwd``, ``env``  where it begins, and what is added to its environment
+``arguments``     for the filters ``sh_pieces`` and ``ps_pieces``: they insert the script's variables for `MACHINES`,
+                  `SPAWN` and `SCRATCH`
+``cwd``, ``env``  where it starts, and what is added to its environment
 ``allocation``    an `Allocation`; ``nodes``, ``cores``, ``tasks``, ``gpus``: what AEDT may use, each node
 ``automatic``     AEDT chooses the tasks
 ``site``          a `SiteLines`
 ``beat``          seconds between two heartbeats
 ================  =====================================================================================
 
-Whatever comes from a job goes through ``sh`` (a word of the shell), ``ps`` (a text of PowerShell) or
-``comment_safe``. A comment of a template begins with ``{##``, because ``${#name}`` is the shell's.
+Every value of a job goes through ``sh`` (a word of the shell), ``ps`` (a text of PowerShell) or
+``comment_safe``. A comment of a template starts with ``{##``, because ``${#name}`` is the shell's.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Scripts:
 
 
 def _arguments(argv: Sequence[str]) -> list[list[str]]:
-    """Split arguments into texts and placeholders, which are the odd pieces; only our own options may hold such."""
+    """Split arguments into texts and placeholders (every second piece); only our own options may contain those."""
     split: list[list[str]] = []
     for before, argument in itertools.pairwise(argv):
         if before in ("-machinelist", "-batchoptions"):

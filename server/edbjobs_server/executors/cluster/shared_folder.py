@@ -1,4 +1,4 @@
-"""Work on the file system that service and nodes share: in threads of its own and with a deadline, for it may hang."""
+"""Work on the file system that service and nodes share: in threads and with a deadline, because it may hang."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ class SharedFolder:
     ----------
     folders : RunFolders
         Where runs have their folders.
-    said : callable
+    end_in_output : callable
         Tells what the scheduler wrote into a job's output about its end.
     template : str
         Of the batch scripts; PowerShell runs only files that are called ``.ps1``.
     """
 
-    def __init__(self, folders: RunFolders, said: Callable[[str], tuple[Ending, str] | None], template: str) -> None:
+    def __init__(
+        self, folders: RunFolders, end_in_output: Callable[[str], tuple[Ending, str] | None], template: str
+    ) -> None:
         self._folders = folders
-        self._said = said
+        self._end_in_output = end_in_output
         self._script = record.SCRIPT + (".ps1" if template.endswith(".ps1.j2") else "")
         self._workers = PathWorkers(partial(SilentFolder, errno.ETIMEDOUT))
 
@@ -54,16 +56,16 @@ class SharedFolder:
         """Folder of a run."""
         return self._folders.of(key)
 
-    def bell(self, key: RunKey) -> Path:
+    def notification(self, key: RunKey) -> Path:
         """File that a run makes when it has written something."""
-        return self._folders.bell(key)
+        return self._folders.notification(key)
 
     def script(self, key: RunKey) -> Path:
         """Batch script of a run."""
         return self.of(key) / self._script
 
     async def rung(self) -> list[str]:
-        """Tell which runs have written something, as `RunKey.folder`."""
+        """Return the runs that have written something, as `RunKey.folder`."""
         return await self._off_loop(self._folders.rung)
 
     async def prepare(self, run: Run, script: str) -> None:
@@ -76,7 +78,7 @@ class SharedFolder:
         await self._off_loop(work, run)
 
     async def is_prepared(self, run: Run) -> bool:
-        """Tell whether a run's batch script is there."""
+        """Return whether a run's batch script exists."""
         return await self._off_loop((run.folder / self._script).exists, run)
 
     async def record(self, run: Run) -> record.Record:
@@ -84,16 +86,16 @@ class SharedFolder:
         return await self._off_loop(partial(record.read, run.folder), run)
 
     async def found(self, run: Run) -> Found:
-        """Gather all that a run's end may be concluded from, beside the scheduler's word."""
+        """Collect the evidence of a run's end beside the scheduler's report."""
 
         def work() -> Found:
-            said = self._said(output_tail(run.folder))
-            return Found(record.read(run.folder), said, run.grace is not None, run.requeued)
+            end_in_output = self._end_in_output(output_tail(run.folder))
+            return Found(record.read(run.folder), end_in_output, run.grace is not None, run.requeued)
 
         return await self._off_loop(work, run)
 
     async def void(self, run: Run) -> bool:
-        """See to it that a run which has not begun never does; False: it has begun."""
+        """Prevent a run that has not started from starting; False: it has started."""
         return await self._off_loop(partial(record.void, run.folder, time.time()), run)
 
     async def _off_loop(self, work: Callable[[], _T], run: Run | None = None) -> _T:

@@ -1,6 +1,6 @@
 """What every scheduler's module does, and the values that pass between it and the cluster's executor.
 
-A scheduler's module translates: it builds commands, reads answers, and says what a scheduler's words mean. It keeps
+A scheduler's module translates: it builds commands, parses answers, and maps a scheduler's states. It keeps
 nothing and concludes nothing from an answer that did not come; that is `executor` and `evidence`.
 """
 
@@ -19,11 +19,11 @@ ERRORS = ".err"  # suffix of the file for errors, where a scheduler cannot write
 
 
 class Unreachable(Exception):
-    """A scheduler did not answer, or its answer cannot be used; nothing follows from it. The text is its words."""
+    """A scheduler did not answer, or its answer cannot be used; nothing follows from it. The text is its output."""
 
 
 class SubmitRefused(Exception):
-    """A scheduler has said no to a submit, and has no such job. The text is its words."""
+    """A scheduler has definitely refused a submission, and has no such job. The text is its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Submission:
     output : Path
         File in the run's folder for what the scheduler itself writes; the solver's output goes elsewhere.
     cwd : Path
-        Folder the script begins in.
+        Folder the script starts in.
     env : mapping of str to str
         Environment of the submitting command, which most schedulers pass on to the job.
     """
@@ -54,15 +54,15 @@ class Submission:
 class Phase(Enum):
     """What a scheduler's state means."""
 
-    PENDING = "pending"  # has not begun, or is to begin again
-    RUNNING = "running"  # has begun and not ended, suspended ones included
+    PENDING = "pending"  # has not started, or is to start again
+    RUNNING = "running"  # has started and not ended, suspended ones included
     ENDING = "ending"  # its script has ended or is being ended; the scheduler is not done with it
     ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterJobStatus:
-    """What a scheduler says of one of its jobs.
+    """What a scheduler reports of one of its jobs.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class ClusterJobStatus:
     submit_time, start_time, end_time : float or None
         Seconds since the epoch, by the scheduler's clock.
     ending : Ending or None
-        How it ended. None of an ended job: this answer does not tell, `look` does.
+        How it ended. None of an ended job: not in this answer; ask `look`.
     exit_code, signal : int or None
         Of the batch script.
     message : str
@@ -135,9 +135,9 @@ class ClusterJob:
 
 
 class Scheduler(Protocol):
-    """One kind of scheduler. Methods may be called at the same time; each has a deadline of its own.
+    """One kind of scheduler. Methods may be called at the same time; each has its own deadline.
 
-    Every method but `seen`, `directives` and `said` raises `Unreachable` where no usable answer came.
+    Every method but `node_path`, `directives` and `end_in_output` raises `Unreachable` where no usable answer came.
 
     Attributes
     ----------
@@ -150,8 +150,8 @@ class Scheduler(Protocol):
     name: str
     template: str
 
-    def seen(self, path: str) -> str:
-        """Give a path of this host as the nodes see it.
+    def node_path(self, path: str) -> str:
+        """Return a path of this host as the nodes see it.
 
         Raises
         ------
@@ -163,30 +163,30 @@ class Scheduler(Protocol):
         """Ask whether the scheduler answers, as cheaply as it can be asked; gives its version."""
 
     def directives(self, allocation: Allocation) -> Sequence[str]:
-        """Write what is asked for as the batch script's directives, one line each, without their prefix.
+        """Return the request as the batch script's directives, one line each, without their prefix.
 
         Raises
         ------
         Refused
-            INVALID_JOB, naming fields as ``config.scheduler_options.<name>``: this scheduler cannot be asked so.
+            INVALID_JOB, naming fields as ``config.scheduler_options.<name>``: this scheduler does not accept it.
         """
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
-        """Tell the command that submits, for people to read."""
+        """Return the command that submits, for people to read."""
 
     async def submit(self, submission: Submission) -> str:
-        """Hand a run over; gives the scheduler's id.
+        """Submit a run; returns the scheduler's id.
 
         Raises
         ------
         SubmitRefused
             It was refused for certain.
         Unreachable
-            Nobody knows whether it was taken: look for it with `find` before submitting again.
+        It is unknown whether it was accepted: look for it with `find` before submitting again.
         """
 
     async def find(self, name: str) -> Sequence[ClusterJobStatus]:
-        """Find the jobs that bear a name, ended ones included as far as the scheduler still knows them."""
+        """Find the jobs of a name, ended ones included as far as the scheduler still knows them."""
 
     async def poll(self) -> Mapping[str, ClusterJobStatus]:
         """See all jobs of this account with one query, by id; it may lack jobs that have ended."""
@@ -201,8 +201,8 @@ class Scheduler(Protocol):
     async def cancel(self, ids: Sequence[str], *, kill: bool = False) -> None:
         """End jobs; those that have ended are passed over. `kill`: what resisted an earlier cancel."""
 
-    def said(self, output: str) -> tuple[Ending, str] | None:
-        """Tell what the scheduler wrote into a job's own output about its end, if it did; the text is its line."""
+    def end_in_output(self, output: str) -> tuple[Ending, str] | None:
+        """Return what the scheduler wrote into a job's own output about its end, if it did; the text is its line."""
 
     async def partitions(self) -> Sequence[Partition]:
         """List partitions or queues."""
@@ -211,12 +211,12 @@ class Scheduler(Protocol):
         """List the jobs that have not ended, of all users."""
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
 class SamePaths:
     """What schedulers have in common whose nodes have the shared file systems in the same places as this host."""
 
-    def seen(self, path: str) -> str:
-        """See `Scheduler.seen`."""
+    def node_path(self, path: str) -> str:
+        """See `Scheduler.node_path`."""
         return path

@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """What it said when it failed: its stderr, else its stdout."""
+        """Its output when it failed: its stderr, else its stdout."""
         return (self.stderr.strip() or self.stdout.strip())[:MAX_WORDS] or f"exit code {self.code}"
 
 
@@ -47,7 +47,7 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_there(program: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether a command is installed."""
+    """Return whether a command is installed."""
     return shutil.which(program, path=environ.get("PATH", os.defpath)) is not None
 
 
@@ -128,7 +128,7 @@ async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
         pipe.close()
         await pipe.wait_closed()
     except (BrokenPipeError, ConnectionResetError):
-        pass  # it did not read to the end; its answer tells why
+        pass  # it did not read to the end; its answer has the reason
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:

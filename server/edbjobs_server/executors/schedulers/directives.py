@@ -169,7 +169,7 @@ def limit_seconds(allocation: Allocation, units: Mapping[int, Sequence[int]]) ->
     Returns
     -------
     int or None
-        Seconds, at least 1; None: no limit is asked for.
+        Seconds, at least 1; None: no limit is requested.
     """
     if not allocation.time:
         limit = allocation.wall_clock_limit

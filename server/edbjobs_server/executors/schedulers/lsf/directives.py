@@ -67,9 +67,9 @@ def directives_of(allocation: Allocation, *, old: bool) -> list[str]:
 
 
 def command_options(allocation: Allocation, *, old: bool) -> list[str]:
-    """Tell what the command itself is to be given: options that LSF may lack, which is known for certain only then.
+    """Return options of the command itself: those that LSF may lack, which is certain only when it is run.
 
-    A job is never to be run again; old releases do so only where a queue says it. The comment is words for people:
+    A job is never to be run again; old releases do so only where a queue says it. The comment is for people:
     what could mean something to a shell becomes "_".
     """
     return [] if old else ["-rn", "-Jd", _NOT_PLAIN.sub("_", allocation.comment)]

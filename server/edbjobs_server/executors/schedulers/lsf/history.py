@@ -69,9 +69,9 @@ class _Course:
 
 
 def jobs(text: str, now: float) -> dict[str, Job]:
-    """Read jobs, by id. A job's state is what is told of it, else ``DONE`` or ``EXIT`` after such an event.
+    """Read jobs, by id. A job's state is the reported one, else ``DONE`` or ``EXIT`` after such an event.
 
-    One whose end is not told and whose state is not either is left out, as is an answer that stops in the middle of
+    One with neither a reported end nor a state is left out, as is an answer that stops in the middle of
     a job.
     """
     found = {}
@@ -89,7 +89,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 
 def _job(ident: str, block: str, now: float) -> Job | None:
     head, _, rest = block.partition("\n")
-    # What follows the events tells that they are all there.
+    # What follows the events proves that they are complete.
     if "SCHEDULING PARAMETERS:" not in rest and "Summary of time in seconds" not in rest:
         return None
     course = _Course()

@@ -59,7 +59,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What LSF says of a job.
+    """What LSF reports of a job.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Job:
     asked : str
         Who asked for a signal to it.
     limit : float
-        Seconds it may run; 0: not told.
+        Seconds it may run; 0: not reported.
     """
 
     id: str
@@ -164,7 +164,7 @@ def table(text: str, now: float) -> list[Job] | None:
 
 
 def reasons(text: str) -> dict[str, str]:
-    """Read from ``bjobs -p`` what jobs wait for, by id: lines that begin with a blank, after the job's own."""
+    """Read from ``bjobs -p`` what jobs wait for, by id: lines that start with a blank, after the job's own."""
     found: dict[str, str] = {}
     ident = ""
     for line in text.splitlines():
@@ -188,7 +188,7 @@ def _slots(text: str) -> int:
 
 
 def undisputed(jobs: Iterable[Job]) -> dict[str, Job]:
-    """Give jobs by id; one that is told twice, differently, is left out, as the members of an array are."""
+    """Return jobs by id; one that is reported twice, differently, is left out, as the members of an array are."""
     found: dict[str, Job] = {}
     disputed = set()
     for job in jobs:
@@ -197,13 +197,13 @@ def undisputed(jobs: Iterable[Job]) -> dict[str, Job]:
     return {name: job for name, job in found.items() if name not in disputed}
 
 
-def sightings(jobs: Iterable[Job]) -> dict[str, ClusterJobStatus]:
-    """Tell what jobs' states mean, by id."""
-    return {name: sighting(job) for name, job in undisputed(jobs).items()}
+def statuses(jobs: Iterable[Job]) -> dict[str, ClusterJobStatus]:
+    """Return the jobs' states, by id."""
+    return {name: status(job) for name, job in undisputed(jobs).items()}
 
 
-def sighting(job: Job) -> ClusterJobStatus:
-    """Tell what a job's state means; an end that is not told without doubt has no `ending`."""
+def status(job: Job) -> ClusterJobStatus:
+    """Return a job's state; an end that is not certain has no `ending`."""
     phase = PHASES[job.state]
     ended = phase is Phase.ENDED
     ending, code, signal = (None, None, None)
@@ -233,7 +233,7 @@ def sighting(job: Job) -> ClusterJobStatus:
 
 
 def _ending(job: Job) -> tuple[Ending | None, int | None, int | None]:
-    """Tell how a job in state EXIT ended: its reason, then who asked for it, then its exit code."""
+    """Return how a job in state EXIT ended: by its reason, then by who requested it, then by its exit code."""
     reason = _REASON.search(job.term)
     code = job.code
     if reason is not None and reason[1] in _REASONS:
@@ -248,8 +248,8 @@ def _ending(job: Job) -> tuple[Ending | None, int | None, int | None]:
 
 
 def settled(job: Job) -> ClusterJobStatus:
-    """Tell how a job ended of which LSF has told all it knows."""
-    found = sighting(job)
+    """Return how a job ended of which LSF has reported all it knows."""
+    found = status(job)
     if found.phase is not Phase.ENDED or found.ending is not None:
         return found
     if job.code == _LIMIT_CODE and _ran_out(job):
@@ -257,8 +257,8 @@ def settled(job: Job) -> ClusterJobStatus:
     if job.code:
         return replace(found, ending=Ending.EXITED, exit_code=job.code)
     if job.start is None and not job.hosts:
-        return replace(found, ending=_X, message="it was ended before it began")
-    return replace(found, ending=Ending.LOST, message="LSF tells neither exit code nor reason")
+        return replace(found, ending=_X, message="it was ended before it started")
+    return replace(found, ending=Ending.LOST, message="LSF reports neither exit code nor reason")
 
 
 def _ran_out(job: Job) -> bool:
@@ -268,7 +268,7 @@ def _ran_out(job: Job) -> bool:
 
 
 def merged(job: Job, history: Job | None) -> Job:
-    """Add what the history of a job tells of its end."""
+    """Add the end of a job from its history."""
     if history is None or history.name != job.name:
         return job
     return replace(
@@ -286,8 +286,8 @@ def merged(job: Job, history: Job | None) -> Job:
 _SAID = re.compile(r"^TERM_([A-Z_]+): .*$", re.MULTILINE)
 
 
-def said(output: str) -> tuple[Ending, str] | None:
-    """Tell what LSF wrote into a job's output about its end, as in a report of 10.1; OpenLava writes no reason."""
+def end_in_output(output: str) -> tuple[Ending, str] | None:
+    """Return what LSF wrote into a job's output about its end, as in a report of 10.1; OpenLava writes no reason."""
     for match in reversed(list(_SAID.finditer(output))):
         if match[1] in _REASONS:
             return _REASONS[match[1]], match[0].strip()
@@ -295,7 +295,7 @@ def said(output: str) -> tuple[Ending, str] | None:
 
 
 def cluster_job(job: Job) -> ClusterJob:
-    """Tell of anybody's job."""
+    """Return a job of any user."""
     return ClusterJob(
         id=job.id,
         name=job.name,
@@ -334,7 +334,7 @@ def moment(text: str, now: float) -> float | None:
 
 
 def _latest(text: str, now: float) -> float | None:
-    """Read a time of which only the minute may be told: the latest in it, so that nothing ends before it began."""
+    """Read a time that may have only minutes: the latest in it, so that nothing ends before it starts."""
     found = moment(text, now)
     match = _DATE.fullmatch(text.strip())
     if found is None or match is None or match["second"]:

@@ -36,7 +36,7 @@ _NO_OPTION = re.compile(r"(?:invalid|illegal|unrecognized|bad) option|^Usage: bj
 _GONE = re.compile(
     r"has already finished|No matching job found|is not found|is being (?:terminated|signaled)|in progress"
 )
-# LSF's clients wait for a server that is away; what they say meanwhile is no answer.
+# LSF's clients wait for a server that is away; their output meanwhile is no answer.
 _AWAY = re.compile(
     r"please wait|not responding|try later|cannot connect|is down|library call|communication|time(?:d)? ?out|"
     r"still trying|not ready",
@@ -56,7 +56,7 @@ class Lsf(SamePaths):
     env : mapping of str to str
         Environment of the commands but ``bsub``.
     deadline : float, default: 30
-        Seconds each command may take; LSF's clients wait for ever.
+        Seconds each command may take; LSF's clients wait indefinitely.
     """
 
     name = "lsf"
@@ -87,7 +87,7 @@ class Lsf(SamePaths):
         return directives.directives_of(allocation, old=bool(self._old))
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
-        """Tell the command that submits; it reads the script, so that the directives in it are seen.
+        """Return the command that submits; it reads the script for its directives.
 
         It is run in the folder of the output, which it names without that folder: in the value of ``-o``, ``%J`` and
         the like are replaced.
@@ -124,11 +124,11 @@ class Lsf(SamePaths):
 
     async def find(self, name: str) -> Sequence[ClusterJobStatus]:
         """Find the jobs of a name, in the history too if ``bjobs`` knows none: it forgets jobs after an hour or so."""
-        seen = parse.sightings(await self._bjobs("-a", "-J", name))
+        seen = parse.statuses(await self._bjobs("-a", "-J", name))
         if not seen and is_there("bhist", self._env):
             history, _ = await self._bhist("-a", "-J", name)
             seen = {job.id: parse.settled(job) for job in history.values()}
-        return [sighting for sighting in seen.values() if sighting.name == name]
+        return [status for status in seen.values() if status.name == name]
 
     async def poll(self) -> Mapping[str, ClusterJobStatus]:
         """See all jobs of this account; those that ended within CLEAN_PERIOD are among them."""
@@ -136,12 +136,12 @@ class Lsf(SamePaths):
         if self._old and any(job.state == "PEND" for job in jobs):
             reasons = parse.reasons((await self._run("bjobs", "-p")).stdout)  # which the table lacks
             jobs = [replace(job, reason=reasons.get(job.id, "")) for job in jobs]
-        return await asyncio.to_thread(parse.sightings, jobs)
+        return await asyncio.to_thread(parse.statuses, jobs)
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, ClusterJobStatus | None]:
         """See some jobs closely: ``bjobs``, then ``bhist`` for those it knows no longer or tells no end of.
 
-        At most `MAX_HISTORIES` of the latter are asked for at once; of the others nothing is said.
+        At most `MAX_HISTORIES` of the latter are asked for at once; the others are left out.
         """
         wanted = list(dict.fromkeys(ids))
         told: list[Job] = []
@@ -149,7 +149,7 @@ class Lsf(SamePaths):
             told += await self._bjobs_closely(wanted[first : first + _MAX_IDS])
         jobs = parse.undisputed(told)
         found: dict[str, ClusterJobStatus | None] = {
-            name: sighting for name, sighting in parse.sightings(told).items() if not _is_vague(sighting)
+            name: status for name, status in parse.statuses(told).items() if not _is_vague(status)
         }
         unsure = [name for name in wanted if name not in found][:MAX_HISTORIES]
         if unsure:
@@ -173,7 +173,7 @@ class Lsf(SamePaths):
         return found
 
     async def cancel(self, ids: Sequence[str], *, kill: bool = False) -> None:
-        """End jobs; `kill` has LSF let go of those whose host does not end them (``-r``)."""
+        """End jobs; `kill` has LSF drop those whose host does not end them (``-r``)."""
         for first in range(0, len(ids), _MAX_IDS):
             answer = await self._run("bkill", *(["-r"] if kill else []), *ids[first : first + _MAX_IDS])
             lines = [line for line in f"{answer.stdout}\n{answer.stderr}".splitlines() if line.strip()]
@@ -181,12 +181,12 @@ class Lsf(SamePaths):
             if bad or not lines:
                 raise Unreachable("\n".join(bad) or answer.words)
 
-    def said(self, output: str) -> tuple[Ending, str] | None:
-        """Tell what LSF wrote into a job's output about its end."""
-        return parse.said(output)
+    def end_in_output(self, output: str) -> tuple[Ending, str] | None:
+        """Return what LSF wrote into a job's output about its end."""
+        return parse.end_in_output(output)
 
     async def partitions(self) -> Sequence[Partition]:
-        """List queues, with the sums of the hosts that serve them; memory in use is not told."""
+        """List queues, with the sums of the hosts that serve them; memory in use is not reported."""
         asked, batch, static = await asyncio.gather(
             self._run("bqueues", "-l"), self._run("bhosts", "-w"), self._run("lshosts", "-w")
         )
@@ -242,8 +242,8 @@ class Lsf(SamePaths):
         return await run(argv, self._env, self._deadline)
 
 
-def _is_vague(sighting: ClusterJobStatus) -> bool:
-    return sighting.phase is Phase.ENDED and sighting.ending is None
+def _is_vague(status: ClusterJobStatus) -> bool:
+    return status.phase is Phase.ENDED and status.ending is None
 
 
 def _from_json(answer: Answer) -> Sequence[Job]:
@@ -259,7 +259,7 @@ def _from_table(answer: Answer) -> Sequence[Job]:
 
 
 def _none(answer: Answer) -> Sequence[Job]:
-    """Give no jobs, if that is what LSF says in place of a list."""
+    """Return no jobs, if that is what LSF reports in place of a list."""
     if _NONE.search(answer.stderr) and "{" not in answer.stdout and "JOBID" not in answer.stdout:
         return []
     raise Unreachable(answer.words)

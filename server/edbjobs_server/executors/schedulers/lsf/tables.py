@@ -80,7 +80,7 @@ def partitions(
     static: Iterable[Mapping[str, str]],
     known: Mapping[str, tuple[str, ...]],
 ) -> list[Partition]:
-    """Tell queues with the sums of their hosts.
+    """Return queues with the sums of their hosts.
 
     Parameters
     ----------

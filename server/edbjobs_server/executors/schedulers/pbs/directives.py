@@ -26,7 +26,7 @@ _PRIORITIES = {"Lowest": -1024, "Low": -512, "BelowNormal": -256, "AboveNormal":
 _UNSUPPORTED = {
     "qos": "PBS has no qualities of service; name a queue that has what you want",
     "constraints": "PBS has no node features; name a queue, or ask for a resource of the site with extra",
-    "gpu_type": "PBS has no word for a kind of GPU; name a queue, or ask for a resource of the site with extra",
+    "gpu_type": "PBS has no option for a kind of GPU; name a queue, or ask for a resource of the site with extra",
     "exclude": "PBS cannot leave nodes out; use nodelist or a queue",
     "wckey": "PBS has no workload keys; use account",
     "run_as_administrator": "only Windows HPC has this",
@@ -44,7 +44,7 @@ def directives_of(allocation: Allocation) -> list[str]:
     Refused
         INVALID_JOB, by field: PBS does not accept it.
     """
-    fixed = [f"-N {allocation.name}", "-r n"]  # never a second run that nobody asked for
+    fixed = [f"-N {allocation.name}", "-r n"]  # never an unrequested second run
     return fixed + collect("PBS", allocation, _TAKERS, _UNSUPPORTED, _extra)
 
 
@@ -59,7 +59,7 @@ def _queue(allocation: Allocation) -> Iterable[str]:
 
 
 def _reservation(allocation: Allocation) -> Iterable[str]:
-    # A reservation is a queue of its own, named R123 or S123 (PBS User's Guide, "Submitting a job to a reservation").
+    # A reservation is a separate queue, named R123 or S123 (PBS User's Guide, "Submitting a job to a reservation").
     if allocation.options.reservation and allocation.queue:
         raise ValueError("in PBS a reservation is a queue: name the one or the other")
     if allocation.options.reservation:

@@ -1,7 +1,7 @@
 """What PBS answers, and what it means.
 
 States, substates and exit codes were recorded with OpenPBS 23.06.06; names of negative exit codes are those of its
-``job.h``. Where they are not from a recording it is said.
+``job.h``. Where they are not from a recording, a comment says so.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SIGNAL_BASE = 256  # 271: TERM. A shell between PBS and the script makes it 128
 _BAD_SHELL = 254
 # What the server or the node's daemon puts in place of an exit code; recorded: -29.
 _CODES = {
-    -4: (Ending.NODE_FAIL, "the node's PBS daemon was started anew"),
-    -5: (Ending.NODE_FAIL, "the node's PBS daemon was started anew"),
-    -6: (Ending.NODE_FAIL, "the node's PBS daemon was started anew"),
-    -11: (Ending.CANCELLED_EXTERNALLY, "somebody had it run again"),
+    -4: (Ending.NODE_FAIL, "the node's PBS daemon was restarted"),
+    -5: (Ending.NODE_FAIL, "the node's PBS daemon was restarted"),
+    -6: (Ending.NODE_FAIL, "the node's PBS daemon was restarted"),
+    -11: (Ending.CANCELLED_EXTERNALLY, "it was rerun by a request outside edbjobs"),
     -12: (Ending.CANCELLED_EXTERNALLY, "it was checkpointed and ended"),
     -14: (Ending.NODE_FAIL, "one of its nodes failed"),
     -17: (Ending.CANCELLED_EXTERNALLY, "a hook of the site rejected it"),
@@ -65,7 +65,7 @@ def document(text: str) -> Record | None:
 
 
 def _undisputed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Drop a record that is told twice, differently."""
+    """Drop a record that is reported twice, differently."""
     found = dict(pairs)
     if len(found) < len(pairs):
         disputed = {name for name, value in pairs if isinstance(value, dict) and found[name] != value}
@@ -74,7 +74,7 @@ def _undisputed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def entries(answer: Record, kind: str) -> dict[str, Record]:
-    """Give the records of a document: ``Jobs``, ``Queue``, ``Server`` or ``nodes``."""
+    """Return the records of a document: ``Jobs``, ``Queue``, ``Server`` or ``nodes``."""
     found = answer.get(kind)
     if not isinstance(found, dict):
         return {}
@@ -108,17 +108,17 @@ def _fields(block: str) -> Iterator[tuple[str, str]]:
             yield match[1], match[2]
 
 
-def sightings(jobs: Mapping[str, Record]) -> dict[str, ClusterJobStatus]:
-    """Tell what the records of jobs mean; one without a known state is left out."""
+def statuses(jobs: Mapping[str, Record]) -> dict[str, ClusterJobStatus]:
+    """Return the jobs' states by their records; one without a known state is left out."""
     found = {}
     for name, record in jobs.items():
-        sighting = _sighting(name, record)
-        if sighting is not None:
-            found[name] = sighting
+        status = _status(name, record)
+        if status is not None:
+            found[name] = status
     return found
 
 
-def _sighting(name: str, record: Record) -> ClusterJobStatus | None:
+def _status(name: str, record: Record) -> ClusterJobStatus | None:
     state = _text(record, "job_state")
     phase = _PHASES.get(state)
     if phase is None:
@@ -150,7 +150,7 @@ def _sighting(name: str, record: Record) -> ClusterJobStatus | None:
 
 
 def _waits(state: str, record: Record, comment: str) -> tuple[bool, str]:
-    """Tell whether a job waits for something that nobody but a person can bring about, and for what."""
+    """Return whether a job waits for something that only a person can change, and for what."""
     holds = _text(record, "Hold_Types")
     if comment.startswith("Can Never Run"):
         return True, "nothing the cluster has is enough for it"
@@ -166,15 +166,15 @@ def _waits(state: str, record: Record, comment: str) -> tuple[bool, str]:
 
 
 def _ending(record: Record, comment: str) -> tuple[Ending, int | None, int | None, str]:
-    """Tell how a finished job ended: success is what PBS says with all three of its words, and nothing else is."""
+    """Return how a finished job ended: success only if all three of PBS's values say so."""
     code, substate = _whole(record, "Exit_status"), _whole(record, "substate")
     ran = bool(_text(record, "stime"))
     if code is None:
         if substate == _TERMINATED:
-            return Ending.CANCELLED_EXTERNALLY, None, None, "" if ran else "it was deleted before it began"
+            return Ending.CANCELLED_EXTERNALLY, None, None, "" if ran else "it was deleted before it started"
         if ran:
             return Ending.LOST, None, None, "PBS recorded no exit code of it"
-        return Ending.NEVER_RAN, None, None, "PBS gave it up before it began, as when what it depends on has failed"
+        return Ending.NEVER_RAN, None, None, "PBS gave it up before it started, as when a job it depends on has failed"
     if code < 0:
         ending, why = _CODES.get(code, (Ending.START_FAILED, "PBS could not start it"))
         return ending, None, None, f"{why} (exit code {code})"
@@ -197,8 +197,8 @@ def _by_code(code: int, substate: int | None, comment: str) -> tuple[Ending, int
     return Ending.EXITED, code, None, hint
 
 
-def said(output: str) -> tuple[Ending, str] | None:
-    """Tell what PBS wrote into a job's output about its end."""
+def end_in_output(output: str) -> tuple[Ending, str] | None:
+    """Return what PBS wrote into a job's output about its end."""
     for match in reversed(list(_SAID.finditer(output))):
         return _EXCEEDED.get(match["what"], Ending.CANCELLED_EXTERNALLY), match[0].strip()
     cgroup = _CGROUP.search(output)
@@ -206,7 +206,7 @@ def said(output: str) -> tuple[Ending, str] | None:
 
 
 def cluster_job(name: str, record: Record) -> ClusterJob:
-    """Tell of anybody's job."""
+    """Return a job of any user."""
     asked = record.get("Resource_List")
     where = _text(record, "exec_host")
     return ClusterJob(

@@ -26,7 +26,7 @@ MAX_LOOKS = 32
 _LOOKS_AT_ONCE = 4
 _MAX_IDS = 100  # of one command line
 _ID = re.compile(r"^\d{1,18}(?:\[\])?\.[A-Za-z0-9_.-]+$", re.MULTILINE | re.ASCII)
-# After these nobody knows whether the server took the job. Other words are the server's or a site's refusal.
+# After these it is unknown whether the server accepted the job. Other texts are the server's or a site's refusal.
 _UNCERTAIN = re.compile(
     r"connect|unknown host|timed? ?out|end of file|protocol|premature|broken pipe|communication|no reply|"
     r"pbsconf error|munge|system error|internal error",
@@ -73,7 +73,7 @@ class Pbs(SamePaths):
         return directives.directives_of(allocation)
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
-        """Tell the command that submits.
+        """Return the command that submits.
 
         It is run in the folder of the output, which it names without that folder: qsub refuses blanks and letters
         beyond ASCII in the value of ``-o``, not in the folder it is run in (recorded). The output comes while the
@@ -115,17 +115,17 @@ class Pbs(SamePaths):
             return []
         seen = await self.look(ids[:MAX_LOOKS])
         if len(seen) < len(ids):
-            raise Unreachable(f"PBS tells only {len(seen)} of the {len(ids)} jobs named {name}")
-        return [sighting for sighting in seen.values() if sighting is not None and sighting.name == name]
+            raise Unreachable(f"PBS reports only {len(seen)} of the {len(ids)} jobs named {name}")
+        return [status for status in seen.values() if status is not None and status.name == name]
 
     async def poll(self) -> Mapping[str, ClusterJobStatus]:
         """See all jobs that have not ended, other users' included."""
-        return await asyncio.to_thread(parse.sightings, await self._live())
+        return await asyncio.to_thread(parse.statuses, await self._live())
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, ClusterJobStatus | None]:
         """See some jobs closely, at most `MAX_LOOKS` of them.
 
-        They are asked for one by one: for several in JSON, some releases tell only the first (openpbs issue 2672).
+        They are asked for one by one: for several in JSON, some releases report only the first (openpbs issue 2672).
         """
         wanted = list(dict.fromkeys(ids))[:MAX_LOOKS]
         results = await asyncio.gather(*(self._look(name) for name in wanted), return_exceptions=True)
@@ -155,10 +155,10 @@ class Pbs(SamePaths):
             if answer.code == 0 and document is None:
                 answer = await self._run(*full, name)
         jobs = parse.plain(answer.stdout) if document is None else parse.entries(document, "Jobs")
-        sighting = parse.sightings(jobs).get(name)
-        if answer.code != 0 or sighting is None:
-            raise Unreachable(f"qstat tells nothing of {name}: {answer.words[:200]}")
-        return sighting
+        status = parse.statuses(jobs).get(name)
+        if answer.code != 0 or status is None:
+            raise Unreachable(f"qstat reports nothing of {name}: {answer.words[:200]}")
+        return status
 
     async def cancel(self, ids: Sequence[str], *, kill: bool = False) -> None:
         """End jobs; `kill` has the server forget those whose node does not do it."""
@@ -168,9 +168,9 @@ class Pbs(SamePaths):
             if answer.code != 0 and (bad or not answer.stderr.strip()):
                 raise Unreachable("\n".join(bad) or answer.words)
 
-    def said(self, output: str) -> tuple[Ending, str] | None:
-        """Tell what PBS wrote into a job's output about its end."""
-        return parse.said(output)
+    def end_in_output(self, output: str) -> tuple[Ending, str] | None:
+        """Return what PBS wrote into a job's output about its end."""
+        return parse.end_in_output(output)
 
     async def partitions(self) -> Sequence[Partition]:
         """List queues, with the sums of the nodes that serve them."""
@@ -196,7 +196,7 @@ class Pbs(SamePaths):
         document = await asyncio.to_thread(parse.document, answer.stdout)
         if answer.code == 0 and document is None:
             answer = await self._run("qstat", "-f")
-        # An empty cluster and a silent server give the same document: only code and words tell them apart.
+        # An empty cluster and an unreachable server give the same document: only code and error text differ.
         if answer.code != 0 or (answer.stderr.strip() and "Jobs" not in (document or {})):
             raise Unreachable(answer.words)
         if document is not None:

@@ -35,7 +35,7 @@ def duration_seconds(text: object) -> int:
 
 
 def partitions(queues: Mapping[str, Record], nodes: Mapping[str, Record], default: str) -> list[Partition]:
-    """Tell queues with their nodes.
+    """Return queues with their nodes.
 
     A node that names a queue is that queue's alone, and a queue that has such nodes uses no other (PBS
     Administrator's Guide, "Associating vnodes with queues"); the other nodes serve all other queues. A routing queue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from edbjobs_server.core.runs import Ending
 from edbjobs_server.executors.schedulers.base import ClusterJob, ClusterJobStatus, Partition, Phase
-from edbjobs_server.executors.schedulers.slurm import words
+from edbjobs_server.executors.schedulers.slurm import states
 from edbjobs_server.executors.schedulers.slurm.directives import UNLIMITED, limit_seconds
 
 # The name comes last, as it may hold "|"; the "|" behind it shows that the line is whole.
@@ -49,11 +49,11 @@ def accounting(text: str) -> Read:
     return _read(_accounting_line(line) for line in text.split("\n") if line)
 
 
-def _read(sightings: Iterable[ClusterJobStatus | None]) -> Read:
+def _read(statuses: Iterable[ClusterJobStatus | None]) -> Read:
     jobs: dict[str, ClusterJobStatus] = {}
     doubtful: set[str] = set()
     whole = True
-    for seen in sightings:
+    for seen in statuses:
         if seen is None:
             whole = False
         elif jobs.setdefault(seen.id, seen) != seen:
@@ -66,14 +66,14 @@ def _queue_line(line: str) -> ClusterJobStatus | None:
     if match is None:
         return None
     id, state, submit, start, end, nodes, reason, name = match.groups()
-    seen = _sighting(id, name, state, reason, (submit, start, end), nodes)
+    seen = _status(id, name, state, reason, (submit, start, end), nodes)
     if seen is None or seen.phase is not Phase.ENDED:
         return seen
     if state == "COMPLETED":
         return replace(seen, ending=Ending.EXITED, exit_code=0)
-    if state == "FAILED":  # the exit code is not told here
+    if state == "FAILED":  # the exit code is not reported here
         return seen
-    ended = words.end_of(state, 0, 0, ran=bool(seen.nodes), reason=reason)
+    ended = states.end_of(state, 0, 0, ran=bool(seen.nodes), reason=reason)
     return replace(seen, ending=ended.ending, message=ended.message)
 
 
@@ -88,7 +88,7 @@ def _controller_line(line: str) -> ClusterJobStatus | None:
     if not all(re.fullmatch(_TIME, time) for time in times):
         return None
     state, reason = fields.get("JobState", ""), fields.get("Reason", "")
-    seen = _sighting(id, fields["JobName"], state, reason, times, fields.get("NodeList", ""))
+    seen = _status(id, fields["JobName"], state, reason, times, fields.get("NodeList", ""))
     return _with_end(seen, int(code[1]), int(code[2]))
 
 
@@ -97,13 +97,13 @@ def _accounting_line(line: str) -> ClusterJobStatus | None:
     if match is None:
         return None
     id, state, by, code, signal, submit, start, end, nodes, name = match.groups()
-    seen = _with_end(_sighting(id, name, state, "", (submit, start, end), nodes), int(code), int(signal))
+    seen = _with_end(_status(id, name, state, "", (submit, start, end), nodes), int(code), int(signal))
     if seen is None or seen.phase is not Phase.ENDED:
         return seen
     if seen.end_time is None:  # half written: its end is still to come
         return None
     if by:
-        return replace(seen, message=f"cancelled{by}, as the accounting says")
+        return replace(seen, message=f"cancelled{by}, by the accounting")
     if seen.ending is Ending.EXITED and seen.exit_code:
         return replace(seen, message=_doubt(seen.exit_code))
     return seen
@@ -113,17 +113,17 @@ def _doubt(code: int) -> str:
     return f"the accounting shows exit code {code}; it takes 128 off larger ones, so that {code + 128} is as possible"
 
 
-def _sighting(
+def _status(
     id: str, name: str, state: str, reason: str, times: tuple[str, str, str], nodes: str
 ) -> ClusterJobStatus | None:
-    phase = words.PHASES.get(state)
+    phase = states.PHASES.get(state)
     if phase is None:
         return None
     submit, start, end = (float(time) if time.isdecimal() else None for time in times)
     where = hosts(nodes)
-    never, message = words.never(reason) if phase is Phase.PENDING else (False, "")
+    never, message = states.never(reason) if phase is Phase.PENDING else (False, "")
     if state == "SPECIAL_EXIT":
-        never, message = words.never("JobHeldUser")
+        never, message = states.never("JobHeldUser")
     return ClusterJobStatus(
         id=id,
         name=name,
@@ -142,7 +142,7 @@ def _sighting(
 def _with_end(seen: ClusterJobStatus | None, code: int, signal: int) -> ClusterJobStatus | None:
     if seen is None or seen.phase is not Phase.ENDED:
         return seen
-    end = words.end_of(seen.state, code, signal, ran=bool(seen.nodes), reason=seen.reason)
+    end = states.end_of(seen.state, code, signal, ran=bool(seen.nodes), reason=seen.reason)
     return replace(seen, ending=end.ending, exit_code=end.exit_code, signal=end.signal, message=end.message)
 
 
@@ -265,10 +265,10 @@ def jobs(text: str) -> list[ClusterJob]:
     found = []
     for line in text.split("\n"):
         match = _JOB_LINE.fullmatch(line)
-        if match is None or words.PHASES.get(match[4]) is Phase.ENDED:
+        if match is None or states.PHASES.get(match[4]) is Phase.ENDED:
             continue
         id, user, partition, state, nodes, cores, start, nodelist, reason, name = match.groups()
-        began = start.isdecimal() and words.PHASES.get(state) is not Phase.PENDING
+        began = start.isdecimal() and states.PHASES.get(state) is not Phase.PENDING
         found.append(
             ClusterJob(
                 id=id,

@@ -24,7 +24,7 @@ from edbjobs_server.executors.schedulers.base import (
     SubmitRefused,
     Unreachable,
 )
-from edbjobs_server.executors.schedulers.slurm import parse, words
+from edbjobs_server.executors.schedulers.slurm import parse, states
 from edbjobs_server.executors.schedulers.slurm.directives import directives
 
 _T = TypeVar("_T")
@@ -71,7 +71,7 @@ class Slurm(SamePaths):
         return directives(allocation)
 
     def submit_command(self, submission: Submission) -> Sequence[str]:
-        """Tell the command that submits.
+        """Return the command that submits.
 
         Everything the scheduler writes goes to one file. Its directives cannot lead it elsewhere: what stands on the
         command line counts more.
@@ -103,7 +103,7 @@ class Slurm(SamePaths):
                 raise Unreachable(f"sbatch gave no id: {answer.words}")
             return id[1]
         # One that was killed, or did not hear back, may have handed the job over all the same.
-        if answer.code < 0 or words.is_silence(answer.words) or answer.stdout.strip():
+        if answer.code < 0 or states.is_silence(answer.words) or answer.stdout.strip():
             raise Unreachable(answer.words)
         raise SubmitRefused(answer.words)
 
@@ -122,7 +122,7 @@ class Slurm(SamePaths):
         raise Unreachable("SLURM's answer to a search by name cannot be read whole")
 
     async def poll(self) -> Mapping[str, ClusterJobStatus]:
-        """See all jobs of this account. Lines that cannot be read are left out: an id that is missing says nothing."""
+        """See all jobs of this account. Lines that cannot be read are left out: nothing follows from a missing id."""
         return (await self._queue()).jobs
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, ClusterJobStatus | None]:
@@ -145,7 +145,7 @@ class Slurm(SamePaths):
         answer = await self._run("scontrol", "-a", "-o", "show", "job", id)
         if answer.code == 0:
             return parse.controller(answer.stdout)
-        if words.is_unknown_job(answer.words):
+        if states.is_unknown_job(answer.words):
             return None
         raise Unreachable(answer.words)
 
@@ -157,7 +157,7 @@ class Slurm(SamePaths):
         try:
             recorded = await self._accounting("-j", ",".join(ids), "-S", "1970-01-01")
         except Unreachable:
-            recorded = parse.Read(whole=False)  # what the controller told of other jobs holds all the same
+            recorded = parse.Read(whole=False)  # what the controller reported of other jobs is still valid
         for id in ids:
             seen = recorded.jobs.get(id)
             if seen is not None and seen.phase is Phase.ENDED:
@@ -168,7 +168,7 @@ class Slurm(SamePaths):
     async def cancel(self, ids: Sequence[str], *, kill: bool = False) -> None:
         """End jobs. SLURM itself sends TERM, and KILL after its ``KillWait``.
 
-        ``scancel`` says nothing of jobs that it does not know or that have ended. Its KILL reaches all steps, but
+        ``scancel`` reports nothing of jobs that it does not know or that have ended. Its KILL reaches all steps, but
         on 22.05.8 it is not sent before ``KillWait`` either.
         """
         for chunk in _chunks(_numbers(ids), _ON_A_LINE):
@@ -178,12 +178,12 @@ class Slurm(SamePaths):
 
     async def _scancel(self, *args: str) -> None:
         answer = await self._run("scancel", *args)
-        if answer.code != 0 and not words.is_over(answer.words):
+        if answer.code != 0 and not states.is_over(answer.words):
             raise Unreachable(answer.words)
 
-    def said(self, output: str) -> tuple[Ending, str] | None:
-        """Tell what slurmstepd wrote about a job's end."""
-        return words.said(output)
+    def end_in_output(self, output: str) -> tuple[Ending, str] | None:
+        """Return what slurmstepd wrote about a job's end."""
+        return states.end_in_output(output)
 
     async def partitions(self) -> Sequence[Partition]:
         """List partitions, with the sums over their nodes."""
@@ -227,7 +227,7 @@ class Slurm(SamePaths):
 
 
 def _account() -> str:
-    """Give this account's number: its name in the environment may be another's."""
+    """Return this account's number: its name in the environment may be another's."""
     return str(os.getuid())
 
 
@@ -241,7 +241,7 @@ def _chunks(ids: Sequence[str], size: int) -> list[Sequence[str]]:
 
 
 def _pattern(path: Path) -> str:
-    """Write a path for ``--output``: ``%`` begins a pattern there, unless a backslash switches patterns off."""
+    """Write a path for ``--output``: ``%`` starts a pattern there, unless a backslash switches patterns off."""
     text = str(path)
     return text.replace("\\", "\\\\") if "\\" in text else text.replace("%", "%%")
 

@@ -2,7 +2,7 @@
 
 Names of properties are those that the web service's reference lists as settable with "Create Job" and "Add Task"
 (Microsoft Learn, HPC Web Service API Reference; the specification of the newer routes refers to the same
-properties). What that list does not have is refused, because nobody could say what became of it.
+properties). What that list does not have is refused, because its effect would be unknown.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class PathMap:
         self._prefixes = sorted(_checked(prefixes), key=lambda pair: len(pair[0]), reverse=True)
 
     def translate(self, path: str) -> str:
-        """Give the path as the nodes see it; longest mapped folder first.
+        """Return the path as the nodes see it; longest mapped folder first.
 
         A path with a drive or a share is Windows' own, as those of a service on Windows and of `hpc_solvers` are,
         and means the same on the nodes.
@@ -263,7 +263,7 @@ def _checked(prefixes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def task_properties(submission: Submission, paths: PathMap) -> dict[str, str]:
-    """Tell the properties of the job's one task, which runs the script.
+    """Return the properties of the job's one task, which runs the script.
 
     Raises
     ------
@@ -286,7 +286,7 @@ def task_properties(submission: Submission, paths: PathMap) -> dict[str, str]:
 
 
 def command_line(script: str) -> str:
-    """Tell the command that runs a script; `script` is a translated path, so it holds no double quotes.
+    """Return the command that runs a script; `script` is a translated path, so it has no double quotes.
 
     The script's own ``exit`` is the task's exit code.
     """

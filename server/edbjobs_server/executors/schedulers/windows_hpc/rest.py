@@ -1,6 +1,6 @@
 """HTTP to the REST service of an HPC Pack head node: one request, its deadline, and what its answer means.
 
-The routes and forms are those of Microsoft's specification of the "HPC Pack REST API 2019" (MIT licence); the same
+The routes and forms are those of Microsoft's specification of the "HPC Pack REST API 2019" (MIT license); the same
 routes serve HPC Pack 2016 Update 3. The specification names HTTP Basic as the only way to log in, so the password
 goes with every request, and plain HTTP is refused.
 """
@@ -52,7 +52,7 @@ class Answer:
 
 
 def base_url(url: str) -> str:
-    """Give the address that all routes begin with.
+    """Return the common prefix of all routes.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Rest:
         self._session: ClientSession | None = None
 
     def log_in(self) -> tuple[str, str]:
-        """Give user and password.
+        """Return user and password.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class Rest:
         Parameters
         ----------
         method, path : str
-            `path` begins after ``/hpc``.
+            `path` starts after ``/hpc``.
         body : JSON value
             None: no body.
         query : mapping of str to str
@@ -282,7 +282,7 @@ def _parsed(text: str, what: str) -> Json:
 def _failure(status: int, what: str, words: str) -> Exception:
     if status == 401:
         return Unreachable(
-            f"{what}: the head node does not accept the user and password (HTTP 401); set them anew, the user as "
+            f"{what}: the head node does not accept the user and password (HTTP 401); set them again, the user as "
             "DOMAIN\\user, and see that HTTP Basic is switched on for its REST service"
         )
     if status == 403:

@@ -3,18 +3,18 @@
 **Nothing here was ever run against a real HPC Pack**: neither its software nor a Windows machine could be had. It is
 built on Microsoft's specification of the routes ("HPC Pack REST API 2019", MIT), on the reference of the properties
 (Microsoft Learn, HPC Web Service API), on Microsoft's public acceptance test of the routes, sample clients and client
-library, and tested on a server of our own that answers as these say. What is inferred is marked as such.
+library, and tested on our own server that answers as these specify. What is inferred is marked as such.
 
 A job is handed over by three requests: create, add its task, submit. They are not one, so this is what may be left:
 
 * Created, with or without its task: the job is Configuring, "in the system, but has not been submitted to the queue"
-  (Understanding Job and Task States). It never begins by itself; only our own submit could begin it.
+  (Understanding Job and Task States). It never starts by itself; only our own submit could start it.
 * Submitted, but the answer was lost: the job is in the queue or further.
 
 `submit` raises `Unreachable` for both. `find` sees either by its name. One that is Configuring is *cancelled* there
-and told as ended, never ran; it is not submitted, because a cancel is also a fence: a submit of ours that is still on
+and reported as ended, never ran; it is not submitted, because a cancel is also a fence: a submit of ours still on
 its way is refused by a job that is not Configuring (Operation_OnlyConfigJobsCanBeSubmitted), whereas after a submit
-by `find` nobody could tell the two apart, and a job whose task was never added would be submitted empty. Cancelling
+`find` could not distinguish the two, and a job whose task was never added would be submitted empty. Cancelling
 is allowed in the state Configuring (Microsoft's client library). `poll` does not list Configuring jobs, so that none
 counts as alive.
 """
@@ -48,16 +48,16 @@ from edbjobs_server.executors.schedulers.windows_hpc.properties import (
     task_properties,
 )
 from edbjobs_server.executors.schedulers.windows_hpc.rest import Forbidden, Json, Rest, SaidNo, items, properties
-from edbjobs_server.executors.schedulers.windows_hpc.words import (
+from edbjobs_server.executors.schedulers.windows_hpc.states import (
     CANCELLED,
     LIVE,
     NEVER_SUBMITTED,
     PHASES,
     Clock,
     End,
+    end_in_output,
     ending_of,
     nodes_of,
-    said,
 )
 from edbjobs_server.util.timeouts import timeout
 
@@ -115,8 +115,8 @@ class WindowsHpc:
         self._clock: Clock | None = None
         self._submitting: set[str] = set()
 
-    def seen(self, path: str) -> str:
-        """See `Scheduler.seen`: by the path map; Windows' own paths mean the same on the nodes."""
+    def node_path(self, path: str) -> str:
+        """See `Scheduler.node_path`: by the path map; Windows' own paths mean the same on the nodes."""
         return self._paths.translate(path)
 
     async def probe(self) -> str:
@@ -138,9 +138,9 @@ class WindowsHpc:
         jobs = f"{self._rest.base}/jobs"
         return ["POST", jobs, "POST", f"{jobs}/ID/tasks", "POST", f"{jobs}/ID/submit"]
 
-    def said(self, output: str) -> tuple[Ending, str] | None:
+    def end_in_output(self, output: str) -> tuple[Ending, str] | None:
         """See `Scheduler.said`. HPC Pack itself writes nothing there (inferred), but PowerShell does."""
-        return said(output)
+        return end_in_output(output)
 
     async def close(self) -> None:
         """See `Scheduler.close`."""
@@ -170,7 +170,7 @@ class WindowsHpc:
         except (SaidNo, Forbidden) as error:
             raise SubmitRefused(str(error)) from error
         if isinstance(answer.body, bool) or not isinstance(answer.body, int):
-            raise Unreachable(f"the head node made a job, but did not tell its id: {str(answer.body)[:100]}")
+            raise Unreachable(f"the head node made a job, but did not return its id: {str(answer.body)[:100]}")
         return str(answer.body)
 
     async def _enqueue(self, job_id: str, task: Json) -> None:
@@ -185,23 +185,23 @@ class WindowsHpc:
             raise SubmitRefused(str(error)) from error
 
     async def _tidy(self, job_id: str) -> None:
-        """Cancel a job that was refused on its way; should that fail, it still cannot begin."""
+        """Cancel a job that was refused on its way; should that fail, it still cannot start."""
         try:
             await self._rest.post(f"/jobs/{job_id}/cancel", NEVER_SUBMITTED)
         except (SaidNo, Unreachable) as error:
             _log.warning("job %s was refused and stays in the state Configuring: %s", job_id, error)
 
     async def find(self, name: str) -> Sequence[ClusterJobStatus]:
-        """See `Scheduler.find`. A job that was made but not submitted is cancelled, and told as ended, never ran."""
+        """See `Scheduler.find`. A job that was made but not submitted is cancelled and reported as never ran."""
         query = {"properties": "Id,Name,Owner,State", "sortJobsBy": "Id", "asc": "false", **self._owner()}
         rows = await self._within(_LISTS, self._listed(query))
         found: dict[str, ClusterJobStatus] = {}
         for job_id in [row["Id"] for row in rows if row.get("Name") == name and "Id" in row]:
-            sighting = await self._within(_LISTS, self._see(job_id))
-            if sighting is not None and sighting.state == "Configuring" and name not in self._submitting:
-                sighting = await self._within(_LISTS, self._call_off(job_id))
-            if sighting is not None and sighting.name == name:
-                found[job_id] = sighting
+            status = await self._within(_LISTS, self._see(job_id))
+            if status is not None and status.state == "Configuring" and name not in self._submitting:
+                status = await self._within(_LISTS, self._call_off(job_id))
+            if status is not None and status.name == name:
+                found[job_id] = status
         return list(found.values())
 
     async def _call_off(self, job_id: str) -> ClusterJobStatus | None:
@@ -209,10 +209,10 @@ class WindowsHpc:
             await self._rest.post(f"/jobs/{job_id}/cancel", NEVER_SUBMITTED)
         except SaidNo as error:
             _log.warning("job %s, which was never submitted, could not be cancelled: %s", job_id, error)
-        sighting = await self._see(job_id)
-        if sighting is not None and sighting.state in ("Configuring", "Canceling"):
+        status = await self._see(job_id)
+        if status is not None and status.state in ("Configuring", "Canceling"):
             raise Unreachable(f"job {job_id} was made but never submitted; it is being cancelled and is not ended yet")
-        return sighting
+        return status
 
     # Asking ----------------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class WindowsHpc:
         """
         clock = await self._times()
         rows = await self._within(_LISTS, self._alive(_JOB, self._owner()))
-        return {job_id: _sighting(row, clock) for job_id, row in rows.items()}
+        return {job_id: _status(row, clock) for job_id, row in rows.items()}
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, ClusterJobStatus | None]:
         """See `Scheduler.look`. For each id one request, and one more for the task of a job that has ended."""
@@ -258,9 +258,9 @@ class WindowsHpc:
             raise Unreachable(f"GET {path}: {error}") from error
         job.setdefault("Id", job_id)
         if PHASES.get(job.get("State", "")) is not Phase.ENDED:
-            return _sighting(job, clock)
+            return _status(job, clock)
         task = await self._task(job_id)
-        return _sighting(job, clock, task, ending_of(job, task, clock))
+        return _status(job, clock, task, ending_of(job, task, clock))
 
     async def _task(self, job_id: str) -> Mapping[str, str]:
         path = f"/jobs/{job_id}/tasks"
@@ -309,8 +309,8 @@ class WindowsHpc:
                 await self._rest.post(f"/jobs/{job_id}/cancel", CANCELLED, query)
             except SaidNo as error:
                 # One that has ended, or is about to, cannot be cancelled (Operation_InvalidCancelJobState).
-                sighting = await self._see(job_id)
-                if sighting is not None and sighting.phase not in (Phase.ENDING, Phase.ENDED):
+                status = await self._see(job_id)
+                if status is not None and status.phase not in (Phase.ENDING, Phase.ENDED):
                     errors.append(f"job {job_id}: {error}")
         if errors:
             raise Unreachable("not cancelled: " + "; ".join(errors))
@@ -345,7 +345,7 @@ class WindowsHpc:
 _NO_TASK: Mapping[str, str] = MappingProxyType({})
 
 
-def _sighting(
+def _status(
     job: Mapping[str, str], clock: Clock, task: Mapping[str, str] = _NO_TASK, end: End | None = None
 ) -> ClusterJobStatus:
     state = job.get("State", "")
@@ -366,7 +366,7 @@ def _sighting(
         end_time=clock.seconds(job.get("EndTime") or task.get("EndTime")) if phase is Phase.ENDED else None,
         ending=end.ending if end is not None else None,
         exit_code=end.exit_code if end is not None else None,
-        message="it is not in the queue: somebody has to submit it again" if waits else "",
+        message="it is not in the queue and has to be submitted again" if waits else "",
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from edbjobs_server.core.runs import Ending
-from edbjobs_server.executors.schedulers.slurm import words
+from edbjobs_server.executors.schedulers.slurm import states
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures" / "slurm"
     ],
 )
 def test_reasons_that_do_not_go_away(reason: str) -> None:
-    never, message = words.never(reason)
+    never, message = states.never(reason)
     assert never
     assert message
 
@@ -52,7 +52,7 @@ def test_reasons_that_do_not_go_away(reason: str) -> None:
     ],
 )
 def test_reasons_that_may_go_away(reason: str) -> None:
-    assert words.never(reason) == (False, "")
+    assert states.never(reason) == (False, "")
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_reasons_that_may_go_away(reason: str) -> None:
     ],
 )
 def test_silence_is_no_refusal(text: str) -> None:
-    assert words.is_silence(text)
-    assert not words.is_unknown_job(text)
+    assert states.is_silence(text)
+    assert not states.is_unknown_job(text)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_silence_is_no_refusal(text: str) -> None:
     ],
 )
 def test_an_answer_is_no_silence(text: str) -> None:
-    assert not words.is_silence(text)
-    assert words.is_unknown_job(text) == ("job id" in text)
+    assert not states.is_silence(text)
+    assert states.is_unknown_job(text) == ("job id" in text)
 
 
 def test_captured_refusals_and_silences() -> None:
@@ -93,7 +93,7 @@ def test_captured_refusals_and_silences() -> None:
         text = path.read_text()
         if "# rc: 0\n" not in text and "_wait_" not in path.name:
             down = "ctlddown" in path.name or "ctldhung" in path.name
-            assert words.is_silence(text.split("# --- stdout")[1]) == down, path.name
+            assert states.is_silence(text.split("# --- stdout")[1]) == down, path.name
 
 
 STEPD = "slurmstepd: error: *** JOB 11 ON n2 CANCELLED AT 2026-11-23T13:09:17{} ***"
@@ -114,7 +114,7 @@ STEPD = "slurmstepd: error: *** JOB 11 ON n2 CANCELLED AT 2026-11-23T13:09:17{} 
     ],
 )
 def test_slurmstepd_tells_the_end(lines: str, ending: Ending) -> None:
-    found = words.said(f"some output\n{lines}\n")
+    found = states.end_in_output(f"some output\n{lines}\n")
     assert found is not None
     assert found[0] is ending
     assert found[1] in lines
@@ -125,16 +125,16 @@ def test_slurmstepd_tells_the_end(lines: str, ending: Ending) -> None:
     ["", "done\n", STEPD.format(" DUE TO JOB REQUEUE"), "I wrote: " + STEPD.format(""), "slurmstepd: error: other"],
 )
 def test_other_output_tells_nothing(output: str) -> None:
-    assert words.said(output) is None
+    assert states.end_in_output(output) is None
 
 
 @given(st.text())
 def test_any_output_can_be_read(output: str) -> None:
-    words.said(output)
-    words.never(output)
+    states.end_in_output(output)
+    states.never(output)
 
 
 def test_scancel_passes_over_what_has_ended() -> None:
-    assert words.is_over("scancel: error: Kill job error on job id 6: Invalid job id specified")
-    assert words.is_over("scancel: error: Kill job error on job id 6: Job/step already completing or completed")
-    assert not words.is_over("scancel: error: Kill job error on job id 6: Unable to contact slurm controller")
+    assert states.is_over("scancel: error: Kill job error on job id 6: Invalid job id specified")
+    assert states.is_over("scancel: error: Kill job error on job id 6: Job/step already completing or completed")
+    assert not states.is_over("scancel: error: Kill job error on job id 6: Unable to contact slurm controller")

@@ -4,7 +4,7 @@ Known from Microsoft's documents: the states, the property names and the numbers
 ``Microsoft.Hpc.Scheduler.Properties.ErrorCode``); that the exit code is a task's; that a cancelled task makes its
 job Failed, and that the words of a cancel come back in ErrorMessage (Microsoft's public acceptance test of the
 routes). Not known, so inferred: the English sentences of ErrorMessage, and whether the service gives ErrorCode at
-all. Errors are therefore told by their number where it is given, then by what needs no language (how long it ran
+all. Errors are therefore recognized by their number where it is given, then by what needs no language (how long it ran
 against its limit, whether it ever started), and only then by English words.
 """
 
@@ -107,7 +107,7 @@ class Clock:
         return next((form for known, form in self._PARTS if re.fullmatch(known, letters)), re.escape(letters))
 
     def seconds(self, text: str | None) -> float | None:
-        """Give seconds since the epoch; None where there is no time, as for a job that has not begun.
+        """Return seconds since the epoch; None where there is no time, as for a job that has not started.
 
         Times are taken as UTC (ISchedulerJob's documents), and one in the future as none: then they are not.
         """
@@ -133,7 +133,7 @@ def nodes_of(text: str | None) -> tuple[str, ...]:
 
 
 def ending_of(job: Mapping[str, str], task: Mapping[str, str], clock: Clock) -> End:
-    """Tell how an ended job ended.
+    """Return how an ended job ended.
 
     Parameters
     ----------
@@ -145,8 +145,8 @@ def ending_of(job: Mapping[str, str], task: Mapping[str, str], clock: Clock) -> 
     Returns
     -------
     End
-        A job that somebody cancelled is CANCELLED_EXTERNALLY, whoever did it; the executor knows whether we asked.
-        EXITED only with a task's exit code; LOST where nothing tells the end.
+        A cancelled job is CANCELLED_EXTERNALLY; the executor knows whether we requested it.
+        EXITED only with a task's exit code; LOST where nothing shows the end.
     """
     words = job.get("ErrorMessage", "").strip()
     if NEVER_SUBMITTED in words:
@@ -158,22 +158,22 @@ def ending_of(job: Mapping[str, str], task: Mapping[str, str], clock: Clock) -> 
     told = _by_code(job) or _by_code(task)
     if told is None and _ran_out(job, task, clock):
         told = Ending.TIMEOUT
-    said = " ".join(text for text in (words, task.get("ErrorMessage", "").strip()) if text)
+    end_in_output = " ".join(text for text in (words, task.get("ErrorMessage", "").strip()) if text)
     if job.get("State") == "Canceled":
-        return End(told or Ending.CANCELLED_EXTERNALLY, message=said)
+        return End(told or Ending.CANCELLED_EXTERNALLY, message=end_in_output)
     told = told or _by_words(words) or _by_words(task.get("ErrorMessage", "").strip())
     if told is not None:
-        return End(told, message=said)
+        return End(told, message=end_in_output)
     if started is None and not nodes_of(job.get("AllocatedNodes") or task.get("AllocatedNodes")):
         # A submitted job that does not pass validation goes to Failed (Understanding Job and Task States).
-        return End(Ending.SUBMIT_REFUSED, message=said)
+        return End(Ending.SUBMIT_REFUSED, message=end_in_output)
     if code is not None and code != 0:
         return End(Ending.EXITED, code)
-    return End(Ending.LOST, message=said or "it is Failed, and its task has no exit code")
+    return End(Ending.LOST, message=end_in_output or "it is Failed, and its task has no exit code")
 
 
-def said(output: str) -> tuple[Ending, str] | None:
-    """Tell from the task's own output why the script was not run; None: it does not say so.
+def end_in_output(output: str) -> tuple[Ending, str] | None:
+    """Return from the task's own output why the script was not run; None: it does not show that.
 
     The output is PowerShell's and the script's: the solver's goes elsewhere.
     """
@@ -188,8 +188,8 @@ def _finished(task: Mapping[str, str], code: int | None) -> End:
     if task.get("State") == "Finished" and code is not None:
         return End(Ending.EXITED, code)
     # "finish" ends a job like a cancel, but calls it Finished (specification of the routes).
-    said = task.get("ErrorMessage", "").strip() or "the job was declared finished while its task was not"
-    return End(Ending.CANCELLED_EXTERNALLY, message=said)
+    end_in_output = task.get("ErrorMessage", "").strip() or "the job was declared finished while its task was not"
+    return End(Ending.CANCELLED_EXTERNALLY, message=end_in_output)
 
 
 def _by_code(item: Mapping[str, str]) -> Ending | None:

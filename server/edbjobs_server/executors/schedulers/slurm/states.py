@@ -49,9 +49,7 @@ _BY_STATE = {
 _NO_OUTPUT = 53  # slurmstepd could not enter the folder or open the output
 _MAX_SIGNAL = 64
 
-_HELD = (
-    "the job is held: whoever held it ({who}) has to release it, for example with `scontrol release`, or to cancel it"
-)
+_HELD = "the job is held: it must be released ({who}), for example with `scontrol release`, or to cancel it"
 _NEVER = {
     "PartitionConfig": "the partition cannot give what the job asks for (nodes, cores or memory): ask for less, or "
     "another partition",
@@ -78,7 +76,7 @@ _PER_JOB = re.compile(r"(Assoc|QOS)(Max\w*Per(Job|Node)|Min)\w*")
 
 
 def never(reason: str) -> tuple[bool, str]:
-    """Tell whether a pending job's reason cannot go away by itself, and what it means for people."""
+    """Return whether a pending job's reason cannot resolve by itself, and what it means for people."""
     word = reason.split(",")[0].strip("() ")
     if word in _NEVER:
         return True, _NEVER[word]
@@ -98,7 +96,7 @@ class End:
 
 
 def end_of(state: str, code: int, signal: int, *, ran: bool, reason: str = "") -> End:
-    """Tell how a job ended by its state and exit code.
+    """Return how a job ended by its state and exit code.
 
     Parameters
     ----------
@@ -117,12 +115,12 @@ def end_of(state: str, code: int, signal: int, *, ran: bool, reason: str = "") -
     if state == "FAILED" and not ran:
         # `sbatch --mem=999G` fails and leaves such a record, 0:1 BadConstraints.
         return End(
-            Ending.SUBMIT_REFUSED, message=f"SLURM ended the job before it began ({reason or 'no reason given'})"
+            Ending.SUBMIT_REFUSED, message=f"SLURM ended the job before it started ({reason or 'no reason given'})"
         )
     if signal == _NO_OUTPUT:
         return End(
             Ending.START_FAILED,
-            message="SLURM could not begin the batch script (0:53): the run's folder or the file for its output cannot "
+            message="SLURM could not start the batch script (0:53): the run's folder or the file for its output cannot "
             "be reached or written on the node; the shared folder must be mounted there under the same path",
         )
     if 0 < signal <= _MAX_SIGNAL:
@@ -130,7 +128,7 @@ def end_of(state: str, code: int, signal: int, *, ran: bool, reason: str = "") -
     if signal == 0 and (code != 0 or state == "COMPLETED"):
         return End(Ending.EXITED, exit_code=code)
     return End(
-        Ending.LOST, message=f"SLURM says {state} ({reason or 'no reason given'}) with exit code {code}:{signal}"
+        Ending.LOST, message=f"SLURM reports {state} ({reason or 'no reason given'}) with exit code {code}:{signal}"
     )
 
 
@@ -154,13 +152,13 @@ _SILENT = (
 
 
 def is_silence(words: str) -> bool:
-    """Tell whether a failed command's words mean that the controller did not answer: then nothing follows from them."""
+    """Return whether a failed command's output means that the controller did not answer: no evidence."""
     lowered = words.lower()
     return any(sign in lowered for sign in _SILENT)
 
 
 def is_unknown_job(words: str) -> bool:
-    """Tell whether the controller, which answered, does not know a job."""
+    """Return whether the controller, which answered, does not know a job."""
     return "Invalid job id specified" in words and not is_silence(words)
 
 
@@ -168,7 +166,7 @@ _PASSED_OVER = ("invalid job id", "already completing or completed", "already fi
 
 
 def is_over(words: str) -> bool:
-    """Tell whether all that a failed ``scancel`` says is that its jobs have ended."""
+    """Return whether a failed ``scancel`` reports only that its jobs have ended."""
     return all(any(sign in line.lower() for sign in _PASSED_OVER) for line in words.splitlines())
 
 
@@ -183,8 +181,8 @@ _DUE_TO = (
 )
 
 
-def said(output: str) -> tuple[Ending, str] | None:
-    """Tell what slurmstepd wrote about the end of a job; it writes before it sends the signals.
+def end_in_output(output: str) -> tuple[Ending, str] | None:
+    """Return what slurmstepd wrote about the end of a job; it writes before it sends the signals.
 
     Memory comes first: SLURM counts such a job as out of memory even if its script then exits with 0. Of several
     lines the first holds, for what struck first has ended it; a requeue is no end.
