@@ -146,7 +146,7 @@ def presume(key: RunKey, found: Found, *, stale: bool, now: float) -> RunEnded |
         kind = Ending.CANCELLED if found.asked and kind is Ending.CANCELLED_EXTERNALLY else kind
         return RunEnded(key, kind, now, start_time=start, message=line, by_scheduler=True)
     if not record.claimed or (record.claim is not None and record.claim.kind == "void"):
-        text = "it never started, and the scheduler no longer knows it: it was cancelled elsewhere, or the scheduler lost it"
+        text = "it never started, and the scheduler no longer knows it: cancelled elsewhere, or lost by the scheduler"
         return RunEnded(key, Ending.LOST, now, message=text)
     if not stale:
         return None
