@@ -87,7 +87,7 @@ def test_somebody_ends_one_that_waits(service: BatchService) -> None:
         service.by_somebody(job)
         job = service.ended(job)
     assert end(job) == BY_SOMEBODY
-    assert service.kind is not PBS or "before it began" in job.message
+    assert service.kind is not PBS or "before it started" in job.message
     assert not job.HasField("start_time")
     assert service.story(job)[-1] == "CANCELLED"
     assert service.seen("start", job) == 0

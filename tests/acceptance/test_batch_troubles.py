@@ -79,7 +79,7 @@ def test_silent_when_a_job_comes(service: BatchService) -> None:
 
 
 def test_the_submit_alone_hangs_and_nothing_came_of_it(service: BatchService) -> None:
-    """Nobody knows whether it was taken; denied for a while, it is handed over anew."""
+    """It is unknown whether it was accepted; denied for a while, it is submitted again."""
     with service.fake.troubled("hang", service.kind.submit[0]):
         before = len(service.fake.calls(*service.kind.submit))
         job = service.submit()

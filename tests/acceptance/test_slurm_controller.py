@@ -160,7 +160,7 @@ def test_an_id_that_another_job_has_got(tmp_path: Path, cluster: SlurmCluster, c
             again_every_second(service)
             job = service.ended(job)
             assert end(job) == ("FAILED", "LOST", "NONE")
-            assert "never began" in job.message
+            assert "never started" in job.message
         assert service.seen("start", job) == 0
         foreign = cluster.run("squeue", "-h", "-j", job.scheduler_job_id, "-o", "%T %j")
         assert foreign == "PENDING foreign"

@@ -98,7 +98,7 @@ class HpcService(ServiceProcess):
         self.answering(True)
         return self
 
-    def answering(self, wanted: bool) -> cluster_pb2.SchedulerStatus:
+    def answering(self, expected: bool) -> cluster_pb2.SchedulerStatus:
         """Wait until the service says that the head node answers, or does not."""
 
         def ask() -> cluster_pb2.SchedulerStatus:
@@ -106,7 +106,7 @@ class HpcService(ServiceProcess):
             schedulers = self.cluster.GetSystemStatus(request, timeout=10).schedulers
             return next(scheduler for scheduler in schedulers if scheduler.name == HEAD)
 
-        found: cluster_pb2.SchedulerStatus = eventually("it answers", ask, lambda now: now.answering is wanted)
+        found: cluster_pb2.SchedulerStatus = eventually("it answers", ask, lambda now: now.answering is expected)
         return found
 
     # Jobs ------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def running(uid: int) -> Iterator[Foreign]:
 
 
 class Service:
-    """Answers with the caller's door; counts the calls it was reached by."""
+    """Answers with the caller's way in; counts the calls it was reached by."""
 
     def __init__(self, token: str) -> None:
         self.port, self.token, self.reached = 0, token, 0
@@ -153,7 +153,7 @@ class Service:
         return current_principal().door.encode()
 
     async def call(self, port: int | None = None, host: str = "127.0.0.1", token: str = "", **more: str) -> str:
-        """Call, each time on a connection of its own; gives the door, or the code's name."""
+        """Call, each time on a connection of its own; returns the way in, or the code's name."""
         metadata = [(name.replace("_", "-"), value) for name, value in more.items()]
         if token:
             metadata.append(("authorization", f"Bearer {token}"))

@@ -41,10 +41,10 @@ async def test_habits_of_the_account_are_left_out_and_english_is_asked_for() -> 
 
 async def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    began = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(Unreachable, match=r"did not answer within 0\.5 s"):
         await command.run(["sh", "-c", f"sleep 600 & echo $! >{pid}; wait"], ENV, 0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started < 10
     await _gone(int(pid.read_text()))
 
 

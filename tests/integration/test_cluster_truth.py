@@ -70,7 +70,7 @@ class World:
         await self.settle()
 
     async def settle(self) -> None:
-        """Let what was begun come to its end."""
+        """Let what was started come to its end."""
         while self.scene.executor._tasks - {self._loop()}:
             await asyncio.wait(self.scene.executor._tasks - {self._loop()}, timeout=10)
         self.take()
@@ -89,7 +89,7 @@ class World:
                 self.id = update.scheduler_job_id
             elif isinstance(update, RunStarted):
                 self.is_started = True
-                assert self.truth.starts, "a start is told only of a program that began"
+                assert self.truth.starts, "a start is told only of a program that started"
             elif isinstance(update, RunEnded):
                 self.truth.told.append(update)
                 self.check(update)
@@ -102,7 +102,7 @@ class World:
             assert truth.code == ended.exit_code, "an exit code is the program's"
             assert not truth.stopped
         if ended.ending is Ending.NEVER_RAN:
-            assert not truth.starts, "what never ran has not begun"
+            assert not truth.starts, "what never ran has not started"
             claim = record.read(self.scene.folder).claim
             # And never will: without a claim of ours there must be nothing that could begin.
             assert claim is not None or not self.could_begin()
@@ -159,9 +159,9 @@ class World:
             self.scene.is_dup(job)
             scheduler.set(job, Phase.ENDED, "FAILED", ending=Ending.EXITED, exit_code=record.DUPLICATE_CODE)
             return
-        assert not self.truth.told, "nothing begins after its end was told"
+        assert not self.truth.told, "nothing starts after its end was told"
         self.truth.starts += 1
-        assert self.truth.starts == 1, "it begins once"
+        assert self.truth.starts == 1, "it starts once"
         self.truth.alive = job
         self.scene.starts()
         scheduler.set(job, Phase.RUNNING, "RUNNING", nodes=("n1",), start_time=time.time())

@@ -343,7 +343,7 @@ async def test_a_connection_that_does_not_authenticate_is_closed(monkeypatch: py
 
 
 async def test_an_upgrade_of_an_unknown_connection_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault C2: each such request stayed in memory forever, whoever had sent it."""
+    """Fault C2: each such request stayed in memory forever, from any sender."""
     monkeypatch.setattr(gateway_socketio, "_SWEEP_SECONDS", 0.05)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     async with socket_io_alone() as (server, url), aiohttp.ClientSession() as http:

@@ -275,7 +275,7 @@ def _once(after: Any, answer: inspection.Standing) -> Any:
 
 
 async def test_a_cancel_that_comes_as_the_run_ends_does_not_hit_the_next(runs: Runs, tmp_path: Path) -> None:
-    """The end waits for whoever is about to send the signal, and what was sent is gone when the next run comes."""
+    """The end waits for a signal that is being sent, and what was sent is gone when the next run comes."""
     for number in range(1, 6):
         key, following = key_of(2 * number), key_of(2 * number + 1)
         await runs.start(f"while [ ! -e {tmp_path}/go.{number} ]; do sleep 0.01; done; exit 3", key)

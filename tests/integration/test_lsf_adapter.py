@@ -225,10 +225,10 @@ async def test_a_daemon_that_is_down(lsf: Lsf, fake: FakeLsf) -> None:
         hasty.probe, hasty.poll, hasty.partitions, hasty.jobs, lambda: hasty.look([ident]), lambda: hasty.find(NAME),
         lambda: hasty.cancel([ident]), lambda: hasty.submit(submission),
     ]  # fmt: skip
-    begun = time.monotonic()
+    started = time.monotonic()
     answers = await asyncio.gather(*(ask() for ask in questions), return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unreachable] * len(questions)
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - started < 8
     fake.trouble("down", None)
     assert (await lsf.poll()).keys() == {ident}
 

@@ -211,10 +211,10 @@ async def test_a_server_that_is_down(pbs: Pbs, fake: FakePbs) -> None:
 async def test_a_server_that_hangs(fake: FakePbs) -> None:
     pbs = Pbs(fake.env, deadline=0.5)
     fake.trouble("hang")
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(Unreachable, match="did not answer"):
         await pbs.poll()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
 
 
 async def test_a_submit_that_is_not_answered_is_found(pbs: Pbs, fake: FakePbs) -> None:

@@ -43,7 +43,7 @@ def solve(tmp_path: Path) -> Solve:
     def solved(path: Path, how: str = "seconds=0", witness: str = "", **fields: Any) -> Verdict:
         wish = HFSSSimulationConfig(project_path=str(path), environment={"ANS_EDBJOBS_DEMO": how}, **fields)
         added = {**wish.environment, **({"ANS_EDBJOBS_DEMO_WITNESS": witness} if witness else {})}
-        began = time.time()
+        started = time.time()
         outputs = [tmp_path / "stdout", tmp_path / "stderr"]
         argv = command_line.command_line(
             wish, choose(discover({}, demo=True), "", ""), "run-1", 2, project_path=str(path)
@@ -52,7 +52,7 @@ def solve(tmp_path: Path) -> Solve:
             done = subprocess.run(
                 argv, env=environment(os.environ, added), stdout=out, stderr=err, timeout=DEADLINE, check=False
             )
-        ended = RunEnded(RunKey(1, "u", 1), Ending.EXITED, time.time(), began, done.returncode)
+        ended = RunEnded(RunKey(1, "u", 1), Ending.EXITED, time.time(), started, done.returncode)
         return judge(
             ended, project_path=path, job_name="run-1", stdout=outputs[0], stderr=outputs[1],
             request=SolveRequest.from_message(wish.to_message()),

@@ -64,7 +64,7 @@ class Tree:
     def until_solving(self, engines: int) -> None:
         log = find_log(self.project, "run-1")
         self.until(lambda: self.names().count("hf3d") == engines and log.exists(), "engines start")
-        self.until(lambda: "Adaptive Pass 1" in log.read_text(), "the first pass begins")
+        self.until(lambda: "Adaptive Pass 1" in log.read_text(), "the first pass starts")
 
 
 @pytest.fixture

@@ -199,17 +199,17 @@ async def test_a_path_the_nodes_do_not_see_is_refused(fake: FakeHpcPack, hpc: Wi
 async def test_the_life_of_a_job(fake: FakeHpcPack, hpc: WindowsHpc, tmp_path: Path) -> None:
     job_id = await hpc.submit(submission())
     assert (await hpc.poll())[job_id].phase is Phase.PENDING
-    begun = float(int(time.time())) - 60
-    fake.start(job_id, "CN001,CN002", at=begun)
+    started = float(int(time.time())) - 60
+    fake.start(job_id, "CN001,CN002", at=started)
     seen = (await hpc.poll())[job_id]
-    assert (seen.phase, seen.nodes, seen.start_time, seen.name) == (Phase.RUNNING, ("CN001", "CN002"), begun, NAME)
-    fake.record(tmp_path, "exit", code=3, signal="none", time=int(begun) + 30)
-    fake.finish(job_id, 3, at=begun + 30)
+    assert (seen.phase, seen.nodes, seen.start_time, seen.name) == (Phase.RUNNING, ("CN001", "CN002"), started, NAME)
+    fake.record(tmp_path, "exit", code=3, signal="none", time=int(started) + 30)
+    fake.finish(job_id, 3, at=started + 30)
     assert job_id not in await hpc.poll()
     ended = (await hpc.look([job_id]))[job_id]
     assert ended is not None
     assert (ended.phase, ended.ending, ended.exit_code) == (Phase.ENDED, Ending.EXITED, 3)
-    assert ended.end_time == begun + 30
+    assert ended.end_time == started + 30
     left = record.read(tmp_path).exit
     assert left is not None
     assert left.code == ended.exit_code
@@ -226,11 +226,11 @@ async def test_the_exit_code_is_the_tasks(fake: FakeHpcPack, hpc: WindowsHpc, co
 
 
 @pytest.mark.parametrize("codes", [True, False])
-@pytest.mark.parametrize("begun", [True, False])
-async def test_somebody_cancels(fake: FakeHpcPack, hpc: WindowsHpc, codes: bool, begun: bool) -> None:
+@pytest.mark.parametrize("started", [True, False])
+async def test_somebody_cancels(fake: FakeHpcPack, hpc: WindowsHpc, codes: bool, started: bool) -> None:
     fake.gives_error_codes = codes
     job_id = await hpc.submit(submission())
-    if begun:
+    if started:
         fake.start(job_id)
     fake.cancel(job_id)
     seen = (await hpc.look([job_id]))[job_id]

@@ -35,12 +35,12 @@ def main(base: Path) -> int:
             print(f"{name}: not built: {why}")
             lacking = True
             continue
-        began = time.monotonic()
+        started = time.monotonic()
         folder = base / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         build(folder)
-        print(f"{name}: {folder} ({time.monotonic() - began:.0f} s)", flush=True)
+        print(f"{name}: {folder} ({time.monotonic() - started:.0f} s)", flush=True)
     return 1 if lacking and os.environ.get("EDBJOBS_CI") else 0
 
 

@@ -166,7 +166,7 @@ def _at(message: Any, path: str) -> str:
 
 
 def _must_have(wanted: Any, found: Any, where: str) -> None:
-    """Compare what is wanted with what was found, which may hold more; ``*`` is anything that is there."""
+    """Compare the expected values with those found, which may be more; ``*`` is any value that is present."""
     if wanted == "*":
         assert found, where
     elif isinstance(wanted, Mapping):

@@ -339,9 +339,9 @@ WATCHES = (
 
 CASES = (*STATUS, *LIMITS, *SUBMITS, *QUEUED, *SOLVES, *WATCHES)
 
-# Reasons that no call of the table can meet on a healthy service with the stand-in, and where they are tested.
+# Reasons that no call of the table can meet on a healthy service with the demo solver, and where they are tested.
 ELSEWHERE = {
-    "SOLVER_NOT_FOUND": "the stand-in stands for every release",
+    "SOLVER_NOT_FOUND": "the demo solver serves every release",
     "RESULTS_EXIST": "ends a job; no call is answered with it",
     "REVISION_TOO_OLD": "needs a log that was cut",
     "PERMISSION_DENIED": "needs a second account",
@@ -364,6 +364,6 @@ ELSEWHERE = {
     "STORE_UNAVAILABLE": "needs a full disk",
     "SCHEDULER_UNREACHABLE": "needs a cluster",
     "NO_SAMPLE": "only in the first moment of a service",
-    "DEADLINE": "told by the HTTP door; over gRPC the client's own deadline passes",
+    "DEADLINE": "raised by the HTTP endpoint; over gRPC the client's own deadline passes",
     "INTERNAL": "needs a fault of the service",
 }

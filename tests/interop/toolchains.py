@@ -66,7 +66,7 @@ def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], Non
 def build_cpp(folder: Path) -> None:
     """Build and install the C++ client, then the driver against what was installed."""
     installed = folder / "installed"
-    # Not optimised: what is tested is what it does, and CI waits for it.
+    # Not optimized: what is tested is what it does, and CI waits for it.
     flags = ["-DCMAKE_CXX_FLAGS=-O0", "-DCMAKE_BUILD_TYPE="]
     run(["cmake", "-S", ROOT / "client" / "cpp", "-B", folder / "client", *flags])
     run(["cmake", "--build", folder / "client", "--parallel", "2"])
@@ -82,7 +82,7 @@ def cpp(factory: pytest.TempPathFactory) -> Path:
 
 
 def build_csharp(folder: Path) -> None:
-    """Compile the C# client, its sample and the driver with mono, against the stand-in for the NuGet packages."""
+    """Compile the C# client, its sample and the driver with mono, against the demo solver for the NuGet packages."""
     csharp_tools.build(folder, csharp_tools.fetch(csharp_tools.cache_folder()))
     generated = folder / "generated"
     generated.mkdir()

@@ -1,6 +1,6 @@
 """A process that writes to a store and tells on standard output what was acknowledged.
 
-``python -m support.store_child FOLDER CALLERS``: each of so many callers inserts jobs and ends them, for ever.
+``python -m support.store_child FOLDER CALLERS``: each of so many callers inserts jobs and ends them, forever.
 A line ``ok UID REVISION STATE`` is written after each answer, ``no REASON`` after each refusal, ``reset REVISION``
 when the store read its state again.
 """

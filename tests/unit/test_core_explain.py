@@ -77,7 +77,7 @@ def too_big(lab: Lab) -> None:
     [
         (held, Waiting.HELD, "held; release it to let it start"),
         (delayed, Waiting.NOT_BEFORE, "not before 1970-01-02 01:01:01 UTC"),
-        (retried, Waiting.BACK_OFF, "attempt 1 ended LICENSE; the next begins 10 s later: none left"),
+        (retried, Waiting.BACK_OFF, "attempt 1 ended LICENSE; the next starts 10 s later: none left"),
         (same_project, Waiting.PROJECT_BUSY, "job job5 works on the same project"),
         (capped, Waiting.USER_JOBS, "1 of 1 jobs of ann are running"),
         (too_big, Waiting.CORES, "needs 4 cores; the limit is 2"),

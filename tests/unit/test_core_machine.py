@@ -120,7 +120,7 @@ class Model:
         return alone.is_short_of_licenses(job) or not alone.fits(job, alone=True)
 
     def fits(self, job: Job, alone: bool = False) -> bool:
-        """Tell whether a job fits; `alone`: as the only one, if any may run at all."""
+        """Return whether a job fits; `alone`: as the only one, if any may run at all."""
         lane = [job, *(other for other in self.taken if other.spec.executor == job.spec.executor)]
         if job.spec.executor != LOCAL:
             return len(lane) <= (self.limits.max_cluster_jobs or 10**6)
@@ -301,7 +301,7 @@ class World(RuleBasedStateMachine):
     # Ends and restarts ----------------------------------------------------------------------------------
 
     @rule(number=picks)
-    def begins(self, number: int) -> None:
+    def starts(self, number: int) -> None:
         job = self.pick(self.open(), number)
         if job is not None:
             self.commit(transitions.started(job, job.attempt, self.now, 42, ("host",)))
@@ -311,9 +311,9 @@ class World(RuleBasedStateMachine):
         job = self.pick([job for job in self.open() if job.spec.executor != LOCAL], number)
         if job is None:
             return
-        began = job.state is State.RUNNING
+        running = job.state is State.RUNNING
         self.commit(transitions.scheduled(job, job.attempt, f"{job.seq}"))
-        assert self.disk[job.uid].state is (State.RUNNING if began else State.SCHEDULED)
+        assert self.disk[job.uid].state is (State.RUNNING if running else State.SCHEDULED)
         assert transitions.scheduled(self.disk[job.uid], job.attempt, f"{job.seq}") is None, "told twice, kept once"
 
     @rule(silent=st.booleans())

@@ -1,4 +1,4 @@
-"""Higher priority first, first come first served within; whoever does not fit blocks, whoever waits alone does not."""
+"""Higher priority first, then first come first served; a job that does not fit blocks those behind it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: 
     [
         # executors share licenses: they are given out in order ...
         ([{"executor": "slurm", "licenses": (("hfss", 2),), "priority": 1}, {"licenses": (("hfss", 2),)}], [1]),
-        # ... and kept for whoever waits for them
+        # ... and kept for the jobs that wait for them
         (
             [
                 {"executor": "slurm", "licenses": (("hfss", 1),)},

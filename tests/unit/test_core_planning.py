@@ -239,7 +239,7 @@ def gated(count: int = 16, foreign: float = 0.0, **spec: int) -> Lab:
     [
         (0.0, {"cores": 1}, 7),  # the seventh sees 75 %, an eighth would see 87.5 %
         (50.0, {"cores": 1}, 3),
-        (79.0, {"cores": 8}, 1),  # whoever asks is not counted, or this one could never start
+        (79.0, {"cores": 8}, 1),  # the asking job is not counted, or this one could never start
         (81.0, {"cores": 1}, 0),
         (0.0, {"cores": 1, "memory_mib": 700}, 3),  # 3000, 2300, 1600, then 900 MiB
     ],

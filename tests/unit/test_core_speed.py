@@ -37,9 +37,9 @@ def best(work: Callable[[], object], tries: int = 7) -> float:
     """Shortest time in seconds: the others were held up by somebody else's work."""
     times = []
     for _ in range(tries):
-        began = time.perf_counter()
+        started = time.perf_counter()
         work()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
     return min(times)
 
 

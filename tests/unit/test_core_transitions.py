@@ -247,7 +247,7 @@ def test_a_retry_waits_and_says_why() -> None:
     change = transitions.ended(running(make_job(1, retry=policy)), 1, LICENSE, 20.0)
     assert change is not None
     assert (change.type, change.job.backing_off, change.job.not_before) == (EventType.JOB_RETRYING, True, 30.0)
-    assert change.detail == "attempt 1 ended LICENSE; the next begins 10 s later: no license of hfss"
+    assert change.detail == "attempt 1 ended LICENSE; the next starts 10 s later: no license of hfss"
     assert change.job.message == change.detail
     after = end(running(change.job), NEVER, LICENSE, now=100.0)
     assert after.not_before == 120.0, "of three attempts two ran: the second wait"

@@ -119,7 +119,7 @@ def test_license_servers_are_asked_on_wish_only(
     assert [shown(check).split(" (")[0][:25] for check in found] == ["ok: answers", "fail: does not answer: [E"]
 
 
-# Doors ---------------------------------------------------------------------------------------------------
+# Endpoints ---------------------------------------------------------------------------------------------------
 
 
 def test_a_port_is_free_ours_or_taken(state: Path, listening: socket.socket) -> None:

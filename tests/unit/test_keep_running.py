@@ -36,14 +36,14 @@ async def test_what_raises_is_started_again(monkeypatch: pytest.MonkeyPatch, cap
 
 
 async def test_a_cancellation_ends_it() -> None:
-    begun = asyncio.Event()
+    entered = asyncio.Event()
 
     async def work() -> None:
-        begun.set()
+        entered.set()
         await asyncio.Event().wait()
 
     task = asyncio.create_task(keep_running("the work", work))
-    await begun.wait()
+    await entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

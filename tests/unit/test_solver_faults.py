@@ -28,7 +28,7 @@ from edbjobs_server.solver.verdict import Verdict, judge
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX calls")
 
-BEGUN = 1_700_000_000.0
+STARTED = 1_700_000_000.0
 STAMP = "(9:41:40 PM  Mar 17, 2023)"
 NORMAL = f"[info] Project:p, S1 : [PROFILE] Solution Process : Stop Time: x, Status: Normal Completion {STAMP}\n"
 CALLS = ("open", "stat", "lstat", "fstat", "readlink", "unlink", "rmdir", "scandir", "pathconf", "access")
@@ -90,7 +90,7 @@ def make(folder: Path, log: str = NORMAL) -> Path:
     aedb.mkdir()
     (aedb / "edb.def").write_text("$begin 'Hdr'\n$end 'Hdr'\n")
     example_project(folder).rename(folder / "p.aedt")
-    os.utime(folder / "p.aedt", (BEGUN, BEGUN))
+    os.utime(folder / "p.aedt", (STARTED, STARTED))
     with zipfile.ZipFile(folder / "p.aedtz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(folder / "p.aedt", "p.aedt")
     (folder / "p.aedb.lock").write_text("somebody")
@@ -100,7 +100,7 @@ def make(folder: Path, log: str = NORMAL) -> Path:
     (folder / "link.aedt").symlink_to("p.aedt")
     path = find_log(aedb, "j1")
     path.parent.mkdir()
-    path.write_text(f"Starting Batch Run: {clock(BEGUN)}\n{log}")
+    path.write_text(f"Starting Batch Run: {clock(STARTED)}\n{log}")
     (folder / "stdout").touch()
     (folder / "stderr").touch()
     return folder
@@ -108,7 +108,7 @@ def make(folder: Path, log: str = NORMAL) -> Path:
 
 def verdict(folder: Path, code: int = 0) -> Verdict:
     return judge(
-        RunEnded(RunKey(1, "u", 1), Ending.EXITED, BEGUN + 60, BEGUN, code), project_path=folder / "p.aedb",
+        RunEnded(RunKey(1, "u", 1), Ending.EXITED, STARTED + 60, STARTED, code), project_path=folder / "p.aedb",
         job_name="j1", request=SolveRequest(), stdout=folder / "stdout", stderr=folder / "stderr",
     )  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_a_transient_error_is_raised_whichever_call_has_it(name: str, tmp_path: 
 def test_a_definite_error_is_an_answer_whichever_call_has_it(name: str, tmp_path: Path) -> None:
     for call, error, found in trials(name, tmp_path, DEFINITE):
         if name in READERS:
-            continue  # they raise: whoever reads wants to know why it cannot
+            continue  # they raise: the caller needs the reason
         assert not isinstance(found, OSError), f"{call}: {error} was raised: {found}"
 
 

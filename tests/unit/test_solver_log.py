@@ -232,7 +232,7 @@ def test_a_fatal_text_far_inside_a_message_is_found() -> None:
 
 def test_memory_is_bounded() -> None:
     reader = LogReader()
-    reader.feed(f"{START}\n[error] Project:p, Design:d, begun\n".encode())
+    reader.feed(f"{START}\n[error] Project:p, Design:d, started\n".encode())
     for _ in range(200):
         reader.feed(b"a line of a message that never ends\n" * 1000)
     assert len(reader._message) < 2 * log_module.MESSAGE_LIMIT

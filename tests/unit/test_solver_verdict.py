@@ -17,7 +17,7 @@ from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.solver.verdict import Verdict, judge
 
 STAMP = "(9:41:40 PM  Mar 17, 2023)"
-BEGUN = 1_700_000_000.4
+NOW = 1_700_000_000.4
 PASS = f"[info] Project:p, S1 : [CONVERGE] Pass Number:  2;  Solved Elements:  900;  Max Mag. Delta S:  0.01; {STAMP}"
 S1 = f"[info] Project:p, S1 : [PROFILE] Solution Process : Stop Time: x, Status: Normal Completion {STAMP}"
 S2 = S1.replace(" S1 ", " S2 ")
@@ -41,19 +41,26 @@ def run(tmp_path: Path) -> Run:
     def judged(
         log: list[str] | None = None, *, code: int | None = 0, ending: Ending = Ending.EXITED,
         signal: int | None = None,
-        stdout: str | None = "", stderr: str = "", begun: float = BEGUN, mtime: float | None = None, message: str = "",
-        same_host: bool = True, start: str | None = None, start_time: float | None = BEGUN, by_scheduler: bool = False,
+        stdout: str | None = "", stderr: str = "", at: float = NOW, mtime: float | None = None, message: str = "",
+        same_host: bool = True, start: str | None = None, start_time: float | None = NOW, by_scheduler: bool = False,
         stem: str = "p", **asked: Any,
     ) -> Verdict:  # fmt: skip
         if log is not None:
             path.parent.mkdir(exist_ok=True)
-            path.write_text("\n".join([f"Starting Batch Run: {start or clock(begun)}", *log, ""]))
-            os.utime(path, (mtime or begun + 60, mtime or begun + 60))
+            path.write_text("\n".join([f"Starting Batch Run: {start or clock(at)}", *log, ""]))
+            os.utime(path, (mtime or at + 60, mtime or at + 60))
         if stdout is not None:
             (tmp_path / "stdout").write_text(stdout)
         (tmp_path / "stderr").write_text(stderr)
         ended = RunEnded(
-            RunKey(1, "u", 1), ending, BEGUN + 60, start_time, code, signal, message=message, by_scheduler=by_scheduler
+            RunKey(1, "u", 1),
+            ending,
+            NOW + 60,
+            start_time,
+            code,
+            signal,
+            message=message,
+            by_scheduler=by_scheduler,
         )
         solved = project.with_stem(stem) if stem else tmp_path / "unmounted" / "p.aedt"
         if stem and not solved.is_symlink():
@@ -191,26 +198,24 @@ UNPLACED = failed(Reason.UNVERIFIED, Evidence.EXIT_CODE)
 
 def test_only_what_is_newer_than_the_start_is_proof(run: Run) -> None:
     for log in ([S1, STOP], [PASS], [CRASH, STOP]):
-        verdict = run(log, begun=BEGUN - 10)
+        verdict = run(log, at=NOW - 10)
         assert summary(verdict) == UNPLACED
         assert "was the clock changed?" in verdict.message
         assert "the run started at" in verdict.message
-    assert "process hf3d exited" in run([CRASH, STOP], begun=BEGUN - 10).message
-    assert summary(run([S1, STOP], begun=BEGUN - 10, mtime=BEGUN + 60)) == UNPLACED, (
-        "a copied file is new but tells its age"
-    )
-    assert summary(run([S1, STOP], begun=BEGUN + 30, mtime=BEGUN - 60)) == PROVEN, "a file server's clock may be behind"
-    assert run([S1, STOP], begun=BEGUN - 10, code=1).reason is Reason.EXIT_CODE
+    assert "process hf3d exited" in run([CRASH, STOP], at=NOW - 10).message
+    assert summary(run([S1, STOP], at=NOW - 10, mtime=NOW + 60)) == UNPLACED, "a copied file is new but tells its age"
+    assert summary(run([S1, STOP], at=NOW + 30, mtime=NOW - 60)) == PROVEN, "a file server's clock may be behind"
+    assert run([S1, STOP], at=NOW - 10, code=1).reason is Reason.EXIT_CODE
 
 
 def test_without_a_readable_clock_or_on_another_host_the_file_time_decides(run: Run) -> None:
     strange = "21:40:00 17.03.2023"
-    assert summary(run([S1, STOP], start=strange, mtime=BEGUN + 9)) == PROVEN
-    assert summary(run([S1, STOP], start=strange, mtime=BEGUN - 9)) == UNPLACED
-    other_zone = clock(BEGUN - 7 * 3600)
+    assert summary(run([S1, STOP], start=strange, mtime=NOW + 9)) == PROVEN
+    assert summary(run([S1, STOP], start=strange, mtime=NOW - 9)) == UNPLACED
+    other_zone = clock(NOW - 7 * 3600)
     assert summary(run([S1, STOP], start=other_zone, same_host=False)) == PROVEN
-    assert summary(run([S1, STOP], start=other_zone, same_host=False, mtime=BEGUN - 600)) == UNPLACED
-    assert summary(run([S1, STOP], same_host=False, mtime=BEGUN - 600)) == PROVEN, "a file server's clock may be wrong"
+    assert summary(run([S1, STOP], start=other_zone, same_host=False, mtime=NOW - 600)) == UNPLACED
+    assert summary(run([S1, STOP], same_host=False, mtime=NOW - 600)) == PROVEN, "a file server's clock may be wrong"
 
 
 def test_a_log_that_does_not_show_a_start_is_no_proof_and_no_lack_of_a_log(run: Run, tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_without_its_project_a_missing_log_is_no_evidence(run: Run, tmp_path: Pa
 
 
 def test_the_schedulers_message_is_reported(run: Run) -> None:
-    assert run([PASS], begun=BEGUN - 600, by_scheduler=True).evidence is Evidence.SCHEDULER
+    assert run([PASS], at=NOW - 600, by_scheduler=True).evidence is Evidence.SCHEDULER
 
 
 def test_a_moved_project_is_not_judged_by_a_log(run: Run, tmp_path: Path) -> None:

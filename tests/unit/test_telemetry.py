@@ -169,7 +169,7 @@ def test_run_times_grow_only_and_never_faster_than_the_host(monkeypatch: pytest.
     assert times.total([7], 1000.0, 500.0) == 0.0  # what was before is not counted
     table[7] = 103.0
     assert times.total([7], 1005.0, 504.0) == 3.0
-    table[8] = 2.0  # began since
+    table[8] = 2.0  # started since
     assert times.total([7, 8], 1010.0, 514.0) == 5.0
     del table[7]  # ended: taken to have gone on as before, here not at all
     table[8] = 4.0

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 NAME = "edb-a-0123456789abcdef-1"
 CLOCK = Clock("M/d/yyyy h:mm:ss tt")
-BEGUN, LATER = "11/23/2026 9:00:00 AM", "11/23/2026 10:00:00 AM"
+STARTED, LATER = "11/23/2026 9:00:00 AM", "11/23/2026 10:00:00 AM"
 
 
 def adapter(**more: Any) -> WindowsHpc:
@@ -271,7 +271,7 @@ def test_no_path_leaves_its_place_in_the_command(text: str) -> None:
 
 
 def ended(job: dict[str, str], task: dict[str, str] | None = None) -> tuple[Ending, int | None]:
-    times = {"StartTime": BEGUN, "EndTime": LATER, "AllocatedNodes": "CN001"}
+    times = {"StartTime": STARTED, "EndTime": LATER, "AllocatedNodes": "CN001"}
     end = ending_of({**times, **job}, task or {}, CLOCK)
     return end.ending, end.exit_code
 

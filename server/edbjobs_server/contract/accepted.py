@@ -22,7 +22,7 @@ def accepted_config(data: bytes) -> HFSSSimulationConfig:
     Parameters
     ----------
     data : bytes
-        Serialised ``JobConfig`` as accepted: no value of it is checked.
+        Serialized ``JobConfig`` as accepted: no value of it is checked.
     """
     values = read_message(job_config_pb2.JobConfig.FromString(data))
     values["machine_nodes"] = tuple([MachineNode.model_construct(**node) for node in values.get("machine_nodes", ())])

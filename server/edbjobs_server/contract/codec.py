@@ -115,7 +115,7 @@ def timestamp(seconds: float) -> Timestamp:
 def embedded(number: int, payload: bytes) -> bytes:
     """Encode a serialized message as field `number` of another one.
 
-    Serialised messages may be put together by concatenation, which saves parsing what is only passed on.
+    Serialized messages may be put together by concatenation, which saves parsing what is only passed on.
     """
     return varint(number << 3 | 2) + varint(len(payload)) + payload
 

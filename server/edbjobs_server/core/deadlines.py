@@ -61,11 +61,11 @@ class RecentStarts:
         self._needs: dict[str, Need] = {}
         self._until = Deadlines()
 
-    def add(self, uid: str, began: float, need: Need) -> None:
+    def add(self, uid: str, start_time: float, need: Need) -> None:
         """Count a run from its start; a second call with another time moves it."""
         self.discard(uid)
         self._needs[uid] = need
-        self._until.set(uid, began + SETTLING_SECONDS)
+        self._until.set(uid, start_time + SETTLING_SECONDS)
         self.cores += need.cores
         self.memory_mib += need.memory_mib
 

@@ -232,12 +232,12 @@ class Planner:
         self._planned.add(job.uid)
         self._take(job, now)
 
-    def _take(self, job: Job, began: float) -> None:
+    def _take(self, job: Job, start_time: float) -> None:
         if job.uid in self._gone:
             return
         need = need_of(job, self.host)
         if need.local:
-            self._settling.add(job.uid, began, need)
+            self._settling.add(job.uid, start_time, need)
         if job.uid in self._held:
             return
         self._held[job.uid] = need

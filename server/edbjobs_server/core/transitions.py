@@ -167,7 +167,7 @@ def _is_retried(job: Job, outcome: Outcome) -> bool:
 def _back_off(job: Job, outcome: Outcome, now: float) -> Change:
     ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
     wait = job.spec.retry.backoff(ran)
-    detail = f"attempt {job.attempt} ended {outcome.reason.name}; the next begins {wait:g} s later: {outcome.message}"
+    detail = f"attempt {job.attempt} ended {outcome.reason.name}; the next starts {wait:g} s later: {outcome.message}"
     after = replace(job, state=State.QUEUED, not_before=now + wait, backing_off=True, message=detail)
     return Change(after, EventType.JOB_RETRYING, detail)
 

@@ -120,7 +120,7 @@ class EventLog:
             yield message.parsed
 
     async def messages(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
-        """Do as `watch`, with messages that are serialised already."""
+        """Do as `watch`, with messages that are serialized already."""
         watcher = await self._begin(request)
         target = self._ring.head
         caught_up = False

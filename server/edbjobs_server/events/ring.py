@@ -18,7 +18,7 @@ class Entry:
     revision : int
         Its revision.
     data : bytes
-        Serialised ``edbjobs.v1.Event``.
+        Serialized ``edbjobs.v1.Event``.
     """
 
     __slots__ = ("_message", "data", "revision")

@@ -71,7 +71,7 @@ class RunSpec:
     cancel_grace : float
         Seconds between TERM and KILL.
     keep : sequence of str
-        Names of programs that may outlive the run, for example AEDT's licence client ``ansyscl``.
+        Names of programs that may outlive the run, for example AEDT's license client ``ansyscl``.
     info : mapping of str to str
         Copied into the run's record, so that a lost store can be rebuilt from the records.
     additions : mapping of str to str

@@ -233,7 +233,7 @@ class Saved:
     job : Job
         The job.
     message : bytes
-        The same as serialised ``edbjobs.v1.Job``: the bytes that were written.
+        The same as serialized ``edbjobs.v1.Job``: the bytes that were written.
     existed : bool
         An earlier request had made it.
     """

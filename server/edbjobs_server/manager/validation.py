@@ -47,7 +47,7 @@ class Submission:
     project_path : str
         Path of its project.
     data : bytes
-        Its configuration, serialised deterministically.
+        Its configuration, serialized deterministically.
     """
 
     request: jobs_messages_pb2.SubmitJobRequest

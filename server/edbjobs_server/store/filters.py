@@ -24,9 +24,9 @@ _SUFFIXES = frozenset({".aedb", ".aedt", ".aedtz"})
 @lru_cache(4096)
 def project_of(path: str) -> str:
     """Reduce a project's path to what filters compare."""
-    flavour = ntpath if path[1:2] == ":" or path.startswith("\\\\") else posixpath
-    plain = flavour.normpath(path) if path else ""
-    stem, suffix = flavour.splitext(plain)
+    flavor = ntpath if path[1:2] == ":" or path.startswith("\\\\") else posixpath
+    plain = flavor.normpath(path) if path else ""
+    stem, suffix = flavor.splitext(plain)
     return stem if suffix.lower() in _SUFFIXES else plain
 
 
@@ -101,7 +101,7 @@ class Where:
         Each is served by an index in the order of seq; together, as alternatives, they are the most selective
         part of the filter. Never empty.
     rest : tuple of Condition
-        What a row must fulfil besides; never lets the query planner choose another index.
+        What a row must fulfill besides; never lets the query planner choose another index.
     created : Condition or None
         The times among `rest`, in a form that an index serves.
     """

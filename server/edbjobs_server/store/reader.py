@@ -51,7 +51,7 @@ class Reader:
         return int(floor)
 
     def job_bytes(self, name: str) -> bytes | None:
-        """Find the serialised ``Job`` of a uid, or of the newest job that bears an id."""
+        """Find the serialized ``Job`` of a uid, or of the newest job of an id."""
         for query in ("message_by_uid", "message_by_id"):
             row = self._sql.execute(QUERIES[query], (name,)).fetchone()
             if row:
@@ -75,7 +75,7 @@ class Reader:
         return {state: number for state, number in self._sql.execute(QUERIES["count_by_state"]) if number}
 
     def events(self, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
-        """List serialised events after a revision, at most so many and, beyond the first, so many bytes."""
+        """List serialized events after a revision, at most so many and, beyond the first, so many bytes."""
         found: list[tuple[int, bytes]] = []
         for revision, event in self._sql.execute(QUERIES["events_after"], (after, limit)):
             max_bytes -= len(event)
@@ -85,7 +85,7 @@ class Reader:
         return found
 
     def events_of(self, uid: str, after: int, limit: int) -> tuple[list[bytes], int]:
-        """List serialised events of a job after a revision, and up to which revision they are all.
+        """List serialized events of a job after a revision, and up to which revision they are all.
 
         The search is bounded: nothing keeps the events by job, and nearly all of them are of others.
         """

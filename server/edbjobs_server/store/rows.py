@@ -19,7 +19,7 @@ Row = tuple[Any, ...]  # of the columns of `Internals`, in their order, and the 
 def row_of(job: Job, message: bytes, end: float | None) -> tuple[object, ...]:
     """Make the values of one row of ``write_changes``.
 
-    `message` is the serialised job, `end` its place in the order of ends.
+    `message` is the serialized job, `end` its place in the order of ends.
 
     Raises
     ------

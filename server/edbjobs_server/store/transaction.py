@@ -218,7 +218,7 @@ class Transaction:
         return job
 
     def message(self, job: Job) -> bytes:
-        """Return the serialised ``Job`` of a job: what this commit writes of it, or else made anew."""
+        """Return the serialized ``Job`` of a job: what this commit writes of it, or else made anew."""
         row = self._rows.get(job.seq)
         return job_to_bytes(job) if row is None else cast(bytes, row[-1])
 

@@ -16,7 +16,7 @@ class Committed:
     Attributes
     ----------
     event : bytes
-        Serialised ``edbjobs.v1.Event``.
+        Serialized ``edbjobs.v1.Event``.
     """
 
     revision: int

@@ -44,7 +44,7 @@ class Found:
 
 
 def is_of_twin(status: ClusterJobStatus, record: Record) -> bool:
-    """Tell whether an end is that of a second run of the job, which left because the first one had the claim.
+    """Return whether an end is that of a second run of the job, which left because the first one had the claim.
 
     A controller that crashed before it saved its state starts jobs again under their ids (SLURM, measured).
     """
@@ -106,11 +106,11 @@ def _words(status: ClusterJobStatus) -> str:
 
 def _start_time(status: ClusterJobStatus, record: Record) -> float | None:
     """Return when the run started; a job that ended while it waited has no node."""
-    began = _began(record)
-    return began if began is not None or not status.nodes else status.start_time
+    start_time = _recorded_start(record)
+    return start_time if start_time is not None or not status.nodes else status.start_time
 
 
-def _began(record: Record) -> float | None:
+def _recorded_start(record: Record) -> float | None:
     if record.start is not None:
         return record.start.time
     return record.claim.time if record.claim is not None and record.claim.kind == "run" else None
@@ -138,7 +138,7 @@ def presume(key: RunKey, found: Found, *, stale: bool, now: float) -> RunEnded |
     record = found.record
     if record.refusal:
         return RunEnded(key, Ending.START_FAILED, now, message=record.refusal)
-    start = _began(record)
+    start = _recorded_start(record)
     if record.exit is not None:
         return _by_exit(key, found, start)
     if found.end_in_output is not None:
@@ -173,7 +173,7 @@ def _by_exit(key: RunKey, found: Found, start: float | None) -> RunEnded:
 def _signalled(key: RunKey, found: Found, name: str, end_time: float, text: str) -> RunEnded:
     ending = Ending.CANCELLED if found.asked else Ending.SIGNALLED
     number = _SIGNALS.get(name, 15)
-    return RunEnded(key, ending, end_time, start_time=_began(found.record), signal=number, message=text)
+    return RunEnded(key, ending, end_time, start_time=_recorded_start(found.record), signal=number, message=text)
 
 
 def never_ran(key: RunKey, now: float) -> RunEnded:

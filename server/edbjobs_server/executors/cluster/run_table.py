@@ -48,11 +48,11 @@ class RunTable:
             return
         run.started = True
         nodes = status.nodes if status is not None else ()
-        began = start.time if start is not None else status.start_time if status is not None else None
+        since = start.time if start is not None else status.start_time if status is not None else None
         self.emit(
             RunStarted(
                 run.key,
-                began if began is not None else time.time(),
+                since if since is not None else time.time(),
                 start.pid if start is not None else 0,
                 nodes or (start.nodes if start is not None else ()),
             )

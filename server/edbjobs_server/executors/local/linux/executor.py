@@ -120,7 +120,7 @@ class LocalExecutor:
         await asyncio.gather(*(run.looked.wait() for run in taken))
 
     async def cancel(self, key: RunKey, grace: float) -> None:
-        """End a run; asked again with a shorter grace, it is killed earlier. A run not in hand has ended."""
+        """End a run; a further call with a shorter grace kills it earlier. A run that is not active has ended."""
         run = self._runs.get(key.folder)
         if run is not None:
             await run.cancel(grace)

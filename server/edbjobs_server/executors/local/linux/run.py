@@ -54,7 +54,7 @@ class Means(Protocol):
 
 
 class Run:
-    """A run in hand.
+    """An active run.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ _RETRY = 1.0
 
 
 class _Run:
-    """A run in hand."""
+    """An active run."""
 
     def __init__(self, key: RunKey, folder: str, boot: str, *, cancelled: bool) -> None:
         self.key = key

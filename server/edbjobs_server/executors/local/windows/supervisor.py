@@ -131,7 +131,7 @@ class Supervisor:
             time.sleep(_RETRY)
 
     def _start(self) -> int:
-        """Create the solver suspended, put the start on record, let it go."""
+        """Create the solver suspended, put the start on record, resume it."""
         self._kill_with_us(True)
         flags = win32process.CREATE_SUSPENDED | win32process.CREATE_NO_WINDOW | win32process.CREATE_UNICODE_ENVIRONMENT
         command = subprocess.list2cmdline(self._request["argv"])

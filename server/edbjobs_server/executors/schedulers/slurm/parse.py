@@ -268,7 +268,7 @@ def jobs(text: str) -> list[ClusterJob]:
         if match is None or states.PHASES.get(match[4]) is Phase.ENDED:
             continue
         id, user, partition, state, nodes, cores, start, nodelist, reason, name = match.groups()
-        began = start.isdecimal() and states.PHASES.get(state) is not Phase.PENDING
+        started = start.isdecimal() and states.PHASES.get(state) is not Phase.PENDING
         found.append(
             ClusterJob(
                 id=id,
@@ -280,7 +280,7 @@ def jobs(text: str) -> list[ClusterJob]:
                 nodes=int(nodes),
                 cores=int(cores),
                 nodelist=nodelist,
-                start_time=float(start) if began else None,
+                start_time=float(start) if started else None,
             )
         )
     return found

@@ -67,7 +67,7 @@ _NEVER = {
     "JobHeldUser": _HELD.format(who="its user"),
     "JobHeldAdmin": _HELD.format(who="an administrator"),
     "JobHoldMaxRequeue": _HELD.format(who="SLURM, after it was requeued too often"),
-    "job requeued in held state": _HELD.format(who="whoever requeued it"),
+    "job requeued in held state": _HELD.format(who="by the user who requeued it"),
     "launch failed requeued held": _HELD.format(who="SLURM, after it could not be launched"),
 }
 # Limits on one job alone: no other job's end changes them. Limits on what a user, an account or a group has at one

@@ -129,7 +129,7 @@ class Rest:
         return await self.call("GET", path, query=query)
 
     async def post(self, path: str, body: Json = None, query: Mapping[str, str] | None = None) -> Answer:
-        """Tell; see `call`. A body of None is none at all."""
+        """Return the answer; see `call`. A body of None is no body."""
         return await self.call("POST", path, body, query)
 
     async def call(self, method: str, path: str, body: Json = None, query: Mapping[str, str] | None = None) -> Answer:
@@ -292,7 +292,9 @@ def _failure(status: int, what: str, words: str) -> Exception:
     if status in (407, 408, 425, 429) or status >= 500:
         return Unreachable(f"{what}: the head node is not able to answer now (HTTP {status}): {words}")
     if status < 400:
-        return Unreachable(f"{what}: answered with a redirect (HTTP {status}), which is not followed; mend the address")
+        return Unreachable(
+            f"{what}: answered with a redirect (HTTP {status}), which is not followed; correct the address"
+        )
     return SaidNo(status, words)
 
 
