@@ -71,7 +71,11 @@ async def reach(lsf: Lsf, ident: str, *phases: Phase) -> ClusterJobStatus:
     return seen[-1]
 
 
-async def test_success(lsf: Lsf, fake: FakeLsf) -> None:
+def fake_is_old(fake: FakeLsf) -> bool:
+    return (fake.root / "state" / "troubles" / "old").exists()
+
+
+async def test_what_a_script_gets(lsf: Lsf, fake: FakeLsf) -> None:
     body = 'echo "$LSB_JOBNAME on $LSB_MCPU_HOSTS $OURS"'
     submission = await prepare(lsf, fake, body, cores_per_node=2)
     version = await lsf.probe()
@@ -88,48 +92,10 @@ async def test_success(lsf: Lsf, fake: FakeLsf) -> None:
     assert await lsf.find("edb-other-1") == []
 
 
-def fake_is_old(fake: FakeLsf) -> bool:
-    return (fake.root / "state" / "troubles" / "old").exists()
-
-
-@pytest.mark.parametrize(("body", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("exit 140", 140), ("nosuch", 127)])
-async def test_failure(lsf: Lsf, fake: FakeLsf, body: str, code: int) -> None:
-    ident = await lsf.submit(await prepare(lsf, fake, body))
-    seen = await reach(lsf, ident, Phase.ENDED)
-    assert (seen.ending, seen.exit_code) == (E.EXITED, code)
-
-
 async def test_output_that_cannot_be_written_changes_nothing(lsf: Lsf, fake: FakeLsf) -> None:
     submission = await prepare(lsf, fake, "true")
     submission.output.mkdir()
     assert (await reach(lsf, await lsf.submit(submission), Phase.ENDED)).exit_code == 0
-
-
-async def test_cancel_of_a_job_that_runs(lsf: Lsf, fake: FakeLsf) -> None:
-    ident = await lsf.submit(await prepare(lsf, fake, "trap 'exit 7' TERM; sleep 60 & wait"))
-    await reach(lsf, ident, Phase.RUNNING)
-    assert (await lsf.poll())[ident].phase is Phase.RUNNING
-    await lsf.cancel([ident, "99"])
-    assert (await reach(lsf, ident, Phase.ENDED)).ending is E.CANCELLED_EXTERNALLY
-    await lsf.cancel([ident])  # it has ended
-
-
-async def test_kill_of_a_job_that_resists(lsf: Lsf, fake: FakeLsf) -> None:
-    ident = await lsf.submit(await prepare(lsf, fake, "trap '' TERM; while :; do sleep 1; done"))
-    await reach(lsf, ident, Phase.RUNNING)
-    await lsf.cancel([ident])
-    await lsf.cancel([ident], kill=True)
-    assert (await reach(lsf, ident, Phase.ENDED)).ending is E.CANCELLED_EXTERNALLY
-
-
-async def test_cancel_of_a_job_that_waits(lsf: Lsf, fake: FakeLsf) -> None:
-    fake.trouble("hold")
-    ident = await lsf.submit(await prepare(lsf, fake, "true"))
-    seen = await reach(lsf, ident, Phase.PENDING)
-    assert (seen.state, seen.never) == ("PSUSP", True)
-    await lsf.cancel([ident])
-    seen = await reach(lsf, ident, Phase.ENDED)
-    assert (seen.ending, seen.start_time) == (E.CANCELLED_EXTERNALLY, None)
 
 
 async def test_time_limit(lsf: Lsf, fake: FakeLsf) -> None:
@@ -203,12 +169,6 @@ async def test_options_that_an_old_lsf_lacks_are_refused(fake: FakeLsf) -> None:
         await Lsf(fake.env).submit(submission)
 
 
-async def test_refused_by_the_site(lsf: Lsf, fake: FakeLsf) -> None:
-    fake.trouble("refuse", "Request aborted by esub")
-    with pytest.raises(SubmitRefused, match="aborted by esub"):
-        await lsf.submit(await prepare(lsf, fake, "true"))
-
-
 @pytest.mark.parametrize("words", ["LIM is down; try later", "Batch daemon not responding"])
 async def test_words_that_are_no_refusal(lsf: Lsf, fake: FakeLsf, words: str) -> None:
     fake.trouble("refuse", words)
@@ -216,37 +176,11 @@ async def test_words_that_are_no_refusal(lsf: Lsf, fake: FakeLsf, words: str) ->
         await lsf.submit(await prepare(lsf, fake, "true"))
 
 
-async def test_a_daemon_that_is_down(lsf: Lsf, fake: FakeLsf) -> None:
-    ident = await lsf.submit(await prepare(lsf, fake, "sleep 60"))
-    submission = await prepare(lsf, fake, "true", "edb-b-1")
-    fake.trouble("down")
-    hasty = Lsf(fake.env, deadline=0.5)
-    questions: list[Callable[[], Awaitable[object]]] = [
-        hasty.probe, hasty.poll, hasty.partitions, hasty.jobs, lambda: hasty.look([ident]), lambda: hasty.find(NAME),
-        lambda: hasty.cancel([ident]), lambda: hasty.submit(submission),
-    ]  # fmt: skip
-    started = time.monotonic()
-    answers = await asyncio.gather(*(ask() for ask in questions), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [Unreachable] * len(questions)
-    assert time.monotonic() - started < 8
-    fake.trouble("down", None)
-    assert (await lsf.poll()).keys() == {ident}
-
-
 async def test_clients_that_complain_before_they_answer(lsf: Lsf, fake: FakeLsf) -> None:
     fake.trouble("banner")
     ident = await lsf.submit(await prepare(lsf, fake, "sleep 60"))
     await reach(lsf, ident, Phase.RUNNING)
     assert (await lsf.poll()).keys() == {ident}
-
-
-async def test_a_submit_that_is_not_answered_is_found(lsf: Lsf, fake: FakeLsf) -> None:
-    submission = await prepare(lsf, fake, "true")
-    fake.trouble("submit_hangs")
-    with pytest.raises(Unreachable, match="did not answer"):
-        await Lsf(fake.env, deadline=2.0).submit(submission)
-    (status,) = await lsf.find(NAME)
-    assert (status.id, status.name) == ("101", NAME)
 
 
 async def test_answers_that_stop_in_the_middle(lsf: Lsf, fake: FakeLsf) -> None:
@@ -258,15 +192,6 @@ async def test_answers_that_stop_in_the_middle(lsf: Lsf, fake: FakeLsf) -> None:
             await ask()
     with pytest.raises(Unreachable):
         await lsf.look([ident])
-
-
-async def test_jobs_that_are_told_twice(lsf: Lsf, fake: FakeLsf) -> None:
-    ident = await lsf.submit(await prepare(lsf, fake, "sleep 60"))
-    await reach(lsf, ident, Phase.RUNNING)
-    fake.trouble("duplicate", "same")
-    assert (await lsf.poll())[ident].phase is Phase.RUNNING
-    fake.trouble("duplicate", "different")
-    assert await lsf.poll() == {}
 
 
 async def test_ended_jobs_are_found_in_the_history(lsf: Lsf, fake: FakeLsf) -> None:
@@ -283,18 +208,6 @@ async def test_ended_jobs_are_found_in_the_history(lsf: Lsf, fake: FakeLsf) -> N
     assert (kept[0].name, kept[0].ending, kept[0].exit_code) == (NAME, E.EXITED, 3)
     assert await lsf.poll() == {}
     assert [(item.id, item.exit_code) for item in await lsf.find(NAME)] == [(ident, 3)]
-
-
-async def test_forgotten_jobs(lsf: Lsf, fake: FakeLsf) -> None:
-    ident = await lsf.submit(await prepare(lsf, fake, "true"))
-    await reach(lsf, ident, Phase.ENDED)
-    fake.trouble("purge")
-
-    async def gone() -> bool:
-        return (await lsf.look([ident, "999"])) == {ident: None, "999": None}
-
-    await until(gone)
-    assert await lsf.find(NAME) == []
 
 
 async def test_queues_and_everybodys_jobs(lsf: Lsf, fake: FakeLsf) -> None:
@@ -331,8 +244,3 @@ async def test_the_fake_answers_as_recorded(fake: FakeLsf, name: str, argv: list
     fake.trouble("old")
     answer = await run(argv, fake.env, 20.0, stdin=b"true\n")
     assert (answer.code, answer.stdout, answer.stderr) == (was["rc"], was["stdout"], was["stderr"])
-
-
-async def test_commands_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="cannot be run"):
-        await Lsf({"PATH": str(tmp_path)}).probe()

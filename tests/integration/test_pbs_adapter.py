@@ -68,7 +68,7 @@ async def reach(pbs: Pbs, ident: str, *phases: Phase) -> ClusterJobStatus:
     return seen[-1]
 
 
-async def test_success(pbs: Pbs, fake: FakePbs) -> None:
+async def test_what_a_script_gets(pbs: Pbs, fake: FakePbs) -> None:
     body = 'echo "$PBS_JOBNAME on $(cat "$PBS_NODEFILE") of $PBS_O_WORKDIR"; pwd'
     submission = prepare(pbs, fake, body, tasks_per_node=2, cores_per_node=2)
     assert await pbs.probe() == "23.06.06"
@@ -83,40 +83,6 @@ async def test_success(pbs: Pbs, fake: FakePbs) -> None:
     assert await pbs.poll() == {}
     assert [item.id for item in await pbs.find(NAME)] == [ident]
     assert await pbs.find("edb-other-1") == []
-
-
-@pytest.mark.parametrize(("body", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("exit 254", 254)])
-async def test_failure(pbs: Pbs, fake: FakePbs, body: str, code: int) -> None:
-    seen = await reach(pbs, await pbs.submit(prepare(pbs, fake, body)), Phase.ENDED)
-    assert (seen.ending, seen.exit_code) == (E.EXITED, code)
-
-
-async def test_cancel_of_a_job_that_runs(pbs: Pbs, fake: FakePbs) -> None:
-    ident = await pbs.submit(prepare(pbs, fake, "trap 'exit 7' TERM; sleep 60 & wait"))
-    await reach(pbs, ident, Phase.RUNNING)
-    assert (await pbs.poll())[ident].phase is Phase.RUNNING
-    await pbs.cancel([ident, "99.pbshost"])
-    seen = await reach(pbs, ident, Phase.ENDED)
-    assert (seen.ending, seen.signal) == (E.CANCELLED_EXTERNALLY, 15)
-    await pbs.cancel([ident])  # it has ended
-
-
-async def test_kill_of_a_job_that_resists(pbs: Pbs, fake: FakePbs) -> None:
-    ident = await pbs.submit(prepare(pbs, fake, "trap '' TERM; while :; do sleep 1; done"))
-    await reach(pbs, ident, Phase.RUNNING)
-    await pbs.cancel([ident])
-    await pbs.cancel([ident], kill=True)
-    assert (await reach(pbs, ident, Phase.ENDED)).ending is E.CANCELLED_EXTERNALLY
-
-
-async def test_cancel_of_a_job_that_waits(pbs: Pbs, fake: FakePbs) -> None:
-    fake.trouble("hold")
-    ident = await pbs.submit(prepare(pbs, fake, "true"))
-    seen = await reach(pbs, ident, Phase.PENDING)
-    assert (seen.state, seen.never) == ("H", True)
-    await pbs.cancel([ident])
-    seen = await reach(pbs, ident, Phase.ENDED)
-    assert (seen.ending, seen.start_time) == (E.CANCELLED_EXTERNALLY, None)
 
 
 async def test_a_hold_that_is_released(pbs: Pbs, fake: FakePbs) -> None:
@@ -187,27 +153,6 @@ async def test_refused(pbs: Pbs, fake: FakePbs, fields: dict[str, object], words
     assert fake.jobs() == {}
 
 
-async def test_refused_by_the_site(pbs: Pbs, fake: FakePbs) -> None:
-    fake.trouble("refuse", "every job needs a project")
-    with pytest.raises(SubmitRefused, match="every job needs a project"):
-        await pbs.submit(prepare(pbs, fake, "true"))
-
-
-async def test_a_server_that_is_down(pbs: Pbs, fake: FakePbs) -> None:
-    ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
-    fake.trouble("down")
-    submission = prepare(pbs, fake, "true", "edb-b-1")
-    questions: list[Callable[[], Awaitable[object]]] = [
-        pbs.probe, pbs.poll, pbs.partitions, pbs.jobs, lambda: pbs.look([ident]), lambda: pbs.find(NAME),
-        lambda: pbs.cancel([ident]), lambda: pbs.submit(submission),
-    ]  # fmt: skip
-    for ask in questions:
-        with pytest.raises(Unreachable, match=r"[Cc]onnect"):
-            await ask()
-    fake.trouble("down", None)
-    assert (await pbs.poll()).keys() == {ident}
-
-
 async def test_a_server_that_hangs(fake: FakePbs) -> None:
     pbs = Pbs(fake.env, deadline=0.5)
     fake.trouble("hang")
@@ -215,14 +160,6 @@ async def test_a_server_that_hangs(fake: FakePbs) -> None:
     with pytest.raises(Unreachable, match="did not answer"):
         await pbs.poll()
     assert time.monotonic() - started < 5
-
-
-async def test_a_submit_that_is_not_answered_is_found(pbs: Pbs, fake: FakePbs) -> None:
-    fake.trouble("submit_hangs")
-    with pytest.raises(Unreachable, match="did not answer"):
-        await Pbs(fake.env, deadline=2.0).submit(prepare(pbs, fake, "true"))
-    (status,) = await pbs.find(NAME)
-    assert (status.id, status.name) == ("1.pbshost", NAME)
 
 
 async def test_documents_that_are_no_json(pbs: Pbs, fake: FakePbs) -> None:
@@ -244,17 +181,6 @@ async def test_answers_that_stop_in_the_middle(pbs: Pbs, fake: FakePbs) -> None:
     assert await pbs.poll() == {}  # it may lack jobs; `look` decides
 
 
-async def test_jobs_that_are_told_twice(pbs: Pbs, fake: FakePbs) -> None:
-    ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
-    await reach(pbs, ident, Phase.RUNNING)
-    fake.trouble("duplicate")
-    assert (await pbs.poll())[ident].phase is Phase.RUNNING
-    fake.trouble("duplicate", "different")
-    assert await pbs.poll() == {}
-    with pytest.raises(Unreachable):
-        await pbs.look([ident])
-
-
 async def test_no_history(pbs: Pbs, fake: FakePbs) -> None:
     fake.trouble("history_off")
     ident = await pbs.submit(prepare(pbs, fake, "sleep 60"))
@@ -268,17 +194,6 @@ async def test_no_history(pbs: Pbs, fake: FakePbs) -> None:
     await until(gone)
     await pbs.cancel([ident])
     assert await pbs.find(NAME) == []
-
-
-async def test_forgotten_jobs(pbs: Pbs, fake: FakePbs) -> None:
-    ident = await pbs.submit(prepare(pbs, fake, "true"))
-    await reach(pbs, ident, Phase.ENDED)
-    fake.trouble("purge")
-
-    async def gone() -> bool:
-        return (await pbs.look([ident, "77.pbshost"])) == {ident: None, "77.pbshost": None}
-
-    await until(gone)
 
 
 async def test_few_are_looked_at_at_once(pbs: Pbs) -> None:
@@ -337,8 +252,3 @@ async def test_the_fake_answers_as_recorded(fake: FakePbs, name: str, argv: list
     assert bool(answer.stdout) == bool(was["stdout"])
     if was["stdout"]:
         assert json.loads(answer.stdout).keys() == json.loads(was["stdout"]).keys()
-
-
-async def test_commands_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="cannot be run"):
-        await Pbs({"PATH": str(tmp_path)}).probe()
