@@ -10,7 +10,7 @@ import pytest
 from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.config.site_policy import SitePolicy
 from edbjobs_server.executors.schedulers.plugin import plugins
-from edbjobs_server.service.cluster_factory import installed, make_scheduler
+from edbjobs_server.service.cluster_factory import installed, make_clusters, make_scheduler
 
 PACKAGE = '''
 from edbjobs_server.executors.schedulers.base import SamePaths
@@ -26,6 +26,7 @@ class Flux(SamePaths):
 
 PLUGIN = SchedulerPlugin("flux", lambda context: Flux(context.environ), commands=("flux",))
 OTHER = "no plug-in"
+BROKEN = SchedulerPlugin("flux", lambda context: 1 / 0, commands=("flux",))
 '''
 BUILT_IN = ["slurm", "lsf", "pbs", "windows_hpc"]
 
@@ -62,13 +63,13 @@ def environ(tmp_path: Path) -> Mapping[str, str]:
 
 
 def test_the_built_in_schedulers_are_plug_ins() -> None:
-    assert list(plugins()) == BUILT_IN
+    assert list(plugins()[0]) == BUILT_IN
 
 
 def test_the_scheduler_of_another_package_is_found_and_made(
     site_packages: Path, tmp_path: Path, environ: Mapping[str, str]
 ) -> None:
-    assert list(plugins()) == [*BUILT_IN, "flux"]
+    assert list(plugins()[0]) == [*BUILT_IN, "flux"]
     assert installed(settings(tmp_path), environ) == ["flux"]
     assert make_scheduler("flux", settings(tmp_path), SitePolicy(), environ).name == "flux"
 
@@ -85,8 +86,21 @@ def test_a_broken_plug_in_is_logged_and_the_others_stay(
 ) -> None:
     points(site_packages, flux=broken)
     with caplog.at_level(logging.WARNING):
-        assert list(plugins()) == BUILT_IN
-    assert f"scheduler plug-in flux ({broken})" in caplog.text
+        assert list(plugins()[0]) == BUILT_IN
+    assert f"scheduler plug-in flux is left out: {broken}" in caplog.text
+    with pytest.raises(SettingsError, match="plug-in flux cannot be used"):
+        installed(settings(site_packages, "flux"), {})
+
+
+def test_one_that_cannot_be_made_is_left_out_unless_it_is_named(
+    site_packages: Path, tmp_path: Path, environ: Mapping[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    points(site_packages, flux="flux_for_edbjobs:BROKEN")
+    with caplog.at_level(logging.WARNING):
+        assert make_clusters(settings(tmp_path), SitePolicy(), environ, "store") == {}
+    assert "the plug-in flux failed: ZeroDivisionError" in caplog.text
+    with pytest.raises(SettingsError, match="the plug-in flux failed"):
+        make_clusters(settings(tmp_path, "flux"), SitePolicy(), environ, "store")
 
 
 def test_a_name_without_a_plug_in_is_refused_with_those_there_are(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,6 +19,12 @@ from edbjobs_server.executors.cluster.script import Scripts, SiteLines
 from edbjobs_server.executors.schedulers.base import Scheduler
 from edbjobs_server.executors.schedulers.plugin import PluginContext, PluginError, SchedulerPlugin, plugins
 from edbjobs_server.solver.releases import Release, on_windows_nodes
+
+_LOG = logging.getLogger(__name__)
+
+
+class BrokenPluginError(SettingsError):
+    """A scheduler's plug-in raised what it should not."""
 
 
 def make_clusters(
@@ -45,13 +52,25 @@ def make_clusters(
     folders = RunFolders((shared or settings.state_dir / "cluster") / store_id)
     scripts = Scripts(settings.templates_dir, SiteLines(site.setup, site.scratch))
     timing = {"interval": site.poll_seconds(settings.cluster_poll_seconds), "floor": max(1.0, site.min_poll_seconds)}
-    schedulers = {name: make_scheduler(name, settings, site, environ) for name in installed(settings, environ)}
+    schedulers = _make_schedulers(settings, site, environ)
     if shared is not None:
         _refuse_unseen(schedulers, shared)
     return {
         name: ClusterExecutor(scheduler, scripts, folders, PollTiming(**timing))
         for name, scheduler in schedulers.items()
     }
+
+
+def _make_schedulers(settings: Settings, site: SitePolicy, environ: Mapping[str, str]) -> dict[str, Scheduler]:
+    schedulers: dict[str, Scheduler] = {}
+    for name in installed(settings, environ):
+        try:
+            schedulers[name] = make_scheduler(name, settings, site, environ)
+        except BrokenPluginError as error:
+            if settings.scheduler == name:
+                raise
+            _LOG.warning("%s; it is left out", error)
+    return schedulers
 
 
 def node_releases(
@@ -102,10 +121,10 @@ def installed(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """
     if settings.scheduler == "none":
         return []
-    known, context = plugins(), _context(settings, SitePolicy(), environ)
+    context = _context(settings, SitePolicy(), environ)
     if settings.scheduler == "auto":
-        return [name for name, plugin in known.items() if not plugin.missing(context)]
-    missing = _named(known, settings.scheduler).missing(context)
+        return [name for name, plugin in plugins()[0].items() if not plugin.missing(context)]
+    missing = _plugin(settings.scheduler).missing(context)
     if missing:
         raise SettingsError(f"scheduler: {settings.scheduler} needs {missing}; start on a host of the cluster")
     return [settings.scheduler]
@@ -117,18 +136,24 @@ def make_scheduler(name: str, settings: Settings, site: SitePolicy, environ: Map
     Raises
     ------
     SettingsError
-        No plug-in has the name, or it lacks a setting.
+        No plug-in has the name, it lacks a setting, or it failed (`BrokenPluginError`).
     """
+    plugin = _plugin(name)
     try:
-        return _named(plugins(), name).make(_context(settings, site, environ))
+        return plugin.make(_context(settings, site, environ))
     except PluginError as error:
         raise SettingsError(str(error)) from error
+    except Exception as error:  # foreign code: its error must name it
+        raise BrokenPluginError(f"scheduler: the plug-in {name} failed: {error!r}") from error
 
 
-def _named(known: Mapping[str, SchedulerPlugin], name: str) -> SchedulerPlugin:
-    if name not in known:
-        raise SettingsError(f"scheduler: there is no plug-in {name}; installed are {', '.join(known) or 'none'}")
-    return known[name]
+def _plugin(name: str) -> SchedulerPlugin:
+    found, failed = plugins()
+    if name in failed:
+        raise SettingsError(f"scheduler: the plug-in {name} cannot be used: {failed[name]}")
+    if name not in found:
+        raise SettingsError(f"scheduler: there is no plug-in {name}; installed are {', '.join(found) or 'none'}")
+    return found[name]
 
 
 def _context(settings: Settings, site: SitePolicy, environ: Mapping[str, str]) -> PluginContext:

@@ -79,17 +79,20 @@ class SchedulerPlugin:
         return f"{programs} on PATH" if programs else ""
 
 
-def plugins() -> dict[str, SchedulerPlugin]:
-    """Return the installed plug-ins by name, the preferred one first; one that cannot be loaded is logged."""
+def plugins() -> tuple[dict[str, SchedulerPlugin], dict[str, str]]:
+    """Return the installed plug-ins by name, the preferred one first, and why others cannot be loaded, by name."""
     found: dict[str, SchedulerPlugin] = {}
+    failed: dict[str, str] = {}
     for point in entry_points(group=GROUP):
         try:
             plugin = point.load()
         except Exception as error:  # foreign code: it must not keep the service from starting
-            _LOG.warning("scheduler plug-in %s (%s) cannot be loaded: %r", point.name, point.value, error)
+            failed[point.name] = f"{point.value} cannot be loaded: {error!r}"
             continue
         if isinstance(plugin, SchedulerPlugin) and plugin.name == point.name:
             found[plugin.name] = plugin
         else:
-            _LOG.warning("scheduler plug-in %s (%s): expected a SchedulerPlugin of that name", point.name, point.value)
-    return dict(sorted(found.items(), key=lambda item: (item[1].preference, item[0])))
+            failed[point.name] = f"{point.value}: expected a SchedulerPlugin of that name"
+    for name, why in failed.items():
+        _LOG.warning("scheduler plug-in %s is left out: %s", name, why)
+    return dict(sorted(found.items(), key=lambda item: (item[1].preference, item[0]))), failed
