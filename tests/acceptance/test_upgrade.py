@@ -59,7 +59,7 @@ request = json.loads(sys.stdin.readline())
 launcher._lead_session()
 for number in supervisor.IGNORED:
     signal.signal(number, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.SIGNALS)
+signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.WANTED)
 print(os.getpid(), processes.own_ticks(), flush=True)
 sys.stdin.readline()
 file = os.open(request["folder"] + "/record", os.O_WRONLY | os.O_APPEND)
