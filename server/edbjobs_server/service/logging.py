@@ -95,6 +95,10 @@ def _configure(logger: logging.Logger, level: int, embedded: bool) -> None:
     _RESTORE.callback(setattr, logger, "propagate", logger.propagate)
     logger.setLevel(level)
     logger.propagate = not embedded
+    if not embedded:  # "Optimization" of the logging HOWTO: no line contains the caller's file, thread or process
+        for name, value in (("_srcfile", None), ("logThreads", False), ("logProcesses", False)):
+            _RESTORE.callback(setattr, logging, name, getattr(logging, name))
+            setattr(logging, name, value)
     if embedded and structlog.is_configured():
         return  # by the program
     _RESTORE.callback(structlog.reset_defaults)
