@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine may take any time for an example; what must be fast is measured by tests/bench.
+settings.register_profile("edbjobs", deadline=None)
+settings.load_profile("edbjobs")
 
 CI = bool(os.environ.get("EDBJOBS_CI"))
 SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
