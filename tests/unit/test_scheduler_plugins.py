@@ -33,7 +33,7 @@ BUILT_IN = ["slurm", "lsf", "pbs", "windows_hpc"]
 
 @pytest.fixture
 def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder of packages that Python finds, with one that has a scheduler."""
+    """Make a folder of packages that Python finds, with one that has a scheduler."""
     (tmp_path / "flux_for_edbjobs.py").write_text(PACKAGE)
     points(tmp_path, flux="flux_for_edbjobs:PLUGIN")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -54,7 +54,7 @@ def settings(tmp_path: Path, scheduler: str = "auto") -> Settings:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> Mapping[str, str]:
-    """Give an environment in which the command of Flux is installed, and no other scheduler's."""
+    """Return an environment in which the command of Flux is installed, and no other scheduler's."""
     program = tmp_path / "bin" / "flux"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")

@@ -213,3 +213,18 @@ async def test_a_large_store_is_not_checked_so_that_a_start_is_quick(
     monkeypatch.setattr(database, "CHECK_BYTES", 1)
     async with started_store(tmp_path):
         assert "too large to be checked" in caplog.text
+
+
+async def test_a_crash_while_a_store_is_put_aside_leaves_no_log_for_another_one(tmp_path: Path) -> None:
+    async with started_store(tmp_path) as (store, _):
+        await store.write(lambda tx: tx.insert(new_job(), EventType.JOB_QUEUED))
+        copy = (tmp_path / "store.db").read_bytes()
+        log = (tmp_path / "store.db-wal").read_bytes()
+    (tmp_path / "store.db").rename(tmp_path / "store.db.corrupt-20260101T000000.000000Z")
+    (tmp_path / "store.db-wal").write_bytes(log)
+    with pytest.raises(StoreError, match="is corrupt and was kept as"):
+        Store.open(tmp_path)
+    assert files(tmp_path, "store.db-wal") == []
+    assert len(files(tmp_path, "store.db.corrupt-*-wal")) == 1, "nothing is deleted"
+    (tmp_path / "store.db").write_bytes(copy)
+    database.open_checked(tmp_path / "store.db").close()

@@ -57,9 +57,11 @@ def open_checked(path: Path) -> sqlite3.Connection:
     StoreError
         If it is corrupt, of a newer release, or cannot be written.
     """
-    if not path.exists() and (aside := sorted(path.parent.glob(f"{path.name}{_ASIDE}*Z"))):
-        raise StoreError(_corrupt_text(aside[-1]))
     try:
+        if not path.exists():
+            put_aside(path)  # a log that a crash left behind belongs to the store put aside, and to no other
+            if aside := sorted(path.parent.glob(f"{path.name}{_ASIDE}*Z")):
+                raise StoreError(_corrupt_text(aside[-1]))
         return _open(path)
     except OSError as error:
         raise StoreError(f"the store {path} cannot be opened ({error.strerror})") from error
@@ -102,7 +104,7 @@ def is_storage_failure(error: BaseException) -> bool:
 def put_aside(path: Path) -> Path:
     """Rename a store, with its log, to a name with the present time; returns that name."""
     stamp = _stamp()
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in ("", "-wal", "-shm"):  # a store without its log would open, and lack what the log holds
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(path.with_name(f"{path.name}{_ASIDE}{stamp}{suffix}"))
