@@ -77,9 +77,10 @@ std::shared_ptr<grpc::Channel> make_channel(const Target& target, const Options&
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 15'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   // grpc's own back-off grows to two minutes; a restarted service must be found again at once.
+  // Shorter than the attempts of a call (0.7 s less 20 %): channels to one address share the back-off (plus 20 %).
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 400);
   arguments.SetMaxReceiveMessageSize(16 * 1024 * 1024);
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetUserAgentPrefix("edbjobs-cpp/" EDBJOBS_VERSION);
