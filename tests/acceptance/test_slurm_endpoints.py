@@ -71,7 +71,7 @@ class Watcher:
         metadata = tuple((name.lower(), value) for name, value in self.bearer.items())
         async with grpc.aio.insecure_channel(self.target) as channel:
             request = jobs_messages_pb2.WatchJobsRequest(after_revision=0)
-            async for message in jobs_service_pb2_grpc.JobsStub(channel).WatchJobs(request, metadata=metadata):
+            async for message in jobs_service_pb2_grpc.JobsServiceStub(channel).WatchJobs(request, metadata=metadata):
                 self.events += [(event, time.time()) for event in message.events]
 
     async def rest(self, path: str, post: Any = None, status: int = 200) -> Any:

@@ -52,7 +52,7 @@ class Watcher(threading.Thread):
 
     def watch(self, channel: grpc.Channel) -> None:
         request = jobs_messages_pb2.WatchJobsRequest(after_revision=self.revision, include_service_events=True)
-        for message in jobs_service_pb2_grpc.JobsStub(channel).WatchJobs(request, timeout=120):
+        for message in jobs_service_pb2_grpc.JobsServiceStub(channel).WatchJobs(request, timeout=120):
             self.events.extend(message.events)
             self.revision = message.revision
             if self.done.is_set():

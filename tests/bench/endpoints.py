@@ -80,8 +80,8 @@ async def measure(service: WebService) -> list[Row]:
     connector = aiohttp.TCPConnector(limit=CLIENTS)
     async with aiohttp.ClientSession(connector=connector) as session, grpc.aio.insecure_channel(address) as channel:
         web = Web(session, service.url)
-        resources: Any = resources_service_pb2_grpc.ResourcesStub(channel)
-        jobs: Any = jobs_service_pb2_grpc.JobsStub(channel)
+        resources: Any = resources_service_pb2_grpc.ResourcesServiceStub(channel)
+        jobs: Any = jobs_service_pb2_grpc.JobsServiceStub(channel)
 
         async def rest() -> None:
             async with session.get(f"{service.url}/queue") as response:
@@ -93,13 +93,13 @@ async def measure(service: WebService) -> list[Row]:
             call.cancel()
 
         async def web_stream() -> None:
-            async with web.post("/edbjobs.v1.Jobs/WatchJobs", framed(watch.SerializeToString())) as response:
+            async with web.post("/edbjobs.v1.JobsService/WatchJobs", framed(watch.SerializeToString())) as response:
                 async for _ in frames_of(response.content.iter_any(), text=False):
                     return
 
         calls: dict[str, Call] = {
             "gRPC": lambda: resources.GetQueue(queue),
-            "gRPC-Web": lambda: web.call("/edbjobs.v1.Resources/GetQueue", queue),
+            "gRPC-Web": lambda: web.call("/edbjobs.v1.ResourcesService/GetQueue", queue),
             "REST": rest,
         }
 

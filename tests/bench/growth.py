@@ -123,7 +123,7 @@ def _restart_time(running: MeasuredService) -> float:
 
 async def _latencies(running: MeasuredService, project: Path) -> list[float]:
     async with grpc.aio.insecure_channel(running.target) as channel:
-        jobs: Any = jobs_service_pb2_grpc.JobsStub(channel)
+        jobs: Any = jobs_service_pb2_grpc.JobsServiceStub(channel)
         submit = submitter(channel, project)
         uid = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1, newest_first=True))).jobs[0].uid
 

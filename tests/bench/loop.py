@@ -44,7 +44,7 @@ def longest_stall(report: Path, started_at: float, ended: float) -> float:
 
 async def _load(target: str, paths: list[Path]) -> None:
     async with grpc.aio.insecure_channel(target) as channel:
-        jobs = jobs_service_pb2_grpc.JobsStub(channel)
+        jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
         watching = [asyncio.create_task(_watch(jobs)) for _ in range(WATCHERS)]
 
         async def submit(number: int) -> object:
@@ -64,7 +64,7 @@ async def _load(target: str, paths: list[Path]) -> None:
         await asyncio.gather(*watching, return_exceptions=True)
 
 
-async def _watch(jobs: jobs_service_pb2_grpc.JobsStub) -> None:
+async def _watch(jobs: jobs_service_pb2_grpc.JobsServiceStub) -> None:
     answers: Any = jobs.WatchJobs(pb.WatchJobsRequest())
     async for _ in answers:
         pass

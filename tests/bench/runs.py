@@ -59,7 +59,7 @@ def _median(found: Sequence[float | None]) -> float | None:
 async def run_all(running: ServiceProcess, paths: list[Path]) -> float:
     """Run no-op jobs; return jobs a second, until the last end is on disk and reported."""
     async with grpc.aio.insecure_channel(running.target) as channel:
-        jobs = jobs_service_pb2_grpc.JobsStub(channel)
+        jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
         started_at = time.perf_counter()
         answer = await jobs.SubmitJobs(pb.SubmitJobsRequest(requests=[request(path) for path in paths]))
         left = {result.job.uid for result in answer.results}

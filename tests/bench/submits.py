@@ -107,7 +107,7 @@ def batch_time(running: ServiceProcess, items: pb.SubmitJobsRequest) -> float:
 
 def submitter(channel: grpc.aio.Channel, project: Path) -> Call:
     """Make what submits one job of a project."""
-    stub = jobs_service_pb2_grpc.JobsStub(channel)
+    stub = jobs_service_pb2_grpc.JobsServiceStub(channel)
 
     async def submit(number: int) -> object:
         return await stub.SubmitJob(request(project, request_id=uuid.uuid4().hex))

@@ -39,7 +39,7 @@ def watchers(folder: Path) -> Iterator[Row]:
 async def events_rate(target: str, project: Path) -> float:
     """Change jobs while a thousand clients watch; gives the events they get a second, all together."""
     async with grpc.aio.insecure_channel(target) as channel:
-        jobs = jobs_service_pb2_grpc.JobsStub(channel)
+        jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
         first = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1))).revision
         ready: asyncio.Queue[None] = asyncio.Queue()
         watching = [asyncio.create_task(_watch(jobs, first, ready)) for _ in range(WATCHERS)]
@@ -56,7 +56,7 @@ async def events_rate(target: str, project: Path) -> float:
         return WATCHERS * EVENTS / (time.perf_counter() - started_at)
 
 
-async def _watch(jobs: jobs_service_pb2_grpc.JobsStub, revision: int, ready: asyncio.Queue[None]) -> None:
+async def _watch(jobs: jobs_service_pb2_grpc.JobsServiceStub, revision: int, ready: asyncio.Queue[None]) -> None:
     """Read until the last event; every revision must come, once and in order."""
     last = revision + EVENTS
     answers: Any = jobs.WatchJobs(pb.WatchJobsRequest(after_revision=revision), timeout=WAIT_SECONDS)

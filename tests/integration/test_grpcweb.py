@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2
 from support.grpcweb import BINARY, TEXT, Answer, Web, framed, frames_of, trailers_of
 from support.web import WebService, job_config
 
-JOBS = "/edbjobs.v1.Jobs/"
+JOBS = "/edbjobs.v1.JobsService/"
 ALLOWED_ORIGIN = "http://viewer.example.com:5173"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -74,17 +74,17 @@ async def test_a_job_from_submit_to_its_log(web: Web, tmp_path: Path) -> None:
 # As gRPC answers ---------------------------------------------------------------------------------------------
 
 SAME = [
-    ("Jobs/GetJob", pb.GetJobRequest(name="nobody-ü")),
-    ("Jobs/SubmitJob", pb.SubmitJobRequest()),
-    ("Jobs/ListJobs", pb.ListJobsRequest(page_token="x")),
-    ("Jobs/CancelJobs", pb.CancelJobsRequest()),
-    ("Jobs/WatchJobs", pb.WatchJobsRequest(after_revision=10**12)),
-    ("Jobs/WatchJobs", pb.WatchJobsRequest(after_revision=0, store_id="other")),
-    ("Jobs/TailLog", pb.TailLogRequest(name="nobody")),
-    ("Resources/UpdateLimits", resources_pb.UpdateLimitsRequest()),
-    ("Resources/GetLimits", resources_pb.GetLimitsRequest()),
-    ("Cluster/ListSolvers", cluster_pb.ListSolversRequest()),
-    ("Cluster/ListPartitions", cluster_pb.ListPartitionsRequest()),
+    ("JobsService/GetJob", pb.GetJobRequest(name="nobody-ü")),
+    ("JobsService/SubmitJob", pb.SubmitJobRequest()),
+    ("JobsService/ListJobs", pb.ListJobsRequest(page_token="x")),
+    ("JobsService/CancelJobs", pb.CancelJobsRequest()),
+    ("JobsService/WatchJobs", pb.WatchJobsRequest(after_revision=10**12)),
+    ("JobsService/WatchJobs", pb.WatchJobsRequest(after_revision=0, store_id="other")),
+    ("JobsService/TailLog", pb.TailLogRequest(name="nobody")),
+    ("ResourcesService/UpdateLimits", resources_pb.UpdateLimitsRequest()),
+    ("ResourcesService/GetLimits", resources_pb.GetLimitsRequest()),
+    ("ClusterService/ListSolvers", cluster_pb.ListSolversRequest()),
+    ("ClusterService/ListPartitions", cluster_pb.ListPartitionsRequest()),
 ]
 
 
@@ -110,7 +110,9 @@ async def test_calls_are_answered_as_through_grpc(service: WebService, web: Web,
 
 
 async def test_health_is_served_and_reflection_is_not(web: Web) -> None:
-    found = await web.call("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service="edbjobs.v1.Jobs"))
+    found = await web.call(
+        "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service="edbjobs.v1.JobsService")
+    )
     assert health_pb2.HealthCheckResponse.FromString(found.messages[0]).status == health_pb2.HealthCheckResponse.SERVING
     unknown = await web.call("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service="x"))
     assert CODES[unknown.code] is grpc.StatusCode.NOT_FOUND
@@ -207,7 +209,9 @@ async def test_a_stream_sends_each_message_at_once(service: WebService) -> None:
     async with calling(service) as web:
         request = resources_pb.WatchResourcesRequest(interval=Duration(seconds=1))
         started = time.monotonic()
-        async with web.post("/edbjobs.v1.Resources/WatchResources", framed(request.SerializeToString())) as response:
+        async with web.post(
+            "/edbjobs.v1.ResourcesService/WatchResources", framed(request.SerializeToString())
+        ) as response:
             times = []
             async for _ in frames_of(response.content.iter_any(), text=False):
                 times.append(time.monotonic() - started)
@@ -256,7 +260,7 @@ async def test_a_stop_ends_a_watch_with_unavailable(tmp_path: Path) -> None:
 
 
 async def whoami(web: Web, **headers: str) -> Answer:
-    return await web.call("/edbjobs.v1.Cluster/GetSystemStatus", cluster_pb.GetSystemStatusRequest(), **headers)
+    return await web.call("/edbjobs.v1.ClusterService/GetSystemStatus", cluster_pb.GetSystemStatusRequest(), **headers)
 
 
 def endpoint(answer: Answer) -> str:

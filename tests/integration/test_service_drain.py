@@ -27,7 +27,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.service import DEADLINE, ServiceProcess
 
 pb, S = jobs_messages_pb2, job_state_pb2
-SERVICES = ("", "edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster")
+SERVICES = ("", "edbjobs.v1.JobsService", "edbjobs.v1.ResourcesService", "edbjobs.v1.ClusterService")
 LONG_GRACE = "import edbjobs_server.service.app as app; app.GRACE_SECONDS = 300.0"
 
 
@@ -96,7 +96,7 @@ def test_watchers_are_notified_of_the_stop_and_resume_after_it(service: ServiceP
             Listener(lambda name=name: health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=60))  # type: ignore[misc]
             for name in SERVICES
         ]
-        jobs = jobs_service_pb2_grpc.JobsStub(channel)
+        jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
         watch = Listener(lambda: jobs.WatchJobs(pb.WatchJobsRequest(after_revision=0), timeout=60))
         for listener in (*checks, watch):
             listener.has(1)

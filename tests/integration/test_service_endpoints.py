@@ -42,8 +42,9 @@ os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 metadata = [("authorization", f"Bearer {token}")] if token else []
 with grpc.insecure_channel(target) as channel:
     calls = [
-        lambda: stubs.ClusterStub(channel).GetSystemStatus(pb.GetSystemStatusRequest(), timeout=30, metadata=metadata),
-        lambda: next(jobs_service_pb2_grpc.JobsStub(channel).WatchJobs(
+        lambda: stubs.ClusterServiceStub(channel).GetSystemStatus(
+            pb.GetSystemStatusRequest(), timeout=30, metadata=metadata),
+        lambda: next(jobs_service_pb2_grpc.JobsServiceStub(channel).WatchJobs(
             jobs_messages_pb2.WatchJobsRequest(after_revision=0), timeout=30, metadata=metadata)),
     ]
     for call in calls:
@@ -90,16 +91,16 @@ def test_reflection_lists_the_services(service: ServiceProcess) -> None:
     with grpc.insecure_channel(service.target, options=LOCAL) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         services = set(database.get_services())
-        assert {"edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster"} <= services
+        assert {"edbjobs.v1.JobsService", "edbjobs.v1.ResourcesService", "edbjobs.v1.ClusterService"} <= services
         assert {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= services
-        jobs = DescriptorPool(database).FindServiceByName("edbjobs.v1.Jobs")
+        jobs = DescriptorPool(database).FindServiceByName("edbjobs.v1.JobsService")
         assert {"SubmitJob", "WatchJobs", "TailLog"} <= {method.name for method in jobs.methods}
 
 
 def test_health_of_each_service(service: ServiceProcess) -> None:
     with grpc.insecure_channel(service.target, options=LOCAL) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        for name in ("", "edbjobs.v1.Jobs", "edbjobs.v1.Resources", "edbjobs.v1.Cluster"):
+        for name in ("", "edbjobs.v1.JobsService", "edbjobs.v1.ResourcesService", "edbjobs.v1.ClusterService"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as unknown:
@@ -112,8 +113,8 @@ async def test_every_call_of_a_burst_is_served(service: ServiceProcess) -> None:
     """gRPC's defaults would fail part of it with CANCELLED or RESOURCE_EXHAUSTED."""
     project = str(example_project(service.folder / "burst"))
     async with grpc.aio.insecure_channel(service.target, options=LOCAL) as channel:
-        jobs: Any = jobs_service_pb2_grpc.JobsStub(channel)
-        resources: Any = resources_service_pb2_grpc.ResourcesStub(channel)
+        jobs: Any = jobs_service_pb2_grpc.JobsServiceStub(channel)
+        resources: Any = resources_service_pb2_grpc.ResourcesServiceStub(channel)
 
         def call(number: int) -> Any:
             if number % 3:

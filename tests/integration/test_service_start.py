@@ -197,7 +197,7 @@ def test_the_endpoint_file_exists_while_it_serves(tmp_path: Path) -> None:
     for path in (service.ready_file, endpoint):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with grpc.insecure_channel(found["grpc"]) as channel:
-        status = cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=10)
+        status = cluster_service_pb2_grpc.ClusterServiceStub(channel).GetSystemStatus(STATUS, timeout=10)
     assert (status.pid, status.service) == (pid, "edbjobs")
     assert service.stop() == 0
     assert not service.ready_file.exists()
@@ -255,7 +255,7 @@ def test_mutual_tls_accepts_clients_with_a_certificate_of_ours(tmp_path: Path) -
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(service.endpoint["grpc"], credentials, options=options) as channel:
             try:
-                return cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=20).service
+                return cluster_service_pb2_grpc.ClusterServiceStub(channel).GetSystemStatus(STATUS, timeout=20).service
             except grpc.RpcError as error:
                 return code_of(error)
 
@@ -265,7 +265,7 @@ def test_mutual_tls_accepts_clients_with_a_certificate_of_ours(tmp_path: Path) -
         assert call(theirs.issue_cert(common_name="alice")) == "UNAVAILABLE"
         assert call(ours.issue_cert("nameless.example")) == "UNAUTHENTICATED"
         with grpc.insecure_channel(service.endpoint["grpc"]) as channel, pytest.raises(grpc.RpcError):
-            cluster_service_pb2_grpc.ClusterStub(channel).GetSystemStatus(STATUS, timeout=20)
+            cluster_service_pb2_grpc.ClusterServiceStub(channel).GetSystemStatus(STATUS, timeout=20)
 
 
 def test_the_log_names_the_caller_and_no_secret(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 A client takes part as a driver: it reads one call per line and writes one answer per line, both JSON.
 
 A call has
-    ``rpc``       ``Jobs.SubmitJob``, or ``watch`` for the client library's own resuming watch;
+    ``rpc``       ``JobsService.SubmitJob``, or ``watch`` for the client library's own resuming watch;
     ``request``   the request in proto3's JSON, as a string;
     ``deadline``  seconds; 0: none;
     ``token``     sent as bearer token; empty: none;

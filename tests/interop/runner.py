@@ -121,11 +121,11 @@ class Player:
         told = {name: answer[name] for name in ("code", "reason", "fields", "metadata")}
         if case.code == "DEADLINE_EXCEEDED":
             told["reason"] = ""  # no answer came, and each client library has its own word for that
-        if case.rpc == "Jobs.TailLog":
+        if case.rpc == "JobsService.TailLog":
             data = b"".join(base64.b64decode(message.get("data", "")) for message in messages)
             told["data"] = data.decode() if len(data) <= SHORT_LOG else "long"
             told["eof"] = any(message.get("eof") for message in messages)
-        elif case.rpc == "Jobs.WatchJobs":
+        elif case.rpc == "JobsService.WatchJobs":
             events = [event for message in messages for event in message.get("events", ())]
             told["events"] = [event for event in events if event["type"] not in PASSING_EVENTS]
         else:

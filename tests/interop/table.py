@@ -60,37 +60,41 @@ def _config(project: str = "$project", **values: Any) -> dict[str, Any]:
 
 
 def _refused(name: str, reason: str, *fields: str, code: str = BAD, **config: Any) -> Case:
-    return Case(f"submit refused: {name}", "Jobs.SubmitJob", {"config": _config(**config)}, code, reason, fields)
+    return Case(f"submit refused: {name}", "JobsService.SubmitJob", {"config": _config(**config)}, code, reason, fields)
 
 
 STATUS = (
     Case(
         "what the service is",
-        "Cluster.GetSystemStatus",
+        "ClusterService.GetSystemStatus",
         expect={"service": "edbjobs", "identity": {"role": "ROLE_ADMIN"}, "storeWritable": True},
         save={"store": "storeId"},
     ),
-    Case("solvers", "Cluster.ListSolvers", expect={"solvers": [{"demo": True}]}, save={"solver": "solvers.0.path"}),
-    Case("partitions", "Cluster.ListPartitions", {}, "FAILED_PRECONDITION", "NO_SCHEDULER"),
-    Case("cluster jobs", "Cluster.ListClusterJobs", {"user": UNICODE}, "FAILED_PRECONDITION", "NO_SCHEDULER"),
-    Case("a wrong token", "Cluster.GetSystemStatus", {}, "UNAUTHENTICATED", "UNAUTHENTICATED", token="wrong"),
-    Case("the host", "Resources.GetResources", expect={"resources": {}}),
-    Case("the host, live", "Resources.WatchResources", {"interval": "1s"}, until='"queue"', expect={"queue": {}}),
-    Case("limits", "Resources.GetLimits", expect={"limits": {"maxConcurrentJobs": 2, "maxCores": 4}}),
-    Case("pause", "Resources.PauseQueue", expect={"queue": {"paused": True}}),
-    Case("queue", "Resources.GetQueue", expect={"queue": {"paused": True, "maxConcurrentJobs": 2}}),
+    Case(
+        "solvers", "ClusterService.ListSolvers", expect={"solvers": [{"demo": True}]}, save={"solver": "solvers.0.path"}
+    ),
+    Case("partitions", "ClusterService.ListPartitions", {}, "FAILED_PRECONDITION", "NO_SCHEDULER"),
+    Case("cluster jobs", "ClusterService.ListClusterJobs", {"user": UNICODE}, "FAILED_PRECONDITION", "NO_SCHEDULER"),
+    Case("a wrong token", "ClusterService.GetSystemStatus", {}, "UNAUTHENTICATED", "UNAUTHENTICATED", token="wrong"),
+    Case("the host", "ResourcesService.GetResources", expect={"resources": {}}),
+    Case(
+        "the host, live", "ResourcesService.WatchResources", {"interval": "1s"}, until='"queue"', expect={"queue": {}}
+    ),
+    Case("limits", "ResourcesService.GetLimits", expect={"limits": {"maxConcurrentJobs": 2, "maxCores": 4}}),
+    Case("pause", "ResourcesService.PauseQueue", expect={"queue": {"paused": True}}),
+    Case("queue", "ResourcesService.GetQueue", expect={"queue": {"paused": True, "maxConcurrentJobs": 2}}),
 )
 
 LIMITS = (
     Case(
         "a mask takes what it names, zero included",
-        "Resources.UpdateLimits",
+        "ResourcesService.UpdateLimits",
         {"limits": {"maxClusterJobs": 7, "maxCores": 99}, "updateMask": "maxClusterJobs,minDiskGb"},
         expect={"limits": {"maxClusterJobs": 7, "maxCores": 4}, "oldLimits": {"maxCores": 4}},
     ),
     Case(
         "without a mask what is set; int64, maps, presence of zero",
-        "Resources.UpdateLimits",
+        "ResourcesService.UpdateLimits",
         {
             "limits": {
                 "maxMemoryMib": BEYOND_DOUBLE,
@@ -106,13 +110,13 @@ LIMITS = (
     ),
     Case(
         "a mask of absent fields clears them",
-        "Resources.UpdateLimits",
+        "ResourcesService.UpdateLimits",
         {"limits": {}, "updateMask": "maxClusterJobs,maxCpuPercent"},
         expect={"limits": {"maxMemoryMib": BEYOND_DOUBLE}, "oldLimits": {"maxClusterJobs": 7}},
     ),
     Case(
         "limits that cannot be, all named",
-        "Resources.UpdateLimits",
+        "ResourcesService.UpdateLimits",
         {"limits": {"maxCores": -1, "maxCpuPercent": 101, "maxClusterJobs": 1}},
         BAD,
         "INVALID_LIMITS",
@@ -120,7 +124,7 @@ LIMITS = (
     ),
     Case(
         "a mask of no such field",
-        "Resources.UpdateLimits",
+        "ResourcesService.UpdateLimits",
         {"updateMask": "noSuchLimit"},
         BAD,
         "INVALID_LIMITS",
@@ -131,28 +135,28 @@ LIMITS = (
 SUBMITS = (
     Case(
         "the least a submit can be",
-        "Jobs.SubmitJob",
+        "JobsService.SubmitJob",
         {"config": {"projectPath": "$project"}},
         expect={"job": {"state": "JOB_STATE_QUEUED", "waitingReason": "WAITING_REASON_QUEUE_PAUSED"}},
         save={"least": "job.uid"},
     ),
     Case(
         "every field, with values hard to carry",
-        "Jobs.SubmitJob",
+        "JobsService.SubmitJob",
         maximal_submit("$project"),
         expect={"job": {"held": True, "id": "m" * 63, "config": maximal_submit("$project")["config"]}},
         save={"most": "job.uid"},
     ),
     Case(
         "every field, read back",
-        "Jobs.GetJob",
+        "JobsService.GetJob",
         {"name": "$most"},
         expect={"job": {"user": "Jürgen 李", "config": maximal_submit("$project")["config"]}},
     ),
-    Case("the same request again", "Jobs.SubmitJob", maximal_submit("$project"), expect={"existed": True}),
+    Case("the same request again", "JobsService.SubmitJob", maximal_submit("$project"), expect={"existed": True}),
     Case(
         "the id of a live job",
-        "Jobs.SubmitJob",
+        "JobsService.SubmitJob",
         {"jobId": "m" * 63, "config": _config()},
         "ALREADY_EXISTS",
         "JOB_EXISTS",
@@ -161,7 +165,7 @@ SUBMITS = (
     ),
     Case(
         "a request_id of another request",
-        "Jobs.SubmitJob",
+        "JobsService.SubmitJob",
         {"requestId": "r" * 64, "config": _config()},
         "ALREADY_EXISTS",
         "REQUEST_ID_REUSED",
@@ -170,7 +174,7 @@ SUBMITS = (
     ),
     Case(
         "many at once, some of them bad",
-        "Jobs.SubmitJobs",
+        "JobsService.SubmitJobs",
         {
             "requests": [
                 {"jobId": "many-1", "config": _config(batch="many", labels={"part": "天线"})},
@@ -180,9 +184,11 @@ SUBMITS = (
         },
         expect={"results": [{"job": {"id": "many-1"}}, {"error": {"code": 3}}, {"job": {"id": "many-3"}}]},
     ),
-    Case("none at once", "Jobs.SubmitJobs"),
-    Case("too many at once", "Jobs.SubmitJobs", {"requests": [{}] * 1001}, BAD, "TOO_MANY_ITEMS"),
-    Case("a preview", "Jobs.PreviewJob", {"request": {"config": _config(cores=2)}}, expect={"executor": "local"}),
+    Case("none at once", "JobsService.SubmitJobs"),
+    Case("too many at once", "JobsService.SubmitJobs", {"requests": [{}] * 1001}, BAD, "TOO_MANY_ITEMS"),
+    Case(
+        "a preview", "JobsService.PreviewJob", {"request": {"config": _config(cores=2)}}, expect={"executor": "local"}
+    ),
     _refused("no project", "PROJECT_NOT_FOUND", "config.project_path", project="$folder/基板 🛰.aedt"),
     _refused("a project elsewhere", "PROJECT_NOT_ALLOWED", "config.project_path", project="$elsewhere"),
     _refused("a program of its own", "SOLVER_NOT_ALLOWED", "config.ansys_edt_path", ansysEdtPath="/bin/sh"),
@@ -194,7 +200,7 @@ SUBMITS = (
     _refused("an empty request", "INVALID_JOB", "config.project_path", project=""),
     Case(
         "a priority out of range",
-        "Jobs.SubmitJob",
+        "JobsService.SubmitJob",
         {"config": _config(), "priority": 2147483647},
         BAD,
         "INVALID_PRIORITY",
@@ -203,24 +209,24 @@ SUBMITS = (
 )
 
 QUEUED = (
-    Case("all jobs", "Jobs.ListJobs", expect={"total": "4"}),
+    Case("all jobs", "JobsService.ListJobs", expect={"total": "4"}),
     Case(
         "a page",
-        "Jobs.ListJobs",
+        "JobsService.ListJobs",
         {"pageSize": 1, "newestFirst": True, "omitConfig": True},
         expect={"jobs": [{"id": "many-3"}]},
         save={"page": "nextPageToken"},
     ),
     Case(
         "the next page",
-        "Jobs.ListJobs",
+        "JobsService.ListJobs",
         {"pageSize": 2, "newestFirst": True, "omitConfig": True, "pageToken": "$page"},
         expect={"jobs": [{"id": "many-1"}, {"id": "m" * 63}]},
     ),
-    Case("a page of nobody's", "Jobs.ListJobs", {"pageToken": "🛰"}, BAD, "INVALID_PAGE_TOKEN"),
+    Case("a page of nobody's", "JobsService.ListJobs", {"pageToken": "🛰"}, BAD, "INVALID_PAGE_TOKEN"),
     Case(
         "a filter with all it has",
-        "Jobs.ListJobs",
+        "JobsService.ListJobs",
         {
             "filter": {
                 "states": ["JOB_STATE_QUEUED", "JOB_STATE_RUNNING"],
@@ -235,106 +241,130 @@ QUEUED = (
         },
         expect={"jobs": [{"id": "m" * 63}]},
     ),
-    Case("a filter that finds nothing", "Jobs.ListJobs", {"filter": {"user": "nobody"}}),
-    Case("no such job", "Jobs.GetJob", {"name": UNICODE}, "NOT_FOUND", "JOB_NOT_FOUND"),
-    Case("an empty name", "Jobs.GetJob", {}, "NOT_FOUND", "JOB_NOT_FOUND"),
-    Case("hold", "Jobs.HoldJob", {"name": "many-3"}, expect={"job": {"held": True}}),
-    Case("release", "Jobs.ReleaseJob", {"name": "many-3"}, expect={"job": {"id": "many-3"}}),
-    Case("priority", "Jobs.SetJobPriority", {"name": "$least", "priority": 5}, expect={"job": {"priority": 5}}),
-    Case("waiting with a limit", "Jobs.WaitJob", {"name": "$least", "timeout": "0.001s"}, expect={"job": {}}),
-    Case("a deadline", "Jobs.WaitJob", {"name": "$least", "timeout": "300s"}, "DEADLINE_EXCEEDED", deadline=0.3),
-    Case("an output not there yet", "Jobs.TailLog", {"name": "$least"}, "NOT_FOUND", "LOG_NOT_FOUND"),
-    Case("not ended: retry", "Jobs.RetryJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
-    Case("not ended: delete", "Jobs.DeleteJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
-    Case("nothing to abandon", "Jobs.CancelJob", {"name": "$least", "abandon": True}, STATE, "JOB_NOT_UNKILLABLE"),
-    Case("cancel", "Jobs.CancelJob", {"name": "$most", "grace": "0.500s"}, expect={"job": {"id": "m" * 63}}),
+    Case("a filter that finds nothing", "JobsService.ListJobs", {"filter": {"user": "nobody"}}),
+    Case("no such job", "JobsService.GetJob", {"name": UNICODE}, "NOT_FOUND", "JOB_NOT_FOUND"),
+    Case("an empty name", "JobsService.GetJob", {}, "NOT_FOUND", "JOB_NOT_FOUND"),
+    Case("hold", "JobsService.HoldJob", {"name": "many-3"}, expect={"job": {"held": True}}),
+    Case("release", "JobsService.ReleaseJob", {"name": "many-3"}, expect={"job": {"id": "many-3"}}),
+    Case("priority", "JobsService.SetJobPriority", {"name": "$least", "priority": 5}, expect={"job": {"priority": 5}}),
+    Case("waiting with a limit", "JobsService.WaitJob", {"name": "$least", "timeout": "0.001s"}, expect={"job": {}}),
+    Case("a deadline", "JobsService.WaitJob", {"name": "$least", "timeout": "300s"}, "DEADLINE_EXCEEDED", deadline=0.3),
+    Case("an output not there yet", "JobsService.TailLog", {"name": "$least"}, "NOT_FOUND", "LOG_NOT_FOUND"),
+    Case("not ended: retry", "JobsService.RetryJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
+    Case("not ended: delete", "JobsService.DeleteJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
+    Case(
+        "nothing to abandon", "JobsService.CancelJob", {"name": "$least", "abandon": True}, STATE, "JOB_NOT_UNKILLABLE"
+    ),
+    Case("cancel", "JobsService.CancelJob", {"name": "$most", "grace": "0.500s"}, expect={"job": {"id": "m" * 63}}),
     Case(
         "cancelled before it started",
-        "Jobs.WaitJob",
+        "JobsService.WaitJob",
         {"name": "$most"},
         expect={"ended": True, "job": {"state": "JOB_STATE_CANCELLED"}},
     ),
-    Case("cancel all without saying so", "Jobs.CancelJobs", {}, BAD, "FILTER_REQUIRED"),
-    Case("cancel many", "Jobs.CancelJobs", {"filter": {"names": ["many-3"]}}, expect={"uids": ["*"]}),
+    Case("cancel all without saying so", "JobsService.CancelJobs", {}, BAD, "FILTER_REQUIRED"),
+    Case("cancel many", "JobsService.CancelJobs", {"filter": {"names": ["many-3"]}}, expect={"uids": ["*"]}),
 )
 
 SOLVES = (
-    Case("resume", "Resources.ResumeQueue", expect={"queue": {}}),
+    Case("resume", "ResourcesService.ResumeQueue", expect={"queue": {}}),
     Case(
         "wait to the end",
-        "Jobs.WaitJob",
+        "JobsService.WaitJob",
         {"name": "many-1", "timeout": "30s"},
         deadline=40,
         expect={"ended": True, "job": {"state": "JOB_STATE_COMPLETED", "evidence": "EVIDENCE_SOLVER_LOG"}},
     ),
-    Case("end: cancel", "Jobs.CancelJob", {"name": "many-1"}, STATE, "JOB_ENDED"),
-    Case("the log to its end", "Jobs.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "follow": True}),
-    Case("a piece", "Jobs.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": 3, "limit": 5}),
-    Case("the last bytes", "Jobs.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": -4}),
+    Case("end: cancel", "JobsService.CancelJob", {"name": "many-1"}, STATE, "JOB_ENDED"),
+    Case(
+        "the log to its end", "JobsService.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "follow": True}
+    ),
+    Case("a piece", "JobsService.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": 3, "limit": 5}),
+    Case("the last bytes", "JobsService.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": -4}),
     Case(
         "beyond the end",
-        "Jobs.TailLog",
+        "JobsService.TailLog",
         {"name": "many-1", "offset": LARGEST},
         RANGE,
         "OFFSET_BEYOND_END",
     ),
-    Case("no such attempt", "Jobs.TailLog", {"name": "many-1", "attempt": 2147483647}, "NOT_FOUND", "LOG_NOT_FOUND"),
+    Case(
+        "no such attempt",
+        "JobsService.TailLog",
+        {"name": "many-1", "attempt": 2147483647},
+        "NOT_FOUND",
+        "LOG_NOT_FOUND",
+    ),
     Case(
         "no such output",
-        "Jobs.TailLog",
+        "JobsService.TailLog",
         {"name": "many-1", "stream": "LOG_STREAM_SCRIPT"},
         "NOT_FOUND",
         "LOG_NOT_FOUND",
     ),
     Case(
         "a job that stays",
-        "Jobs.SubmitJob",
+        "JobsService.SubmitJob",
         {"jobId": "stays", "config": _config("$other", environment={"ANS_EDBJOBS_DEMO": "seconds=600"})},
         save={"stays": "job.uid"},
     ),
     Case(
         "watched until it runs",
-        "Jobs.WatchJobs",
+        "JobsService.WatchJobs",
         {"afterRevision": "0", "filter": {"names": ["$stays"]}},
         until="EVENT_TYPE_JOB_STARTED",
         expect={"events": "*"},
     ),
-    Case("started: hold", "Jobs.HoldJob", {"name": "stays"}, STATE, "JOB_STARTED"),
-    Case("started: priority", "Jobs.SetJobPriority", {"name": "stays", "priority": 1}, STATE, "JOB_STARTED"),
-    Case("a stream that is left", "Jobs.TailLog", {"name": "stays", "follow": True}, until='"attempt"', same=False),
-    Case("end it", "Jobs.CancelJob", {"name": "stays", "grace": "5s"}, expect={"job": {"id": "stays"}}),
+    Case("started: hold", "JobsService.HoldJob", {"name": "stays"}, STATE, "JOB_STARTED"),
+    Case("started: priority", "JobsService.SetJobPriority", {"name": "stays", "priority": 1}, STATE, "JOB_STARTED"),
+    Case(
+        "a stream that is left", "JobsService.TailLog", {"name": "stays", "follow": True}, until='"attempt"', same=False
+    ),
+    Case("end it", "JobsService.CancelJob", {"name": "stays", "grace": "5s"}, expect={"job": {"id": "stays"}}),
     Case(
         "ended by cancel",
-        "Jobs.WaitJob",
+        "JobsService.WaitJob",
         {"name": "stays", "timeout": "30s"},
         deadline=40,
         expect={"ended": True, "job": {"state": "JOB_STATE_CANCELLED", "reason": "END_REASON_CANCELLED"}},
     ),
     Case(
         "retry",
-        "Jobs.RetryJob",
+        "JobsService.RetryJob",
         {"name": "many-1", "requestId": "again"},
         expect={"job": {"id": "many-1", "retryOf": "*"}},
         save={"again": "job.uid"},
     ),
     Case(
-        "wait for the retry", "Jobs.WaitJob", {"name": "$again", "timeout": "30s"}, expect={"ended": True}, deadline=40
+        "wait for the retry",
+        "JobsService.WaitJob",
+        {"name": "$again", "timeout": "30s"},
+        expect={"ended": True},
+        deadline=40,
     ),
-    Case("delete", "Jobs.DeleteJob", {"name": "$again"}),
-    Case("deleted", "Jobs.GetJob", {"name": "$again"}, "NOT_FOUND", "JOB_NOT_FOUND"),
+    Case("delete", "JobsService.DeleteJob", {"name": "$again"}),
+    Case("deleted", "JobsService.GetJob", {"name": "$again"}, "NOT_FOUND", "JOB_NOT_FOUND"),
 )
 
 WATCHES = (
     Case(
         "from the beginning",
-        "Jobs.WatchJobs",
+        "JobsService.WatchJobs",
         {"afterRevision": "0", "storeId": "$store", "includeServiceEvents": True, "progressInterval": "1s"},
         until="caughtUp",
         expect={"events": "*"},
     ),
-    Case("only what is new", "Jobs.WatchJobs", {"filter": {"user": "nobody"}}, until="caughtUp", same=False),
-    Case("another store", "Jobs.WatchJobs", {"storeId": "another"}, RANGE, "OTHER_STORE", (), {"store_id": "$store"}),
-    Case("the future", "Jobs.WatchJobs", {"afterRevision": LARGEST}, RANGE, "REVISION_IN_FUTURE"),
+    Case("only what is new", "JobsService.WatchJobs", {"filter": {"user": "nobody"}}, until="caughtUp", same=False),
+    Case(
+        "another store",
+        "JobsService.WatchJobs",
+        {"storeId": "another"},
+        RANGE,
+        "OTHER_STORE",
+        (),
+        {"store_id": "$store"},
+    ),
+    Case("the future", "JobsService.WatchJobs", {"afterRevision": LARGEST}, RANGE, "REVISION_IN_FUTURE"),
 )
 
 CASES = (*STATUS, *LIMITS, *SUBMITS, *QUEUED, *SOLVES, *WATCHES)

@@ -108,7 +108,7 @@ def test_a_watch_goes_on_after_the_service_was_killed(
         service.again()
         _hold(service, project, "the-last")
         seen += events
-        call = {"rpc": "Cluster.GetSystemStatus", "request": "{}", "deadline": 20, "token": "", "until": ""}
+        call = {"rpc": "ClusterService.GetSystemStatus", "request": "{}", "deadline": 20, "token": "", "until": ""}
         assert driver.call(call)["code"] == 0, "calls go to where the service is now"
     finally:
         driver.close()

@@ -100,7 +100,7 @@ def test_cpp_speaks_mutual_tls(tmp_path: Path, tmp_path_factory: pytest.TempPath
         issued.private_key_pem.write_to_path(str(certificates / f"{name}.key"))
         issued.cert_chain_pems[0].write_to_path(str(certificates / f"{name}.crt"))
     driver = toolchains.cpp(tmp_path_factory) / "driver" / "driver"
-    call = {"rpc": "Cluster.GetSystemStatus", "request": "{}", "deadline": 20, "token": "", "until": ""}
+    call = {"rpc": "ClusterService.GetSystemStatus", "request": "{}", "deadline": 20, "token": "", "until": ""}
     # A token would come first: only the address is told.
     told = tmp_path / "told"
     told.mkdir(mode=0o700)

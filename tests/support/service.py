@@ -104,22 +104,22 @@ class ServiceProcess:
         return f"unix:{self.endpoint['uds']}" if self.endpoint["uds"] else str(self.endpoint["grpc"])
 
     @property
-    def jobs(self) -> jobs_service_pb2_grpc.JobsStub:
-        """Stub of the Jobs service."""
+    def jobs(self) -> jobs_service_pb2_grpc.JobsServiceStub:
+        """Stub of JobsService."""
         assert self.channel is not None
-        return jobs_service_pb2_grpc.JobsStub(self.channel)
+        return jobs_service_pb2_grpc.JobsServiceStub(self.channel)
 
     @property
-    def resources(self) -> resources_service_pb2_grpc.ResourcesStub:
-        """Stub of the Resources service."""
+    def resources(self) -> resources_service_pb2_grpc.ResourcesServiceStub:
+        """Stub of ResourcesService."""
         assert self.channel is not None
-        return resources_service_pb2_grpc.ResourcesStub(self.channel)
+        return resources_service_pb2_grpc.ResourcesServiceStub(self.channel)
 
     @property
-    def cluster(self) -> cluster_service_pb2_grpc.ClusterStub:
-        """Stub of the Cluster service."""
+    def cluster(self) -> cluster_service_pb2_grpc.ClusterServiceStub:
+        """Stub of ClusterService."""
         assert self.channel is not None
-        return cluster_service_pb2_grpc.ClusterStub(self.channel)
+        return cluster_service_pb2_grpc.ClusterServiceStub(self.channel)
 
     def output(self) -> str:
         """What the process printed."""

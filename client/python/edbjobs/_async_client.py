@@ -186,7 +186,7 @@ class AsyncClient:
         retry = RetryDelay(self._retry_limit)
         while True:
             try:
-                async with aclosing(self._transport.stream("Jobs", "WatchJobs", cursor.request())) as messages:
+                async with aclosing(self._transport.stream("JobsService", "WatchJobs", cursor.request())) as messages:
                     async for message in messages:
                         retry.success()
                         for event in cursor.accept(message):
@@ -237,7 +237,7 @@ class AsyncClient:
         retry = RetryDelay(self._retry_limit)
         while not cursor.ended:
             try:
-                async with aclosing(self._transport.stream("Jobs", "TailLog", cursor.request())) as messages:
+                async with aclosing(self._transport.stream("JobsService", "TailLog", cursor.request())) as messages:
                     async for message in messages:
                         retry.success()
                         yield cursor.accept(message)
@@ -253,7 +253,7 @@ class AsyncClient:
     async def watch_resources(self, interval: float = 5.0) -> AsyncIterator[tuple[m.ResourceSnapshot, m.QueueStatus]]:
         """As `Client.watch_resources`."""
         request = WatchResourcesRequest(interval=duration(timedelta(seconds=interval)))
-        async with aclosing(self._transport.stream("Resources", "WatchResources", request)) as messages:
+        async with aclosing(self._transport.stream("ResourcesService", "WatchResources", request)) as messages:
             async for message in messages:
                 yield read(m.ResourceSnapshot, message.resources), read(m.QueueStatus, message.queue)
 

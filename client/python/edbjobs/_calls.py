@@ -149,7 +149,7 @@ def submit_request(
 
 
 def submit(request: pb.SubmitJobRequest) -> Call[m.Job]:
-    return Call("Jobs", "SubmitJob", request, _job)
+    return Call("JobsService", "SubmitJob", request, _job)
 
 
 def submit_many(requests: Sequence[pb.SubmitJobRequest]) -> list[Call[list[m.SubmitResult]]]:
@@ -170,7 +170,7 @@ def submit_many(requests: Sequence[pb.SubmitJobRequest]) -> list[Call[list[m.Sub
 
 
 def _submit_chunk(requests: list[pb.SubmitJobRequest]) -> Call[list[m.SubmitResult]]:
-    return Call("Jobs", "SubmitJobs", pb.SubmitJobsRequest(requests=requests), _submit_results)
+    return Call("JobsService", "SubmitJobs", pb.SubmitJobsRequest(requests=requests), _submit_results)
 
 
 def _submit_results(answer: pb.SubmitJobsResponse) -> list[m.SubmitResult]:
@@ -183,11 +183,11 @@ def _submit_results(answer: pb.SubmitJobsResponse) -> list[m.SubmitResult]:
 
 
 def preview(request: pb.SubmitJobRequest) -> Call[m.Preview]:
-    return Call("Jobs", "PreviewJob", pb.PreviewJobRequest(request=request), lambda a: read(m.Preview, a))
+    return Call("JobsService", "PreviewJob", pb.PreviewJobRequest(request=request), lambda a: read(m.Preview, a))
 
 
 def get(name: str) -> Call[m.Job]:
-    return Call("Jobs", "GetJob", pb.GetJobRequest(name=name), _job)
+    return Call("JobsService", "GetJob", pb.GetJobRequest(name=name), _job)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def list_page(
         newest_first=newest_first,
         omit_config=omit_config,
     )
-    return Call("Jobs", "ListJobs", request, _page)
+    return Call("JobsService", "ListJobs", request, _page)
 
 
 def _page(answer: pb.ListJobsResponse) -> Page:
@@ -219,12 +219,14 @@ def _page(answer: pb.ListJobsResponse) -> Page:
 
 
 def cancel(name: str, grace_seconds: float | None, abandon: bool) -> Call[m.Job]:
-    return Call("Jobs", "CancelJob", pb.CancelJobRequest(name=name, grace=_grace(grace_seconds), abandon=abandon), _job)
+    return Call(
+        "JobsService", "CancelJob", pb.CancelJobRequest(name=name, grace=_grace(grace_seconds), abandon=abandon), _job
+    )
 
 
 def cancel_many(given: JobFilter, all_jobs: bool, grace_seconds: float | None) -> Call[list[str]]:
     request = pb.CancelJobsRequest(filter=job_filter(given), all=all_jobs, grace=_grace(grace_seconds))
-    return Call("Jobs", "CancelJobs", request, lambda answer: list(answer.uids))
+    return Call("JobsService", "CancelJobs", request, lambda answer: list(answer.uids))
 
 
 def _grace(seconds: float | None) -> Any:
@@ -232,34 +234,36 @@ def _grace(seconds: float | None) -> Any:
 
 
 def hold(name: str) -> Call[m.Job]:
-    return Call("Jobs", "HoldJob", pb.HoldJobRequest(name=name), _job)
+    return Call("JobsService", "HoldJob", pb.HoldJobRequest(name=name), _job)
 
 
 def release(name: str) -> Call[m.Job]:
-    return Call("Jobs", "ReleaseJob", pb.ReleaseJobRequest(name=name), _job)
+    return Call("JobsService", "ReleaseJob", pb.ReleaseJobRequest(name=name), _job)
 
 
 def set_priority(name: str, priority: int) -> Call[m.Job]:
-    return Call("Jobs", "SetJobPriority", pb.SetJobPriorityRequest(name=name, priority=priority), _job)
+    return Call("JobsService", "SetJobPriority", pb.SetJobPriorityRequest(name=name, priority=priority), _job)
 
 
 def retry(name: str, request_id: str | None) -> Call[m.Job]:
-    return Call("Jobs", "RetryJob", pb.RetryJobRequest(name=name, request_id=request_id or str(uuid.uuid4())), _job)
+    return Call(
+        "JobsService", "RetryJob", pb.RetryJobRequest(name=name, request_id=request_id or str(uuid.uuid4())), _job
+    )
 
 
 def delete(name: str) -> Call[None]:
-    return Call("Jobs", "DeleteJob", pb.DeleteJobRequest(name=name), lambda answer: None)
+    return Call("JobsService", "DeleteJob", pb.DeleteJobRequest(name=name), lambda answer: None)
 
 
 def wait(name: str, seconds: float) -> Call[m.Job]:
     seconds = min(max(seconds, 0.0), MAX_WAIT)
     request = pb.WaitJobRequest(name=name, timeout=duration(timedelta(seconds=seconds)))
-    return Call("Jobs", "WaitJob", request, _job, extra_time=seconds)
+    return Call("JobsService", "WaitJob", request, _job, extra_time=seconds)
 
 
 def resources() -> Call[m.ResourceSnapshot]:
     request = resources_service_pb2.GetResourcesRequest()
-    return Call("Resources", "GetResources", request, lambda answer: read(m.ResourceSnapshot, answer.resources))
+    return Call("ResourcesService", "GetResources", request, lambda answer: read(m.ResourceSnapshot, answer.resources))
 
 
 def _queue(answer: Any) -> m.QueueStatus:
@@ -267,15 +271,15 @@ def _queue(answer: Any) -> m.QueueStatus:
 
 
 def queue() -> Call[m.QueueStatus]:
-    return Call("Resources", "GetQueue", resources_service_pb2.GetQueueRequest(), _queue)
+    return Call("ResourcesService", "GetQueue", resources_service_pb2.GetQueueRequest(), _queue)
 
 
 def pause_queue() -> Call[m.QueueStatus]:
-    return Call("Resources", "PauseQueue", resources_service_pb2.PauseQueueRequest(), _queue)
+    return Call("ResourcesService", "PauseQueue", resources_service_pb2.PauseQueueRequest(), _queue)
 
 
 def resume_queue() -> Call[m.QueueStatus]:
-    return Call("Resources", "ResumeQueue", resources_service_pb2.ResumeQueueRequest(), _queue)
+    return Call("ResourcesService", "ResumeQueue", resources_service_pb2.ResumeQueueRequest(), _queue)
 
 
 def _limits(answer: Any) -> m.Limits:
@@ -283,7 +287,7 @@ def _limits(answer: Any) -> m.Limits:
 
 
 def limits() -> Call[m.Limits]:
-    return Call("Resources", "GetLimits", resources_service_pb2.GetLimitsRequest(), _limits)
+    return Call("ResourcesService", "GetLimits", resources_service_pb2.GetLimitsRequest(), _limits)
 
 
 def update_limits(values: LimitValues) -> Call[m.Limits]:
@@ -295,7 +299,7 @@ def update_limits(values: LimitValues) -> Call[m.Limits]:
         plain["users"] = {name: _user_limits(value) for name, value in plain["users"].items()}
     request = resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(**plain))
     request.update_mask.paths.extend(sorted(plain))
-    return Call("Resources", "UpdateLimits", request, _limits)
+    return Call("ResourcesService", "UpdateLimits", request, _limits)
 
 
 def _user_limits(value: m.UserLimits) -> resource_pb2.UserLimits:
@@ -304,22 +308,22 @@ def _user_limits(value: m.UserLimits) -> resource_pb2.UserLimits:
 
 def status() -> Call[m.SystemStatus]:
     request = cluster_pb.GetSystemStatusRequest()
-    return Call("Cluster", "GetSystemStatus", request, lambda answer: read(m.SystemStatus, answer))
+    return Call("ClusterService", "GetSystemStatus", request, lambda answer: read(m.SystemStatus, answer))
 
 
 def partitions(scheduler: str) -> Call[list[m.Partition]]:
     request = cluster_pb.ListPartitionsRequest(scheduler=scheduler)
-    return Call("Cluster", "ListPartitions", request, lambda a: [read(m.Partition, p) for p in a.partitions])
+    return Call("ClusterService", "ListPartitions", request, lambda a: [read(m.Partition, p) for p in a.partitions])
 
 
 def cluster_jobs(scheduler: str, partition: str, user: str) -> Call[list[m.ClusterJob]]:
     request = cluster_pb.ListClusterJobsRequest(scheduler=scheduler, partition=partition, user=user)
-    return Call("Cluster", "ListClusterJobs", request, lambda a: [read(m.ClusterJob, job) for job in a.jobs])
+    return Call("ClusterService", "ListClusterJobs", request, lambda a: [read(m.ClusterJob, job) for job in a.jobs])
 
 
 def solvers() -> Call[list[m.Solver]]:
     request = cluster_pb.ListSolversRequest()
-    return Call("Cluster", "ListSolvers", request, lambda a: [read(m.Solver, s) for s in a.solvers])
+    return Call("ClusterService", "ListSolvers", request, lambda a: [read(m.Solver, s) for s in a.solvers])
 
 
 def submit_requests(

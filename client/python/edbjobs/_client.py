@@ -269,7 +269,7 @@ class Client:
         retry = RetryDelay(self._retry_limit)
         while True:
             try:
-                for message in self._transport.stream("Jobs", "WatchJobs", cursor.request()):
+                for message in self._transport.stream("JobsService", "WatchJobs", cursor.request()):
                     retry.success()
                     yield from cursor.accept(message)
             except EdbJobsError as error:
@@ -334,7 +334,7 @@ class Client:
         retry = RetryDelay(self._retry_limit)
         while not cursor.ended:
             try:
-                for message in self._transport.stream("Jobs", "TailLog", cursor.request()):
+                for message in self._transport.stream("JobsService", "TailLog", cursor.request()):
                     retry.success()
                     yield cursor.accept(message)
             except EdbJobsError as error:
@@ -349,7 +349,7 @@ class Client:
     def watch_resources(self, interval: float = 5.0) -> Iterator[tuple[m.ResourceSnapshot, m.QueueStatus]]:
         """Yield the state of host and queue, first now, then every `interval` seconds (at least 1)."""
         request = WatchResourcesRequest(interval=duration(timedelta(seconds=interval)))
-        for message in self._transport.stream("Resources", "WatchResources", request):
+        for message in self._transport.stream("ResourcesService", "WatchResources", request):
             yield read(m.ResourceSnapshot, message.resources), read(m.QueueStatus, message.queue)
 
     def queue(self) -> m.QueueStatus:

@@ -32,10 +32,10 @@ SERVICE = "edbjobs"
 # DeleteJob is not retried automatically: if the first try was executed, the second would answer NOT_FOUND.
 # All others are idempotent; submits and retries because of their request_id.
 _REPEATABLE = [
-    {"service": "edbjobs.v1.Resources"},
-    {"service": "edbjobs.v1.Cluster"},
+    {"service": "edbjobs.v1.ResourcesService"},
+    {"service": "edbjobs.v1.ClusterService"},
     *(
-        {"service": "edbjobs.v1.Jobs", "method": method}
+        {"service": "edbjobs.v1.JobsService", "method": method}
         for method in (
             "SubmitJob",
             "SubmitJobs",
@@ -137,9 +137,9 @@ def metadata(target: Target) -> tuple[tuple[str, str], ...]:
 def make_stubs(channel: Any) -> dict[str, Any]:
     """Create the stubs of all services on a synchronous or asyncio channel."""
     return {
-        "Jobs": jobs_service_pb2_grpc.JobsStub(channel),
-        "Resources": resources_service_pb2_grpc.ResourcesStub(channel),
-        "Cluster": cluster_service_pb2_grpc.ClusterStub(channel),
+        "JobsService": jobs_service_pb2_grpc.JobsServiceStub(channel),
+        "ResourcesService": resources_service_pb2_grpc.ResourcesServiceStub(channel),
+        "ClusterService": cluster_service_pb2_grpc.ClusterServiceStub(channel),
     }
 
 

@@ -1,4 +1,4 @@
-"""The gRPC service Cluster; translates requests to calls of the job manager."""
+"""The gRPC service ClusterService; translates requests to calls of the job manager."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edbjobs_server.rpc.interceptors import current_principal
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ClusterServicer(cluster_service_pb2_grpc.ClusterServicer):
-    """Servicer of edbjobs.v1.Cluster."""
+class ClusterServicer(cluster_service_pb2_grpc.ClusterServiceServicer):
+    """Servicer of edbjobs.v1.ClusterService."""
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager

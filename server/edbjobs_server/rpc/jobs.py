@@ -1,4 +1,4 @@
-"""The gRPC service Jobs; translates requests to calls of the job manager."""
+"""The gRPC service JobsService; translates requests to calls of the job manager."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 DEFAULT_WAIT_SECONDS = 30.0
 
 
-class JobsServicer(jobs_service_pb2_grpc.JobsServicer):
-    """Servicer of edbjobs.v1.Jobs."""
+class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
+    """Servicer of edbjobs.v1.JobsService."""
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager

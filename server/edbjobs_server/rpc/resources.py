@@ -1,4 +1,4 @@
-"""The gRPC service Resources; translates requests to calls of the job manager."""
+"""The gRPC service ResourcesService; translates requests to calls of the job manager."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 DEFAULT_INTERVAL_SECONDS = 5.0
 
 
-class ResourcesServicer(resources_service_pb2_grpc.ResourcesServicer):
-    """Servicer of edbjobs.v1.Resources."""
+class ResourcesServicer(resources_service_pb2_grpc.ResourcesServiceServicer):
+    """Servicer of edbjobs.v1.ResourcesService."""
 
     def __init__(self, manager: JobManager) -> None:
         self._manager = manager

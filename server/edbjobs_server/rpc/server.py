@@ -32,7 +32,7 @@ from edbjobs_server.rpc.interceptors import CallInterceptor
 from edbjobs_server.rpc.jobs import JobsServicer
 from edbjobs_server.rpc.resources import ResourcesServicer
 
-# Reflection lists only loaded files, and no other import here loads the file of the Jobs service.
+# Reflection lists only loaded files, and no other import here loads the file of JobsService.
 _FILES = (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
 SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
@@ -74,9 +74,9 @@ class RpcServer:
         self._health = health.aio.HealthServicer()
         self.methods: dict[str, Any] = {}
         registry: Any = _Registry(self._server, self.methods)
-        jobs_service_pb2_grpc.add_JobsServicer_to_server(JobsServicer(manager), registry)
-        resources_service_pb2_grpc.add_ResourcesServicer_to_server(ResourcesServicer(manager), registry)
-        cluster_service_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(manager), registry)
+        jobs_service_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(manager), registry)
+        resources_service_pb2_grpc.add_ResourcesServiceServicer_to_server(ResourcesServicer(manager), registry)
+        cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterServicer(manager), registry)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
         names = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)

@@ -63,7 +63,7 @@ class Watcher(threading.Thread):
         while not self._stopping.is_set():
             try:
                 with grpc.insecure_channel(self._target, options=OPTIONS) as channel:
-                    self._watch(jobs_service_pb2_grpc.JobsStub(channel))
+                    self._watch(jobs_service_pb2_grpc.JobsServiceStub(channel))
             except grpc.RpcError as error:
                 if _code(error) not in CUT or OWN_ERROR in str(error):
                     self._evidence.watch_errors.append(str(error))
@@ -71,7 +71,7 @@ class Watcher(threading.Thread):
                 self.cuts += 1
                 self._stopping.wait(PAUSE)
 
-    def _watch(self, jobs: jobs_service_pb2_grpc.JobsStub) -> None:
+    def _watch(self, jobs: jobs_service_pb2_grpc.JobsServiceStub) -> None:
         request = pb.WatchJobsRequest(
             after_revision=self.revision,
             store_id=self._store_id,
@@ -114,7 +114,7 @@ class Feeder(threading.Thread):
 
     def run(self) -> None:
         with grpc.insecure_channel(self._target, options=OPTIONS) as channel:
-            jobs = jobs_service_pb2_grpc.JobsStub(channel)
+            jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
             number = 0
             while not self._enough.is_set():
                 known = {submit.uid for submit in self._evidence.submits}
@@ -126,7 +126,7 @@ class Feeder(threading.Thread):
                 else:
                     self._enough.wait(PAUSE)
 
-    def _submit(self, jobs: jobs_service_pb2_grpc.JobsStub, request_id: str) -> None:
+    def _submit(self, jobs: jobs_service_pb2_grpc.JobsServiceStub, request_id: str) -> None:
         """Submit until there is an answer, and once in a while again after it."""
         place = self._folder / request_id
         place.mkdir()
@@ -147,7 +147,7 @@ class Feeder(threading.Thread):
             if answer is not None:
                 self._evidence.submits.append(Submit(request_id, answer.job.uid, good))
 
-    def _cancel(self, jobs: jobs_service_pb2_grpc.JobsStub) -> None:
+    def _cancel(self, jobs: jobs_service_pb2_grpc.JobsServiceStub) -> None:
         live = self._watcher.live()
         if not live:
             return

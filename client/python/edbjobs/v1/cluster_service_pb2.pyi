@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetSystemStatusRequest(_message.Message):
-    """Request of Cluster.GetSystemStatus."""
+    """Request of ClusterService.GetSystemStatus."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -40,7 +40,7 @@ Global___GetSystemStatusRequest: _TypeAlias = GetSystemStatusRequest  # noqa: Y0
 
 @_typing.final
 class GetSystemStatusResponse(_message.Message):
-    """Answer of Cluster.GetSystemStatus."""
+    """Answer of ClusterService.GetSystemStatus."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -150,7 +150,7 @@ Global___GetSystemStatusResponse: _TypeAlias = GetSystemStatusResponse  # noqa: 
 
 @_typing.final
 class ListPartitionsRequest(_message.Message):
-    """Request of Cluster.ListPartitions."""
+    """Request of ClusterService.ListPartitions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -172,7 +172,7 @@ Global___ListPartitionsRequest: _TypeAlias = ListPartitionsRequest  # noqa: Y015
 
 @_typing.final
 class ListPartitionsResponse(_message.Message):
-    """Answer of Cluster.ListPartitions."""
+    """Answer of ClusterService.ListPartitions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -202,7 +202,7 @@ Global___ListPartitionsResponse: _TypeAlias = ListPartitionsResponse  # noqa: Y0
 
 @_typing.final
 class ListClusterJobsRequest(_message.Message):
-    """Request of Cluster.ListClusterJobs."""
+    """Request of ClusterService.ListClusterJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -232,7 +232,7 @@ Global___ListClusterJobsRequest: _TypeAlias = ListClusterJobsRequest  # noqa: Y0
 
 @_typing.final
 class ListClusterJobsResponse(_message.Message):
-    """Answer of Cluster.ListClusterJobs."""
+    """Answer of ClusterService.ListClusterJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -262,7 +262,7 @@ Global___ListClusterJobsResponse: _TypeAlias = ListClusterJobsResponse  # noqa: 
 
 @_typing.final
 class ListSolversRequest(_message.Message):
-    """Request of Cluster.ListSolvers."""
+    """Request of ClusterService.ListSolvers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -279,7 +279,7 @@ Global___ListSolversRequest: _TypeAlias = ListSolversRequest  # noqa: Y015
 
 @_typing.final
 class ListSolversResponse(_message.Message):
-    """Answer of Cluster.ListSolvers."""
+    """Answer of ClusterService.ListSolvers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class ClusterStub(object):
+class ClusterServiceStub(object):
     """The service itself, its solvers, and the clusters it can use.
     """
 
@@ -36,28 +36,28 @@ class ClusterStub(object):
             channel: A grpc.Channel.
         """
         self.GetSystemStatus = channel.unary_unary(
-                '/edbjobs.v1.Cluster/GetSystemStatus',
+                '/edbjobs.v1.ClusterService/GetSystemStatus',
                 request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusResponse.FromString,
                 _registered_method=True)
         self.ListPartitions = channel.unary_unary(
-                '/edbjobs.v1.Cluster/ListPartitions',
+                '/edbjobs.v1.ClusterService/ListPartitions',
                 request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListPartitionsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListPartitionsResponse.FromString,
                 _registered_method=True)
         self.ListClusterJobs = channel.unary_unary(
-                '/edbjobs.v1.Cluster/ListClusterJobs',
+                '/edbjobs.v1.ClusterService/ListClusterJobs',
                 request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsResponse.FromString,
                 _registered_method=True)
         self.ListSolvers = channel.unary_unary(
-                '/edbjobs.v1.Cluster/ListSolvers',
+                '/edbjobs.v1.ClusterService/ListSolvers',
                 request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.FromString,
                 _registered_method=True)
 
 
-class ClusterServicer(object):
+class ClusterServiceServicer(object):
     """The service itself, its solvers, and the clusters it can use.
     """
 
@@ -90,7 +90,7 @@ class ClusterServicer(object):
         raise NotImplementedError('Method not implemented!')
 
 
-def add_ClusterServicer_to_server(servicer, server):
+def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetSystemStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSystemStatus,
@@ -114,13 +114,13 @@ def add_ClusterServicer_to_server(servicer, server):
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'edbjobs.v1.Cluster', rpc_method_handlers)
+            'edbjobs.v1.ClusterService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('edbjobs.v1.Cluster', rpc_method_handlers)
+    server.add_registered_method_handlers('edbjobs.v1.ClusterService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
-class Cluster(object):
+class ClusterService(object):
     """The service itself, its solvers, and the clusters it can use.
     """
 
@@ -138,7 +138,7 @@ class Cluster(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Cluster/GetSystemStatus',
+            '/edbjobs.v1.ClusterService/GetSystemStatus',
             edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusRequest.SerializeToString,
             edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusResponse.FromString,
             options,
@@ -165,7 +165,7 @@ class Cluster(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Cluster/ListPartitions',
+            '/edbjobs.v1.ClusterService/ListPartitions',
             edbjobs_dot_v1_dot_cluster__service__pb2.ListPartitionsRequest.SerializeToString,
             edbjobs_dot_v1_dot_cluster__service__pb2.ListPartitionsResponse.FromString,
             options,
@@ -192,7 +192,7 @@ class Cluster(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Cluster/ListClusterJobs',
+            '/edbjobs.v1.ClusterService/ListClusterJobs',
             edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsRequest.SerializeToString,
             edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsResponse.FromString,
             options,
@@ -219,7 +219,7 @@ class Cluster(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Cluster/ListSolvers',
+            '/edbjobs.v1.ClusterService/ListSolvers',
             edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.SerializeToString,
             edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.FromString,
             options,

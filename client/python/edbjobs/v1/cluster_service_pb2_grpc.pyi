@@ -26,13 +26,13 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
-class ClusterStub:
+class ClusterServiceStub:
     """The service itself, its solvers, and the clusters it can use."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> ClusterAsyncStub: ...
+    def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     GetSystemStatus: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetSystemStatusRequest, _cluster_service_pb2.GetSystemStatusResponse]
     """Tells what this service is and whether its parts answer. Errors: none."""
     ListPartitions: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.ListPartitionsRequest, _cluster_service_pb2.ListPartitionsResponse]
@@ -43,7 +43,7 @@ class ClusterStub:
     """Lists the installed solvers, newest first. Errors: none."""
 
 @_typing.type_check_only
-class ClusterAsyncStub(ClusterStub):
+class ClusterServiceAsyncStub(ClusterServiceStub):
     """The service itself, its solvers, and the clusters it can use."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -56,7 +56,7 @@ class ClusterAsyncStub(ClusterStub):
     ListSolvers: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.ListSolversRequest, _cluster_service_pb2.ListSolversResponse]  # type: ignore[assignment]
     """Lists the installed solvers, newest first. Errors: none."""
 
-class ClusterServicer(metaclass=_abc_1.ABCMeta):
+class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """The service itself, its solvers, and the clusters it can use."""
 
     @_abc_1.abstractmethod
@@ -91,4 +91,4 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cluster_service_pb2.ListSolversResponse, _abc.Awaitable[_cluster_service_pb2.ListSolversResponse]]:
         """Lists the installed solvers, newest first. Errors: none."""
 
-def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class JobsStub(object):
+class JobsServiceStub(object):
     """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
     Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
     each error carries a google.rpc.ErrorInfo with one of the reasons named here.
@@ -38,83 +38,83 @@ class JobsStub(object):
             channel: A grpc.Channel.
         """
         self.SubmitJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/SubmitJob',
+                '/edbjobs.v1.JobsService/SubmitJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobResponse.FromString,
                 _registered_method=True)
         self.SubmitJobs = channel.unary_unary(
-                '/edbjobs.v1.Jobs/SubmitJobs',
+                '/edbjobs.v1.JobsService/SubmitJobs',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsResponse.FromString,
                 _registered_method=True)
         self.GetJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/GetJob',
+                '/edbjobs.v1.JobsService/GetJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetJobResponse.FromString,
                 _registered_method=True)
         self.ListJobs = channel.unary_unary(
-                '/edbjobs.v1.Jobs/ListJobs',
+                '/edbjobs.v1.JobsService/ListJobs',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/CancelJob',
+                '/edbjobs.v1.JobsService/CancelJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
         self.CancelJobs = channel.unary_unary(
-                '/edbjobs.v1.Jobs/CancelJobs',
+                '/edbjobs.v1.JobsService/CancelJobs',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobsResponse.FromString,
                 _registered_method=True)
         self.HoldJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/HoldJob',
+                '/edbjobs.v1.JobsService/HoldJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobResponse.FromString,
                 _registered_method=True)
         self.ReleaseJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/ReleaseJob',
+                '/edbjobs.v1.JobsService/ReleaseJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobResponse.FromString,
                 _registered_method=True)
         self.SetJobPriority = channel.unary_unary(
-                '/edbjobs.v1.Jobs/SetJobPriority',
+                '/edbjobs.v1.JobsService/SetJobPriority',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityResponse.FromString,
                 _registered_method=True)
         self.RetryJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/RetryJob',
+                '/edbjobs.v1.JobsService/RetryJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobResponse.FromString,
                 _registered_method=True)
         self.DeleteJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/DeleteJob',
+                '/edbjobs.v1.JobsService/DeleteJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
         self.WaitJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/WaitJob',
+                '/edbjobs.v1.JobsService/WaitJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.FromString,
                 _registered_method=True)
         self.PreviewJob = channel.unary_unary(
-                '/edbjobs.v1.Jobs/PreviewJob',
+                '/edbjobs.v1.JobsService/PreviewJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
                 _registered_method=True)
         self.WatchJobs = channel.unary_stream(
-                '/edbjobs.v1.Jobs/WatchJobs',
+                '/edbjobs.v1.JobsService/WatchJobs',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.FromString,
                 _registered_method=True)
         self.TailLog = channel.unary_stream(
-                '/edbjobs.v1.Jobs/TailLog',
+                '/edbjobs.v1.JobsService/TailLog',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogResponse.FromString,
                 _registered_method=True)
 
 
-class JobsServicer(object):
+class JobsServiceServicer(object):
     """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
     Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
     each error carries a google.rpc.ErrorInfo with one of the reasons named here.
@@ -239,7 +239,7 @@ class JobsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
 
-def add_JobsServicer_to_server(servicer, server):
+def add_JobsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'SubmitJob': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitJob,
@@ -318,13 +318,13 @@ def add_JobsServicer_to_server(servicer, server):
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'edbjobs.v1.Jobs', rpc_method_handlers)
+            'edbjobs.v1.JobsService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('edbjobs.v1.Jobs', rpc_method_handlers)
+    server.add_registered_method_handlers('edbjobs.v1.JobsService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
-class Jobs(object):
+class JobsService(object):
     """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
     Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
     each error carries a google.rpc.ErrorInfo with one of the reasons named here.
@@ -344,7 +344,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/SubmitJob',
+            '/edbjobs.v1.JobsService/SubmitJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobResponse.FromString,
             options,
@@ -371,7 +371,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/SubmitJobs',
+            '/edbjobs.v1.JobsService/SubmitJobs',
             edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsResponse.FromString,
             options,
@@ -398,7 +398,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/GetJob',
+            '/edbjobs.v1.JobsService/GetJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.GetJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.GetJobResponse.FromString,
             options,
@@ -425,7 +425,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/ListJobs',
+            '/edbjobs.v1.JobsService/ListJobs',
             edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsResponse.FromString,
             options,
@@ -452,7 +452,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/CancelJob',
+            '/edbjobs.v1.JobsService/CancelJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobResponse.FromString,
             options,
@@ -479,7 +479,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/CancelJobs',
+            '/edbjobs.v1.JobsService/CancelJobs',
             edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobsRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.CancelJobsResponse.FromString,
             options,
@@ -506,7 +506,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/HoldJob',
+            '/edbjobs.v1.JobsService/HoldJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobResponse.FromString,
             options,
@@ -533,7 +533,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/ReleaseJob',
+            '/edbjobs.v1.JobsService/ReleaseJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobResponse.FromString,
             options,
@@ -560,7 +560,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/SetJobPriority',
+            '/edbjobs.v1.JobsService/SetJobPriority',
             edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityResponse.FromString,
             options,
@@ -587,7 +587,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/RetryJob',
+            '/edbjobs.v1.JobsService/RetryJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobResponse.FromString,
             options,
@@ -614,7 +614,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/DeleteJob',
+            '/edbjobs.v1.JobsService/DeleteJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobResponse.FromString,
             options,
@@ -641,7 +641,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/WaitJob',
+            '/edbjobs.v1.JobsService/WaitJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.FromString,
             options,
@@ -668,7 +668,7 @@ class Jobs(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Jobs/PreviewJob',
+            '/edbjobs.v1.JobsService/PreviewJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
             options,
@@ -695,7 +695,7 @@ class Jobs(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/edbjobs.v1.Jobs/WatchJobs',
+            '/edbjobs.v1.JobsService/WatchJobs',
             edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.FromString,
             options,
@@ -722,7 +722,7 @@ class Jobs(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/edbjobs.v1.Jobs/TailLog',
+            '/edbjobs.v1.JobsService/TailLog',
             edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogResponse.FromString,
             options,

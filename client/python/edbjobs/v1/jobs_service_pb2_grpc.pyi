@@ -26,7 +26,7 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
-class JobsStub:
+class JobsServiceStub:
     """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
     Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
     each error carries a google.rpc.ErrorInfo with one of the reasons named here.
@@ -35,7 +35,7 @@ class JobsStub:
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> JobsAsyncStub: ...
+    def __new__(cls, channel: _aio.Channel) -> JobsServiceAsyncStub: ...
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.SubmitJobRequest, _jobs_messages_pb2.SubmitJobResponse]
     """Accepts a job: when it answers, the job is on disk. The same request_id, or the id of a live job with an
     equal config, answers with the job that exists.
@@ -89,7 +89,7 @@ class JobsStub:
     """
 
 @_typing.type_check_only
-class JobsAsyncStub(JobsStub):
+class JobsServiceAsyncStub(JobsServiceStub):
     """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
     Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
     each error carries a google.rpc.ErrorInfo with one of the reasons named here.
@@ -148,7 +148,7 @@ class JobsAsyncStub(JobsStub):
     Errors: NOT_FOUND/JOB_NOT_FOUND, NOT_FOUND/LOG_NOT_FOUND, OUT_OF_RANGE/OFFSET_BEYOND_END.
     """
 
-class JobsServicer(metaclass=_abc_1.ABCMeta):
+class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
     Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
     each error carries a google.rpc.ErrorInfo with one of the reasons named here.
@@ -295,4 +295,4 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND/JOB_NOT_FOUND, NOT_FOUND/LOG_NOT_FOUND, OUT_OF_RANGE/OFFSET_BEYOND_END.
         """
 
-def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetResourcesRequest(_message.Message):
-    """Request of Resources.GetResources."""
+    """Request of ResourcesService.GetResources."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,7 +38,7 @@ Global___GetResourcesRequest: _TypeAlias = GetResourcesRequest  # noqa: Y015
 
 @_typing.final
 class GetResourcesResponse(_message.Message):
-    """Answer of Resources.GetResources."""
+    """Answer of ResourcesService.GetResources."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,7 +62,7 @@ Global___GetResourcesResponse: _TypeAlias = GetResourcesResponse  # noqa: Y015
 
 @_typing.final
 class WatchResourcesRequest(_message.Message):
-    """Request of Resources.WatchResources."""
+    """Request of ResourcesService.WatchResources."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,7 +86,7 @@ Global___WatchResourcesRequest: _TypeAlias = WatchResourcesRequest  # noqa: Y015
 
 @_typing.final
 class WatchResourcesResponse(_message.Message):
-    """One message of Resources.WatchResources."""
+    """One message of ResourcesService.WatchResources."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -116,7 +116,7 @@ Global___WatchResourcesResponse: _TypeAlias = WatchResourcesResponse  # noqa: Y0
 
 @_typing.final
 class GetQueueRequest(_message.Message):
-    """Request of Resources.GetQueue."""
+    """Request of ResourcesService.GetQueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -133,7 +133,7 @@ Global___GetQueueRequest: _TypeAlias = GetQueueRequest  # noqa: Y015
 
 @_typing.final
 class GetQueueResponse(_message.Message):
-    """Answer of Resources.GetQueue."""
+    """Answer of ResourcesService.GetQueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,7 +157,7 @@ Global___GetQueueResponse: _TypeAlias = GetQueueResponse  # noqa: Y015
 
 @_typing.final
 class GetLimitsRequest(_message.Message):
-    """Request of Resources.GetLimits."""
+    """Request of ResourcesService.GetLimits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -174,7 +174,7 @@ Global___GetLimitsRequest: _TypeAlias = GetLimitsRequest  # noqa: Y015
 
 @_typing.final
 class GetLimitsResponse(_message.Message):
-    """Answer of Resources.GetLimits."""
+    """Answer of ResourcesService.GetLimits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,7 +198,7 @@ Global___GetLimitsResponse: _TypeAlias = GetLimitsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateLimitsRequest(_message.Message):
-    """Request of Resources.UpdateLimits."""
+    """Request of ResourcesService.UpdateLimits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -228,7 +228,7 @@ Global___UpdateLimitsRequest: _TypeAlias = UpdateLimitsRequest  # noqa: Y015
 
 @_typing.final
 class UpdateLimitsResponse(_message.Message):
-    """Answer of Resources.UpdateLimits."""
+    """Answer of ResourcesService.UpdateLimits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -258,7 +258,7 @@ Global___UpdateLimitsResponse: _TypeAlias = UpdateLimitsResponse  # noqa: Y015
 
 @_typing.final
 class PauseQueueRequest(_message.Message):
-    """Request of Resources.PauseQueue."""
+    """Request of ResourcesService.PauseQueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -275,7 +275,7 @@ Global___PauseQueueRequest: _TypeAlias = PauseQueueRequest  # noqa: Y015
 
 @_typing.final
 class PauseQueueResponse(_message.Message):
-    """Answer of Resources.PauseQueue."""
+    """Answer of ResourcesService.PauseQueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -299,7 +299,7 @@ Global___PauseQueueResponse: _TypeAlias = PauseQueueResponse  # noqa: Y015
 
 @_typing.final
 class ResumeQueueRequest(_message.Message):
-    """Request of Resources.ResumeQueue."""
+    """Request of ResourcesService.ResumeQueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,7 +316,7 @@ Global___ResumeQueueRequest: _TypeAlias = ResumeQueueRequest  # noqa: Y015
 
 @_typing.final
 class ResumeQueueResponse(_message.Message):
-    """Answer of Resources.ResumeQueue."""
+    """Answer of ResourcesService.ResumeQueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

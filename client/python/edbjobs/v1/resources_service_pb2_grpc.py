@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class ResourcesStub(object):
+class ResourcesServiceStub(object):
     """The host, the queue and the limits.
     """
 
@@ -36,43 +36,43 @@ class ResourcesStub(object):
             channel: A grpc.Channel.
         """
         self.GetResources = channel.unary_unary(
-                '/edbjobs.v1.Resources/GetResources',
+                '/edbjobs.v1.ResourcesService/GetResources',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetResourcesRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetResourcesResponse.FromString,
                 _registered_method=True)
         self.WatchResources = channel.unary_stream(
-                '/edbjobs.v1.Resources/WatchResources',
+                '/edbjobs.v1.ResourcesService/WatchResources',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.WatchResourcesRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.WatchResourcesResponse.FromString,
                 _registered_method=True)
         self.GetQueue = channel.unary_unary(
-                '/edbjobs.v1.Resources/GetQueue',
+                '/edbjobs.v1.ResourcesService/GetQueue',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetQueueRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetQueueResponse.FromString,
                 _registered_method=True)
         self.GetLimits = channel.unary_unary(
-                '/edbjobs.v1.Resources/GetLimits',
+                '/edbjobs.v1.ResourcesService/GetLimits',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsResponse.FromString,
                 _registered_method=True)
         self.UpdateLimits = channel.unary_unary(
-                '/edbjobs.v1.Resources/UpdateLimits',
+                '/edbjobs.v1.ResourcesService/UpdateLimits',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsResponse.FromString,
                 _registered_method=True)
         self.PauseQueue = channel.unary_unary(
-                '/edbjobs.v1.Resources/PauseQueue',
+                '/edbjobs.v1.ResourcesService/PauseQueue',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueResponse.FromString,
                 _registered_method=True)
         self.ResumeQueue = channel.unary_unary(
-                '/edbjobs.v1.Resources/ResumeQueue',
+                '/edbjobs.v1.ResourcesService/ResumeQueue',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueResponse.FromString,
                 _registered_method=True)
 
 
-class ResourcesServicer(object):
+class ResourcesServiceServicer(object):
     """The host, the queue and the limits.
     """
 
@@ -127,7 +127,7 @@ class ResourcesServicer(object):
         raise NotImplementedError('Method not implemented!')
 
 
-def add_ResourcesServicer_to_server(servicer, server):
+def add_ResourcesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetResources': grpc.unary_unary_rpc_method_handler(
                     servicer.GetResources,
@@ -166,13 +166,13 @@ def add_ResourcesServicer_to_server(servicer, server):
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'edbjobs.v1.Resources', rpc_method_handlers)
+            'edbjobs.v1.ResourcesService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('edbjobs.v1.Resources', rpc_method_handlers)
+    server.add_registered_method_handlers('edbjobs.v1.ResourcesService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
-class Resources(object):
+class ResourcesService(object):
     """The host, the queue and the limits.
     """
 
@@ -190,7 +190,7 @@ class Resources(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Resources/GetResources',
+            '/edbjobs.v1.ResourcesService/GetResources',
             edbjobs_dot_v1_dot_resources__service__pb2.GetResourcesRequest.SerializeToString,
             edbjobs_dot_v1_dot_resources__service__pb2.GetResourcesResponse.FromString,
             options,
@@ -217,7 +217,7 @@ class Resources(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/edbjobs.v1.Resources/WatchResources',
+            '/edbjobs.v1.ResourcesService/WatchResources',
             edbjobs_dot_v1_dot_resources__service__pb2.WatchResourcesRequest.SerializeToString,
             edbjobs_dot_v1_dot_resources__service__pb2.WatchResourcesResponse.FromString,
             options,
@@ -244,7 +244,7 @@ class Resources(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Resources/GetQueue',
+            '/edbjobs.v1.ResourcesService/GetQueue',
             edbjobs_dot_v1_dot_resources__service__pb2.GetQueueRequest.SerializeToString,
             edbjobs_dot_v1_dot_resources__service__pb2.GetQueueResponse.FromString,
             options,
@@ -271,7 +271,7 @@ class Resources(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Resources/GetLimits',
+            '/edbjobs.v1.ResourcesService/GetLimits',
             edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsRequest.SerializeToString,
             edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsResponse.FromString,
             options,
@@ -298,7 +298,7 @@ class Resources(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Resources/UpdateLimits',
+            '/edbjobs.v1.ResourcesService/UpdateLimits',
             edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsRequest.SerializeToString,
             edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsResponse.FromString,
             options,
@@ -325,7 +325,7 @@ class Resources(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Resources/PauseQueue',
+            '/edbjobs.v1.ResourcesService/PauseQueue',
             edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueRequest.SerializeToString,
             edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueResponse.FromString,
             options,
@@ -352,7 +352,7 @@ class Resources(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.Resources/ResumeQueue',
+            '/edbjobs.v1.ResourcesService/ResumeQueue',
             edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueRequest.SerializeToString,
             edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueResponse.FromString,
             options,

@@ -26,13 +26,13 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
-class ResourcesStub:
+class ResourcesServiceStub:
     """The host, the queue and the limits."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> ResourcesAsyncStub: ...
+    def __new__(cls, channel: _aio.Channel) -> ResourcesServiceAsyncStub: ...
     GetResources: _grpc.UnaryUnaryMultiCallable[_resources_service_pb2.GetResourcesRequest, _resources_service_pb2.GetResourcesResponse]
     """Tells how the host is. Errors: UNAVAILABLE/NO_SAMPLE before the first sample."""
     WatchResources: _grpc.UnaryStreamMultiCallable[_resources_service_pb2.WatchResourcesRequest, _resources_service_pb2.WatchResourcesResponse]
@@ -51,7 +51,7 @@ class ResourcesStub:
     """Starts jobs again. Errors: as PauseQueue."""
 
 @_typing.type_check_only
-class ResourcesAsyncStub(ResourcesStub):
+class ResourcesServiceAsyncStub(ResourcesServiceStub):
     """The host, the queue and the limits."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -72,7 +72,7 @@ class ResourcesAsyncStub(ResourcesStub):
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_resources_service_pb2.ResumeQueueRequest, _resources_service_pb2.ResumeQueueResponse]  # type: ignore[assignment]
     """Starts jobs again. Errors: as PauseQueue."""
 
-class ResourcesServicer(metaclass=_abc_1.ABCMeta):
+class ResourcesServiceServicer(metaclass=_abc_1.ABCMeta):
     """The host, the queue and the limits."""
 
     @_abc_1.abstractmethod
@@ -133,4 +133,4 @@ class ResourcesServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_resources_service_pb2.ResumeQueueResponse, _abc.Awaitable[_resources_service_pb2.ResumeQueueResponse]]:
         """Starts jobs again. Errors: as PauseQueue."""
 
-def add_ResourcesServicer_to_server(servicer: ResourcesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_ResourcesServiceServicer_to_server(servicer: ResourcesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
