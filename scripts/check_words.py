@@ -1,8 +1,7 @@
 """Check the words of the project: `python scripts/check_words.py` (part of `make lint`).
 
 codespell finds misspellings, British spellings and the words of `scripts/words.txt`; phrases of more than one
-word are below. Files that are not clean yet stand in `scripts/words_allowed.txt` (a folder ends in `/`), a list which
-may only shrink: `--prune` removes the entries that are clean or gone, and nothing adds one.
+word are below.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ALLOWED = ROOT / "scripts" / "words_allowed.txt"
 SUFFIXES = {".py", ".md", ".toml", ".sql", ".j2", ".mjs", ".yaml", ".yml", ".sh", ""}
 # Generated files, recorded data, and the lists of words themselves. The protos are revised as a whole, later.
 SKIPPED = re.compile(r"^(protos/|docs/api\.md|LICENSE|scripts/(check_)?words|.*_pb2|tests/acceptance/state-v\d+/)")
@@ -49,25 +47,9 @@ def findings(names: list[str]) -> list[tuple[str, str]]:
     return found
 
 
-def covers(entry: str, name: str) -> bool:
-    """Return whether an entry of the list is this file, or a folder above it."""
-    return name == entry or (entry.endswith("/") and name.startswith(entry))
-
-
 def main() -> int:
-    """Print what is found outside the list; with `--prune`, shorten the list."""
-    allowed = [line for line in ALLOWED.read_text().splitlines() if line and not line.startswith("#")]
-    prune = "--prune" in sys.argv[1:]
-    names = tracked()
-    if not prune:
-        names = [name for name in names if not any(covers(entry, name) for entry in allowed)]
-    found = findings(names)
-    if prune:
-        files = {name for name, _ in found}
-        head = [line for line in ALLOWED.read_text().splitlines() if line.startswith("#")]
-        kept = [entry for entry in allowed if any(covers(entry, name) for name in files)]
-        ALLOWED.write_text("\n".join([*head, *kept]) + "\n")
-        found = [item for item in found if not any(covers(entry, item[0]) for entry in kept)]
+    """Print what is found."""
+    found = findings(tracked())
     for _, message in found:
         print(message)
     return 1 if found else 0

@@ -150,7 +150,7 @@ class Service:
 
     async def answer(self, request: bytes, context: Any) -> bytes:
         self.reached += 1
-        return current_principal().door.encode()
+        return current_principal().authentication.name.encode()
 
     async def call(self, port: int | None = None, host: str = "127.0.0.1", token: str = "", **more: str) -> str:
         """Call, each time on a connection of its own; returns the way in, or the code's name."""
@@ -211,20 +211,20 @@ async def serving(
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_our_own_account_needs_no_token_on_loopback(tmp_path: Path, host: str) -> None:
     async with serving(tmp_path, host) as service:
-        assert await service.call(host=host) == "loopback"
-        assert await service.call(host=host, token=service.token) == "token"
+        assert await service.call(host=host) == "LOOPBACK"
+        assert await service.call(host=host, token=service.token) == "TOKEN"
         assert await service.call(host=host, token="x" * 43) == "UNAUTHENTICATED"
 
 
 async def test_on_a_wildcard_address_everybody_needs_the_token(tmp_path: Path) -> None:
     async with serving(tmp_path, "0.0.0.0") as service:
         assert await service.call() == "UNAUTHENTICATED"
-        assert await service.call(token=service.token) == "token"
+        assert await service.call(token=service.token) == "TOKEN"
 
 
 async def test_a_connection_is_looked_up_through_proc_too(tmp_path: Path) -> None:
     async with serving(tmp_path, table=ProcSockets()) as service:
-        assert await service.call() == "loopback"
+        assert await service.call() == "LOOPBACK"
 
 
 @pytest.mark.needs_root
@@ -244,7 +244,7 @@ async def test_another_account_needs_the_token(tmp_path: Path, foreign: Foreign,
             assert await service.call(port, **metadata) == "UNAUTHENTICATED"
         assert service.reached == 0
         port = foreign.do("relay", service.port, 0, host)
-        assert await service.call(port, token=service.token) == "token"
+        assert await service.call(port, token=service.token) == "TOKEN"
 
 
 @pytest.mark.needs_root
@@ -252,7 +252,7 @@ async def test_a_port_that_was_ours_is_looked_up_again(tmp_path: Path, foreign: 
     source = free_port()
     async with serving(tmp_path) as service:
         with running(os.geteuid()) as ours:
-            assert await service.call(ours.do("relay", service.port, source)) == "loopback"
+            assert await service.call(ours.do("relay", service.port, source)) == "LOOPBACK"
         assert await service.call(foreign.do("relay", service.port, source)) == "UNAUTHENTICATED"
 
 
@@ -274,11 +274,11 @@ async def test_a_port_shared_with_a_connection_of_ours_does_not_let_in(tmp_path:
 async def test_who_closes_at_once_is_not_taken_for_root(tmp_path: Path, foreign: Foreign) -> None:
     async with serving(tmp_path) as service:
         request = await recorded(service)
-        assert await service.call() == "loopback"
+        assert await service.call() == "LOOPBACK"
         service.reached = 0
         await asyncio.to_thread(foreign.do, "hit", service.port, request.hex(), 200)
         # Requests are served in order of arrival: when this one is answered, those before it have been judged.
-        assert await service.call() == "loopback"
+        assert await service.call() == "LOOPBACK"
         assert service.reached == 1
         assert service.refused > 0
 
@@ -289,7 +289,7 @@ async def test_the_unix_socket_and_the_token_are_closed_to_others(tmp_path: Path
         os.chmod(name, 0o755)  # even where the folder lets others in
         path = f"{name}/edbjobs.sock"
         async with serving(Path(name), uds=path):
-            assert await call(f"unix:{path}") == "uds"
+            assert await call(f"unix:{path}") == "UNIX_SOCKET"
             assert await asyncio.to_thread(foreign.do, "unix", path) == "PermissionError"
             assert await asyncio.to_thread(foreign.do, "read", f"{name}/token") == "PermissionError"
 
@@ -315,7 +315,7 @@ async def test_mutual_tls_lets_in_who_has_a_certificate_of_ours(tmp_path: Path) 
         async def by(key: bytes | None, cert: bytes | None) -> str:
             return await call(target, credentials=grpc.ssl_channel_credentials(root, key, cert))
 
-        assert await by(*chain(ours.issue_cert(common_name="alice"))) == "mtls"
+        assert await by(*chain(ours.issue_cert(common_name="alice"))) == "CERTIFICATE"
         assert await by(*chain(ours.issue_cert("nameless.example"))) == "UNAUTHENTICATED"
         assert await by(*chain(theirs.issue_cert(common_name="alice"))) == "UNAVAILABLE"
         assert await by(None, None) == "UNAVAILABLE"
@@ -346,6 +346,6 @@ async def recorded(service: Service) -> bytes:
 
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     async with server:
-        assert await service.call(server.sockets[0].getsockname()[1]) == "loopback"
+        assert await service.call(server.sockets[0].getsockname()[1]) == "LOOPBACK"
     assert b"ChangeIt" in sent
     return bytes(sent)

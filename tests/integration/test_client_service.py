@@ -12,7 +12,7 @@ from typing import Any
 import edbjobs
 import pytest
 import trustme
-from edbjobs import AsyncClient, Client
+from edbjobs import AsyncClient, Authentication, Client
 from edbjobs_server.solver.demo import example_project
 from support.service import ServiceProcess
 
@@ -188,9 +188,9 @@ def test_mutual_tls(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with ServiceProcess(tmp_path / "s", **settings) as service:
         with Client(service.target, certificates=tmp_path) as client:
-            identity = client.status().identity
-            assert identity is not None
-            assert identity.door == "mtls"
+            caller = client.status().caller
+            assert caller is not None
+            assert caller.authentication is Authentication.CERTIFICATE
         with Client(service.target, timeout=10) as client, pytest.raises(edbjobs.EdbJobsError):
             client.status()
     with pytest.raises(edbjobs.TargetError, match=r"client\.key"):

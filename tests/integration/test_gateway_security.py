@@ -262,7 +262,7 @@ async def test_the_log_has_no_token_and_names_the_caller_of_each_change(
     submit = await until(written)
     assert service.token not in file.read_text()
     assert submit["peer"].startswith("ipv4:127.0.0.1:")
-    assert submit["door"] == "loopback"
+    assert submit["authentication"] == "loopback"
     async with http.get("/jobs/logged/events") as response:
         events = (await response.json())["events"]
     assert "loopback" in events[0]["data"]["principal"]

@@ -14,7 +14,7 @@ from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from edbjobs_server.manager import progress_tracker
 from edbjobs_server.util.path_workers import PathWorkers
 from edbjobs_server.util.timeouts import timeout
-from support.manager_world import S, World
+from support.manager_world import ANN, S, World
 from support.service import ServiceProcess
 
 
@@ -24,10 +24,10 @@ async def test_run_folders_and_their_group_go_with_the_record(it: World) -> None
     uids = [await it.submit(f"job{number}") for number in range(3)]
     folders = [Path((await it.ended(uid)).run_directory) for uid in uids]
     for uid, folder in zip(uids[:2], folders, strict=False):
-        await it.manager.delete(uid, "ann")
+        await it.manager.delete(uid, ANN)
         assert not folder.exists()
     assert folders[2].is_dir()
-    await it.manager.delete(uids[2], "ann")
+    await it.manager.delete(uids[2], ANN)
     assert not (runs / "000000").exists()
 
 
@@ -37,7 +37,7 @@ async def test_no_state_is_kept_of_ended_jobs(it: World) -> None:
     path.with_name("locked.aedt.lock").touch()
     uid = await it.submit("locked", project_path=str(path))
     await it.until(uid, lambda job: job.waiting_reason == S.WAITING_REASON_PROJECT_LOCKED)
-    await it.manager.cancel(uid, "ann", None)
+    await it.manager.cancel(uid, ANN, None)
     await it.ended(await it.submit("other"))
     runs = it.manager._runs
     assert (runs._retry_states, runs._runs, runs._owners) == ({}, {}, {})

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from edbjobs.v1 import cluster_service_pb2 as cluster_pb
 from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1 import principal_pb2
 from edbjobs.v1 import resources_service_pb2 as resources_pb
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
@@ -263,19 +264,22 @@ async def whoami(web: Web, **headers: str) -> Answer:
     return await web.call("/edbjobs.v1.ClusterService/GetSystemStatus", cluster_pb.GetSystemStatusRequest(), **headers)
 
 
-def endpoint(answer: Answer) -> str:
-    return str(cluster_pb.GetSystemStatusResponse.FromString(answer.messages[0]).identity.door)
+def authentication(answer: Answer) -> int:
+    return cluster_pb.GetSystemStatusResponse.FromString(answer.messages[0]).caller.authentication
 
 
 async def test_token_session_and_socket_authenticate(service: WebService) -> None:
     async with calling(service) as web:
-        assert endpoint(await whoami(web)) == "loopback"
-        assert endpoint(await whoami(web, authorization=f"Bearer {service.token}")) == "token"
+        assert authentication(await whoami(web)) == principal_pb2.AUTHENTICATION_LOOPBACK
+        assert (
+            authentication(await whoami(web, authorization=f"Bearer {service.token}"))
+            == principal_pb2.AUTHENTICATION_TOKEN
+        )
         wrong = await whoami(web, authorization="Bearer wrong")
         assert (CODES[wrong.code], wrong.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     async with calling(service, cookie_jar=aiohttp.CookieJar(unsafe=True)) as web:
         await web.session.get(f"{service.url}/?token={service.token}")
-        assert endpoint(await whoami(web)) == "token"
+        assert authentication(await whoami(web)) == principal_pb2.AUTHENTICATION_TOKEN
 
 
 async def test_behind_a_proxy_the_token_is_needed(service: WebService) -> None:

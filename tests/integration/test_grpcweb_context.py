@@ -47,7 +47,7 @@ class Service:
             context.set_trailing_metadata((("x-last", "2"), ("x-last-bin", b"\0\xff")))
             sent = dict(context.invocation_metadata())
             return f"{sent['x-text']} {sent['x-data-bin']!r}".encode()
-        return current_principal().label.encode()
+        return current_principal().name.encode()
 
     async def stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         try:

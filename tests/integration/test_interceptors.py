@@ -34,7 +34,8 @@ class Service:
             await context.abort(grpc.StatusCode.DATA_LOSS, "own words")
         if request == b"hang":
             await self.hang()
-        return current_principal().label.encode()
+        caller = current_principal()
+        return f"{caller.name} {caller.authentication.name} {caller.address}".encode()
 
     async def hang(self) -> None:
         try:
@@ -49,7 +50,7 @@ class Service:
             raise Refused("DRAINING", "stopping")
         if request == b"hang":
             await self.hang()
-        yield current_principal().door.encode()
+        yield current_principal().authentication.name.encode()
 
     async def writer(self, request: bytes, context: Any) -> None:
         await context.write(b"written")
@@ -135,10 +136,10 @@ def details(error: grpc.aio.AioRpcError) -> tuple[Any, dict[str, Any]]:
 async def test_a_call_knows_its_caller_and_is_logged_once() -> None:
     async with serving() as here:
         label = await here.unary(b"")
-        assert b"(loopback, ipv4:127.0.0.1:" in label
+        assert b" LOOPBACK ipv4:127.0.0.1:" in label
         ((level, line),) = await here.log.lines(1)
         assert level == "info"
-        assert (line["method"], line["code"], line["door"]) == ("/test.Test/ChangeIt", "OK", "loopback")
+        assert (line["method"], line["code"], line["authentication"]) == ("/test.Test/ChangeIt", "OK", "loopback")
         assert 0 < line["ms"] < 5000
 
 
@@ -193,7 +194,7 @@ async def test_cancelling_reaches_the_servicer() -> None:
 
 async def test_streams_know_their_caller_and_carry_errors() -> None:
     async with serving() as here:
-        assert [item async for item in here.stream(b"")] == [b"first", b"loopback"]
+        assert [item async for item in here.stream(b"")] == [b"first", b"LOOPBACK"]
         call = here.stream(b"refused")
         assert await call.read() == b"first"
         error = await failing(call.read())

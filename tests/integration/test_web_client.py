@@ -83,14 +83,14 @@ async def failures(page: Page, options: dict[str, str], project: Path) -> dict[s
 
 async def status(page: Page, options: dict[str, str]) -> dict[str, Any]:
     made = f"new edbjobsTest.EdbJobsClient({quoted(options)}).status()"
-    then = "(found) => ({door: found.identity.door}), (error) => ({reason: error.reason})"
+    then = "(found) => ({authentication: found.caller.authentication}), (error) => ({reason: error.reason})"
     return dict(await page.run(f"{made}.then({then})"))
 
 
 @pytest.mark.system
 async def test_in_a_page_of_the_service(built: Path, service: WebService, tmp_path: Path) -> None:
     async with page_at(f"{service.url}/", built, tmp_path) as page:
-        assert await status(page, {}) == {"door": "loopback"}
+        assert await status(page, {}) == {"authentication": 2}
         assert await failures(page, {}, example_project(tmp_path)) == {}
 
 
@@ -98,14 +98,14 @@ async def test_in_a_page_of_the_service(built: Path, service: WebService, tmp_pa
 async def test_a_page_opened_with_the_token_has_a_session(built: Path, service: WebService, tmp_path: Path) -> None:
     async with page_at(f"{service.url}/", built, tmp_path) as page:
         await page.run(f"fetch({quoted(f'/?token={service.token}')}).then((answer) => answer.status)")
-        assert await status(page, {}) == {"door": "token"}
+        assert await status(page, {}) == {"authentication": 3}
 
 
 @pytest.mark.system
 async def test_in_a_page_of_another_origin(built: Path, service: WebService, guest: str, tmp_path: Path) -> None:
     async with page_at(f"{guest}/index.html", built, tmp_path) as page:
         options = {"baseUrl": service.url, "token": service.token}
-        assert await status(page, options) == {"door": "token"}
+        assert await status(page, options) == {"authentication": 3}
         assert await status(page, {"baseUrl": service.url}) == {"reason": "UNAUTHENTICATED"}
         assert await failures(page, options, example_project(tmp_path)) == {}
         await page.open(guest.replace("127.0.0.1", "localhost") + "/index.html")  # not in the settings

@@ -19,11 +19,23 @@ from interop.driver import Driver
 from interop.table import CASES, Case
 
 CODES = {code.name: code.value[0] for code in grpc.StatusCode}
-# Values that are another service's, another door's or another moment's on each run. That they are there, and of which
-# type, is compared.
+# Values that are another service's, another endpoint's or another moment's on each run. That they are there, and
+# of which type, is compared.
 CHANGING = frozenset(
     {
-        *("uid", "uids", "retryOf", "storeId", "store_id", "revision", "nextPageToken", "principal", "door", "pid"),
+        *(
+            "uid",
+            "uids",
+            "retryOf",
+            "storeId",
+            "store_id",
+            "revision",
+            "nextPageToken",
+            "principal",
+            "authentication",
+            "address",
+            "pid",
+        ),
         *("newest_revision", "size", "cpuSeconds", "maxRssBytes", "runDirectory", "stateDirectory"),
         *("warnings", "message", "detail"),
     }

@@ -110,4 +110,4 @@ def test_cpp_speaks_mutual_tls(tmp_path: Path, tmp_path_factory: pytest.TempPath
         client = ProcessDriver([driver, certificates], {"EDBJOBS_RUNTIME_DIR": str(told)})
         answer = client.call(call)
         client.close()
-    assert json.loads(answer["messages"][0])["identity"] == {"name": "ann", "role": "ROLE_ADMIN", "door": "mtls"}
+    assert json.loads(answer["messages"][0])["caller"]["authentication"] == "AUTHENTICATION_CERTIFICATE"

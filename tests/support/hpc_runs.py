@@ -13,6 +13,7 @@ from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.core.runs import OpenRun, RunKey
 from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
@@ -161,7 +162,7 @@ class HpcScene(Told):
             project_path=str(path), scheduler_type=job_config_pb2.SCHEDULER_TYPE_WINDOWS_HPC, cores=4
         )
         asked = jobs_messages_pb2.SubmitJobRequest(config=config, job_id="board")
-        job = replace(draft(asked, "ann", self.rules(**rules), Limits()), seq=7)
+        job = replace(draft(asked, Principal("ann", Role.USER), self.rules(**rules), Limits()), seq=7)
         return run_spec(job, accepted_config(job.config), self.rules(**rules), {"PATH": "/usr/bin"})
 
     async def submit(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.limits import Host
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.executors.base import Executor
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.local.linux import processes
@@ -23,6 +24,8 @@ from edbjobs_server.manager.submission import Rules
 from edbjobs_server.solver.releases import Release
 from edbjobs_server.store import Store
 from edbjobs_server.telemetry.host import HostSampler
+
+ANN = Principal("ann", Role.ADMIN)
 
 pb, S = jobs_messages_pb2, job_state_pb2
 TERMINAL = frozenset({S.JOB_STATE_COMPLETED, S.JOB_STATE_FAILED, S.JOB_STATE_CANCELLED})
@@ -99,7 +102,7 @@ class World:
         hold = fields.pop("hold", False)
         path = fields.pop("project_path", None) or str(self.project(name))
         config = job_config_pb2.JobConfig(project_path=path, **fields)
-        accepted = await self.manager.submit(pb.SubmitJobRequest(job_id=name, config=config, hold=hold), "ann", "ann")
+        accepted = await self.manager.submit(pb.SubmitJobRequest(job_id=name, config=config, hold=hold), ANN)
         return accepted.job.uid
 
     async def get(self, uid: str) -> job_pb2.Job:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from edbjobs.v1 import cluster_pb2
 from edbjobs_server.auth.authenticator import Authenticator, account_name, load_token, parse_peer
 from edbjobs_server.auth.peers import Address, PeerSockets, PsutilSockets, Unsupported, open_peer_sockets
 from edbjobs_server.auth.peers import linux as module
 from edbjobs_server.auth.peers.linux import NetlinkSockets, ProcSockets
 from edbjobs_server.config.settings import SettingsError
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Authentication, Role
 
 TOKEN = "A" * 43
 RIGHT = [("authorization", f"Bearer {TOKEN}")]
@@ -70,16 +70,20 @@ def test_peers_as_grpc_writes_them(peer: str, wanted: Address | None) -> None:
     assert parse_peer(peer) == wanted
 
 
-def test_the_doors() -> None:
+def test_principals() -> None:
     here = access()
     uds, loopback, token = here.identify("unix:", ()), here.identify(LOCAL, ()), here.identify(LOCAL, RIGHT)
-    assert [who.door for who in (uds, loopback, token)] == ["uds", "loopback", "token"]
+    assert [who.authentication for who in (uds, loopback, token)] == [
+        Authentication.UNIX_SOCKET,
+        Authentication.LOOPBACK,
+        Authentication.TOKEN,
+    ]
     assert {who.name for who in (uds, loopback, token)} == {account_name()}
-    assert {who.role for who in (uds, loopback, token)} == {cluster_pb2.ROLE_ADMIN}
-    assert uds.label == f"{account_name()} (uds)"
-    assert token.label == f"{account_name()} (token, {LOCAL})"
+    assert {who.role for who in (uds, loopback, token)} == {Role.ADMIN}
+    assert {who.user for who in (uds, loopback, token)} == {account_name()}
+    assert (uds.address, token.address) == ("", LOCAL)
     far = here.identify("ipv6:%5B2001:db8::1%5D:9", RIGHT)
-    assert far.label == f"{account_name()} (token, ipv6:[2001:db8::1]:9)"
+    assert far.address == "ipv6:[2001:db8::1]:9"
 
 
 @pytest.mark.parametrize(
@@ -93,14 +97,14 @@ def test_the_doors() -> None:
 )
 def test_who_is_not_local_needs_the_token(peer: str, why: str) -> None:
     assert why in refusal(access(), peer)
-    assert access().identify(peer, RIGHT).door == "token"
+    assert access().identify(peer, RIGHT).authentication is Authentication.TOKEN
 
 
 def test_a_foreign_or_unknown_local_peer_needs_the_token() -> None:
     assert "another account" in refusal(access(False), LOCAL)
     assert "cannot be determined now (no netlink)" in refusal(access(Unsupported("no netlink")), LOCAL)
     assert "cannot be determined here" in refusal(Authenticator(TOKEN, [("127.0.0.1", 1)]), LOCAL)
-    assert access(False).identify(LOCAL, RIGHT).door == "token"
+    assert access(False).identify(LOCAL, RIGHT).authentication is Authentication.TOKEN
 
 
 @pytest.mark.parametrize("wildcard", ["0.0.0.0", "::", "192.0.2.1"])
@@ -139,7 +143,7 @@ def test_other_metadata_says_nothing(key: str) -> None:
 def test_a_certificate_names_its_holder() -> None:
     here = access(mtls=True)
     who = here.identify("ipv4:10.1.2.3:1", (), {"x509_common_name": [b"alice"]})
-    assert (who.name, who.door) == ("alice", "mtls")
+    assert (who.name, who.user, who.authentication) == ("alice", "alice", Authentication.CERTIFICATE)
     assert "certificate" in refusal(here, LOCAL)
 
 

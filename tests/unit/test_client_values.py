@@ -9,7 +9,15 @@ from edbjobs import _convert as c
 from edbjobs import _models as m
 from edbjobs._enums import EndReason, JobStatus, WaitingReason
 from edbjobs._text import age, state_text
-from edbjobs.v1 import cluster_pb2, cluster_service_pb2, event_pb2, job_pb2, jobs_messages_pb2, resource_pb2
+from edbjobs.v1 import (
+    cluster_pb2,
+    cluster_service_pb2,
+    event_pb2,
+    job_pb2,
+    jobs_messages_pb2,
+    principal_pb2,
+    resource_pb2,
+)
 
 PAIRS: list[tuple[type[Any], Any]] = [
     (m.Attempt, job_pb2.Attempt),
@@ -21,7 +29,7 @@ PAIRS: list[tuple[type[Any], Any]] = [
     (m.UserLimits, resource_pb2.UserLimits),
     (m.Limits, resource_pb2.Limits),
     (m.QueueStatus, resource_pb2.QueueStatus),
-    (m.Identity, cluster_pb2.Identity),
+    (m.Principal, principal_pb2.Principal),
     (m.SchedulerStatus, cluster_pb2.SchedulerStatus),
     (m.Partition, cluster_pb2.Partition),
     (m.ClusterJob, cluster_pb2.ClusterJob),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
-from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, resource_pb2
+from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, principal_pb2, resource_pb2
 from edbjobs_server.contract.codec import (
     Internals,
     embedded,
@@ -19,9 +19,12 @@ from edbjobs_server.contract.codec import (
 )
 from edbjobs_server.core.job import Attempt, Job, RetryPolicy
 from edbjobs_server.core.limits import Limits, UserLimits
+from edbjobs_server.core.principal import Authentication, Principal, Role
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from hypothesis import given
 from hypothesis import strategies as st
+
+ANN = Principal("ann", Role.USER, Authentication.TOKEN, "ipv4:1.2.3.4:5", "anna")
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 NATURAL = st.integers(0, 2**31 - 1)
@@ -162,10 +165,20 @@ def test_early_times_stay_valid(time: float) -> None:
 
 @given(jobs(), TEXT)
 def test_an_event_carries_the_whole_job(job: Job, detail: str) -> None:
-    data = event_to_bytes(7, 1.7e9, EventType.JOB_STARTED, job=job_to_bytes(job), principal="a@uds", detail=detail)
+    data = event_to_bytes(7, 1.7e9, EventType.JOB_STARTED, job=job_to_bytes(job), principal=ANN, detail=detail)
     event = event_pb2.Event.FromString(data)
     assert event.job == job_to_message(job)
-    assert (event.revision, event.type, event.principal) == (7, event_pb2.EVENT_TYPE_JOB_STARTED, "a@uds")
+    assert (event.revision, event.type, event.principal) == (
+        7,
+        event_pb2.EVENT_TYPE_JOB_STARTED,
+        principal_pb2.Principal(
+            name="ann",
+            role=principal_pb2.ROLE_USER,
+            authentication=principal_pb2.AUTHENTICATION_TOKEN,
+            user="anna",
+            address="ipv4:1.2.3.4:5",
+        ),
+    )
     assert (seconds(event.time), event.detail) == (1.7e9, detail)
 
 

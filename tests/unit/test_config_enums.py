@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from edbjobs import _enums as e
-from edbjobs.v1 import cluster_pb2, event_pb2, job_config_pb2, job_state_pb2, jobs_messages_pb2
+from edbjobs.v1 import event_pb2, job_config_pb2, job_state_pb2, jobs_messages_pb2, principal_pb2
 
 PAIRS: list[tuple[type[e.Word], Any, str]] = [
     (e.JobStatus, job_state_pb2.JobState, "JOB_STATE_"),
@@ -15,7 +15,8 @@ PAIRS: list[tuple[type[e.Word], Any, str]] = [
     (e.SchedulerType, job_config_pb2.SchedulerType, "SCHEDULER_TYPE_"),
     (e.ExistingResults, job_config_pb2.ExistingResults, "EXISTING_RESULTS_"),
     (e.LogStream, jobs_messages_pb2.LogStream, "LOG_STREAM_"),
-    (e.Role, cluster_pb2.Role, "ROLE_"),
+    (e.Role, principal_pb2.Role, "ROLE_"),
+    (e.Authentication, principal_pb2.Authentication, "AUTHENTICATION_"),
 ]
 
 
@@ -30,7 +31,9 @@ def test_names_and_numbers_are_those_of_the_contract(kind: type[e.Word], proto: 
     assert {word.value for word in kind} - named <= {"unknown", "none"}
 
 
-@pytest.mark.parametrize("kind", [e.JobStatus, e.WaitingReason, e.EndReason, e.Evidence, e.EventType, e.Role])
+@pytest.mark.parametrize(
+    "kind", [e.JobStatus, e.WaitingReason, e.EndReason, e.Evidence, e.EventType, e.Role, e.Authentication]
+)
 def test_a_number_of_a_newer_service_is_unknown(kind: type[e.Word]) -> None:
     assert e.from_number(kind, 99).value == "unknown"
     assert e.from_number(kind, -1).value == "unknown"

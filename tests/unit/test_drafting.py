@@ -10,6 +10,7 @@ from edbjobs.v1 import job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs_server.core.errors import Refused, path_unreachable
 from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.manager import draft_batcher, submission
 from edbjobs_server.manager.draft_batcher import DraftBatcher
 from edbjobs_server.manager.submission import Rules, Saved
@@ -17,6 +18,8 @@ from edbjobs_server.solver.releases import Release
 from edbjobs_server.store import Store
 from edbjobs_server.util.path_workers import PathWorkers
 from support.store_jobs import Heard, started_store
+
+ME = Principal("me", Role.ADMIN)
 
 
 def rules() -> Rules:
@@ -43,20 +46,20 @@ def project(tmp_path: Path) -> Path:
 async def test_the_response_is_what_was_written(tmp_path: Path, project: Path) -> None:
     async with started_store(tmp_path / "state") as (store, heard):
         drafts, paths = made(store)
-        saved, refused = await drafts.submit([submit(project), submit(tmp_path / "none.aedt")], "me", "me@uds")
+        saved, refused = await drafts.submit([submit(project), submit(tmp_path / "none.aedt")], ME)
         assert isinstance(saved, Saved)
         assert isinstance(refused, Refused)
         assert refused.reason == "PROJECT_NOT_FOUND"
         assert saved.message == await store.read(lambda reader: reader.job_bytes(saved.job.uid))
-        assert [item.principal for item in heard.events] == ["me@uds"]
+        assert [item.principal for item in heard.events] == [ME]
         paths.close()
 
 
 async def test_a_repeated_request_returns_the_bytes_of_the_first(tmp_path: Path, project: Path) -> None:
     async with started_store(tmp_path / "state") as (store, _):
         drafts, paths = made(store)
-        first, second = await drafts.submit([submit(project, request_id="r")] * 2, "me", "")
-        (third,) = await drafts.submit([submit(project, request_id="r")], "me", "")
+        first, second = await drafts.submit([submit(project, request_id="r")] * 2, ME)
+        (third,) = await drafts.submit([submit(project, request_id="r")], ME)
         assert isinstance(first, Saved)
         assert isinstance(second, Saved)
         assert isinstance(third, Saved)
@@ -87,7 +90,7 @@ async def test_an_abandoned_call_is_not_accepted_later(
     async with started_store(tmp_path / "state") as (store, heard):
         drafts, paths = made(store)
         with pytest.raises(Refused) as refused:
-            await drafts.submit([submit(project)], "me", "")
+            await drafts.submit([submit(project)], ME)
         assert refused.value.reason == "PATH_UNREACHABLE"
         go.set()
         assert await asyncio.to_thread(done.wait, 20)
@@ -109,7 +112,7 @@ async def test_an_invalid_call_does_not_affect_others(
     monkeypatch.setattr(draft_batcher, "draft_all", broken)
     async with started_store(tmp_path / "state") as (store, _):
         drafts, paths = made(store)
-        calls = [drafts.submit([submit(project, user=user)], "", "") for user in ("a", "odd", "b")]
+        calls = [drafts.submit([submit(project, user=user)], ME) for user in ("a", "odd", "b")]
         first, odd, last = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(odd, ZeroDivisionError)
         assert isinstance(first, list)
@@ -124,6 +127,6 @@ async def test_a_closing_store_refuses_drafted_jobs(tmp_path: Path, project: Pat
     drafts, paths = made(store)
     await store.close()
     with pytest.raises(Refused) as refused:
-        await drafts.submit([submit(project)], "me", "")
+        await drafts.submit([submit(project)], ME)
     assert refused.value.reason == "DRAINING"
     paths.close()

@@ -11,11 +11,14 @@ from edbjobs.v1 import event_pb2, jobs_messages_pb2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.core.states import EventType, State
 from edbjobs_server.events import EventLog, log, ring
 from edbjobs_server.events.ring import Ring
 from edbjobs_server.store import Store, Transaction, retention
 from support.store_jobs import config_of, new_job
+
+ADMIN = Principal("ann", Role.ADMIN)
 
 Request = jobs_messages_pb2.WatchJobsRequest
 Response = jobs_messages_pb2.WatchJobsResponse
@@ -219,7 +222,7 @@ async def test_service_events_come_on_wish(service: Service, wanted: bool, filte
     assert (await next_of(watch)).caught_up
 
     def change(tx: Transaction) -> None:
-        tx.set_limits(Limits(max_cores=3), "admin@uds")
+        tx.set_limits(Limits(max_cores=3), ADMIN)
         tx.set_paused(True)
         tx.note(EventType.GATE, "the disk is full")
         tx.insert(new_job(user="me"), EventType.JOB_QUEUED)
@@ -236,7 +239,7 @@ async def test_service_events_come_on_wish(service: Service, wanted: bool, filte
         EventType.JOB_QUEUED,
     ]
     assert (events[0].limits.max_cores, events[0].old_limits.max_cores) == (3, 0)
-    assert (events[0].principal, events[2].detail) == ("admin@uds", "the disk is full")
+    assert (events[0].principal.name, events[2].detail) == ("ann", "the disk is full")
 
 
 async def test_deleting_a_job_is_an_event_with_its_last_state(service: Service) -> None:
@@ -244,7 +247,7 @@ async def test_deleting_a_job_is_an_event_with_its_last_state(service: Service) 
     watch = service.watch()
     await next_of(watch)
     ended = replace(job, state=State.FAILED, end_time=1.0)
-    await service.store.write(lambda tx: tx.delete(tx.put(ended, EventType.JOB_FAILED), "me@uds"))
+    await service.store.write(lambda tx: tx.delete(tx.put(ended, EventType.JOB_FAILED), ADMIN))
     message = await next_of(watch)
     deleted = message.events[-1]
     assert (int(deleted.type), int(deleted.job.state)) == (EventType.JOB_DELETED, State.FAILED)

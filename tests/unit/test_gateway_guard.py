@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from edbjobs_server.auth.authenticator import Principal
 from edbjobs_server.config.settings import Settings
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Authentication, Principal, Role
 from edbjobs_server.gateway.security import Guard
 
 
@@ -27,7 +27,7 @@ class Authenticator:
         self.calls.append((peer, bool(metadata)))
         if self.closed:
             raise Refused("UNAUTHENTICATED", "closed")
-        return Principal(self.account, "loopback", peer)
+        return Principal(self.account, Role.ADMIN, Authentication.LOOPBACK, peer)
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def guarded(access: Any) -> AsyncIterator[str]:
 
     async def answer(request: web.Request) -> web.Response:
         try:
-            return web.Response(text=guard.identify(request).peer)
+            return web.Response(text=guard.identify(request).address)
         except Refused:
             return web.Response(status=401)
 

@@ -11,13 +11,14 @@ import pytest
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits, UserLimits
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.core.states import EventType
 from edbjobs_server.store import Reader, Snapshot, Store, Transaction, writer
 from support.store_jobs import new_job, started_store
 
 
 def inserting(job: Job) -> Callable[[Transaction], Job]:
-    return lambda tx: tx.insert(job, EventType.JOB_QUEUED, "a@uds")
+    return lambda tx: tx.insert(job, EventType.JOB_QUEUED, Principal("a", Role.USER))
 
 
 async def test_what_was_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:

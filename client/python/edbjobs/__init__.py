@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edbjobs._client import Client
     from edbjobs._endpoint import Endpoint, read_endpoint, runtime_dir, write_endpoint
     from edbjobs._enums import (
+        Authentication,
         EndReason,
         EventType,
         Evidence,
@@ -54,13 +55,13 @@ if TYPE_CHECKING:
         ClusterJob,
         DiskUsage,
         Event,
-        Identity,
         Job,
         JobProgress,
         Limits,
         LogPiece,
         Partition,
         Preview,
+        Principal,
         QueueStatus,
         ResourceSnapshot,
         SchedulerStatus,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "Attempt",
+    "Authentication",
     "AuthenticationError",
     "BusyError",
     "Client",
@@ -104,7 +106,6 @@ __all__ = [
     "ForbiddenError",
     "HFSS3DLayoutBatchOptions",
     "HFSSSimulationConfig",
-    "Identity",
     "InvalidRequestError",
     "Job",
     "JobFilter",
@@ -121,6 +122,7 @@ __all__ = [
     "OutOfRangeError",
     "Partition",
     "Preview",
+    "Principal",
     "QueueStatus",
     "ResourceSnapshot",
     "RetryPolicy",

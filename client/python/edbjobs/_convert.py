@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from edbjobs import _models as m
 from edbjobs._enums import (
+    Authentication,
     EndReason,
     EventType,
     Evidence,
@@ -43,6 +44,7 @@ _ENUMS: Mapping[str, tuple[type[Word], bool]] = {
     "JobState": (JobStatus, False),
     "EventType": (EventType, False),
     "Role": (Role, False),
+    "Authentication": (Authentication, False),
     "WaitingReason": (WaitingReason, True),
     "EndReason": (EndReason, True),
     "Evidence": (Evidence, True),
@@ -56,7 +58,7 @@ _VALUES: Mapping[str, type[Any]] = {
     "UserLimits": m.UserLimits,
     "Limits": m.Limits,
     "QueueStatus": m.QueueStatus,
-    "Identity": m.Identity,
+    "Principal": m.Principal,
     "SchedulerStatus": m.SchedulerStatus,
 }
 

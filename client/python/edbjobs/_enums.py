@@ -11,6 +11,7 @@ from functools import cache
 from typing import TypeVar, cast
 
 __all__ = [
+    "Authentication",
     "EndReason",
     "EventType",
     "Evidence",
@@ -188,6 +189,16 @@ class Role(Word):
     VIEWER = "viewer"
     USER = "user"
     ADMIN = "admin"
+
+
+class Authentication(Word):
+    """How a caller was identified."""
+
+    UNKNOWN = "unknown"
+    UNIX_SOCKET = "unix_socket"
+    LOOPBACK = "loopback"
+    TOKEN = "token"  # noqa: S105 (a word)
+    CERTIFICATE = "certificate"
 
 
 W = TypeVar("W", bound=Word)

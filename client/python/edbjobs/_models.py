@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edbjobs._enums import EndReason, EventType, Evidence, JobStatus, Role, WaitingReason
+from edbjobs._enums import Authentication, EndReason, EventType, Evidence, JobStatus, Role, WaitingReason
 from edbjobs._exceptions import EdbJobsError, VersionError
 from edbjobs._json import to_json
 
@@ -25,13 +25,13 @@ __all__ = [
     "ClusterJob",
     "DiskUsage",
     "Event",
-    "Identity",
     "Job",
     "JobProgress",
     "Limits",
     "LogPiece",
     "Partition",
     "Preview",
+    "Principal",
     "QueueStatus",
     "ResourceSnapshot",
     "SchedulerStatus",
@@ -253,6 +253,17 @@ class QueueStatus:
 
 
 @dataclass(frozen=True)
+class Principal:
+    """A caller as the service knows it; `address` is empty for a call through the Unix socket."""
+
+    name: str = ""
+    role: Role = Role.UNKNOWN
+    authentication: Authentication = Authentication.UNKNOWN
+    user: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True)
 class Event:
     """One event: `job` is the whole job after the change, `revision` increases strictly over the whole service."""
 
@@ -262,17 +273,8 @@ class Event:
     job: Job | None = None
     limits: Limits | None = None
     old_limits: Limits | None = None
-    principal: str = ""
+    principal: Principal | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Identity of the caller: name, role, and the endpoint (`door`) it used."""
-
-    name: str = ""
-    role: Role = Role.UNKNOWN
-    door: str = ""
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ class SystemStatus:
     revision: int = 0
     schedulers: tuple[SchedulerStatus, ...] = ()
     limits: Limits | None = None
-    identity: Identity | None = None
+    caller: Principal | None = None
     account: str = ""
     host: str = ""
     started: datetime | None = None

@@ -18,6 +18,6 @@ test("the service is found by its endpoint.json, with its token", async () => {
   const { address, token } = resolveTarget();
   assert(address.startsWith("unix:"), address);
   assert(token.length > 30);
-  assert.equal((await connectLocal().status()).identity?.door, "token");
+  assert.equal((await connectLocal().status()).caller?.authentication, 3 /* TOKEN */);
   assert.deepEqual(resolveTarget("127.0.0.1:1", "t"), { address: "127.0.0.1:1", token: "t" });
 });

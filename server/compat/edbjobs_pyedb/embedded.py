@@ -15,8 +15,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from edbjobs._exceptions import EdbJobsError
+from edbjobs_server.auth.authenticator import account_name
 from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.core.states import State
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.service.app import Service, Stop
@@ -28,7 +30,7 @@ from edbjobs_pyedb.errors import JobManagerError, not_running, raised
 T = TypeVar("T")
 Work = Callable[[JobManager], Coroutine[Any, Any, T]]
 
-PRINCIPAL = "the program that hosts the service"  # whom events name
+PRINCIPAL = Principal("the program that hosts the service", Role.ADMIN, user=account_name())  # whom events name
 
 log = logging.getLogger(__name__)
 

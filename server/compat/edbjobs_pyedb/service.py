@@ -17,7 +17,6 @@ from edbjobs import config as frozen
 from edbjobs._enums import to_number
 from edbjobs.config import SchedulerType
 from edbjobs.v1 import jobs_messages_pb2
-from edbjobs_server.auth.authenticator import account_name
 from edbjobs_server.config.settings import EmbeddedSettings, Settings, SettingsError, load_settings
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager.job_manager import JobManager as Core
@@ -308,7 +307,7 @@ class JobManager:
 
 async def _submit(manager: Core, request: jobs_messages_pb2.SubmitJobRequest) -> tuple[str, list[str]]:
     try:
-        accepted = await manager.submit(request, PRINCIPAL, account_name())
+        accepted = await manager.submit(request, PRINCIPAL)
     except Refused as refused:
         if refused.reason != "JOB_EXISTS":
             raise

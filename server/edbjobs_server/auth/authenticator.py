@@ -11,38 +11,18 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote
-
-from edbjobs.v1 import cluster_pb2
 
 from edbjobs_server.auth.peers import Address, PeerSockets, Unsupported, open_peer_sockets
 from edbjobs_server.config.settings import SettingsError
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Authentication, Principal, Role
 
-Door = Literal["uds", "loopback", "token", "mtls"]
 Metadata = Iterable[tuple[str, str | bytes]]
 
 TOKEN_FILE = "token"  # noqa: S105 (a file's name)
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A caller: account or certificate name, endpoint, address, and what it may do."""
-
-    name: str
-    door: Door
-    peer: str = ""
-    role: cluster_pb2.Role.ValueType = cluster_pb2.ROLE_ADMIN
-
-    @property
-    def label(self) -> str:
-        """Caller, endpoint and address, as in events and the log."""
-        where = self.door if self.door == "uds" else f"{self.door}, {unquote(self.peer)}"
-        return f"{self.name} ({where})"
 
 
 def account_name() -> str:
@@ -123,10 +103,14 @@ class Authenticator:
         if given:
             return self._by_token(peer, given)
         if peer.startswith("unix:"):
-            return Principal(self.account, "uds", peer)  # the file's mode lets this account in only
+            return _admin(self.account, Authentication.UNIX_SOCKET)  # the file's mode lets this account in only
         if self.mtls:
             return self._by_certificate(peer, auth or {})
         return self._by_socket(peer)
+
+    def by_session(self, peer: str) -> Principal:
+        """Return the caller of a session that was started with the token."""
+        return _admin(self.account, Authentication.TOKEN, peer)
 
     def _by_token(self, peer: str, given: list[str | bytes]) -> Principal:
         raw = given[0] if isinstance(given[0], bytes) else given[0].encode()
@@ -138,12 +122,12 @@ class Authenticator:
                 "the token is not this service's; take it from the file `token` in its state folder, "
                 "or send none from its own account on this host",
             )
-        return Principal(self.account, "token", peer)
+        return _admin(self.account, Authentication.TOKEN, peer)
 
     def _by_certificate(self, peer: str, auth: Mapping[str, Iterable[bytes]]) -> Principal:
         name = next(iter(auth.get("x509_common_name", ())), b"")
         if name:  # gRPC gives an empty one where the certificate has none
-            return Principal(name.decode(errors="replace"), "mtls", peer)
+            return _admin(name.decode(errors="replace"), Authentication.CERTIFICATE, peer)
         raise Refused("UNAUTHENTICATED", "a client certificate with a common name is needed")
 
     def _by_socket(self, peer: str) -> Principal:
@@ -158,7 +142,13 @@ class Authenticator:
             raise _token_needed(f"the account of a local peer cannot be determined now ({error})") from error
         if not ours:
             raise _token_needed("this connection belongs to another account")
-        return Principal(self.account, "loopback", peer)
+        return _admin(self.account, Authentication.LOOPBACK, peer)
+
+
+def _admin(name: str, authentication: Authentication, peer: str = "") -> Principal:
+    """Return a principal: everybody who can identify themselves is an administrator."""
+    address = "" if peer.startswith("unix:") else unquote(peer)
+    return Principal(name, Role.ADMIN, authentication, address)
 
 
 def _token_needed(why: str) -> Refused:

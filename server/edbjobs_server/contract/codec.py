@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, resource_pb2
+from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, principal_pb2, resource_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs_server.contract.mapper import Mapper, set_time
 from edbjobs_server.contract.mapper import seconds as seconds
 from edbjobs_server.core.job import Attempt, Job, RetryPolicy, Spec
 from edbjobs_server.core.limits import Limits, UserLimits
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.core.states import EventType, Reason
 
 _JOB_CONFIG = job_pb2.Job.CONFIG_FIELD_NUMBER
@@ -97,6 +98,7 @@ _JOB = Mapper(
     given=("config", "attempts"),
 )
 _USER = Mapper(UserLimits, resource_pb2.UserLimits)
+_PRINCIPAL = Mapper(Principal, principal_pb2.Principal)
 _LIMITS = Mapper(
     Limits,
     resource_pb2.Limits,
@@ -218,6 +220,11 @@ def limits_from_message(message: resource_pb2.Limits) -> Limits:
     return _LIMITS.from_message(message)
 
 
+def principal_to_message(principal: Principal) -> principal_pb2.Principal:
+    """Return the message of a caller."""
+    return _PRINCIPAL.to_message(principal)
+
+
 def event_to_bytes(
     revision: int,
     time: float,
@@ -226,11 +233,13 @@ def event_to_bytes(
     job: bytes = b"",
     limits: Limits | None = None,
     old_limits: Limits | None = None,
-    principal: str = "",
+    principal: Principal | None = None,
     detail: str = "",
 ) -> bytes:
     """Serialize an event; `job` is a serialized ``Job``."""
-    message = event_pb2.Event(principal=principal, detail=detail)
+    message = event_pb2.Event(detail=detail)
+    if principal is not None:
+        message.principal.CopyFrom(principal_to_message(principal))
     message.revision = revision
     message.type = type  # type: ignore[assignment]
     set_time(message.time, time)

@@ -22,9 +22,10 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import hdrs, web
 
-from edbjobs_server.auth.authenticator import Authenticator, Principal
+from edbjobs_server.auth.authenticator import Authenticator
 from edbjobs_server.config.settings import Settings
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Principal
 
 CALLER = web.RequestKey("caller", Principal)
 REFUSAL = web.RequestKey("refusal", Refused)
@@ -169,7 +170,7 @@ class Guard:
         if not self._is_own_page(request, request.headers.get(hdrs.HOST, "")):
             raise Refused("UNAUTHENTICATED", "a page of another origin must send `Authorization: Bearer TOKEN`")
         if self._has_session(request.cookies):
-            return Principal(self._access.account, "token", peer.label)
+            return self._access.by_session(peer.label)
         if peer.proxied:
             raise Refused(
                 "UNAUTHENTICATED",

@@ -13,9 +13,10 @@ from functools import partial
 import structlog
 from aiohttp import hdrs, web
 
-from edbjobs_server.auth.authenticator import Authenticator, Principal
+from edbjobs_server.auth.authenticator import Authenticator
 from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.gateway.dashboard.page import Page
 from edbjobs_server.gateway.events.frames import Frame, FrameEncoder
 from edbjobs_server.gateway.events.progress import send_progress
@@ -197,7 +198,7 @@ class Gateway:
             status=status,
             peer=self._guard.peer(request).label,
             principal=caller.name if caller else None,
-            door=caller.door if caller else None,
+            authentication=caller.authentication.name.lower() if caller else None,
             ms=round(seconds * 1000, 3),
         )
 

@@ -14,6 +14,7 @@ from edbjobs.v1 import jobs_messages_pb2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.manager.submission import Rules, Saved, draft_all, one_look, save
 from edbjobs_server.manager.validation import Submission
 from edbjobs_server.store import Store, Transaction
@@ -31,8 +32,7 @@ class _Call:
 
     given: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission]
     requests: Sequence[jobs_messages_pb2.SubmitJobRequest]
-    user: str
-    principal: str
+    principal: Principal
     answer: asyncio.Future[Results]
     settled: bool = False
 
@@ -66,7 +66,7 @@ class DraftBatcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(
-        self, given: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], user: str, principal: str
+        self, given: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], principal: Principal
     ) -> Results:
         """Put jobs on disk in one transaction; return each job, or its refusal.
 
@@ -78,7 +78,7 @@ class DraftBatcher:
         """
         requests = [item.request if isinstance(item, Submission) else item for item in given]
         folder = os.path.dirname(requests[0].config.project_path) if requests else ""
-        call = _Call(given, requests, user, principal, asyncio.get_running_loop().create_future())
+        call = _Call(given, requests, principal, asyncio.get_running_loop().create_future())
         if folder in self._waiting:
             self._waiting[folder].append(call)
         else:
@@ -118,7 +118,7 @@ class DraftBatcher:
         self, call: _Call, draft: Callable[..., list[Job | Refused]], loop: asyncio.AbstractEventLoop
     ) -> None:
         try:
-            drafts = draft(call.given, call.user)
+            drafts = draft(call.given, call.principal)
             ids = [request.request_id for request in call.requests if request.request_id]
             if self._settle(call):
                 self._store.post(partial(_save_all, call=call, drafts=drafts), call.answer, request_ids=ids)

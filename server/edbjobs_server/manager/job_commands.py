@@ -9,11 +9,13 @@ from functools import cached_property, partial
 
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
 
+from edbjobs_server.auth import roles
 from edbjobs_server.contract import codec
 from edbjobs_server.core import transitions
 from edbjobs_server.core.admission import refuse_priority
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.core.states import State
 from edbjobs_server.core.transitions import Change
 from edbjobs_server.manager.job_queries import JobQueries
@@ -51,24 +53,23 @@ class Accepted:
 class JobCommands(JobQueries):
     """The methods of `JobManager` that change jobs."""
 
-    async def submit(
-        self, request: jobs_messages_pb2.SubmitJobRequest | Submission, principal: str, user: str
-    ) -> Accepted:
+    async def submit(self, request: jobs_messages_pb2.SubmitJobRequest | Submission, principal: Principal) -> Accepted:
         """Accept a job, or return the one that an equal request made before."""
-        (result,) = await self.submit_many([request], principal, user)
+        (result,) = await self.submit_many([request], principal)
         if isinstance(result, Refused):
             raise result
         return result
 
     async def submit_many(
-        self, requests: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], principal: str, user: str
+        self, requests: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission], principal: Principal
     ) -> list[Accepted | Refused]:
         """Accept jobs in one transaction; an invalid one does not affect the others."""
+        roles.require(principal, Role.USER, "submit jobs")
         if self._core.draining:
             raise draining()
         if len(requests) > MAX_ITEMS:
             raise Refused("TOO_MANY_ITEMS", f"{len(requests)} jobs in one request; at most {MAX_ITEMS} are taken")
-        results = await self._drafts.submit(requests, user, principal)
+        results = await self._drafts.submit(requests, principal)
         failpoints.point("submit.before_reply")
         answers: list[Accepted | Refused] = []
         for item in results:
@@ -81,7 +82,7 @@ class JobCommands(JobQueries):
                 await asyncio.sleep(0)  # a long answer must not block the loop
         return answers
 
-    async def cancel(self, name: str, principal: str, grace: float | None, abandon: bool = False) -> job_pb2.Job:
+    async def cancel(self, name: str, principal: Principal, grace: float | None, abandon: bool = False) -> job_pb2.Job:
         """End a job; works also while the store cannot be written."""
         if grace is not None and not 0 <= grace <= 3600:
             raise Refused("INVALID_JOB", "grace must be 0 to 3600 seconds", fields={"grace": "0 to 3600 seconds"})
@@ -111,7 +112,7 @@ class JobCommands(JobQueries):
             self._runs.end(job, grace)
         return self._message(job)
 
-    async def _conclude(self, uid: str, principal: str) -> job_pb2.Job:
+    async def _conclude(self, uid: str, principal: Principal) -> job_pb2.Job:
         """Record the end of a job whose processes are gone, with the result as far as it can be read now."""
         await self._change(uid, principal, lambda job, now: transitions.cancel(job, now, 0.0))
         recorded = await self._runs.conclude(uid)
@@ -121,7 +122,7 @@ class JobCommands(JobQueries):
         return answer
 
     async def cancel_many(
-        self, job_filter: jobs_messages_pb2.JobFilter, everything: bool, principal: str, grace: float | None
+        self, job_filter: jobs_messages_pb2.JobFilter, everything: bool, principal: Principal, grace: float | None
     ) -> list[str]:
         """End all live jobs that match a filter; return their uids."""
         if not everything and not job_filter.ByteSize():
@@ -135,21 +136,21 @@ class JobCommands(JobQueries):
             try:
                 await self.cancel(uid, principal, grace)
             except Refused as refused:
-                if refused.reason not in {"JOB_ENDED", "JOB_NOT_FOUND"}:
+                if refused.reason not in {"JOB_ENDED", "JOB_NOT_FOUND", "PERMISSION_DENIED"}:
                     raise
             else:
                 ended.append(uid)
         return ended
 
-    async def hold(self, name: str, principal: str) -> job_pb2.Job:
+    async def hold(self, name: str, principal: Principal) -> job_pb2.Job:
         """Hold a waiting job."""
         return self._message(await self._change(name, principal, lambda job, now: transitions.hold(job)))
 
-    async def release(self, name: str, principal: str) -> job_pb2.Job:
+    async def release(self, name: str, principal: Principal) -> job_pb2.Job:
         """Release a held job."""
         return self._message(await self._change(name, principal, lambda job, now: transitions.release(job)))
 
-    async def set_priority(self, name: str, priority: int, principal: str) -> job_pb2.Job:
+    async def set_priority(self, name: str, priority: int, principal: Principal) -> job_pb2.Job:
         """Change the priority of a waiting job."""
 
         def change(job: Job, now: float) -> Change | None:
@@ -158,26 +159,28 @@ class JobCommands(JobQueries):
 
         return self._message(await self._change(name, principal, change))
 
-    async def retry(self, name: str, request_id: str, principal: str, user: str) -> job_pb2.Job:
+    async def retry(self, name: str, request_id: str, principal: Principal) -> job_pb2.Job:
         """Submit an ended job again, under the same id."""
         old = await self.get(name)
+        require_own(principal, old)
         if old.state not in TERMINAL:
             raise Refused("JOB_NOT_ENDED", f"job {old.id} has not ended; only an ended job can be retried")
         request = jobs_messages_pb2.SubmitJobRequest(
             request_id=request_id, job_id=old.id, config=old.config, priority=old.priority, user=old.user
         )
-        work = partial(draft, request, user, self._rules, self._core.limits)
+        work = partial(draft, request, principal, self._rules, self._core.limits)
         job = replace(await self._paths.run(work, old.config.project_path, key=f"draft {name}"), retry_of=old.uid)
         ids = [request_id] if request_id else []
         command = partial(accept, request=request, drafted=job, principal=principal)
         accepted, _ = await self._store.write(command, request_ids=ids)
         return self._message(accepted)
 
-    async def delete(self, name: str, principal: str) -> None:
+    async def delete(self, name: str, principal: Principal) -> None:
         """Remove the record of an ended job and its run folders."""
 
         def command(tx: Transaction) -> Job:
             job = tx.job(name)
+            require_own(principal, job)
             transitions.require_ended(job, "deleted")
             tx.delete(job, principal=principal)
             return job
@@ -185,23 +188,24 @@ class JobCommands(JobQueries):
         job = await self._store.write(command)
         await self._runs.remove_folders([job])
 
-    async def hold_waiting(self, principal: str) -> None:
+    async def hold_waiting(self, principal: Principal) -> None:
         """Hold every job that waits."""
         uids = [job.uid for job in self._core.jobs.values() if is_waiting(job) and not job.held]
         await self._change_all(uids, principal, transitions.hold)
 
-    async def release_held(self, principal: str) -> int:
+    async def release_held(self, principal: Principal) -> int:
         """Release every held job; return how many were released."""
         uids = [job.uid for job in self._core.jobs.values() if job.held]
         return await self._change_all(uids, principal, transitions.release)
 
     # Helpers ---------------------------------------------------------------------------------------------
 
-    async def _change(self, name: str, principal: str, change: Callable[[Job, float], Change | None]) -> Job:
+    async def _change(self, name: str, principal: Principal, change: Callable[[Job, float], Change | None]) -> Job:
         """Change a job in one transaction; return the changed job."""
 
         def command(tx: Transaction) -> Job:
             job = tx.job(name)
+            require_own(principal, job)
             made = change(job, tx.now)
             if made is None:
                 return job
@@ -209,7 +213,9 @@ class JobCommands(JobQueries):
 
         return await self._store.write(command)
 
-    async def _change_all(self, uids: Sequence[str], principal: str, change: Callable[[Job], Change | None]) -> int:
+    async def _change_all(
+        self, uids: Sequence[str], principal: Principal, change: Callable[[Job], Change | None]
+    ) -> int:
         """Change jobs, in one transaction if the store can; return how many were changed."""
 
         def command(tx: Transaction, uid: str) -> bool:
@@ -247,6 +253,11 @@ class JobCommands(JobQueries):
 
     def _message(self, job: Job) -> job_pb2.Job:
         return self.explained(codec.job_to_message(job))
+
+
+def require_own(principal: Principal, job: Job | job_pb2.Job) -> None:
+    """Refuse a change of another user's job, except by an administrator."""
+    roles.require_user(principal, job.user, f"change job {job.id} of user {job.user}")
 
 
 def is_waiting(job: Job) -> bool:

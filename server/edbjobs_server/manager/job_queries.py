@@ -10,6 +10,7 @@ from functools import partial
 from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
 
 from edbjobs_server.core.job import Job
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.core.states import Waiting
 from edbjobs_server.events.log import Message
 from edbjobs_server.manager.log_tail import tail
@@ -128,10 +129,10 @@ class JobQueries(ManagerBase):
         return self._runs.progress.watch(is_needed)
 
     async def preview(
-        self, request: jobs_messages_pb2.SubmitJobRequest, user: str
+        self, request: jobs_messages_pb2.SubmitJobRequest, principal: Principal
     ) -> jobs_messages_pb2.PreviewJobResponse:
         """Return what a job would run; nothing is run or recorded."""
-        work = partial(draft, request, user, self._rules, self._core.limits)
+        work = partial(draft, request, principal, self._rules, self._core.limits)
         job = await self._paths.run(work, request.config.project_path, key=f"draft {request.config.project_path}")
         spec, environment = self._runs.preview(job)
         answer = jobs_messages_pb2.PreviewJobResponse(

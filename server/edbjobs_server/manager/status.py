@@ -16,10 +16,12 @@ from typing import Any
 from edbjobs._version import __version__
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2, resource_pb2, resources_service_pb2
 
+from edbjobs_server.auth import roles
 from edbjobs_server.contract import codec
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL
 from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.manager.limits import changed
 from edbjobs_server.manager.manager_base import ManagerBase
 from edbjobs_server.solver.releases import is_known
@@ -97,9 +99,10 @@ class ServiceStatus(ManagerBase):
         return codec.limits_to_message(self._core.limits)
 
     async def update_limits(
-        self, request: resources_service_pb2.UpdateLimitsRequest, principal: str
+        self, request: resources_service_pb2.UpdateLimitsRequest, principal: Principal
     ) -> tuple[resource_pb2.Limits, resource_pb2.Limits]:
         """Change all requested limits or none; return the new and the old limits."""
+        roles.require(principal, Role.ADMIN, "change limits")
 
         def command(tx: Transaction) -> tuple[Limits, Limits]:
             old = tx.limits
@@ -117,12 +120,13 @@ class ServiceStatus(ManagerBase):
         def command(tx: Transaction) -> None:
             new = replace(tx.limits, **values)
             if new != tx.limits:
-                tx.set_limits(new, principal="settings")
+                tx.set_limits(new)
 
         await self._store.write(command)
 
-    async def set_paused(self, paused: bool, principal: str) -> resource_pb2.QueueStatus:
+    async def set_paused(self, paused: bool, principal: Principal) -> resource_pb2.QueueStatus:
         """Pause or resume the queue."""
+        roles.require(principal, Role.ADMIN, "pause or resume the queue")
 
         def command(tx: Transaction) -> None:
             if tx.paused != paused:

@@ -14,12 +14,14 @@ from pathlib import Path
 from edbjobs.config import HFSSSimulationConfig, total_cores
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 
+from edbjobs_server.auth.roles import require_user
 from edbjobs_server.contract.codec import seconds, spec_from_config
 from edbjobs_server.core.admission import refuse_infeasible
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job, Spec
 from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.core.states import EventType
 from edbjobs_server.executors.cluster.allocation import allocation_of
 from edbjobs_server.executors.cluster.allocation import refuse as refuse_by_policy
@@ -128,7 +130,7 @@ def one_look() -> Look:
 
 def draft(
     given: jobs_messages_pb2.SubmitJobRequest | Submission,
-    user: str,
+    principal: Principal,
     rules: Rules,
     limits: Limits,
     look: Look = look_at,
@@ -140,8 +142,8 @@ def draft(
     ----------
     given : SubmitJobRequest or Submission
         As it came, or validated already.
-    user : str
-        Used when the request names none.
+    principal : Principal
+        The caller. The job is its user's unless the request names another one.
     rules : Rules
         What it is checked against.
     limits : Limits
@@ -160,11 +162,13 @@ def draft(
     ------
     Refused
         INVALID_JOB, PROJECT_NOT_FOUND, SOLVER_NOT_FOUND, SOLVER_NOT_ALLOWED, NO_SCHEDULER,
-        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE, PATH_UNREACHABLE or INVALID_PRIORITY; of a cluster job
+        ENVIRONMENT_NOT_ALLOWED, INFEASIBLE, PATH_UNREACHABLE, PERMISSION_DENIED or INVALID_PRIORITY; of a cluster job
         also NO_SHARED_DIR and PROJECT_NOT_SHARED, of a local one LOCAL_NOT_ALLOWED.
     """
     valid = given if isinstance(given, Submission) else validate(given)
     request, config, path = valid.request, valid.config, valid.project_path
+    user = request.user or principal.user
+    require_user(principal, user, f"submit a job of user {user}")
     executor = _executor(request.config, rules)
     release = rules.solver(executor, config, config.aedt_version or "")
     refuse_environment(config.environment, rules.environment_allow)
@@ -183,7 +187,7 @@ def draft(
     uid, job_id = _uid(random[:10]), request.job_id or _job_id(found.real, random[10:])
     if executor != LOCAL:
         config = config.model_copy(update={"project_path": path})
-        spec = _for_cluster(config, spec, rules, uid, job_id, request.user or user)
+        spec = _for_cluster(config, spec, rules, uid, job_id, user)
     job = Job(
         uid=uid,
         seq=0,
@@ -194,7 +198,7 @@ def draft(
         request_id=request.request_id,
         digest=digest(request),
         priority=request.priority,
-        user=request.user or user,
+        user=user,
         held=request.hold,
         not_before=_not_before(request.config),
         warnings=_warnings(spec, rules.host, stale),
@@ -207,7 +211,7 @@ def draft(
 
 def draft_all(
     requests: Sequence[jobs_messages_pb2.SubmitJobRequest | Submission],
-    user: str,
+    principal: Principal,
     rules: Rules,
     limits: Limits,
     look: Look,
@@ -218,7 +222,7 @@ def draft_all(
     for index, request in enumerate(requests):
         part = random[index * RANDOM_BYTES : (index + 1) * RANDOM_BYTES]
         try:
-            result.append(draft(request, user, rules, limits, look, part))
+            result.append(draft(request, principal, rules, limits, look, part))
         except Refused as refused:
             result.append(refused)
     return result
@@ -244,7 +248,7 @@ class Saved:
 
 
 def save(
-    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: str
+    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: Principal
 ) -> Saved | Refused:
     """Do as `accept`, and give the bytes as well; a refusal is given back and has changed nothing."""
     try:
@@ -255,7 +259,7 @@ def save(
 
 
 def accept(
-    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: str
+    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: Principal
 ) -> tuple[Job, bool]:
     """Put a drafted job on disk, or find the one that an equal request made; True where it existed.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import grpc.aio
-from edbjobs.v1 import cluster_pb2, cluster_service_pb2_grpc
 from edbjobs.v1 import cluster_service_pb2 as pb
+from edbjobs.v1 import cluster_service_pb2_grpc
 
+from edbjobs_server.contract.codec import principal_to_message
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.rpc.interceptors import current_principal
 
@@ -23,8 +24,7 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServiceServicer):
     async def GetSystemStatus(self, request: pb.GetSystemStatusRequest, context: Context) -> pb.GetSystemStatusResponse:
         """Return identity and state of this service."""
         status = self._manager.status()
-        caller = current_principal()
-        status.identity.CopyFrom(cluster_pb2.Identity(name=caller.name, role=caller.role, door=caller.door))
+        status.caller.CopyFrom(principal_to_message(current_principal()))
         return status
 
     async def ListSolvers(self, request: pb.ListSolversRequest, context: Context) -> pb.ListSolversResponse:

@@ -13,9 +13,11 @@ from typing import Any
 import grpc
 import structlog
 
-from edbjobs_server.auth.authenticator import Authenticator, Principal
+from edbjobs_server.auth.authenticator import Authenticator
+from edbjobs_server.auth.roles import require_rpc
 from edbjobs_server.contract.errors import abort
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Principal
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any  # grpc.RpcMethodHandler: its attributes are not in the published types
@@ -85,7 +87,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             start = time.perf_counter()
             code: grpc.StatusCode | None = None
             try:
-                _PRINCIPAL.set(self.identify(context))
+                principal = self.identify(context)
+                _PRINCIPAL.set(principal)
+                require_rpc(principal, method)
                 response = await body(request, context)
                 code = grpc.StatusCode.OK
             except asyncio.CancelledError:
@@ -125,9 +129,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         write(
             "call",
             method=method,
-            peer=caller.peer if caller else context.peer(),
+            peer=caller.address or context.peer() if caller else context.peer(),
             principal=caller.name if caller else None,
-            door=caller.door if caller else None,
+            authentication=caller.authentication.name.lower() if caller else None,
             code=code.name,
             ms=round(seconds * 1000, 2),
         )

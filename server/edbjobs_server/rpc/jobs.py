@@ -30,14 +30,14 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> Any:
         """Submit a job; the response reuses the bytes that were written."""
         caller = current_principal()
-        accepted = await self._manager.submit(request, caller.label, caller.name)
+        accepted = await self._manager.submit(request, caller)
         job = embedded(pb.SubmitJobResponse.JOB_FIELD_NUMBER, accepted.message)
         return job + pb.SubmitJobResponse(existed=True).SerializeToString() if accepted.existed else job
 
     async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> Any:
         """Submit many jobs; the response reuses the bytes that were written."""
         caller = current_principal()
-        results = await self._manager.submit_many(request.requests, caller.label, caller.name)
+        results = await self._manager.submit_many(request.requests, caller)
         return b"".join([embedded(pb.SubmitJobsResponse.RESULTS_FIELD_NUMBER, _result(item)) for item in results])
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
@@ -51,28 +51,28 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """End a job."""
         grace = seconds(request.grace) if request.HasField("grace") else None
-        job = await self._manager.cancel(request.name, current_principal().label, grace, request.abandon)
+        job = await self._manager.cancel(request.name, current_principal(), grace, request.abandon)
         return pb.CancelJobResponse(job=job)
 
     async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
         """End many jobs."""
         grace = seconds(request.grace) if request.HasField("grace") else None
-        principal = current_principal().label
+        principal = current_principal()
         return pb.CancelJobsResponse(
             uids=await self._manager.cancel_many(request.filter, request.all, principal, grace)
         )
 
     async def HoldJob(self, request: pb.HoldJobRequest, context: Context) -> pb.HoldJobResponse:
         """Hold a waiting job."""
-        return pb.HoldJobResponse(job=await self._manager.hold(request.name, current_principal().label))
+        return pb.HoldJobResponse(job=await self._manager.hold(request.name, current_principal()))
 
     async def ReleaseJob(self, request: pb.ReleaseJobRequest, context: Context) -> pb.ReleaseJobResponse:
         """Release a held job."""
-        return pb.ReleaseJobResponse(job=await self._manager.release(request.name, current_principal().label))
+        return pb.ReleaseJobResponse(job=await self._manager.release(request.name, current_principal()))
 
     async def SetJobPriority(self, request: pb.SetJobPriorityRequest, context: Context) -> pb.SetJobPriorityResponse:
         """Change a priority."""
-        principal = current_principal().label
+        principal = current_principal()
         return pb.SetJobPriorityResponse(
             job=await self._manager.set_priority(request.name, request.priority, principal)
         )
@@ -80,13 +80,11 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Submit an ended job again."""
         caller = current_principal()
-        return pb.RetryJobResponse(
-            job=await self._manager.retry(request.name, request.request_id, caller.label, caller.name)
-        )
+        return pb.RetryJobResponse(job=await self._manager.retry(request.name, request.request_id, caller))
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
         """Remove an ended job's record."""
-        await self._manager.delete(request.name, current_principal().label)
+        await self._manager.delete(request.name, current_principal())
         return pb.DeleteJobResponse()
 
     async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> pb.WaitJobResponse:
@@ -97,7 +95,7 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
 
     async def PreviewJob(self, request: pb.PreviewJobRequest, context: Context) -> pb.PreviewJobResponse:
         """Return what a job would run."""
-        return await self._manager.preview(request.request, current_principal().name)
+        return await self._manager.preview(request.request, current_principal())
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:  # type: ignore[override]
         """Send changes, serialized already; they are written here, as another generator would cost a tenth."""

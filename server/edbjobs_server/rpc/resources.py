@@ -45,13 +45,13 @@ class ResourcesServicer(resources_service_pb2_grpc.ResourcesServiceServicer):
 
     async def UpdateLimits(self, request: pb.UpdateLimitsRequest, context: Context) -> pb.UpdateLimitsResponse:
         """Change limits."""
-        new, old = await self._manager.update_limits(request, current_principal().label)
+        new, old = await self._manager.update_limits(request, current_principal())
         return pb.UpdateLimitsResponse(limits=new, old_limits=old)
 
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
         """Pause the queue."""
-        return pb.PauseQueueResponse(queue=await self._manager.set_paused(True, current_principal().label))
+        return pb.PauseQueueResponse(queue=await self._manager.set_paused(True, current_principal()))
 
     async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
         """Resume the queue."""
-        return pb.ResumeQueueResponse(queue=await self._manager.set_paused(False, current_principal().label))
+        return pb.ResumeQueueResponse(queue=await self._manager.set_paused(False, current_principal()))

@@ -14,6 +14,7 @@ from edbjobs_server.contract.codec import event_to_bytes, job_to_bytes, limits_t
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.core.states import EventType
 from edbjobs_server.store.errors import Duplicate
 from edbjobs_server.store.flush import Statement, insert, run, select_in, with_many
@@ -194,7 +195,7 @@ class Transaction:
             self.look_up([request_id])
         return self._requests[request_id]
 
-    def insert(self, job: Job, type: EventType, principal: str = "", detail: str = "") -> Job:
+    def insert(self, job: Job, type: EventType, principal: Principal | None = None, detail: str = "") -> Job:
         """Add a job; returns it with its `seq` and `revision`.
 
         Raises
@@ -222,7 +223,7 @@ class Transaction:
         row = self._rows.get(job.seq)
         return job_to_bytes(job) if row is None else cast(bytes, row[-1])
 
-    def put(self, job: Job, type: EventType, principal: str = "", detail: str = "") -> Job:
+    def put(self, job: Job, type: EventType, principal: Principal | None = None, detail: str = "") -> Job:
         """Write a changed job; returns it with its new `revision`.
 
         What a job was accepted with (uid, id, user, configuration, request) never changes.
@@ -237,7 +238,7 @@ class Transaction:
         self._change(job, type, principal, detail)
         return job
 
-    def delete(self, job: Job, principal: str = "", detail: str = "") -> Job:
+    def delete(self, job: Job, principal: Principal | None = None, detail: str = "") -> Job:
         """Remove a job's record; returns its last state, with the revision of the removal.
 
         Raises
@@ -250,13 +251,13 @@ class Transaction:
         self._change(job, EventType.JOB_DELETED, principal, detail)
         return job
 
-    def set_limits(self, limits: Limits, principal: str = "") -> None:
+    def set_limits(self, limits: Limits, principal: Principal | None = None) -> None:
         """Put new limits in force."""
         old, self._state.limits = self._state.limits, limits
         self._set(self._settings, "set_limits", (limits_to_message(limits).SerializeToString(),))
         self._event(EventType.LIMITS_UPDATED, principal, "", limits=limits, old_limits=old)
 
-    def set_paused(self, paused: bool, principal: str = "") -> None:
+    def set_paused(self, paused: bool, principal: Principal | None = None) -> None:
         """Pause or resume the queue; no event if it is so already."""
         if paused == self._state.paused:
             return
@@ -264,7 +265,7 @@ class Transaction:
         self._set(self._settings, "set_paused", (paused,))
         self._event(EventType.QUEUE_PAUSED if paused else EventType.QUEUE_RESUMED, principal, "")
 
-    def note(self, type: EventType, detail: str, principal: str = "") -> None:
+    def note(self, type: EventType, detail: str, principal: Principal | None = None) -> None:
         """Record an event of the service that changes nothing by itself."""
         self._event(type, principal, detail)
 
@@ -305,7 +306,7 @@ class Transaction:
         if not exists:
             raise _not_found(job.uid)
 
-    def _change(self, job: Job, type: EventType, principal: str, detail: str) -> None:
+    def _change(self, job: Job, type: EventType, principal: Principal | None, detail: str) -> None:
         state = self._state
         message = job_to_bytes(job)
         deleted = type is EventType.JOB_DELETED
@@ -337,7 +338,7 @@ class Transaction:
     def _event(
         self,
         type: EventType,
-        principal: str,
+        principal: Principal | None,
         detail: str,
         *,
         job: Job | None = None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.core.states import EventType
 
 
@@ -26,7 +27,7 @@ class Committed:
     job: Job | None = None
     limits: Limits | None = None
     old_limits: Limits | None = None
-    principal: str = ""
+    principal: Principal | None = None
     detail: str = ""
 
 

@@ -20,20 +20,20 @@ _PANEL = "New limits"
 
 
 def status(target: o.Target = None, json: o.Json = False) -> None:
-    """Show the service's version and health, and your identity."""
+    """Show the service's version and health, and who you are to it."""
     with o.connect(target) as client:
         found = client.status()
     if json:
         write_json(found)
         return
-    identity = found.identity
+    caller = found.caller
     show_pairs(
         {
             "service": f"edbjobs {found.version}, API level {found.api_level}, pid {found.pid} on {found.host}",
             "up": f"{age(found.started)}, since {local_time(found.started)}",
             "state": "draining: starts no new jobs" if found.draining else "serving",
             "account": found.account,
-            "you": f"{identity.name} ({identity.role}, via {identity.door})" if identity else "",
+            "you": f"{caller.name} ({caller.role}, by {caller.authentication})" if caller else "",
             "store": found.state_directory + ("" if found.store_writable else " (not writable!)"),
             "revision": found.revision,
             "schedulers": [_scheduler_line(item) for item in found.schedulers],

@@ -149,7 +149,7 @@ def _write_event(event: Event) -> None:
         "revision": event.revision,
         "time": to_json(event.time),
         "type": event.type.value,
-        "principal": event.principal,
+        "principal": to_json(event.principal),
         "detail": event.detail,
         "job": job,
     }

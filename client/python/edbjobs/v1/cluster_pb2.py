@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64\x62jobs/v1/cluster.proto\x12\nedbjobs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x08Identity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x04role\x18\x02 \x01(\x0e\x32\x10.edbjobs.v1.Role\x12\x0c\n\x04\x64oor\x18\x03 \x01(\t\"}\n\x0fSchedulerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tanswering\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x99\x02\n\tPartition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x02 \x01(\x08\x12\r\n\x05state\x18\x03 \x01(\t\x12\x13\n\x0bnodes_total\x18\x04 \x01(\x05\x12\x12\n\nnodes_used\x18\x05 \x01(\x05\x12\x12\n\nnodes_free\x18\x06 \x01(\x05\x12\x13\n\x0b\x63ores_total\x18\x07 \x01(\x05\x12\x12\n\ncores_used\x18\x08 \x01(\x05\x12\x12\n\ncores_free\x18\t \x01(\x05\x12\x1a\n\x12memory_total_bytes\x18\n \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x0b \x01(\x03\x12\x1a\n\x12time_limit_seconds\x18\x0c \x01(\x03\x12\x11\n\tscheduler\x18\r \x01(\t\"\xe5\x01\n\nClusterJob\x12\x18\n\x10scheduler_job_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x11\n\tpartition\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05nodes\x18\x07 \x01(\x05\x12\r\n\x05\x63ores\x18\x08 \x01(\x05\x12\x10\n\x08nodelist\x18\t \x01(\t\x12\x0f\n\x07job_uid\x18\n \x01(\t\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x06Solver\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65mo\x18\x04 \x01(\x08\x12\x0f\n\x07student\x18\x05 \x01(\x08\x12\x11\n\tscheduler\x18\x06 \x01(\t*L\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x42T\n\nedbjobs.v1B\x0c\x43lusterProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64\x62jobs/v1/cluster.proto\x12\nedbjobs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\x0fSchedulerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tanswering\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x99\x02\n\tPartition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x02 \x01(\x08\x12\r\n\x05state\x18\x03 \x01(\t\x12\x13\n\x0bnodes_total\x18\x04 \x01(\x05\x12\x12\n\nnodes_used\x18\x05 \x01(\x05\x12\x12\n\nnodes_free\x18\x06 \x01(\x05\x12\x13\n\x0b\x63ores_total\x18\x07 \x01(\x05\x12\x12\n\ncores_used\x18\x08 \x01(\x05\x12\x12\n\ncores_free\x18\t \x01(\x05\x12\x1a\n\x12memory_total_bytes\x18\n \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x0b \x01(\x03\x12\x1a\n\x12time_limit_seconds\x18\x0c \x01(\x03\x12\x11\n\tscheduler\x18\r \x01(\t\"\xe5\x01\n\nClusterJob\x12\x18\n\x10scheduler_job_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x11\n\tpartition\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05nodes\x18\x07 \x01(\x05\x12\r\n\x05\x63ores\x18\x08 \x01(\x05\x12\x10\n\x08nodelist\x18\t \x01(\t\x12\x0f\n\x07job_uid\x18\n \x01(\t\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x06Solver\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65mo\x18\x04 \x01(\x08\x12\x0f\n\x07student\x18\x05 \x01(\x08\x12\x11\n\tscheduler\x18\x06 \x01(\tBT\n\nedbjobs.v1B\x0c\x43lusterProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +33,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edbjobs.v1.cluster_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\014ClusterProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
-  _globals['_ROLE']._serialized_start=895
-  _globals['_ROLE']._serialized_end=971
-  _globals['_IDENTITY']._serialized_start=73
-  _globals['_IDENTITY']._serialized_end=143
-  _globals['_SCHEDULERSTATUS']._serialized_start=145
-  _globals['_SCHEDULERSTATUS']._serialized_end=270
-  _globals['_PARTITION']._serialized_start=273
-  _globals['_PARTITION']._serialized_end=554
-  _globals['_CLUSTERJOB']._serialized_start=557
-  _globals['_CLUSTERJOB']._serialized_end=786
-  _globals['_SOLVER']._serialized_start=788
-  _globals['_SOLVER']._serialized_end=893
+  _globals['_SCHEDULERSTATUS']._serialized_start=73
+  _globals['_SCHEDULERSTATUS']._serialized_end=198
+  _globals['_PARTITION']._serialized_start=201
+  _globals['_PARTITION']._serialized_end=482
+  _globals['_CLUSTERJOB']._serialized_start=485
+  _globals['_CLUSTERJOB']._serialized_end=714
+  _globals['_SOLVER']._serialized_start=716
+  _globals['_SOLVER']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,6 @@ The service itself, its solvers and its clusters."""
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,64 +16,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _Role:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    ROLE_UNSPECIFIED: _Role.ValueType  # 0
-    """Not known."""
-    ROLE_VIEWER: _Role.ValueType  # 1
-    """Read everything."""
-    ROLE_USER: _Role.ValueType  # 2
-    """Submit, and change one's own jobs."""
-    ROLE_ADMIN: _Role.ValueType  # 3
-    """Everything."""
-
-class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What a caller may do."""
-
-ROLE_UNSPECIFIED: Role.ValueType  # 0
-"""Not known."""
-ROLE_VIEWER: Role.ValueType  # 1
-"""Read everything."""
-ROLE_USER: Role.ValueType  # 2
-"""Submit, and change one's own jobs."""
-ROLE_ADMIN: Role.ValueType  # 3
-"""Everything."""
-Global___Role: _TypeAlias = Role  # noqa: Y015
-
-@_typing.final
-class Identity(_message.Message):
-    """Who the caller is to the service."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
-    DOOR_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Account or token name."""
-    role: Global___Role.ValueType
-    """What it may do."""
-    door: _builtins.str
-    """uds, loopback, token or mtls."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        role: Global___Role.ValueType = ...,
-        door: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["door", b"door", "name", b"name", "role", b"role"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Identity: _TypeAlias = Identity  # noqa: Y015
 
 @_typing.final
 class SchedulerStatus(_message.Message):

@@ -5,6 +5,7 @@ The service itself and the clusters it can use."""
 
 from collections import abc as _abc
 from edbjobs.v1 import cluster_pb2 as _cluster_pb2
+from edbjobs.v1 import principal_pb2 as _principal_pb2
 from edbjobs.v1 import resource_pb2 as _resource_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -52,7 +53,7 @@ class GetSystemStatusResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     SCHEDULERS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
-    IDENTITY_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -98,7 +99,7 @@ class GetSystemStatusResponse(_message.Message):
         """Limits in force."""
 
     @_builtins.property
-    def identity(self) -> _cluster_pb2.Identity:
+    def caller(self) -> _principal_pb2.Principal:
         """Who the caller is."""
 
     @_builtins.property
@@ -128,7 +129,7 @@ class GetSystemStatusResponse(_message.Message):
         revision: _builtins.int = ...,
         schedulers: _abc.Iterable[_cluster_pb2.SchedulerStatus] | None = ...,
         limits: _resource_pb2.Limits | None = ...,
-        identity: _cluster_pb2.Identity | None = ...,
+        caller: _principal_pb2.Principal | None = ...,
         account: _builtins.str = ...,
         host: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
@@ -140,9 +141,9 @@ class GetSystemStatusResponse(_message.Message):
         pid: _builtins.int = ...,
         state_directory: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "limits", b"limits", "queue", b"queue", "resources", b"resources", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "limits", b"limits", "queue", b"queue", "resources", b"resources", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_level", b"api_level", "draining", b"draining", "features", b"features", "host", b"host", "identity", b"identity", "limits", b"limits", "pid", b"pid", "queue", b"queue", "resources", b"resources", "revision", b"revision", "schedulers", b"schedulers", "service", b"service", "start_time", b"start_time", "state_directory", b"state_directory", "store_id", b"store_id", "store_writable", b"store_writable", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_level", b"api_level", "caller", b"caller", "draining", b"draining", "features", b"features", "host", b"host", "limits", b"limits", "pid", b"pid", "queue", b"queue", "resources", b"resources", "revision", b"revision", "schedulers", b"schedulers", "service", b"service", "start_time", b"start_time", "state_directory", b"state_directory", "store_id", b"store_id", "store_writable", b"store_writable", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ isort:skip_file
 Changes, each with a revision."""
 
 from edbjobs.v1 import job_pb2 as _job_pb2
+from edbjobs.v1 import principal_pb2 as _principal_pb2
 from edbjobs.v1 import resource_pb2 as _resource_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -130,8 +131,6 @@ class Event(_message.Message):
     """Strictly growing over the whole service."""
     type: Global___EventType.ValueType
     """What."""
-    principal: _builtins.str
-    """Who asked for it, as "name@door" or the peer's account; empty: the service itself."""
     detail: _builtins.str
     """A sentence for people."""
     @_builtins.property
@@ -150,6 +149,10 @@ class Event(_message.Message):
     def old_limits(self) -> _resource_pb2.Limits:
         """The limits before the change, for LIMITS_UPDATED."""
 
+    @_builtins.property
+    def principal(self) -> _principal_pb2.Principal:
+        """Who asked for it; absent: the service itself."""
+
     def __init__(
         self,
         *,
@@ -159,10 +162,10 @@ class Event(_message.Message):
         job: _job_pb2.Job | None = ...,
         limits: _resource_pb2.Limits | None = ...,
         old_limits: _resource_pb2.Limits | None = ...,
-        principal: _builtins.str = ...,
+        principal: _principal_pb2.Principal | None = ...,
         detail: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "limits", b"limits", "old_limits", b"old_limits", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "limits", b"limits", "old_limits", b"old_limits", "principal", b"principal", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "job", b"job", "limits", b"limits", "old_limits", b"old_limits", "principal", b"principal", "revision", b"revision", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

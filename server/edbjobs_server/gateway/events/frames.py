@@ -15,6 +15,7 @@ from socketio import packet
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.events.log import Message
+from edbjobs_server.gateway import words
 from edbjobs_server.gateway.json_values import Json, dumps, evidence_of, reason_of, return_code, status_of, times
 from edbjobs_server.gateway.models import Limits, Resources
 from edbjobs_server.manager.job_manager import JobManager
@@ -98,7 +99,7 @@ class FrameEncoder:
 
     def _encode_one(self, event: event_pb2.Event) -> Iterator[tuple[str, Json]]:
         kind = from_number(EventType, event.type)
-        origin = {"principal": event.principal or None, "detail": event.detail}
+        origin = {"principal": words.principal_text(event), "detail": event.detail}
         if kind is EventType.LIMITS_UPDATED:
             old, new = Limits.json_of(event.old_limits), Limits.json_of(event.limits)
             yield kind.value, {"old_limits": old, "new_limits": new, **origin}

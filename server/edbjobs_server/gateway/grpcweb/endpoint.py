@@ -18,9 +18,10 @@ import structlog
 from aiohttp import hdrs, web
 from google.protobuf.message import DecodeError
 
-from edbjobs_server.auth.authenticator import Authenticator, Principal
+from edbjobs_server.auth.authenticator import Authenticator
 from edbjobs_server.contract.errors import entry, trailer
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.principal import Principal
 from edbjobs_server.gateway.grpcweb import wire
 from edbjobs_server.gateway.rest.responses import error
 from edbjobs_server.gateway.security import HEADERS, Guard
@@ -233,7 +234,7 @@ class WebContext(grpc.aio.ServicerContext[Any, Any]):
 
     def peer(self) -> str:
         """Return the address of the client."""
-        return self.caller.peer
+        return self.caller.address
 
     def time_remaining(self) -> float:
         """Return the seconds until the deadline; infinity without one."""

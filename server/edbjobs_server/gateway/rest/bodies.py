@@ -172,7 +172,7 @@ class Me(Model):
     """The caller."""
 
     username: str
-    door: str
+    door: str  # codespell:ignore door
 
 
 class Health(Model):

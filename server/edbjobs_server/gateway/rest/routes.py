@@ -8,6 +8,7 @@ from aiohttp import web
 from edbjobs.v1 import job_pb2
 
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway import words
 from edbjobs_server.gateway.json_values import Json, status_of
 from edbjobs_server.gateway.models import Limits, Partition, Queue, Resources, Status
 from edbjobs_server.gateway.rest import bodies, job_list, job_output, requests
@@ -52,7 +53,7 @@ class Rest:
         message, warnings = requests.submit_request(body, key, await self._detect(), known)
         who = request[CALLER]
         try:
-            accepted = await self._manager.submit(message, who.label, who.name)
+            accepted = await self._manager.submit(message, who)
         except Refused as refused:
             if refused.reason != "JOB_EXISTS":
                 raise
@@ -99,13 +100,13 @@ class Rest:
 
     async def _cancel(self, request: web.Request) -> job_pb2.Job:
         await requests.body_of(request)
-        return await self._manager.cancel(requests.name_of(request), request[CALLER].label, None)
+        return await self._manager.cancel(requests.name_of(request), request[CALLER], None)
 
     async def priority(self, request: web.Request) -> web.Response:
         """Change the priority of a waiting job."""
         name = requests.name_of(request)
         priority = requests.priority_of(await requests.body_of(request))
-        job = await self._manager.set_priority(name, priority, request[CALLER].label)
+        job = await self._manager.set_priority(name, priority, request[CALLER])
         return answer(bodies.Changed(message=f"Priority set to {job.priority}", **_state(job)))
 
     # Host, queue, limits ---------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class Rest:
     async def update_limits(self, request: web.Request) -> web.Response:
         """Change limits: all that are named, or none."""
         message = requests.limits_request(await requests.body_of(request))
-        new, _ = await self._manager.update_limits(message, request[CALLER].label)
+        new, _ = await self._manager.update_limits(message, request[CALLER])
         limits = Limits.json_of(new)
         named = {name: limits[name] for name in message.update_mask.paths}
         text = "Concurrent job limits updated successfully"
@@ -181,7 +182,8 @@ class Rest:
     async def me(self, request: web.Request) -> web.Response:
         """Return the caller's identity."""
         who = request[CALLER]
-        return answer(bodies.Me(username=who.name, door=who.door))
+        word = words.AUTHENTICATION[who.authentication]
+        return answer(bodies.Me(username=who.name, door=word))  # codespell:ignore door
 
     async def health(self, request: web.Request) -> web.Response:
         """Report that the process is alive."""
