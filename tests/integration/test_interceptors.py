@@ -24,6 +24,7 @@ class Service:
 
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
+        self.entered = asyncio.Event()
 
     async def unary(self, request: bytes, context: Any) -> bytes:
         if request == b"refused":
@@ -34,11 +35,14 @@ class Service:
             await context.abort(grpc.StatusCode.DATA_LOSS, "own words")
         if request == b"hang":
             await self.hang()
+        if request == b"own timeout":
+            raise asyncio.TimeoutError
         caller = current_principal()
         return f"{caller.name} {caller.authentication.name} {caller.address}".encode()
 
     async def hang(self) -> None:
         try:
+            self.entered.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled.set()
@@ -46,6 +50,12 @@ class Service:
 
     async def stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         yield b"first"
+        try:
+            while request == b"large":
+                yield bytes(65536)
+        finally:
+            if request == b"large":
+                self.cancelled.set()
         if request == b"refused":
             raise Refused("DRAINING", "stopping")
         if request == b"hang":
@@ -92,9 +102,9 @@ class Setup:
         call: Any = self.channel.unary_unary(f"/test.Test/{method}")
         return call(request, **more)
 
-    def stream(self, request: bytes, method: str = "WatchIt") -> Any:
+    def stream(self, request: bytes, method: str = "WatchIt", **more: Any) -> Any:
         call: Any = self.channel.unary_stream(f"/test.Test/{method}")
-        return call(request)
+        return call(request, **more)
 
 
 @asynccontextmanager
@@ -131,6 +141,12 @@ def details(error: grpc.aio.AioRpcError) -> tuple[Any, dict[str, Any]]:
     trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
     status = status_pb2.Status.FromString(trailers[DETAILS_KEY])
     return status, {item.type_url.rpartition(".")[2]: item for item in status.details}
+
+
+def reason(error: grpc.aio.AioRpcError) -> str:
+    info = error_details_pb2.ErrorInfo()
+    details(error)[1]["ErrorInfo"].Unpack(info)
+    return str(info.reason)
 
 
 async def test_a_call_knows_its_caller_and_is_logged_once() -> None:
@@ -184,10 +200,44 @@ async def test_an_abort_of_the_servicer_stays_as_it_is() -> None:
         assert [line["code"] for _, line in await here.log.lines(1)] == ["DATA_LOSS"]
 
 
+async def test_a_deadline_ends_a_call_with_its_reason() -> None:
+    async with serving() as here:
+        error = await failing(here.unary(b"hang", timeout=0.3))
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert reason(error) == "DEADLINE"
+        await asyncio.wait_for(here.service.cancelled.wait(), 5)
+        assert [line["code"] for _, line in await here.log.lines(1)] == ["DEADLINE_EXCEEDED"]
+
+
+async def test_a_deadline_ends_a_stream_with_its_reason() -> None:
+    async with serving() as here:
+        call = here.stream(b"hang", timeout=0.3)
+        assert await call.read() == b"first"
+        error = await failing(call.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE")
+        await asyncio.wait_for(here.service.cancelled.wait(), 5)
+
+
+async def test_a_deadline_that_nobody_reads_to_leaves_no_call_behind() -> None:
+    async with serving() as here:
+        call = here.stream(b"large", timeout=0.3)
+        assert await call.read()
+        await asyncio.wait_for(here.service.cancelled.wait(), 5)
+        ((_, line),) = await here.log.lines(1)
+        assert line["code"] in ("DEADLINE_EXCEEDED", "CANCELLED")
+
+
+async def test_a_time_limit_of_the_servicer_itself_is_no_deadline() -> None:
+    async with serving() as here:
+        error = await failing(here.unary(b"own timeout", timeout=20))
+        assert (error.code(), reason(error)) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+
+
 async def test_cancelling_reaches_the_servicer() -> None:
     async with serving() as here:
-        error = await failing(here.unary(b"hang", timeout=0.1))
-        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        call = here.unary(b"hang")
+        await asyncio.wait_for(here.service.entered.wait(), 5)
+        call.cancel()
         await asyncio.wait_for(here.service.cancelled.wait(), 5)
         assert [line["code"] for _, line in await here.log.lines(1)] == ["CANCELLED"]
 

@@ -44,11 +44,18 @@ class Answer(NamedTuple):
     @property
     def reason(self) -> str:
         """Reason code in the details; empty without details."""
-        if DETAILS not in self.trailers:
-            return ""
+        return str(self._info().reason)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Metadata in the details; empty without details."""
+        return dict(self._info().metadata)
+
+    def _info(self) -> error_details_pb2.ErrorInfo:
         info = error_details_pb2.ErrorInfo()
-        status_pb2.Status.FromString(base64.b64decode(self.trailers[DETAILS])).details[0].Unpack(info)
-        return str(info.reason)
+        if DETAILS in self.trailers:
+            status_pb2.Status.FromString(base64.b64decode(self.trailers[DETAILS])).details[0].Unpack(info)
+        return info
 
 
 def trailers_of(block: bytes) -> dict[str, str]:

@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection
 
 from edbjobs_server.auth.authenticator import Authenticator
 from edbjobs_server.config.settings import Settings, SettingsError
+from edbjobs_server.contract.request_check import MAX_REQUEST_BYTES
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.rpc.cluster import ClusterServicer
 from edbjobs_server.rpc.interceptors import CallInterceptor
@@ -35,7 +36,6 @@ from edbjobs_server.rpc.resources import ResourcesServicer
 # Reflection lists only loaded files, and no other import here loads the file of JobsService.
 _FILES = (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
 SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
-MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 _OPTIONS = (
     # Without this, two servers on one port would share its calls without an error.
     ("grpc.so_reuseport", 0),
@@ -48,7 +48,8 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    # Up to twice the limit a request is refused with its reason; above it gRPC answers RESOURCE_EXHAUSTED itself.
+    ("grpc.max_receive_message_length", 2 * MAX_REQUEST_BYTES),
 )
 
 

@@ -16,22 +16,20 @@ from typing import Any, NoReturn, cast
 import grpc
 import structlog
 from aiohttp import hdrs, web
-from google.protobuf.message import DecodeError
 
 from edbjobs_server.auth.authenticator import Authenticator
 from edbjobs_server.contract.errors import entry, trailer
+from edbjobs_server.contract.request_check import MAX_REQUEST_BYTES, rpc_not_served, too_large
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.principal import Principal
 from edbjobs_server.gateway.grpcweb import wire
 from edbjobs_server.gateway.rest.responses import error
 from edbjobs_server.gateway.security import HEADERS, Guard
 from edbjobs_server.rpc.interceptors import CallInterceptor
-from edbjobs_server.util import timeouts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Methods = Mapping[str, Any]  # by path; grpc.RpcMethodHandler, whose attributes are not in the published types
 
-MAX_BODY_BYTES = 16 * 1024 * 1024  # as through gRPC
 _TYPES = frozenset(
     kind + codec for kind in ("application/grpc-web", "application/grpc-web-text") for codec in ("", "+proto")
 )
@@ -112,25 +110,19 @@ class GrpcWeb:
     async def _call(self, request: web.Request, caller: Principal) -> web.StreamResponse:
         method = self._methods.get(request.path)
         if method is None or method.request_streaming:
-            raise Refused(
-                "NOT_SERVED", f"{request.path} is not a method of this service, or cannot be called through gRPC-Web"
-            )
+            raise rpc_not_served(request.path)
         timeout = wire.timeout_of(request.headers.get("grpc-timeout", ""))
         metadata = wire.metadata_of(request.headers)
         handler = await self._interceptor.intercept_service(_continue_with(method), _Details(request.path, metadata))
-        message = _message(handler, await _body(request))
+        message = handler.request_deserializer(wire.message_of(await _body(request)))
         answer = _Answer(request, self._headers(request))
         context = WebContext(caller, metadata, handler.response_serializer, answer, timeout)
         try:
-            running = (handler.unary_stream if handler.response_streaming else handler.unary_unary)(message, context)
-            async with timeouts.timeout(timeout):
-                found = await running
+            found = await (handler.unary_stream if handler.response_streaming else handler.unary_unary)(
+                message, context
+            )
         except grpc.aio.AbortError:
             found = None
-        except asyncio.TimeoutError:  # errors of the servicer have become aborts
-            found = None
-            context.set_code(grpc.StatusCode.DEADLINE_EXCEEDED)
-            context.set_details("the deadline of the call has passed")
         return await context.end(found)
 
     def _refuse(self, request: web.Request, refused: Refused) -> web.Response:
@@ -332,15 +324,8 @@ async def _body(request: web.Request) -> bytes:
     body = bytearray()
     async for piece in request.content.iter_any():
         body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise Refused("TOO_LARGE", f"expected a request of at most {MAX_BODY_BYTES} bytes")
+        if len(body) > MAX_REQUEST_BYTES:
+            raise too_large(MAX_REQUEST_BYTES)
     if request.content_type.startswith("application/grpc-web-text"):
         return wire.from_text(bytes(body))
     return bytes(body)
-
-
-def _message(handler: Any, body: bytes) -> Any:
-    try:
-        return handler.request_deserializer(wire.message_of(body))
-    except DecodeError as wrong:
-        raise Refused("INVALID_REQUEST", f"the request is not the message of this call: {wrong}") from None

@@ -43,7 +43,8 @@ def message_of(body: bytes) -> bytes:
         )
     flags, length = _HEADER.unpack_from(body)
     if flags & _COMPRESSED:
-        raise Refused("NOT_SERVED", "compressed messages are not supported; send messages without compression")
+        text = "compressed messages are not supported; send messages without compression"
+        raise Refused("NOT_SERVED", text, metadata={"field": "grpc-encoding"})
     if flags or len(body) != _HEADER.size + length:
         raise Refused(
             "INVALID_REQUEST",
