@@ -28,7 +28,7 @@ class Service:
 
     async def unary(self, request: bytes, context: Any) -> bytes:
         if request == b"refused":
-            raise Refused("JOB_NOT_FOUND", "no job ü", fields={"name": "unknown"}, metadata={"name": "x"})
+            raise Refused("JOB_NOT_FOUND", "no job ü", fields={"name": "unknown"}, metadata={"key": "x"})
         if request == b"broken":
             raise ZeroDivisionError("secret detail")
         if request == b"abort":
@@ -174,7 +174,7 @@ async def test_a_refusal_carries_code_text_and_details() -> None:
         assert (status.code, status.message) == (5, "no job ü")
         info = error_details_pb2.ErrorInfo()
         assert found["ErrorInfo"].Unpack(info)
-        assert (info.reason, info.domain, dict(info.metadata)) == ("JOB_NOT_FOUND", "edbjobs", {"name": "x"})
+        assert (info.reason, info.domain, dict(info.metadata)) == ("JOB_NOT_FOUND", "edbjobs", {"key": "x"})
         bad = error_details_pb2.BadRequest()
         assert found["BadRequest"].Unpack(bad)
         assert [(item.field, item.description) for item in bad.field_violations] == [("name", "unknown")]
@@ -189,7 +189,7 @@ async def test_an_unexpected_error_is_internal_with_a_number_that_is_in_the_log(
         (level, logged), (_, line) = await here.log.lines(2)
         assert level == "error"
         assert isinstance(logged["exc_info"], ZeroDivisionError)
-        assert logged["error_id"] in str(error.details())
+        assert logged["incident"] in str(error.details())
         assert line["code"] == "INTERNAL"
 
 

@@ -36,7 +36,7 @@ CHANGING = frozenset(
             "address",
             "pid",
         ),
-        *("newest_revision", "size", "cpuSeconds", "maxRssBytes", "runDirectory", "stateDirectory"),
+        *("size_bytes", "cpuSeconds", "maxRssBytes", "runDirectory", "stateDirectory"),
         *("warnings", "message", "detail"),
     }
 )

@@ -6,8 +6,8 @@ from edbjobs_server.core.errors import Refused, store_unavailable
 
 
 def test_a_refusal_without_details_has_empty_ones() -> None:
-    refused = Refused("REASON", "what to do")
-    assert (str(refused), refused.reason, refused.fields, refused.metadata) == ("what to do", "REASON", {}, {})
+    refused = Refused("DRAINING", "what to do")
+    assert (str(refused), refused.reason, refused.fields, refused.metadata) == ("what to do", "DRAINING", {}, {})
 
 
 def test_a_store_that_cannot_be_written_says_what_goes_on_and_what_to_do() -> None:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import grpc
 import pytest
-from edbjobs_server.contract.errors import DETAILS_KEY, TABLE, to_status, trailer
-from edbjobs_server.core.errors import Refused
+from edbjobs.v1 import errors_pb2
+from edbjobs_server.contract.errors import DETAILS_KEY, TABLE, to_reason, to_status, trailer
+from edbjobs_server.core.errors import ErrorReason, Refused
+from edbjobs_server.gateway.http_errors import STATUS, HttpReason, HttpRefused, status_of, word_of
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,44 +22,94 @@ SERVER = ROOT / "server" / "edbjobs_server"
 CODES = {code.name: code for code in grpc.StatusCode}
 
 
-def reasons_of_the_contract() -> set[tuple[str, str]]:
-    """CODE/REASON as the services' comments name them."""
-    found = set()
-    for file in PROTOS.glob("*_service.proto"):
-        text = re.sub(r"\n\s*//\s?", " ", file.read_text())
-        found |= set(re.findall(r"\b([A-Z]+(?:_[A-Z]+)*)/([A-Z]+(?:_[A-Z]+)*)\b", text))
+class Documented(NamedTuple):
+    """What the comment of a reason in the contract promises."""
+
+    code: grpc.StatusCode
+    metadata: frozenset[str]
+    has_retry_info: bool
+
+
+def documented() -> dict[str, Documented]:
+    """Return the promises of each reason, from the comments of errors.proto."""
+    text = (PROTOS / "errors.proto").read_text()
+    found = {}
+    for comment, name in re.findall(r"((?:  // .*\n)+)  ERROR_REASON_(\w+) = \d+;", text):
+        words = " ".join(line.removeprefix("  // ") for line in comment.splitlines())
+        code = words.partition(".")[0]
+        if code in CODES:
+            listed = re.search(r"Metadata: ([^.]*)\.", words)
+            # Each key is the first word of its part: "uid, if that made one job", "field, or rpc", "incident, under".
+            keys = re.findall(r"(?:^|, (?:or )?)(?!if |under )(\w+)", listed[1]) if listed else []
+            found[name] = Documented(CODES[code], frozenset(keys), "google.rpc.RetryInfo" in words)
     return found
 
 
-def reasons_of_the_code() -> dict[str, Path]:
-    """First arguments of all calls of Refused; each must be written out, so that it can be found."""
-    found: dict[str, Path] = {}
+def calls_of_refused() -> Iterator[tuple[str, ast.Call]]:
+    """Yield every call of Refused in the server, and where it is; but for errors that only the REST routes have."""
     for file in SERVER.rglob("*.py"):
+        if file.is_relative_to(SERVER / "gateway" / "rest"):
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
-            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused"):
-                continue
-            first = node.args[0]
-            if isinstance(first, ast.Constant):
-                found[str(first.value)] = file
-            elif file.name != "errors.py":  # the table itself handles any
-                found[f"not written out in line {node.lineno}"] = file
-    return found
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused":
+                yield f"{file.relative_to(SERVER)}:{node.lineno}", node
 
 
 def details(status: Any) -> dict[str, Any]:
     return {item.type_url.rpartition(".")[2]: item for item in status.details}
 
 
-def test_the_contract_names_no_reason_that_is_not_in_the_table() -> None:
-    named = reasons_of_the_contract()
-    assert ("NOT_FOUND", "JOB_NOT_FOUND") in named
-    assert [(code, reason) for code, reason in sorted(named) if TABLE[reason].code is not CODES[code]] == []
+def test_reasons_in_code_are_those_of_the_contract() -> None:
+    names = [value.name.removeprefix("ERROR_REASON_") for value in errors_pb2.ErrorReason.DESCRIPTOR.values]
+    assert names == ["UNSPECIFIED", *get_args(ErrorReason)]
+    assert list(TABLE) == names[1:] == list(documented())
 
 
-def test_the_code_uses_no_reason_that_is_not_in_the_table() -> None:
-    used = reasons_of_the_code()
-    assert "UNAUTHENTICATED" in used
-    assert {reason: file.name for reason, file in used.items() if reason not in TABLE} == {}
+@pytest.mark.parametrize("reason", get_args(ErrorReason))
+def test_code_and_retry_info_are_those_of_the_contract(reason: ErrorReason) -> None:
+    promised = documented()[reason]
+    assert TABLE[reason].code is promised.code
+    assert bool(TABLE[reason].retry_seconds) is promised.has_retry_info
+
+
+def test_metadata_in_code_has_the_keys_of_the_contract() -> None:
+    promised = documented()
+    assert promised["JOB_SUPERSEDED"].metadata == {"uid", "superseded_by"}
+    assert promised["NOT_SERVED"].metadata == {"field", "rpc"}
+    assert promised["INTERNAL"].metadata == {"incident"}
+    wrong = []
+    for place, call in calls_of_refused():
+        if not isinstance(call.args[0], ast.Constant):
+            continue
+        reason = str(call.args[0].value)
+        given = {word.arg: word.value for word in call.keywords}.get("metadata", ast.Dict([], []))
+        if not isinstance(given, ast.Dict):
+            continue
+        keys = {str(key.value) for key in given.keys if isinstance(key, ast.Constant)}
+        expected = promised[reason].metadata
+        if keys != expected and not (reason in ("NOT_SERVED", "REQUEST_ID_REUSED") and keys <= expected):
+            wrong.append(f"{place}: {reason} has {sorted(keys)}, not {sorted(expected)}")
+    assert wrong == []
+
+
+def test_an_unknown_reason_is_a_fault_of_the_code() -> None:
+    unknown: Any = "SOMETHING_NEW"
+    with pytest.raises(ValueError, match="SOMETHING_NEW"):
+        Refused(unknown, "x")
+
+
+def test_results_carry_the_number_of_the_reason() -> None:
+    assert to_reason(Refused("JOB_NOT_FOUND", "no")) == errors_pb2.ERROR_REASON_JOB_NOT_FOUND
+
+
+@pytest.mark.parametrize("word", get_args(HttpReason))
+def test_a_reason_of_http_alone_never_enters_an_error_of_the_contract(word: HttpReason) -> None:
+    refused = HttpRefused(word, "x")
+    assert (word_of(refused), status_of(refused)) == (word, STATUS[word])
+    info = error_details_pb2.ErrorInfo()
+    details(to_status(refused))["ErrorInfo"].Unpack(info)
+    assert info.reason == "INVALID_REQUEST"
+    assert word not in get_args(ErrorReason)
 
 
 def test_each_code_has_one_http_status_family() -> None:
@@ -83,12 +136,6 @@ def test_status_carries_all_that_a_program_needs() -> None:
 
 def test_nothing_is_sent_that_does_not_apply() -> None:
     assert set(details(to_status(Refused("JOB_NOT_FOUND", "no")))) == {"ErrorInfo"}
-
-
-def test_a_reason_outside_the_table_is_internal() -> None:
-    status = to_status(Refused("SOMETHING_NEW", "x"))
-    assert status.code == grpc.StatusCode.INTERNAL.value[0]
-    assert len(details(status)) == 1
 
 
 @given(

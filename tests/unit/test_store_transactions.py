@@ -195,7 +195,7 @@ def test_a_refused_command_within_a_command_leaves_nothing_behind(sql: sqlite3.C
 
     def refused(tx: Transaction) -> None:
         tx.insert(new_job(id="gone"), EventType.JOB_QUEUED)
-        raise Refused("NO", "no")
+        raise Refused("JOB_ENDED", "no")
 
     with tx.request_scope():
         first = tx.attempt(lambda tx: tx.insert(new_job(id="stays"), EventType.JOB_QUEUED))

@@ -61,7 +61,7 @@ async def test_all_that_wait_share_one_commit(tmp_path: Path) -> None:
 async def test_a_refused_command_spoils_no_other(tmp_path: Path) -> None:
     def refusing(tx: Transaction) -> None:
         tx.insert(new_job(), EventType.JOB_QUEUED)
-        raise Refused("NO", "no")
+        raise Refused("JOB_ENDED", "no")
 
     def failing(tx: Transaction) -> None:
         tx.insert(new_job(), EventType.JOB_QUEUED)
@@ -83,7 +83,7 @@ async def test_a_refused_command_spoils_no_other(tmp_path: Path) -> None:
 
 async def test_write_all_answers_each(tmp_path: Path) -> None:
     def refusing(tx: Transaction) -> Job:
-        raise Refused("NO", "no")
+        raise Refused("JOB_ENDED", "no")
 
     async with started_store(tmp_path) as (store, heard):
         first, second, third = await store.write_all([inserting(new_job()), refusing, inserting(new_job())])

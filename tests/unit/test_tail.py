@@ -153,7 +153,7 @@ async def test_a_limit_and_offsets(tmp_path: Path, paths: PathWorkers) -> None:
     for offset in (11, 2**63 - 1):
         with pytest.raises(Refused) as refused:
             await collect(run.tail(paths, offset=offset))
-        assert (refused.value.reason, refused.value.metadata) == ("OFFSET_BEYOND_END", {"size": "10"})
+        assert (refused.value.reason, refused.value.metadata) == ("OFFSET_BEYOND_END", {"size_bytes": "10"})
         (last,) = await collect(run.tail(paths, offset=offset, follow=1))
         assert (last.offset, last.eof) == (offset, True)
 

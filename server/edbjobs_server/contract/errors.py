@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import grpc
+from edbjobs.v1 import errors_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.errors import ErrorReason, Refused
 
 DOMAIN = "edbjobs"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -28,34 +29,43 @@ class Entry(NamedTuple):
     retry_seconds: float = 0.0
 
 
-TABLE: dict[str, Entry] = {
+TABLE: dict[ErrorReason, Entry] = {
+    "INVALID_REQUEST": Entry(_Code.INVALID_ARGUMENT, 400),
     "INVALID_JOB": Entry(_Code.INVALID_ARGUMENT, 400),
     "INFEASIBLE": Entry(_Code.INVALID_ARGUMENT, 400),
-    "PROJECT_NOT_FOUND": Entry(_Code.INVALID_ARGUMENT, 400),
-    "PROJECT_NOT_ALLOWED": Entry(_Code.INVALID_ARGUMENT, 400),
-    "PROJECT_NOT_SHARED": Entry(_Code.INVALID_ARGUMENT, 400),
-    "SOLVER_NOT_ALLOWED": Entry(_Code.INVALID_ARGUMENT, 400),
-    "ENVIRONMENT_NOT_ALLOWED": Entry(_Code.INVALID_ARGUMENT, 400),
     "INVALID_PRIORITY": Entry(_Code.INVALID_ARGUMENT, 400),
     "INVALID_LIMITS": Entry(_Code.INVALID_ARGUMENT, 400),
     "INVALID_PAGE_TOKEN": Entry(_Code.INVALID_ARGUMENT, 400),
-    "INVALID_REQUEST": Entry(_Code.INVALID_ARGUMENT, 400),
     "FILTER_REQUIRED": Entry(_Code.INVALID_ARGUMENT, 400),
     "TOO_MANY_ITEMS": Entry(_Code.INVALID_ARGUMENT, 400),
+    "TOO_LARGE": Entry(_Code.INVALID_ARGUMENT, 413),
+    "PROJECT_NOT_FOUND": Entry(_Code.INVALID_ARGUMENT, 400),
+    "PROJECT_NOT_ALLOWED": Entry(_Code.INVALID_ARGUMENT, 400),
+    "PROJECT_NOT_SHARED": Entry(_Code.INVALID_ARGUMENT, 400),
+    "DESIGN_NOT_FOUND": Entry(_Code.INVALID_ARGUMENT, 400),
+    "SETUP_NOT_FOUND": Entry(_Code.INVALID_ARGUMENT, 400),
+    "SOLVER_NOT_ALLOWED": Entry(_Code.INVALID_ARGUMENT, 400),
+    "ENVIRONMENT_NOT_ALLOWED": Entry(_Code.INVALID_ARGUMENT, 400),
+    "DEPENDENCY_NOT_FOUND": Entry(_Code.INVALID_ARGUMENT, 400),
     "JOB_NOT_FOUND": Entry(_Code.NOT_FOUND, 404),
+    "BATCH_NOT_FOUND": Entry(_Code.NOT_FOUND, 404),
+    "ATTEMPT_NOT_FOUND": Entry(_Code.NOT_FOUND, 404),
     "LOG_NOT_FOUND": Entry(_Code.NOT_FOUND, 404),
+    "FILE_NOT_FOUND": Entry(_Code.NOT_FOUND, 404),
     "JOB_EXISTS": Entry(_Code.ALREADY_EXISTS, 409),
     "REQUEST_ID_REUSED": Entry(_Code.ALREADY_EXISTS, 409),
     "SOLVER_NOT_FOUND": Entry(_Code.FAILED_PRECONDITION, 409),
-    "INVALID_TEMPLATE": Entry(_Code.FAILED_PRECONDITION, 409),
     "NO_SCHEDULER": Entry(_Code.FAILED_PRECONDITION, 409),
     "NO_SHARED_DIR": Entry(_Code.FAILED_PRECONDITION, 409),
     "LOCAL_NOT_ALLOWED": Entry(_Code.FAILED_PRECONDITION, 409),
-    "RESULTS_EXIST": Entry(_Code.FAILED_PRECONDITION, 409),
+    "INVALID_TEMPLATE": Entry(_Code.FAILED_PRECONDITION, 409),
     "JOB_ENDED": Entry(_Code.FAILED_PRECONDITION, 409),
     "JOB_STARTED": Entry(_Code.FAILED_PRECONDITION, 409),
     "JOB_NOT_ENDED": Entry(_Code.FAILED_PRECONDITION, 409),
     "JOB_NOT_UNKILLABLE": Entry(_Code.FAILED_PRECONDITION, 409),
+    "JOB_SUPERSEDED": Entry(_Code.FAILED_PRECONDITION, 409),
+    "ETAG_MISMATCH": Entry(_Code.ABORTED, 409),
+    "FILE_CHANGED": Entry(_Code.ABORTED, 409),
     "REVISION_TOO_OLD": Entry(_Code.OUT_OF_RANGE, 410),
     "REVISION_IN_FUTURE": Entry(_Code.OUT_OF_RANGE, 400),
     "OTHER_STORE": Entry(_Code.OUT_OF_RANGE, 409),
@@ -64,11 +74,6 @@ TABLE: dict[str, Entry] = {
     "PERMISSION_DENIED": Entry(_Code.PERMISSION_DENIED, 403),
     "HOST_NOT_ALLOWED": Entry(_Code.PERMISSION_DENIED, 403),
     "ORIGIN_NOT_ALLOWED": Entry(_Code.PERMISSION_DENIED, 403),
-    "NOT_JSON": Entry(_Code.INVALID_ARGUMENT, 415),
-    "NOT_GRPC_WEB": Entry(_Code.INVALID_ARGUMENT, 415),
-    "TOO_LARGE": Entry(_Code.INVALID_ARGUMENT, 413),
-    "NO_SUCH_ROUTE": Entry(_Code.NOT_FOUND, 404),
-    "METHOD_NOT_ALLOWED": Entry(_Code.INVALID_ARGUMENT, 405),
     "OVERLOADED": Entry(_Code.RESOURCE_EXHAUSTED, 429, 1.0),
     "PATH_UNREACHABLE": Entry(_Code.UNAVAILABLE, 503, 10.0),
     "STORE_UNAVAILABLE": Entry(_Code.UNAVAILABLE, 503, 5.0),
@@ -82,8 +87,13 @@ TABLE: dict[str, Entry] = {
 
 
 def entry(refused: Refused) -> Entry:
-    """Return the entry of a reason; one that is missing in the table is INTERNAL."""
-    return TABLE.get(refused.reason, TABLE["INTERNAL"])
+    """Return the entry of an error."""
+    return TABLE[refused.reason]
+
+
+def to_reason(refused: Refused) -> errors_pb2.ErrorReason.ValueType:
+    """Return the reason of an error, for results of calls on many jobs."""
+    return errors_pb2.ErrorReason.Value(f"ERROR_REASON_{refused.reason}")
 
 
 def to_status(refused: Refused) -> Any:

@@ -222,7 +222,7 @@ def abandon(job: Job, now: float, unseen: bool = False) -> Change:
     without_effect = job.cancel_time is not None and now > job.cancel_time + grace + CANCEL_EFFECT_SECONDS
     if job.open_attempt is None or not (job.unkillable or without_effect or unseen):
         text = f"job {job.id} is not known to resist being ended; cancel it, and abandon it if nothing comes of that"
-        raise Refused("JOB_NOT_UNKILLABLE", text)
+        raise Refused("JOB_NOT_UNKILLABLE", text, metadata={"uid": job.uid})
     pids = ", ".join(str(pid) for pid in job.unkillable)
     what = f"these processes could not be ended: {pids}" if pids else "nothing was heard of its end"
     outcome = Outcome(

@@ -169,7 +169,7 @@ class EventLog:
                 "REVISION_IN_FUTURE",
                 f"revision {after} is newer than the newest one, {newest}: the store was put back to an older state; "
                 "list the jobs and watch from that list's revision",
-                metadata={"newest_revision": str(newest)},
+                metadata={"revision": str(newest)},
             )
         if after == 0:
             return floor

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from edbjobs_server.auth.authenticator import Authenticator
 from edbjobs_server.config.settings import Settings, SettingsError
+from edbjobs_server.contract.request_check import too_large
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.principal import Principal
 from edbjobs_server.gateway.dashboard.page import Page
@@ -24,6 +25,7 @@ from edbjobs_server.gateway.events.socketio import PATH as SOCKETIO_PATH
 from edbjobs_server.gateway.events.socketio import SocketIo
 from edbjobs_server.gateway.events.websocket import WebSockets
 from edbjobs_server.gateway.grpcweb.endpoint import GrpcWeb, Methods
+from edbjobs_server.gateway.http_errors import HttpRefused, word_of
 from edbjobs_server.gateway.metrics import Metrics
 from edbjobs_server.gateway.rest.openapi import answer as describe
 from edbjobs_server.gateway.rest.operations import OPERATIONS
@@ -177,16 +179,16 @@ class Gateway:
         return caller
 
     def _refuse(self, refused: Refused) -> web.Response:
-        self._metrics.count_error(refused.reason)
+        self._metrics.count_error(word_of(refused))
         return error(refused)
 
     def _unexpected(self, request: web.Request, unexpected: Exception) -> Refused:
         number = secrets.token_hex(6)
         self._log.error(
-            "unexpected error", method=request.method, path=request.path, error_id=number, exc_info=unexpected
+            "unexpected error", method=request.method, path=request.path, incident=number, exc_info=unexpected
         )
         text = f"an error inside the service; its log has the details under {number}"
-        return Refused("INTERNAL", text, metadata={"error_id": number})
+        return Refused("INTERNAL", text, metadata={"incident": number})
 
     def _log_request(self, request: web.Request, status: int, caller: Principal | None, seconds: float) -> None:
         changes = request.method in (hdrs.METH_POST, hdrs.METH_PUT) and request.path != SOCKETIO_PATH
@@ -206,11 +208,11 @@ class Gateway:
 def _of_aiohttp(raised: web.HTTPException, request: web.Request) -> Refused:
     if isinstance(raised, web.HTTPMethodNotAllowed):
         known = ", ".join(sorted(raised.allowed_methods))
-        return Refused("METHOD_NOT_ALLOWED", f"{request.path}: expected {known}, got {request.method}")
+        return HttpRefused("METHOD_NOT_ALLOWED", f"{request.path}: expected {known}, got {request.method}")
     if isinstance(raised, web.HTTPRequestEntityTooLarge):
-        return Refused("TOO_LARGE", f"expected a body of at most {MAX_BODY_BYTES} bytes")
+        return too_large(MAX_BODY_BYTES)
     if raised.status == 404:
-        return Refused("NO_SUCH_ROUTE", f"there is no route {request.path}; /openapi.json lists the routes")
+        return HttpRefused("NO_SUCH_ROUTE", f"there is no route {request.path}; /openapi.json lists the routes")
     return Refused("INVALID_REQUEST", raised.reason)
 
 

@@ -68,7 +68,8 @@ class JobCommands(JobQueries):
         if self._core.draining:
             raise draining()
         if len(requests) > MAX_ITEMS:
-            raise Refused("TOO_MANY_ITEMS", f"{len(requests)} jobs in one request; at most {MAX_ITEMS} are taken")
+            text = f"{len(requests)} jobs in one request; at most {MAX_ITEMS} are taken"
+            raise Refused("TOO_MANY_ITEMS", text, metadata={"limit": str(MAX_ITEMS)})
         results = await self._drafts.submit(requests, principal)
         failpoints.point("submit.before_reply")
         answers: list[Accepted | Refused] = []
@@ -164,7 +165,11 @@ class JobCommands(JobQueries):
         old = await self.get(name)
         require_own(principal, old)
         if old.state not in TERMINAL:
-            raise Refused("JOB_NOT_ENDED", f"job {old.id} has not ended; only an ended job can be retried")
+            raise Refused(
+                "JOB_NOT_ENDED",
+                f"job {old.id} has not ended; only an ended job can be retried",
+                metadata={"uid": old.uid, "state": State(old.state).name},
+            )
         request = jobs_messages_pb2.SubmitJobRequest(
             request_id=request_id, job_id=old.id, config=old.config, priority=old.priority, user=old.user
         )

@@ -185,7 +185,7 @@ class Output:
             return max(0, size + offset)
         if offset > size and not follow:
             text = f"offset {offset} lies beyond the end, {size}"
-            raise Refused("OFFSET_BEYOND_END", text, metadata={"size": str(size)})
+            raise Refused("OFFSET_BEYOND_END", text, metadata={"size_bytes": str(size)})
         return offset
 
     def _wait_or_refuse(self, error: OSError, ended: bool) -> None:

@@ -11,7 +11,7 @@ from edbjobs.config import ExistingResults
 from edbjobs.v1 import job_config_pb2
 
 from edbjobs_server.contract.accepted import accepted_config
-from edbjobs_server.core.errors import Refused
+from edbjobs_server.core.errors import ErrorReason, Refused
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.runs import Ending, RunEnded
 from edbjobs_server.core.states import Evidence, Reason, State
@@ -25,8 +25,7 @@ from edbjobs_server.solver.request import SolveRequest
 from edbjobs_server.util.files import is_transient, text_of
 
 _NO_LICENSE = "no license within license_wait_limit: no setup was started in that time"
-_REASONS = {
-    "RESULTS_EXIST": Reason.RESULTS_EXIST,
+_REASONS: dict[ErrorReason, Reason] = {
     "SOLVER_NOT_FOUND": Reason.SOLVER_NOT_FOUND,
     "SOLVER_NOT_ALLOWED": Reason.SOLVER_NOT_FOUND,
     "PROJECT_NOT_FOUND": Reason.PROJECT_NOT_FOUND,
@@ -96,6 +95,8 @@ def _refuse_moved(path: str, found: project.Project) -> None:
 
 def reason_of(refused: Refused) -> Reason:
     """Return the reason of a job that ends because it cannot be started."""
+    if isinstance(refused, project_results.ResultsExist):
+        return Reason.RESULTS_EXIST
     return _REASONS.get(refused.reason, Reason.START_FAILED)
 
 

@@ -103,7 +103,7 @@ class Rules:
                 f"no solver on the nodes of {executor} is known to this service: name the program as the nodes see it, "
                 r"such as C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe, in the setting hpc_solvers"
             )
-            raise Refused("SOLVER_NOT_FOUND", text)
+            raise Refused("SOLVER_NOT_FOUND", text, metadata={"installed": ""})
         return choose(releases, version, config.ansys_edt_path or "")
 
 

@@ -139,9 +139,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unexpected(self, method: str, error: Exception) -> Refused:
         number = secrets.token_hex(6)
-        self._log.error("unexpected error", method=method, error_id=number, exc_info=error)
+        self._log.error("unexpected error", method=method, incident=number, exc_info=error)
         text = f"an error inside the service; its log has the details under {number}"
-        return Refused("INTERNAL", text, metadata={"error_id": number})
+        return Refused("INTERNAL", text, metadata={"incident": number})
 
     def _line(self, method: str, read: bool, context: _Context, code: grpc.StatusCode | None, seconds: float) -> None:
         code = code or context.code() or grpc.StatusCode.UNKNOWN

@@ -20,13 +20,20 @@ from edbjobs_server.util.files import is_transient, text_of
 RESULTS = (".aedtresults", ".aedbresults")  # beside the project, by its name without suffix
 
 
+class ResultsExist(Refused):
+    """Earlier results keep a job from its start; no call is answered with it."""
+
+    def __init__(self, text: str, wrong: str) -> None:
+        super().__init__("INVALID_JOB", text, fields={"config.existing_results": wrong})
+
+
 def results_exist(project: Project) -> tuple[Path, ...]:
     """Return the results beside the project.
 
     Raises
     ------
-    Refused
-        RESULTS_EXIST: the folder of the results cannot be read.
+    ResultsExist
+        The folder of the results cannot be read.
     OSError
         A transient one.
     """
@@ -38,8 +45,8 @@ def refuse_results(project: Project, existing_results: ExistingResults) -> None:
 
     Raises
     ------
-    Refused
-        RESULTS_EXIST.
+    ResultsExist
+        There are some.
     OSError
         A transient one.
     """
@@ -47,11 +54,10 @@ def refuse_results(project: Project, existing_results: ExistingResults) -> None:
         return
     found = results_exist(project)
     if found:
-        raise Refused(
-            "RESULTS_EXIST",
+        raise ResultsExist(
             f"{found[0]} exists and the job asks to leave results alone (existing_results); move it away, or submit "
             "with CLEAR to remove it or KEEP to solve on top of it",
-            fields={"config.existing_results": "results exist"},
+            "results exist",
         )
 
 
@@ -72,8 +78,8 @@ def clear_results(path: str | Path) -> tuple[Path, ...]:
 
     Raises
     ------
-    Refused
-        RESULTS_EXIST: a symbolic link stands there, and what it leads to may be others' data, so it is not followed;
+    ResultsExist
+        A symbolic link stands there, and what it leads to may be others' data, so it is not followed;
         or they may not be removed.
     OSError
         A transient one; some of the results may be gone.
@@ -110,9 +116,5 @@ def _results(key: str) -> list[tuple[Path, int]]:
     return found
 
 
-def _cannot_clear(text: str) -> Refused:
-    return Refused(
-        "RESULTS_EXIST",
-        f"{text}; remove it yourself, or submit with KEEP",
-        fields={"config.existing_results": "results cannot be removed"},
-    )
+def _cannot_clear(text: str) -> ResultsExist:
+    return ResultsExist(f"{text}; remove it yourself, or submit with KEEP", "results cannot be removed")

@@ -113,7 +113,7 @@ def choose(releases: Sequence[Release], version: str, path: str) -> Release:
             "SOLVER_NOT_FOUND",
             f"{_looked_for(version)}; there {_listed(releases)}. {_HELP}",
             fields={"config.aedt_version": "no such release here"} if version else None,
-            metadata={"known": ", ".join(release.version for release in releases)},
+            metadata={"installed": ", ".join(release.version for release in releases)},
         )
     return candidates[0]
 

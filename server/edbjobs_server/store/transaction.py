@@ -373,4 +373,4 @@ def _numbered(job: Job, seq: int, revision: int) -> Job:
 
 
 def _not_found(name: str) -> Refused:
-    return Refused("JOB_NOT_FOUND", f"there is no job with the uid or id {name!r}", metadata={"name": name})
+    return Refused("JOB_NOT_FOUND", f"there is no job with the uid or id {name!r}")

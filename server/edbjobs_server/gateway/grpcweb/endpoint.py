@@ -23,6 +23,7 @@ from edbjobs_server.contract.request_check import MAX_REQUEST_BYTES, rpc_not_ser
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.principal import Principal
 from edbjobs_server.gateway.grpcweb import wire
+from edbjobs_server.gateway.http_errors import HttpRefused, word_of
 from edbjobs_server.gateway.rest.responses import error
 from edbjobs_server.gateway.security import HEADERS, Guard
 from edbjobs_server.rpc.interceptors import CallInterceptor
@@ -127,10 +128,10 @@ class GrpcWeb:
 
     def _refuse(self, request: web.Request, refused: Refused) -> web.Response:
         """Answer a request that did not become a call: with trailers if it is gRPC-Web, else with JSON."""
-        self._count_error(refused.reason)
+        self._count_error(word_of(refused))
         denied = entry(refused).code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
         write = self._log.warning if denied else self._log.debug
-        write("call refused", path=request.path, reason=refused.reason, peer=self._guard.peer(request).label)
+        write("call refused", path=request.path, reason=word_of(refused), peer=self._guard.peer(request).label)
         if request.content_type not in _TYPES:
             answer = error(refused)
             answer.headers.update(HEADERS)
@@ -311,9 +312,9 @@ def _continue_with(method: Any) -> Callable[[Any], Awaitable[Any]]:
 
 def _check_content_type(request: web.Request) -> None:
     if request.method != hdrs.METH_POST:
-        raise Refused("METHOD_NOT_ALLOWED", f"{request.path}: expected POST, got {request.method}")
+        raise HttpRefused("METHOD_NOT_ALLOWED", f"{request.path}: expected POST, got {request.method}")
     if request.content_type not in _TYPES:
-        raise Refused(
+        raise HttpRefused(
             "NOT_GRPC_WEB",
             f"expected `Content-Type: application/grpc-web+proto`, got {request.content_type}; "
             "for JSON use the routes of /openapi.json",

@@ -104,7 +104,7 @@ async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> w
         if not piece.data or size >= MAX_RANGE:
             break
     if not size:
-        raise Refused("OFFSET_BEYOND_END", f"there are no bytes at {first} yet", metadata={"size": str(first)})
+        raise Refused("OFFSET_BEYOND_END", f"there are no bytes at {first} yet", metadata={"size_bytes": str(first)})
     headers = {"Accept-Ranges": "bytes", "Content-Range": f"bytes {first}-{first + size - 1}/*"}
     headers["X-Attempt"] = str(attempt)
     return web.Response(body=b"".join(found), status=206, content_type="text/plain", charset="utf-8", headers=headers)

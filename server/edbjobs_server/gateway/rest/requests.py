@@ -16,7 +16,9 @@ from edbjobs.v1 import jobs_messages_pb2, resource_pb2, resources_service_pb2
 from google.protobuf.json_format import ParseDict, ParseError
 from pydantic import ValidationError
 
+from edbjobs_server.contract.request_check import too_large
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.http_errors import HttpRefused
 from edbjobs_server.gateway.json_values import Json
 from edbjobs_server.manager.validation import Submission, validate
 
@@ -38,11 +40,13 @@ async def body_of(request: web.Request) -> Json:
     try:
         data = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise Refused("TOO_LARGE", f"expected a body of at most {MAX_BODY_BYTES} bytes") from None
+        raise too_large(MAX_BODY_BYTES) from None
     if not data:
         return {}
     if request.content_type != "application/json":
-        raise Refused("NOT_JSON", f"expected a body of `Content-Type: application/json`, got {request.content_type}")
+        raise HttpRefused(
+            "NOT_JSON", f"expected a body of `Content-Type: application/json`, got {request.content_type}"
+        )
     try:
         found = _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except (ValueError, RecursionError) as error:

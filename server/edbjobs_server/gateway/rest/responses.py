@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from edbjobs_server.contract.errors import entry
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.http_errors import status_of, word_of
 from edbjobs_server.gateway.json_values import dumps
 from edbjobs_server.gateway.rest.bodies import Error
 from edbjobs_server.gateway.security import HEADERS
@@ -75,12 +76,12 @@ def error(refused: Refused, http: int | None = None, **more: Any) -> web.Respons
     **more
         Further keys of the body.
     """
-    found = entry(refused)
+    retry_seconds, status = entry(refused).retry_seconds, status_of(refused)
     fields, metadata = dict(refused.fields), dict(refused.metadata)
-    body = Error(error=refused.message, reason=refused.reason, fields=fields, metadata=metadata, **more)
+    body = Error(error=refused.message, reason=word_of(refused), fields=fields, metadata=metadata, **more)
     headers = {}
-    if found.retry_seconds:
-        headers["Retry-After"] = f"{found.retry_seconds:.0f}"
-    if found.http == 401:
+    if retry_seconds:
+        headers["Retry-After"] = f"{retry_seconds:.0f}"
+    if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="edbjobs"'
-    return answer(body, http or found.http, headers)
+    return answer(body, http or status, headers)
