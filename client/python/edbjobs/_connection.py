@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 from edbjobs._endpoint import Target, resolve_target
 from edbjobs._exceptions import (
@@ -21,7 +23,14 @@ from edbjobs._exceptions import (
 from edbjobs._models import SystemStatus
 from edbjobs._status import from_call
 from edbjobs._version import __version__
-from edbjobs.v1 import cluster_service_pb2_grpc, jobs_service_pb2_grpc, resources_service_pb2_grpc
+from edbjobs.v1 import (
+    cluster_service_pb2,
+    cluster_service_pb2_grpc,
+    jobs_service_pb2,
+    jobs_service_pb2_grpc,
+    resources_service_pb2,
+    resources_service_pb2_grpc,
+)
 
 __all__ = ["API_LEVEL", "Settings", "check_service", "make_stubs", "metadata", "to_error"]
 
@@ -29,28 +38,25 @@ __all__ = ["API_LEVEL", "Settings", "check_service", "make_stubs", "metadata", "
 API_LEVEL = 1
 SERVICE = "edbjobs"
 
-# DeleteJob is not retried automatically: if the first try was executed, the second would answer NOT_FOUND.
-# All others are idempotent; submits and retries because of their request_id.
+# Not retried by gRPC though they are safe to repeat. DeleteJob: if the first try was executed, the second would answer
+# NOT_FOUND. The streams: the client resumes them itself.
+_NOT_RETRIED = frozenset({"DeleteJob", "DeleteJobs", "WatchJobs", "ReadLog", "TailLog", "ReadFile"})
+
+
+def _is_repeatable(method: MethodDescriptor) -> bool:
+    """Return whether a call may be repeated; every request with a request_id gets one from this client."""
+    if method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN:
+        return method.name not in _NOT_RETRIED
+    items = (field.message_type for field in method.input_type.fields if field.message_type is not None)
+    return any("request_id" in message.fields_by_name for message in (method.input_type, *items))
+
+
 _REPEATABLE = [
-    {"service": "edbjobs.v1.ResourcesService"},
-    {"service": "edbjobs.v1.ClusterService"},
-    *(
-        {"service": "edbjobs.v1.JobsService", "method": method}
-        for method in (
-            "SubmitJob",
-            "SubmitJobs",
-            "GetJob",
-            "ListJobs",
-            "CancelJob",
-            "CancelJobs",
-            "HoldJob",
-            "ReleaseJob",
-            "SetJobPriority",
-            "RetryJob",
-            "WaitJob",
-            "PreviewJob",
-        )
-    ),
+    {"service": service.full_name, "method": method.name}
+    for file in (jobs_service_pb2, resources_service_pb2, cluster_service_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if _is_repeatable(method)
 ]
 _SERVICE_CONFIG = {
     "methodConfig": [

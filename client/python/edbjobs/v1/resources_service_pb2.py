@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"edbjobs/v1/resources_service.proto\x12\nedbjobs.v1\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x15\n\x13GetResourcesRequest\"G\n\x14GetResourcesResponse\x12/\n\tresources\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.ResourceSnapshot\"D\n\x15WatchResourcesRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"q\n\x16WatchResourcesResponse\x12/\n\tresources\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.ResourceSnapshot\x12&\n\x05queue\x18\x02 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x11\n\x0fGetQueueRequest\":\n\x10GetQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x12\n\x10GetLimitsRequest\"7\n\x11GetLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"j\n\x13UpdateLimitsRequest\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"b\n\x14UpdateLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12&\n\nold_limits\x18\x02 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"\x13\n\x11PauseQueueRequest\"<\n\x12PauseQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x14\n\x12ResumeQueueRequest\"=\n\x13ResumeQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus2\xc1\x04\n\x10ResourcesService\x12Q\n\x0cGetResources\x12\x1f.edbjobs.v1.GetResourcesRequest\x1a .edbjobs.v1.GetResourcesResponse\x12Y\n\x0eWatchResources\x12!.edbjobs.v1.WatchResourcesRequest\x1a\".edbjobs.v1.WatchResourcesResponse0\x01\x12\x45\n\x08GetQueue\x12\x1b.edbjobs.v1.GetQueueRequest\x1a\x1c.edbjobs.v1.GetQueueResponse\x12H\n\tGetLimits\x12\x1c.edbjobs.v1.GetLimitsRequest\x1a\x1d.edbjobs.v1.GetLimitsResponse\x12Q\n\x0cUpdateLimits\x12\x1f.edbjobs.v1.UpdateLimitsRequest\x1a .edbjobs.v1.UpdateLimitsResponse\x12K\n\nPauseQueue\x12\x1d.edbjobs.v1.PauseQueueRequest\x1a\x1e.edbjobs.v1.PauseQueueResponse\x12N\n\x0bResumeQueue\x12\x1e.edbjobs.v1.ResumeQueueRequest\x1a\x1f.edbjobs.v1.ResumeQueueResponseB]\n\nedbjobs.v1B\x15ResourcesServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"edbjobs/v1/resources_service.proto\x12\nedbjobs.v1\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x15\n\x13GetResourcesRequest\"G\n\x14GetResourcesResponse\x12/\n\tresources\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.ResourceSnapshot\"D\n\x15WatchResourcesRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"q\n\x16WatchResourcesResponse\x12/\n\tresources\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.ResourceSnapshot\x12&\n\x05queue\x18\x02 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x11\n\x0fGetQueueRequest\":\n\x10GetQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x12\n\x10GetLimitsRequest\"7\n\x11GetLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"j\n\x13UpdateLimitsRequest\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"b\n\x14UpdateLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12&\n\nold_limits\x18\x02 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"\x13\n\x11PauseQueueRequest\"<\n\x12PauseQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x14\n\x12ResumeQueueRequest\"=\n\x13ResumeQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus2\xe4\x04\n\x10ResourcesService\x12V\n\x0cGetResources\x12\x1f.edbjobs.v1.GetResourcesRequest\x1a .edbjobs.v1.GetResourcesResponse\"\x03\x90\x02\x01\x12^\n\x0eWatchResources\x12!.edbjobs.v1.WatchResourcesRequest\x1a\".edbjobs.v1.WatchResourcesResponse\"\x03\x90\x02\x01\x30\x01\x12J\n\x08GetQueue\x12\x1b.edbjobs.v1.GetQueueRequest\x1a\x1c.edbjobs.v1.GetQueueResponse\"\x03\x90\x02\x01\x12M\n\tGetLimits\x12\x1c.edbjobs.v1.GetLimitsRequest\x1a\x1d.edbjobs.v1.GetLimitsResponse\"\x03\x90\x02\x01\x12V\n\x0cUpdateLimits\x12\x1f.edbjobs.v1.UpdateLimitsRequest\x1a .edbjobs.v1.UpdateLimitsResponse\"\x03\x90\x02\x02\x12P\n\nPauseQueue\x12\x1d.edbjobs.v1.PauseQueueRequest\x1a\x1e.edbjobs.v1.PauseQueueResponse\"\x03\x90\x02\x02\x12S\n\x0bResumeQueue\x12\x1e.edbjobs.v1.ResumeQueueRequest\x1a\x1f.edbjobs.v1.ResumeQueueResponse\"\x03\x90\x02\x02\x42]\n\nedbjobs.v1B\x15ResourcesServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edbjobs.v1.resources_servic
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\025ResourcesServiceProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetResources']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetResources']._serialized_options = b'\220\002\001'
+  _globals['_RESOURCESSERVICE'].methods_by_name['WatchResources']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['WatchResources']._serialized_options = b'\220\002\001'
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetQueue']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetQueue']._serialized_options = b'\220\002\001'
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetLimits']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetLimits']._serialized_options = b'\220\002\001'
+  _globals['_RESOURCESSERVICE'].methods_by_name['UpdateLimits']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['UpdateLimits']._serialized_options = b'\220\002\002'
+  _globals['_RESOURCESSERVICE'].methods_by_name['PauseQueue']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['PauseQueue']._serialized_options = b'\220\002\002'
+  _globals['_RESOURCESSERVICE'].methods_by_name['ResumeQueue']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['ResumeQueue']._serialized_options = b'\220\002\002'
   _globals['_GETRESOURCESREQUEST']._serialized_start=143
   _globals['_GETRESOURCESREQUEST']._serialized_end=164
   _globals['_GETRESOURCESRESPONSE']._serialized_start=166
@@ -64,5 +78,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMEQUEUERESPONSE']._serialized_start=893
   _globals['_RESUMEQUEUERESPONSE']._serialized_end=954
   _globals['_RESOURCESSERVICE']._serialized_start=957
-  _globals['_RESOURCESSERVICE']._serialized_end=1534
+  _globals['_RESOURCESSERVICE']._serialized_end=1569
 # @@protoc_insertion_point(module_scope)
