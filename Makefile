@@ -6,10 +6,10 @@ TOOK = @echo "make $@: $$(( $$(date +%s) - $(START) )) s"
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all lint proto clients bench mutants serve clean
+.PHONY: help demo check test test-all lint proto release-contract clients bench mutants serve clean
 
 help: ## this text
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: .venv/run.stamp ## from nothing to a finished solve, with the service killed in the middle
 	@$(BIN)/edbjobs demo
@@ -33,10 +33,13 @@ lint: .venv/dev.stamp ## ruff, mypy --strict, the layers of imports, and spellin
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_words.py
 
-proto: .venv/dev.stamp tests/buf/node_modules/.stamp ## generate the Python stubs, docs/api.md and the image that breaking changes are checked against
+proto: .venv/dev.stamp tests/buf/node_modules/.stamp ## generate the Python stubs, docs/api.md and the image for the TypeScript client
 	$(BIN)/python scripts/regenerate.py client/python
 	$(BIN)/python scripts/apidoc.py docs/api.md
 	tests/buf/node_modules/.bin/buf build protos -o protos/edbjobs.binpb
+
+release-contract: tests/buf/node_modules/.stamp ## at a release only: from now on no change may break the contract as it is
+	tests/buf/node_modules/.bin/buf build protos -o tests/buf/released.binpb
 
 clients: .venv/dev.stamp ## build the C++, C# and TypeScript clients in build/clients; missing tools are named
 	cd tests && ../$(BIN)/python -m interop.build ../build/clients

@@ -24,6 +24,10 @@ PACKAGES = {
     "mono": "mono-runtime",
     "apt-get": "apt",
     "dpkg-source": "dpkg-dev",
+    "javac": "openjdk-17-jdk-headless",
+    "grpc_java_plugin": "protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java",
+    "go": "golang-go",
+    "protoc-gen-go-grpc": "protoc-gen-go-grpc golang-google-grpc-dev golang-google-protobuf-dev",
 }
 
 
@@ -38,7 +42,8 @@ def lack(programs: Sequence[str]) -> str:
     return f"{', '.join(missing)} missing: apt-get install {packages}" if missing else ""
 
 
-def _need(programs: Sequence[str]) -> None:
+def need(programs: Sequence[str]) -> None:
+    """Skip the test where a program is missing."""
     if lacking := lack(programs):
         pytest.skip(lacking)  # CI makes an error of that
 
@@ -77,7 +82,7 @@ def build_cpp(folder: Path) -> None:
 
 def cpp(factory: pytest.TempPathFactory) -> Path:
     """Give the folder with ``installed/bin/edbjobs-cpp`` and ``driver/driver``."""
-    _need(CPP)
+    need(CPP)
     return once(factory, "cpp", build_cpp)
 
 
@@ -119,5 +124,5 @@ def _mcs(folder: Path, name: str, sources: Sequence[Path], *references: str) -> 
 
 def csharp(factory: pytest.TempPathFactory) -> Path:
     """Give the folder with ``edbjobs-csharp.exe``, ``driver.exe`` and the libraries."""
-    _need(CSHARP)
+    need(CSHARP)
     return once(factory, "csharp", build_csharp)
