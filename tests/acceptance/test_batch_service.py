@@ -95,7 +95,7 @@ def test_one_question_is_for_all_jobs(service: BatchService) -> None:
 def test_fifty_at_once(service: BatchService) -> None:
     requests = [service.request("seconds=0.1") for _ in range(50)]
     answer = service.jobs.SubmitJobs(jobs_messages_pb2.SubmitJobsRequest(requests=requests), timeout=30)
-    jobs = [service.ended(result.job) for result in answer.results]
+    jobs = [service.ended(result.response.job) for result in answer.results]
     assert [end(job) for job in jobs] == [DONE] * 50
     assert len({job.scheduler_job_id for job in jobs}) == 50
     assert [service.seen("start", job) for job in jobs] == [1] * 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from edbjobs._calls import job_ref
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs_server.solver.demo import example_project
 from google.protobuf.duration_pb2 import Duration
@@ -36,8 +37,10 @@ def submit(service: ServiceProcess, name: str, demo: str = "seconds=0.1") -> job
 
 
 def wait(service: ServiceProcess, name: str, seconds: int = 60) -> job_pb2.Job:
-    answer = service.jobs.WaitJob(pb.WaitJobRequest(name=name, timeout=Duration(seconds=seconds)), timeout=seconds + 30)
-    assert answer.ended, answer.job
+    answer = service.jobs.WaitJob(
+        pb.WaitJobRequest(job=job_ref(name), timeout=Duration(seconds=seconds)), timeout=seconds + 30
+    )
+    assert answer.job.HasField("end_time"), answer.job
     return answer.job
 
 
@@ -50,7 +53,7 @@ def test_ten_hung_starts_delay_nobody_and_a_stop_ends(tmp_path: Path) -> None:
         hung = [submit(service, f"frozen-{number}") for number in range(HUNG)]
         assert wait(service, submit(service, "well").uid).state == S.JOB_STATE_COMPLETED
         for job in hung:
-            found = service.jobs.GetJob(pb.GetJobRequest(name=job.uid), timeout=10).job
+            found = service.jobs.GetJob(pb.GetJobRequest(job=job_ref(job.uid)), timeout=10).job
             assert found.state == S.JOB_STATE_QUEUED
             assert found.waiting_detail
         started_at = time.monotonic()
@@ -75,12 +78,12 @@ def test_a_result_that_hangs_keeps_no_cores_and_a_cancel_ends_it(tmp_path: Path)
         flag.touch()
         well = submit(service, "well")
         assert wait(service, well.uid).state == S.JOB_STATE_COMPLETED, "the only place for a run was free again"
-        first = service.jobs.GetJob(pb.GetJobRequest(name=hung[0].uid), timeout=10).job
+        first = service.jobs.GetJob(pb.GetJobRequest(job=job_ref(hung[0].uid)), timeout=10).job
         assert first.state == S.JOB_STATE_RUNNING, "it is not told to have ended before its result was read"
-        service.jobs.CancelJob(pb.CancelJobRequest(name=first.uid, abandon=True), timeout=DEADLINE)
+        service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(first.uid), abandon=True), timeout=DEADLINE)
         ended = wait(service, first.uid)
         assert (ended.state, ended.reason) == (S.JOB_STATE_FAILED, S.END_REASON_UNVERIFIED)
         assert "exit code 0" in ended.message
-        service.jobs.CancelJob(pb.CancelJobRequest(name=hung[1].uid), timeout=DEADLINE)
+        service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(hung[1].uid)), timeout=DEADLINE)
         assert wait(service, hung[1].uid).state == S.JOB_STATE_CANCELLED
         assert service.stop() == 0

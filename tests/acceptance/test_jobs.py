@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from edbjobs._calls import job_ref
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2, resource_pb2, resources_service_pb2
 from edbjobs_server.solver.demo.examples import example_project
 from google.protobuf.duration_pb2 import Duration
@@ -38,9 +39,9 @@ def submit(service: ServiceProcess, project: Path, demo: str = "seconds=0.2", **
 
 def wait(service: ServiceProcess, job: job_pb2.Job, timeout: int = 30) -> job_pb2.Job:
     answer = service.jobs.WaitJob(
-        pb.WaitJobRequest(name=job.uid, timeout=Duration(seconds=timeout)), timeout=timeout + 5
+        pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=timeout)), timeout=timeout + 5
     )
-    assert answer.ended, answer.job
+    assert answer.job.HasField("end_time"), answer.job
     return answer.job
 
 
@@ -49,7 +50,7 @@ def wait_for(service: ServiceProcess, job: job_pb2.Job, wanted: Callable[[job_pb
     now = get(service, job)
     if wanted(now):
         return now
-    request = pb.WatchJobsRequest(after_revision=now.revision, filter=pb.JobFilter(names=[job.uid]))
+    request = pb.WatchJobsRequest(after_revision=now.revision, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
     for message in service.jobs.WatchJobs(request, timeout=30):
         for event in message.events:
             if wanted(event.job):
@@ -58,7 +59,7 @@ def wait_for(service: ServiceProcess, job: job_pb2.Job, wanted: Callable[[job_pb
 
 
 def get(service: ServiceProcess, job: job_pb2.Job) -> job_pb2.Job:
-    return service.jobs.GetJob(pb.GetJobRequest(name=job.uid), timeout=10).job
+    return service.jobs.GetJob(pb.GetJobRequest(job=job_ref(job.uid)), timeout=10).job
 
 
 def reason_of(error: grpc.RpcError) -> str:
@@ -102,7 +103,9 @@ def test_a_solve_is_proven_by_its_log(service: ServiceProcess, make_project: Mak
     assert job.demo
     assert "normal completion" in job.message
     assert job.attempts[0].nodes
-    listed = service.jobs.ListJobs(pb.ListJobsRequest(filter=pb.JobFilter(batch="b1", labels={"part": "antenna"}))).jobs
+    listed = service.jobs.ListJobs(
+        pb.ListJobsRequest(filter=pb.JobFilter(batches=["b1"], labels={"part": "antenna"}))
+    ).jobs
     assert [found.uid for found in listed] == [job.uid]
 
 
@@ -127,11 +130,11 @@ def test_a_live_id_is_taken_and_an_ended_one_is_free(service: ServiceProcess, ma
     assert same.existed
     assert same.job.uid == first.uid
     assert refused(lambda: submit(service, project, "seconds=5", job_id="mine")) == ("ALREADY_EXISTS", "JOB_EXISTS")
-    service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="mine"))
+    service.jobs.ReleaseJob(pb.ReleaseJobRequest(job=job_ref("mine")))
     wait(service, first)
     second = submit(service, project, job_id="mine")
     assert second.uid != first.uid
-    assert service.jobs.GetJob(pb.GetJobRequest(name="mine")).job.uid == second.uid
+    assert service.jobs.GetJob(pb.GetJobRequest(job=job_ref("mine"))).job.uid == second.uid
     assert get(service, first).uid == first.uid
     wait(service, second)
 
@@ -144,10 +147,10 @@ def test_a_bad_item_stops_no_other(service: ServiceProcess, make_project: MakePr
         pb.SubmitJobRequest(job_id="bad id!", config=good),
     ]
     results = service.jobs.SubmitJobs(pb.SubmitJobsRequest(requests=requests)).results
-    assert [result.WhichOneof("result") for result in results] == ["job", "error", "error"]
+    assert [result.WhichOneof("result") for result in results] == ["response", "error", "error"]
     assert "missing.aedt" in results[1].error.message
     assert "job_id" in results[2].error.message
-    wait(service, results[0].job)
+    wait(service, results[0].response.job)
 
 
 @pytest.mark.parametrize(
@@ -169,21 +172,21 @@ def test_what_cannot_be_run_is_refused_at_once(
     message = config(make_project("p"))
     for name, value in change.items():
         message.MergeFrom(job_config_pb2.JobConfig(**{name: value}))
-    before = service.jobs.ListJobs(pb.ListJobsRequest()).total
+    before = service.jobs.ListJobs(pb.ListJobsRequest()).total_size
     assert refused(lambda: service.jobs.SubmitJob(pb.SubmitJobRequest(config=message)))[1] == reason
-    assert service.jobs.ListJobs(pb.ListJobsRequest()).total == before
+    assert service.jobs.ListJobs(pb.ListJobsRequest()).total_size == before
 
 
 def test_preview_runs_and_records_nothing(service: ServiceProcess, make_project: MakeProject) -> None:
     project = make_project("p")
-    before = service.jobs.ListJobs(pb.ListJobsRequest()).total
+    before = service.jobs.ListJobs(pb.ListJobsRequest()).total_size
     request = pb.SubmitJobRequest(job_id="seen", config=config(project, setup_name="Setup1", design_name="Patch"))
     preview = service.jobs.PreviewJob(pb.PreviewJobRequest(request=request))
     assert preview.argv[-1] == str(project)
     assert preview.argv[-2] == "Patch:Nominal:Setup1"
     assert "-batchsolve" in preview.command_line
     assert preview.environment["ANS_EDBJOBS_DEMO"]
-    assert service.jobs.ListJobs(pb.ListJobsRequest()).total == before
+    assert service.jobs.ListJobs(pb.ListJobsRequest()).total_size == before
     assert not project.with_suffix(".aedt.lock").exists()
 
 
@@ -193,13 +196,11 @@ def test_preview_runs_and_records_nothing(service: ServiceProcess, make_project:
 def test_cancel_of_a_waiting_job(service: ServiceProcess, make_project: MakeProject) -> None:
     job = submit(service, make_project("p"), hold=True)
     assert job.waiting_reason == S.WAITING_REASON_HELD
-    ended = service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid)).job
+    ended = service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid))).job
     assert ended.state == S.JOB_STATE_CANCELLED
     assert not ended.attempts
-    assert refused(lambda: service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid))) == (
-        "FAILED_PRECONDITION",
-        "JOB_ENDED",
-    )
+    again = service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid))).job
+    assert (again.state, again.revision) == (ended.state, ended.revision), "answered as it is"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_cancel_of_a_running_job_leaves_no_process(
     while not any(witness.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    cancelling = service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid)).job
+    cancelling = service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid))).job
     assert cancelling.HasField("cancel_time")
     assert cancelling.state == S.JOB_STATE_RUNNING, "cancel answers at once"
     ended = wait(service, job)
@@ -243,7 +244,7 @@ def processes_of(uid: str) -> list[int]:
 def test_cancel_while_starting_never_leaves_a_run(service: ServiceProcess, make_project: MakeProject) -> None:
     jobs = [submit(service, make_project(f"p{number}"), "seconds=30", cancel_grace={}) for number in range(6)]
     for job in jobs:
-        service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid))
+        service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid)))
     for job in jobs:
         assert wait(service, job).state == S.JOB_STATE_CANCELLED
         assert not processes_of(job.uid)
@@ -302,8 +303,8 @@ def test_progress_is_told_while_it_runs(service: ServiceProcess, make_project: M
     passes: list[int] = []
     fractions: list[float] = []
     while not (
-        answer := service.jobs.WaitJob(pb.WaitJobRequest(name=job.uid, timeout=Duration(nanos=300_000_000)))
-    ).ended:
+        answer := service.jobs.WaitJob(pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(nanos=300_000_000)))
+    ).job.HasField("end_time"):
         passes.append(answer.job.progress.adaptive_pass)
         if answer.job.progress.HasField("fraction"):
             fractions.append(answer.job.progress.fraction)
@@ -323,11 +324,14 @@ def test_retries_are_new_attempts(service: ServiceProcess, make_project: MakePro
 
 def test_retry_makes_a_new_job_of_the_same_id(service: ServiceProcess, make_project: MakeProject) -> None:
     first = wait(service, submit(service, make_project("p"), "seconds=0.1,fail=exit", job_id="again"))
-    second = service.jobs.RetryJob(pb.RetryJobRequest(name="again", request_id="retry-1")).job
+    second = service.jobs.RetryJob(pb.RetryJobRequest(job=job_ref("again"), request_id="retry-1")).job
     assert second.retry_of == first.uid
     assert second.id == "again"
-    repeated = service.jobs.RetryJob(pb.RetryJobRequest(name=first.uid, request_id="retry-1")).job
-    assert repeated.uid == second.uid
+    for name in (first.uid, "again"):
+        repeated = service.jobs.RetryJob(pb.RetryJobRequest(job=job_ref(name), request_id="retry-1"))
+        assert (repeated.job.uid, repeated.existed) == (second.uid, True)
+    old = service.jobs.GetJob(pb.GetJobRequest(job=job_ref(first.uid))).job
+    assert (old.superseded_by, old.state) == (second.uid, first.state)
     wait(service, second)
 
 
@@ -336,7 +340,7 @@ def test_delete_removes_record_and_run_folder_only(service: ServiceProcess, make
     job = wait(service, submit(service, project))
     assert Path(job.run_directory).is_dir()
     beside = set(project.parent.iterdir())
-    service.jobs.DeleteJob(pb.DeleteJobRequest(name=job.uid))
+    service.jobs.DeleteJob(pb.DeleteJobRequest(job=job_ref(job.uid)))
     assert refused(lambda: get(service, job)) == ("NOT_FOUND", "JOB_NOT_FOUND")
     assert not Path(job.run_directory).exists()
     assert set(project.parent.iterdir()) == beside
@@ -380,13 +384,13 @@ def test_the_lock_of_our_killed_run_is_removed(service: ServiceProcess, make_pro
     while not lock.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid))
+    service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid)))
     wait(service, job)
     assert not lock.exists()
     events = [
         event
         for message in take_until_caught_up(
-            service, pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(names=[job.uid]))
+            service, pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
         )
         for event in message.events
     ]
@@ -415,14 +419,14 @@ def test_existing_results(service: ServiceProcess, make_project: MakeProject) ->
 
 def test_hold_release_priority(service: ServiceProcess, make_project: MakeProject) -> None:
     job = submit(service, make_project("p"), hold=True)
-    changed = service.jobs.SetJobPriority(pb.SetJobPriorityRequest(name=job.uid, priority=7)).job
+    changed = service.jobs.SetJobPriority(pb.SetJobPriorityRequest(job=job_ref(job.uid), priority=7)).job
     assert changed.priority == 7
-    released = service.jobs.ReleaseJob(pb.ReleaseJobRequest(name=job.uid)).job
+    released = service.jobs.ReleaseJob(pb.ReleaseJobRequest(job=job_ref(job.uid))).job
     assert not released.held
     ended = wait(service, job)
     for call in (
-        lambda: service.jobs.SetJobPriority(pb.SetJobPriorityRequest(name=job.uid, priority=9)),
-        lambda: service.jobs.HoldJob(pb.HoldJobRequest(name=job.uid)),
+        lambda: service.jobs.SetJobPriority(pb.SetJobPriorityRequest(job=job_ref(job.uid), priority=9)),
+        lambda: service.jobs.HoldJob(pb.HoldJobRequest(job=job_ref(job.uid))),
     ):
         assert refused(call) == ("FAILED_PRECONDITION", "JOB_ENDED")
     assert get(service, job).revision == ended.revision, "nothing was run or changed"
@@ -482,10 +486,12 @@ def test_a_lower_limit_ends_nothing_and_a_waiting_job_says_why(
 def test_cancel_many_by_filter(service: ServiceProcess, make_project: MakeProject) -> None:
     jobs = [submit(service, make_project(f"p{n}"), hold=True, batch="many" if n else "other") for n in range(4)]
     assert refused(lambda: service.jobs.CancelJobs(pb.CancelJobsRequest())) == ("INVALID_ARGUMENT", "FILTER_REQUIRED")
-    answer = service.jobs.CancelJobs(pb.CancelJobsRequest(filter=pb.JobFilter(batch="many")))
-    assert set(answer.uids) == {job.uid for job in jobs[1:]}
+    answer = service.jobs.CancelJobs(pb.CancelJobsRequest(filter=pb.JobFilter(batches=["many"])))
+    assert [result.job.uid for result in answer.results] == [job.uid for job in jobs[1:]], "the oldest first"
+    assert all(result.changed.state == S.JOB_STATE_CANCELLED for result in answer.results)
+    assert not answer.more
     assert get(service, jobs[0]).state == S.JOB_STATE_QUEUED
-    service.jobs.CancelJob(pb.CancelJobRequest(name=jobs[0].uid))
+    service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(jobs[0].uid)))
 
 
 # Watching, logs -------------------------------------------------------------------------------------------
@@ -514,7 +520,7 @@ def test_watch_refuses_another_store_and_the_future(service: ServiceProcess) -> 
 def test_list_then_watch_misses_nothing(service: ServiceProcess, make_project: MakeProject) -> None:
     page = service.jobs.ListJobs(pb.ListJobsRequest(page_size=1))
     job = wait(service, submit(service, make_project("p")))
-    request = pb.WatchJobsRequest(after_revision=page.revision, store_id=page.store_id)
+    request = pb.WatchJobsRequest(after_revision=page.position.revision, store_id=page.position.store_id)
     events = [event for message in take_until_caught_up(service, request) for event in message.events]
     states = [event.job.state for event in events if event.job.uid == job.uid]
     assert states == [S.JOB_STATE_QUEUED, S.JOB_STATE_QUEUED, S.JOB_STATE_RUNNING, S.JOB_STATE_COMPLETED]
@@ -522,11 +528,11 @@ def test_list_then_watch_misses_nothing(service: ServiceProcess, make_project: M
 
 def test_a_log_is_followed_to_its_end(service: ServiceProcess, make_project: MakeProject) -> None:
     job = submit(service, make_project("p"), "seconds=1")
-    pieces: list[pb.TailLogResponse] = []
+    pieces: list[pb.ReadLogResponse] = []
 
     def follow() -> None:
-        request = pb.TailLogRequest(name=job.uid, stream=pb.LOG_STREAM_SOLVER, follow=True)
-        pieces.extend(service.jobs.TailLog(request, timeout=30))
+        request = pb.ReadLogRequest(job=job_ref(job.uid), stream=pb.LOG_STREAM_SOLVER, follow=True)
+        pieces.extend(service.jobs.ReadLog(request, timeout=30))
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -537,7 +543,7 @@ def test_a_log_is_followed_to_its_end(service: ServiceProcess, make_project: Mak
     offsets = [piece.offset for piece in pieces if piece.data]
     assert offsets[0] == 0
     assert offsets == sorted(set(offsets))
-    last = list(service.jobs.TailLog(pb.TailLogRequest(name=job.uid, stream=pb.LOG_STREAM_SOLVER, offset=-20)))
+    last = list(service.jobs.ReadLog(pb.ReadLogRequest(job=job_ref(job.uid), stream=pb.LOG_STREAM_SOLVER, offset=-20)))
     assert last[0].data == text[-20:]
 
 
@@ -545,11 +551,11 @@ def test_log_errors(service: ServiceProcess, make_project: MakeProject) -> None:
     job = wait(service, submit(service, make_project("p")))
 
     def tail(**values: Any) -> Callable[[], object]:
-        return lambda: list(service.jobs.TailLog(pb.TailLogRequest(name=job.uid, **values), timeout=10))
+        return lambda: list(service.jobs.ReadLog(pb.ReadLogRequest(job=job_ref(job.uid), **values), timeout=10))
 
-    assert refused(tail(attempt=5)) == ("NOT_FOUND", "LOG_NOT_FOUND")
+    assert refused(tail(attempt=5)) == ("NOT_FOUND", "ATTEMPT_NOT_FOUND")
     assert refused(tail(stream=pb.LOG_STREAM_SCRIPT)) == ("NOT_FOUND", "LOG_NOT_FOUND")
-    assert refused(tail(stream=77)) == ("NOT_FOUND", "LOG_NOT_FOUND")
+    assert refused(tail(stream=77)) == ("UNIMPLEMENTED", "NOT_SERVED")
     assert refused(tail(offset=10**9)) == ("OUT_OF_RANGE", "OFFSET_BEYOND_END")
 
 
@@ -557,12 +563,14 @@ def test_pages_follow_each_other(service: ServiceProcess) -> None:
     seen: list[str] = []
     token = ""
     while True:
-        page = service.jobs.ListJobs(pb.ListJobsRequest(page_size=3, page_token=token, newest_first=True))
+        page = service.jobs.ListJobs(
+            pb.ListJobsRequest(page_size=3, page_token=token, order=pb.JOB_ORDER_CREATE_TIME_DESCENDING)
+        )
         seen += [job.uid for job in page.jobs]
         token = page.next_page_token
         if not token:
             break
-    assert len(seen) == len(set(seen)) == page.total
+    assert len(seen) == len(set(seen)) == page.total_size
     assert refused(lambda: service.jobs.ListJobs(pb.ListJobsRequest(page_token="x"))) == (
         "INVALID_ARGUMENT",
         "INVALID_PAGE_TOKEN",
@@ -596,7 +604,7 @@ def test_results_have_the_usual_mode_and_the_services_own_files_are_private(tmp_
     try:
         config = job_config_pb2.JobConfig(project_path=str(project))
         job = running.jobs.SubmitJob(jobs_messages_pb2.SubmitJobRequest(config=config)).job
-        ended = running.jobs.WaitJob(jobs_messages_pb2.WaitJobRequest(name=job.uid)).job
+        ended = running.jobs.WaitJob(jobs_messages_pb2.WaitJobRequest(job=job_ref(job.uid))).job
     finally:
         running.stop()
     results = [path for path in project.parent.rglob("*") if path.is_file() and path != project]

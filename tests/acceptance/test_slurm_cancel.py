@@ -114,11 +114,11 @@ def live(jobs: list[str]) -> list[str]:
 def test_a_hundred_that_wait(service: SlurmService) -> None:
     requests = [service.request(begin="now+1hour", batch="hundred") for _ in range(100)]
     answer = service.jobs.SubmitJobs(jobs_messages_pb2.SubmitJobsRequest(requests=requests), timeout=30)
-    jobs = [result.job for result in answer.results]
+    jobs = [result.response.job for result in answer.results]
     for job in jobs:
         service.scheduled(job)
-    filter = jobs_messages_pb2.JobFilter(batch="hundred")
-    assert len(service.jobs.CancelJobs(jobs_messages_pb2.CancelJobsRequest(filter=filter), timeout=30).uids) == 100
+    filter = jobs_messages_pb2.JobFilter(batches=["hundred"])
+    assert len(service.jobs.CancelJobs(jobs_messages_pb2.CancelJobsRequest(filter=filter), timeout=30).results) == 100
     for job in jobs:
         assert end(service.ended(job)) == UNSTARTED
     names = {job.uid[-16:] for job in jobs}

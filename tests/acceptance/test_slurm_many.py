@@ -46,11 +46,11 @@ def test_two_hundred_at_once(tmp_path: Path, cluster: SlurmCluster) -> None:
 def ended(service: SlurmService) -> int:
     terminal = [job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED]
     request = jobs_messages_pb2.ListJobsRequest(page_size=1, filter=jobs_messages_pb2.JobFilter(states=terminal))
-    return int(service.jobs.ListJobs(request, timeout=10).total)
+    return int(service.jobs.ListJobs(request, timeout=10).total_size)
 
 
 def listed(service: SlurmService) -> list[job_pb2.Job]:
-    request = jobs_messages_pb2.ListJobsRequest(page_size=1000, omit_config=True)
+    request = jobs_messages_pb2.ListJobsRequest(page_size=1000)
     return list(service.jobs.ListJobs(request, timeout=30).jobs)
 
 

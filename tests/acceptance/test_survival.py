@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import grpc
+from edbjobs._calls import job_ref
 from edbjobs.v1 import (
     cluster_service_pb2,
     event_pb2,
@@ -114,7 +115,9 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, f"{watcher.ended()} of {JOBS} jobs ended"
             assert not watcher.errors, watcher.errors
             time.sleep(0.05)
-        after = {job.uid: service.jobs.GetJob(jobs_messages_pb2.GetJobRequest(name=job.uid)).job for job in jobs}
+        after = {
+            job.uid: service.jobs.GetJob(jobs_messages_pb2.GetJobRequest(job=job_ref(job.uid))).job for job in jobs
+        }
         last = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest()).revision
         while watcher.revision < last:
             assert time.monotonic() < deadline

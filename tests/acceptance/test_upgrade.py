@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edbjobs._calls import job_ref
 from edbjobs.v1 import (
     cluster_service_pb2,
     event_pb2,
@@ -85,9 +86,9 @@ class Upgrade:
         return {job.id: job for job in self.service.jobs.ListJobs(pb.ListJobsRequest(), timeout=10).jobs}
 
     def wait(self, name: str) -> job_pb2.Job:
-        request = pb.WaitJobRequest(name=name, timeout=Duration(seconds=60))
+        request = pb.WaitJobRequest(job=job_ref(name), timeout=Duration(seconds=60))
         answer = self.service.jobs.WaitJob(request, timeout=70)
-        assert answer.ended, answer.job
+        assert answer.job.HasField("end_time"), answer.job
         return answer.job
 
     def events(self) -> list[event_pb2.Event]:
@@ -279,15 +280,15 @@ def test_a_run_that_goes_on_is_adopted_and_its_end_recorded(going_on: Upgrade) -
     assert [event.revision for event in going_on.events()][-1] > revision
     revisions = [event.revision for event in going_on.events()]
     assert revisions == list(range(1, len(revisions) + 1))
-    request = pb.TailLogRequest(name="running", stream=pb.LOG_STREAM_STDOUT)
-    assert b"Normal completion" in b"".join(piece.data for piece in going_on.service.jobs.TailLog(request))
+    request = pb.ReadLogRequest(job=job_ref("running"), stream=pb.LOG_STREAM_STDOUT)
+    assert b"Normal completion" in b"".join(piece.data for piece in going_on.service.jobs.ReadLog(request))
 
 
 @pytest.mark.parametrize("going_on", [60], indirect=True)
 def test_a_run_that_goes_on_can_be_cancelled(going_on: Upgrade) -> None:
     going_on.service.start()
     pid = going_on.jobs()["running"].attempts[0].pid
-    going_on.service.jobs.CancelJob(pb.CancelJobRequest(name="running", grace=Duration(seconds=5)))
+    going_on.service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref("running"), grace_period=Duration(seconds=5)))
     ended = going_on.wait("running")
     assert (ended.state, ended.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_CANCELLED)
     assert not Path(f"/proc/{pid}").exists()

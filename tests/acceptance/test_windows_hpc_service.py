@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import pytest
 from aiohttp import web
+from edbjobs._calls import job_ref
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2, event_pb2, job_config_pb2, job_pb2, jobs_messages_pb2
 from edbjobs_server.solver.demo import example_project
 from google.protobuf.duration_pb2 import Duration
@@ -125,7 +126,7 @@ class HpcService(ServiceProcess):
 
     def until(self, job: job_pb2.Job, what: str, wanted: Any) -> job_pb2.Job:
         """Wait until something holds of a job."""
-        request = jobs_messages_pb2.GetJobRequest(name=job.uid)
+        request = jobs_messages_pb2.GetJobRequest(job=job_ref(job.uid))
         found: job_pb2.Job = eventually(what, lambda: self.jobs.GetJob(request, timeout=10).job, wanted)
         return found
 
@@ -140,19 +141,19 @@ class HpcService(ServiceProcess):
 
     def ended(self, job: job_pb2.Job) -> job_pb2.Job:
         """Wait for the end of a job."""
-        request = jobs_messages_pb2.WaitJobRequest(name=job.uid, timeout=Duration(seconds=int(TIMEOUT)))
+        request = jobs_messages_pb2.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=int(TIMEOUT)))
         answer = self.jobs.WaitJob(request, timeout=TIMEOUT + 5)
-        assert answer.ended, f"{answer.job}\n{self.output()[-3000:]}"
+        assert answer.job.HasField("end_time"), f"{answer.job}\n{self.output()[-3000:]}"
         return answer.job
 
     def cancel(self, job: job_pb2.Job) -> None:
         """Cancel a job."""
-        self.jobs.CancelJob(jobs_messages_pb2.CancelJobRequest(name=job.uid), timeout=10)
+        self.jobs.CancelJob(jobs_messages_pb2.CancelJobRequest(job=job_ref(job.uid)), timeout=10)
 
     def story(self, job: job_pb2.Job) -> list[str]:
         """Return the events of a job that has ended, without progress."""
         request = jobs_messages_pb2.WatchJobsRequest(
-            after_revision=0, filter=jobs_messages_pb2.JobFilter(names=[job.uid])
+            after_revision=0, filter=jobs_messages_pb2.JobFilter(jobs=[job_ref(job.uid)])
         )
         found: list[str] = []
         for message in self.jobs.WatchJobs(request, timeout=30):

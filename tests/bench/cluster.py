@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from edbjobs._calls import job_ref
 from edbjobs.v1 import cluster_service_pb2, event_pb2, job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs_server.solver.demo import example_project
@@ -145,7 +146,7 @@ def _submit(running: ServiceProcess, paths: list[Path], begin: str = "", demo: s
     uids: list[str] = []
     for first in range(0, len(requests), 1000):
         answer = running.jobs.SubmitJobs(pb.SubmitJobsRequest(requests=requests[first : first + 1000]))
-        uids += [item.job.uid for item in answer.results]
+        uids += [item.response.job.uid for item in answer.results]
     return uids
 
 
@@ -165,7 +166,7 @@ def _wait_until_with(cluster: SlurmCluster, number: int, state: str) -> None:
 def _events(running: ServiceProcess, uid: str) -> dict[int, float]:
     """Times of a job's events, when they were published, up to its end."""
     times: dict[int, float] = {}
-    request = pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(names=[uid]))
+    request = pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(jobs=[job_ref(uid)]))
     for message in running.jobs.WatchJobs(request, timeout=60):
         for event in message.events:
             times[event.type] = event.time.seconds + event.time.nanos / 1e9

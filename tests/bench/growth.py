@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc.aio
 import psutil
+from edbjobs._calls import job_ref
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import jobs_service_pb2_grpc
 
@@ -125,15 +126,19 @@ async def _latencies(running: MeasuredService, project: Path) -> list[float]:
     async with grpc.aio.insecure_channel(running.target) as channel:
         jobs: Any = jobs_service_pb2_grpc.JobsServiceStub(channel)
         submit = submitter(channel, project)
-        uid = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1, newest_first=True))).jobs[0].uid
+        uid = (
+            (await jobs.ListJobs(pb.ListJobsRequest(page_size=1, order=pb.JOB_ORDER_CREATE_TIME_DESCENDING)))
+            .jobs[0]
+            .uid
+        )
 
         async def page(number: int) -> object:
-            return await jobs.ListJobs(pb.ListJobsRequest(page_size=100, newest_first=True))
+            return await jobs.ListJobs(pb.ListJobsRequest(page_size=100, order=pb.JOB_ORDER_CREATE_TIME_DESCENDING))
 
         async def hold(number: int) -> object:
             call = jobs.ReleaseJob if number % 2 else jobs.HoldJob
             kind = pb.ReleaseJobRequest if number % 2 else pb.HoldJobRequest
-            return await call(kind(name=uid))
+            return await call(kind(job=job_ref(uid)))
 
         return [(await latencies(call, CALLS))[0] for call in (submit, page, hold)]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grpc.aio
+from edbjobs._calls import job_ref
 from edbjobs.v1 import job_state_pb2, jobs_service_pb2_grpc
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from support.service import ServiceProcess
@@ -62,8 +63,8 @@ async def run_all(running: ServiceProcess, paths: list[Path]) -> float:
         jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
         started_at = time.perf_counter()
         answer = await jobs.SubmitJobs(pb.SubmitJobsRequest(requests=[request(path) for path in paths]))
-        left = {result.job.uid for result in answer.results}
-        after = min(result.job.revision for result in answer.results)
+        left = {result.response.job.uid for result in answer.results}
+        after = min(result.response.job.revision for result in answer.results)
         async for message in jobs.WatchJobs(pb.WatchJobsRequest(after_revision=after), timeout=WAIT_SECONDS):
             for event in message.events:
                 if event.job.HasField("end_time"):
@@ -126,7 +127,7 @@ def start_times(running: ServiceProcess, project: Path, shown: int, number: int)
     for _ in range(number):
         taken, uid = _until_shown(shown, submit)
         values.append(taken)
-        running.jobs.WaitJob(pb.WaitJobRequest(name=uid))
+        running.jobs.WaitJob(pb.WaitJobRequest(job=job_ref(uid)))
     return values
 
 

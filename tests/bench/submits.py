@@ -101,7 +101,7 @@ def batch_time(running: ServiceProcess, items: pb.SubmitJobsRequest) -> float:
     started_at = time.perf_counter()
     answer = running.jobs.SubmitJobs(items)
     taken = (time.perf_counter() - started_at) * 1000
-    assert all(item.HasField("job") for item in answer.results)
+    assert all(item.HasField("response") for item in answer.results)
     return taken
 
 

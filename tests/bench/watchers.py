@@ -40,7 +40,7 @@ async def events_rate(target: str, project: Path) -> float:
     """Change jobs while a thousand clients watch; gives the events they get a second, all together."""
     async with grpc.aio.insecure_channel(target) as channel:
         jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
-        first = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1))).revision
+        first = (await jobs.ListJobs(pb.ListJobsRequest(page_size=1))).position.revision
         ready: asyncio.Queue[None] = asyncio.Queue()
         watching = [asyncio.create_task(_watch(jobs, first, ready)) for _ in range(WATCHERS)]
         for _ in watching:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_config_pb2, job_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core import transitions
 from edbjobs_server.executors.local.linux.executor import LocalExecutor
 from edbjobs_server.manager import run_retry, run_steps, run_task
 from edbjobs_server.solver import project, project_lock, project_results, verdict
-from support.manager_world import ANN, TERMINAL, S, World
+from support.manager_world import ANN, TERMINAL, S, World, pb
 
 DEFINITE = ("ENOENT", "EACCES", "ENAMETOOLONG", "EROFS")
 TRANSIENT = ("ESTALE", "EIO", "EMFILE", "ENOMEM")
@@ -136,7 +137,7 @@ async def test_a_failure_that_passes(it: World, step: Step, what: str, monkeypat
     """The step fails twice, then no more: a transient failure is no verdict, a definite one gives the right one."""
     uid, fault = await ill(it, step, what, monkeypatch)
     fault.left = 2
-    await it.manager.release(uid, ANN)
+    await it.manager.release(JobRef(uid=uid), ANN)
     await asyncio.to_thread(fault.hit.wait, 30)
     (it.folder / "projects" / "ill.aedt.wait").unlink(missing_ok=True)
     if what == "hang":
@@ -156,7 +157,7 @@ async def test_a_failure_that_passes(it: World, step: Step, what: str, monkeypat
 async def test_a_failure_that_stays(it: World, step: Step, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job ends or waits with a reason; others start, and a cancel or a restart without the fault ends it."""
     uid, fault = await ill(it, step, what, monkeypatch)
-    await it.manager.release(uid, ANN)
+    await it.manager.release(JobRef(uid=uid), ANN)
     await asyncio.to_thread(fault.hit.wait, 30)
     (it.folder / "projects" / "ill.aedt.wait").unlink(missing_ok=True)
     if step.writes and what not in BUGS:
@@ -172,12 +173,12 @@ async def test_a_failure_that_stays(it: World, step: Step, what: str, monkeypatc
     if step.name == "record":  # while its end cannot be recorded, neither can a cancel's
         await restarted(it, uid, fault)
         return
-    await it.manager.cancel(uid, ANN, 0.0)
+    await it.manager.cancel(JobRef(uid=uid), ANN, 0.0)
     assert (await it.ended(uid)).state in {S.JOB_STATE_CANCELLED, S.JOB_STATE_FAILED}
     fault.left = 0
     fault.release.set()
     assert it.runs_of("ill") <= 1
-    again = (await it.manager.retry(uid, "", ANN)).uid
+    again = (await it.manager.retry(pb.RetryJobRequest(job=JobRef(uid=uid)), ANN)).job.uid
     assert (await it.ended(again)).state == S.JOB_STATE_COMPLETED
 
 

@@ -10,6 +10,7 @@ from typing import cast
 
 import grpc
 import pytest
+from edbjobs._calls import job_ref
 from edbjobs.v1 import cluster_service_pb2, job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs_server.solver.demo import example_project
 from google.protobuf.duration_pb2 import Duration
@@ -39,7 +40,7 @@ def submit(service: ServiceProcess, folder: Path, name: str, demo: str, hold: bo
 
 
 def get(service: ServiceProcess, name: str) -> job_pb2.Job:
-    return service.jobs.GetJob(pb.GetJobRequest(name=name), timeout=10).job
+    return service.jobs.GetJob(pb.GetJobRequest(job=job_ref(name)), timeout=10).job
 
 
 def until(what: Callable[[], bool], seconds: float = 20) -> None:
@@ -91,7 +92,9 @@ def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
         assert not status.store_writable
         assert any("cannot be written" in warning for warning in status.warnings)
 
-        cancelled = service.jobs.CancelJob(pb.CancelJobRequest(name="long", grace=Duration(seconds=1)), timeout=10).job
+        cancelled = service.jobs.CancelJob(
+            pb.CancelJobRequest(job=job_ref("long"), grace_period=Duration(seconds=1)), timeout=10
+        ).job
         pid = get(service, "long").attempts[-1].pid
         until(lambda: not Path(f"/proc/{pid}").exists())
         assert any("not on record yet" in warning for warning in cancelled.warnings)
@@ -101,6 +104,6 @@ def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
         until(lambda: get(service, "short").state == S.JOB_STATE_COMPLETED)
         assert {get(service, "short").uid, get(service, "long").uid} == {short.uid, long.uid}
         submit(service, tmp_path, "after", "seconds=0.1")
-        service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="waiting"), timeout=10)
+        service.jobs.ReleaseJob(pb.ReleaseJobRequest(job=job_ref("waiting")), timeout=10)
         for name in [*acknowledged, "after", "waiting"]:
             until(lambda name=name: get(service, name).state == S.JOB_STATE_COMPLETED, 60)  # type: ignore[misc]

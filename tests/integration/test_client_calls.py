@@ -8,11 +8,14 @@ from typing import Any
 import edbjobs
 import grpc
 import pytest
-from edbjobs import AsyncClient, Client, JobStatus
+from edbjobs import AsyncClient, Client, JobFilter, JobStatus
 from edbjobs._endpoint import Endpoint, write_endpoint
-from edbjobs.v1 import job_pb2, resource_pb2, resources_service_pb2
+from edbjobs.v1 import event_pb2, job_pb2, resource_pb2, resources_service_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1.job_ref_pb2 import JobRef
 from support.fake_service import FakeService, refuse, status_of
+
+UID = "0123456789abcdef" * 2
 
 
 @pytest.fixture
@@ -83,7 +86,7 @@ def test_every_item_of_a_batch_gets_its_job_or_its_error(fake: FakeService, clie
                 error = status_of(3, "no such project", "PROJECT_NOT_FOUND", {"config.project_path": "is not there"})
                 results.append(pb.SubmitJobsResult(error=error))
             else:
-                results.append(pb.SubmitJobsResult(job=job(item.request_id)))
+                results.append(pb.SubmitJobsResult(response=pb.SubmitJobResponse(job=job(item.request_id))))
         return pb.SubmitJobsResponse(results=results)
 
     fake.on("SubmitJobs", submit)
@@ -100,7 +103,9 @@ def test_every_item_of_a_batch_gets_its_job_or_its_error(fake: FakeService, clie
 
 def test_large_batches_are_cut_by_size(fake: FakeService, client: Client) -> None:
     def submit(request: pb.SubmitJobsRequest, context: Any) -> Any:
-        return pb.SubmitJobsResponse(results=[pb.SubmitJobsResult(job=job()) for _ in request.requests])
+        return pb.SubmitJobsResponse(
+            results=[pb.SubmitJobsResult(response=pb.SubmitJobResponse(job=job())) for _ in request.requests]
+        )
 
     fake.on("SubmitJobs", submit)
     environment = {f"ANS_{n}": "x" * 30_000 for n in range(10)}
@@ -143,21 +148,67 @@ def test_lists_go_through_all_pages_and_filters_are_sent(fake: FakeService, clie
         following = str(number + 1) if number < 2 else ""
         # A page may be empty though more follow.
         jobs = [] if number == 1 else [job(f"u{number}")]
-        return pb.ListJobsResponse(jobs=jobs, next_page_token=following, revision=40 + number, store_id="s1")
+        position = event_pb2.Position(revision=40 + number, store_id="s1")
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=following, position=position)
 
     fake.on("ListJobs", pages)
     since = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    found = list(client.list(states=["running", JobStatus.FAILED], user="ann", labels={"k": "v"}, created_after=since))
+    given: JobFilter = {"states": ["running", JobStatus.FAILED], "users": ["ann"], "labels": {"k": "v"}}
+    more: JobFilter = {"create_time_from": since, "jobs": [UID, "board"], "ended": False, "end_reasons": ["timeout"]}
+    given.update(more)
+    found = list(client.list(**given))
     assert [item.uid for item in found] == ["u0", "u2"]
-    sent = fake.sent("ListJobs")[0].filter
-    assert (list(sent.states), sent.user, dict(sent.labels)) == ([4, 6], "ann", {"k": "v"})
-    assert sent.created_after.seconds == int(since.timestamp())
-    snapshot = client.snapshot(batch="b")
-    assert (snapshot.revision, snapshot.store_id, len(snapshot.jobs)) == (40, "s1", 2)
+    request = fake.sent("ListJobs")[0]
+    sent = request.filter
+    assert (list(sent.states), list(sent.users), dict(sent.labels)) == ([4, 6], ["ann"], {"k": "v"})
+    assert sent.create_time_from.seconds == int(since.timestamp())
+    assert list(sent.jobs) == [JobRef(uid=UID), JobRef(id="board")]
+    assert (sent.HasField("ended"), sent.ended, sent.HasField("held"), list(sent.end_reasons)) == (
+        True,
+        False,
+        False,
+        [4],
+    )
+    assert (request.order, request.view) == (pb.JOB_ORDER_CREATE_TIME, job_pb2.JOB_VIEW_BASIC)
+    snapshot = client.snapshot(batches=["b"])
+    assert (snapshot.position, len(snapshot.jobs)) == (edbjobs.Position(40, "s1"), 2)
+
+
+def test_order_and_view_of_a_list_are_sent(fake: FakeService, client: Client) -> None:
+    fake.on("ListJobs", lambda request, context: pb.ListJobsResponse())
+    assert list(client.list(order="create_time_descending", view="full")) == []
+    (request,) = fake.sent("ListJobs")
+    assert (request.order, request.view) == (pb.JOB_ORDER_CREATE_TIME_DESCENDING, job_pb2.JOB_VIEW_FULL)
+
+
+def test_a_job_is_named_by_uid_or_by_id(fake: FakeService, client: Client) -> None:
+    fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=job()))
+    for name in (UID, UID.upper(), "board", UID[:-1]):
+        client.get(name)
+    sent = [request.job for request in fake.sent("GetJob")]
+    assert sent == [JobRef(uid=UID), JobRef(uid=UID.upper()), JobRef(id="board"), JobRef(id=UID[:-1])]
+
+
+def test_cancelling_many_goes_on_while_there_are_more(fake: FakeService, client: Client) -> None:
+    def cancel(request: pb.CancelJobsRequest, context: Any) -> Any:
+        if len(fake.sent("CancelJobs")) == 1:
+            return pb.CancelJobsResponse(results=[pb.JobResult(job=JobRef(uid="u1"), changed=job("u1"))], more=True)
+        error = status_of(9, "has ended", "JOB_ENDED", uid="u2")
+        return pb.CancelJobsResponse(results=[pb.JobResult(job=JobRef(id="two"), error=error)])
+
+    fake.on("CancelJobs", cancel)
+    first, second = client.cancel_many(jobs=["one", "two"], grace_period=0)
+    assert (first.name, first.job and first.job.uid, first.error) == ("u1", "u1", None)
+    assert (second.name, second.job, second.error and second.error.reason) == ("two", None, "JOB_ENDED")
+    sent = fake.sent("CancelJobs")
+    assert len(sent) == 2
+    assert sent[0].HasField("grace_period")
+    client.cancel_many(all_jobs=True)
+    assert not fake.sent("CancelJobs")[-1].HasField("grace_period")
 
 
 def test_values_of_a_newer_service_are_unknown_not_an_error(fake: FakeService, client: Client) -> None:
-    newer = job(state=42, waiting_reason=77, reason=88)
+    newer = job(state=42, waiting_reason=77, reason=88, project_path="/x/y.aedt")
     newer.config.project_path = "/x/y.aedt"
     newer.config.scheduler_type = 99  # type: ignore[assignment]
     fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=newer))
@@ -198,7 +249,7 @@ def test_waiting_goes_by_uid_and_until_the_end(fake: FakeService, client: Client
     states = iter([2, 4, 5])
     fake.on("WaitJob", lambda request, context: pb.WaitJobResponse(job=job(state=next(states))))
     assert client.wait("id-u1").status == "completed"
-    assert [request.name for request in fake.sent("WaitJob")] == ["id-u1", "u1", "u1"]
+    assert [request.job for request in fake.sent("WaitJob")] == [JobRef(id="id-u1"), JobRef(uid="u1"), JobRef(uid="u1")]
 
 
 def test_waiting_ends_at_its_time_with_the_job(fake: FakeService, client: Client) -> None:

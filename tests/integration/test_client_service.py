@@ -72,7 +72,7 @@ def test_of_many_each_gets_its_job_or_its_error(client: Client, project: Path) -
     error = results[1].error
     assert isinstance(error, edbjobs.InvalidRequestError)
     assert "config.project_path" in error.fields
-    assert len(client.cancel_many(batch="many")) == 2
+    assert len(client.cancel_many(batches=["many"])) == 2
 
 
 def test_a_watch_has_every_revision_once_though_the_service_is_killed(
@@ -85,7 +85,7 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
 
     def watch() -> None:
         with Client(service.target, patience=30) as watcher:
-            for event in watcher.watch(after_revision=start.revision, store_id=start.store_id, batch="w"):
+            for event in watcher.watch(after_revision=start.revision, store_id=start.store_id, batches=["w"]):
                 received.append(event)
                 if event.job is not None and event.job.status.ended:
                     ended.add(event.job.uid)
@@ -110,7 +110,7 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
     assert revisions == sorted(set(revisions))
     with Client(service.target) as fresh:
         replay = []
-        for event in fresh.watch(after_revision=start.revision, batch="w"):
+        for event in fresh.watch(after_revision=start.revision, batches=["w"]):
             replay.append(event.revision)
             if event.revision == revisions[-1]:
                 break
@@ -141,7 +141,7 @@ async def test_the_asyncio_client(service: ServiceProcess, project: Path) -> Non
         ended = await asyncio.gather(*(client.wait(job.uid, timeout=60) for job in jobs))
         assert {job.status.value for job in ended} == {"completed"}
         waiting = {job.uid for job in jobs}
-        async for event in client.watch(after_revision=before.revision, names=[job.uid for job in jobs]):
+        async for event in client.watch(after_revision=before.revision, jobs=[job.uid for job in jobs]):
             if event.type == "job_completed" and event.job is not None:
                 waiting.discard(event.job.uid)
             if not waiting:
@@ -153,10 +153,10 @@ async def test_the_asyncio_client(service: ServiceProcess, project: Path) -> Non
 
 def test_cancel_of_a_running_job(client: Client, project: Path) -> None:
     job = client.submit(project, environment=SLOW)
-    for event in client.watch(after_revision=job.revision - 1, names=[job.uid]):
+    for event in client.watch(after_revision=job.revision - 1, jobs=[job.uid]):
         if event.type == "job_started":
             break
-    assert client.cancel(job.uid, grace_seconds=1).cancel_requested is not None
+    assert client.cancel(job.uid, grace_period=1).cancel_requested is not None
     ended = client.wait(job.uid, timeout=30)
     assert (ended.status, ended.reason) == ("cancelled", "cancelled")
 

@@ -9,8 +9,10 @@ import pytest
 from edbjobs import AsyncClient, Client
 from edbjobs.v1 import event_pb2, job_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1.job_ref_pb2 import JobRef
 from support.fake_service import FakeService, refuse, status_of
 
+UID = "0123456789abcdef" * 2
 LOG = b"first line\n\xc3\xa9\xc3\xa8 last line \xff\n"
 
 
@@ -60,14 +62,14 @@ def check_watch(fake: FakeService, events: list[edbjobs.Event]) -> None:
     assert not asked[0].HasField("after_revision")
     assert [request.after_revision for request in asked[1:]] == [12, 20, 20, 20]
     assert {request.store_id for request in asked[1:]} == {"s1"}
-    assert all(request.filter.batch == "b" for request in asked)
+    assert all(list(request.filter.batches) == ["b"] for request in asked)
 
 
 def test_a_watch_gives_each_revision_once_across_breaks(fake: FakeService) -> None:
     script(fake, BREAKS)
     received: list[edbjobs.Event] = []
     with Client(fake.target, patience=10) as client, pytest.raises(edbjobs.OutOfRangeError, match="end of the test"):
-        received.extend(client.watch(batch="b"))
+        received.extend(client.watch(batches=["b"]))
     check_watch(fake, received)
 
 
@@ -77,7 +79,7 @@ async def test_an_asyncio_watch_gives_each_revision_once_across_breaks(fake: Fak
 
     async def collect() -> None:
         async with AsyncClient(fake.target, patience=10) as client:
-            async for event in client.watch(batch="b"):
+            async for event in client.watch(batches=["b"]):
                 received.append(event)  # noqa: PERF401 - events before the error count
 
     with pytest.raises(edbjobs.OutOfRangeError, match="end of the test"):
@@ -151,50 +153,87 @@ async def test_an_asyncio_watch_that_is_left_is_ended_at_the_service(fake: FakeS
         assert await asyncio.to_thread(ended.wait, 10)
 
 
-def tail(fake: FakeService, cut_at: int) -> None:
+def serve_log(fake: FakeService, cut_at: int) -> None:
     """Break the log once after some bytes, then go on from wherever is asked."""
 
-    def answer(request: pb.TailLogRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+    def answer(request: pb.ReadLogRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         start = request.offset if request.offset >= 0 else len(LOG) + request.offset
-        if len(fake.sent("TailLog")) == 1:
-            yield pb.TailLogResponse(data=LOG[start:cut_at], offset=start, attempt=2)
+        if len(fake.sent("ReadLog")) == 1:
+            yield pb.ReadLogResponse(data=LOG[start:cut_at], offset=start, uid=UID, attempt=2)
+            yield pb.ReadLogResponse(offset=cut_at, uid=UID, attempt=2)  # a keepalive
             context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
-        yield pb.TailLogResponse(data=LOG[start:], offset=start, attempt=2, eof=True)
+        yield pb.ReadLogResponse(data=LOG[start:], offset=start, uid=UID, attempt=2)
+        yield pb.ReadLogResponse(offset=len(LOG), uid=UID, attempt=2, eof=True)
 
-    fake.on("TailLog", answer)
+    fake.on("ReadLog", answer)
 
 
 @pytest.mark.parametrize("cut_at", [3, 12, len(LOG)])
 def test_a_log_goes_on_at_its_byte_and_in_its_attempt(fake: FakeService, cut_at: int) -> None:
-    tail(fake, cut_at)
+    serve_log(fake, cut_at)
     with Client(fake.target) as client:
-        assert b"".join(client.logs("x", follow=True)) == LOG
-    first, second = fake.sent("TailLog")
-    assert (first.attempt, second.attempt, second.offset) == (0, 2, cut_at)
+        pieces = list(client.logs("x", follow=True))
+    assert b"".join(pieces) == LOG
+    assert all(pieces), "a keepalive is no piece"
+    assert {(piece.uid, piece.attempt) for piece in pieces} == {(UID, 2)}
+    first, second = fake.sent("ReadLog")
+    assert (first.HasField("attempt"), first.HasField("max_bytes"), first.stream) == (
+        False,
+        False,
+        pb.LOG_STREAM_SOLVER,
+    )
+    assert (second.attempt, second.offset) == (2, cut_at)
+    assert (first.job, second.job) == (JobRef(id="x"), JobRef(uid=UID)), "an id may be another job by then"
+
+
+def test_a_bounded_log_is_resumed_with_what_is_left(fake: FakeService) -> None:
+    serve_log(fake, 3)
+    with Client(fake.target) as client:
+        list(client.logs("x", max_bytes=10, attempt=2))
+    first, second = fake.sent("ReadLog")
+    assert (first.max_bytes, first.attempt, second.max_bytes) == (10, 2, 7)
+
+
+def test_a_log_that_became_shorter_meanwhile_is_read_again_from_its_start(fake: FakeService) -> None:
+    def answer(request: pb.ReadLogRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        if not request.offset and len(fake.sent("ReadLog")) == 1:
+            yield pb.ReadLogResponse(data=b"old and long", uid=UID, attempt=1)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
+        if request.offset:
+            refuse(context, status_of(11, "beyond the end", "OFFSET_BEYOND_END", size_bytes="3"))
+        yield pb.ReadLogResponse(data=b"new", uid=UID, attempt=1)
+        yield pb.ReadLogResponse(offset=3, uid=UID, attempt=1, eof=True)
+
+    fake.on("ReadLog", answer)
+    with Client(fake.target) as client:
+        pieces = list(client.logs("x", follow=True))
+        assert [(bytes(piece), piece.offset) for piece in pieces] == [(b"old and long", 0), (b"new", 0)]
+        with pytest.raises(edbjobs.OutOfRangeError):
+            list(client.logs("x", offset=99))
 
 
 def test_text_is_decoded_across_pieces(fake: FakeService) -> None:
-    tail(fake, 12)  # within the first accented letter
+    serve_log(fake, 12)  # within the first accented letter
     with Client(fake.target) as client:
         assert "".join(client.logs("x", text=True)) == LOG.decode("utf-8", "replace")
 
 
 def test_an_offset_from_the_end_is_asked_for_only_once(fake: FakeService) -> None:
-    tail(fake, len(LOG) - 3)
+    serve_log(fake, len(LOG) - 3)
     with Client(fake.target) as client:
         assert b"".join(client.logs("x", offset=-8, stream="stderr")) == LOG[-8:]
-    first, second = fake.sent("TailLog")
+    first, second = fake.sent("ReadLog")
     assert (first.offset, first.stream, second.offset) == (-8, 2, len(LOG) - 3)
 
 
 async def test_asyncio_logs(fake: FakeService) -> None:
-    tail(fake, 12)
+    serve_log(fake, 12)
     async with AsyncClient(fake.target) as client:
         pieces: AsyncIterator[str] = client.logs("x", text=True)
         assert "".join([piece async for piece in pieces]) == LOG.decode("utf-8", "replace")
 
 
 def test_a_missing_log_is_an_error(fake: FakeService) -> None:
-    fake.on("TailLog", lambda request, context: refuse(context, status_of(5, "no such log", "LOG_NOT_FOUND")))
+    fake.on("ReadLog", lambda request, context: refuse(context, status_of(5, "no such log", "LOG_NOT_FOUND")))
     with Client(fake.target) as client, pytest.raises(edbjobs.NotFoundError, match="no such log"):
         list(client.logs("x"))

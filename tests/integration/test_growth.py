@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edbjobs._calls import job_ref
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.manager import progress_tracker
 from edbjobs_server.util.path_workers import PathWorkers
 from edbjobs_server.util.timeouts import timeout
@@ -24,10 +26,10 @@ async def test_run_folders_and_their_group_go_with_the_record(it: World) -> None
     uids = [await it.submit(f"job{number}") for number in range(3)]
     folders = [Path((await it.ended(uid)).run_directory) for uid in uids]
     for uid, folder in zip(uids[:2], folders, strict=False):
-        await it.manager.delete(uid, ANN)
+        await it.manager.delete(JobRef(uid=uid), ANN)
         assert not folder.exists()
     assert folders[2].is_dir()
-    await it.manager.delete(uids[2], ANN)
+    await it.manager.delete(JobRef(uid=uids[2]), ANN)
     assert not (runs / "000000").exists()
 
 
@@ -37,7 +39,7 @@ async def test_no_state_is_kept_of_ended_jobs(it: World) -> None:
     path.with_name("locked.aedt.lock").touch()
     uid = await it.submit("locked", project_path=str(path))
     await it.until(uid, lambda job: job.waiting_reason == S.WAITING_REASON_PROJECT_LOCKED)
-    await it.manager.cancel(uid, ANN, None)
+    await it.manager.cancel(JobRef(uid=uid), ANN, None)
     await it.ended(await it.submit("other"))
     runs = it.manager._runs
     assert (runs._retry_states, runs._runs, runs._owners) == ({}, {}, {})
@@ -106,6 +108,6 @@ def test_more_runs_than_the_soft_limit_of_descriptors_allows(tmp_path: Path) -> 
                 break
         wait.unlink()
         for uid in uids:
-            job = service.jobs.WaitJob(pb.WaitJobRequest(name=uid), timeout=100).job
+            job = service.jobs.WaitJob(pb.WaitJobRequest(job=job_ref(uid)), timeout=100).job
             assert job.state == S.JOB_STATE_COMPLETED, job
     assert {(tmp_path / f"seen{number}").read_text().strip() for number in range(count)} == {"64"}

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+from edbjobs._calls import job_ref
 from edbjobs.v1 import cluster_service_pb2 as cluster_pb
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import principal_pb2
@@ -58,31 +59,31 @@ async def submit(web: Web, folder: Path, seconds: float = 0.1, **more: Any) -> A
 
 async def test_a_job_from_submit_to_its_log(web: Web, tmp_path: Path) -> None:
     job = await submit(web, tmp_path, job_id=f"w-{'text' in web.kind}")
-    wait = await web.call(JOBS + "WaitJob", pb.WaitJobRequest(name=job.uid, timeout=Duration(seconds=20)))
-    assert pb.WaitJobResponse.FromString(wait.messages[0]).ended
+    wait = await web.call(JOBS + "WaitJob", pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=20)))
+    assert pb.WaitJobResponse.FromString(wait.messages[0]).job.HasField("end_time")
     assert wait.http == 200
     assert wait.headers["content-type"] == web.kind
-    watch = pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(names=[job.uid]))
+    watch = pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
     async with web.post(JOBS + "WatchJobs", framed(watch.SerializeToString())) as response:
         async for _, message in frames_of(response.content.iter_any(), "text" in web.kind):
             answer = pb.WatchJobsResponse.FromString(message)
             if answer.caught_up:
                 break
-    tail = await web.call(JOBS + "TailLog", pb.TailLogRequest(name=job.uid, stream=pb.LOG_STREAM_SOLVER))
+    tail = await web.call(JOBS + "ReadLog", pb.ReadLogRequest(job=job_ref(job.uid), stream=pb.LOG_STREAM_SOLVER))
     assert tail.code == 0
-    assert pb.TailLogResponse.FromString(tail.messages[-1]).eof
+    assert pb.ReadLogResponse.FromString(tail.messages[-1]).eof
 
 
 # As gRPC answers ---------------------------------------------------------------------------------------------
 
 SAME = [
-    ("JobsService/GetJob", pb.GetJobRequest(name="nobody-ü")),
+    ("JobsService/GetJob", pb.GetJobRequest(job=job_ref("nobody-ü"))),
     ("JobsService/SubmitJob", pb.SubmitJobRequest()),
     ("JobsService/ListJobs", pb.ListJobsRequest(page_token="x")),
     ("JobsService/CancelJobs", pb.CancelJobsRequest()),
     ("JobsService/WatchJobs", pb.WatchJobsRequest(after_revision=10**12)),
     ("JobsService/WatchJobs", pb.WatchJobsRequest(after_revision=0, store_id="other")),
-    ("JobsService/TailLog", pb.TailLogRequest(name="nobody")),
+    ("JobsService/ReadLog", pb.ReadLogRequest(job=job_ref("nobody"))),
     ("ResourcesService/UpdateLimits", resources_pb.UpdateLimitsRequest()),
     ("ResourcesService/GetLimits", resources_pb.GetLimitsRequest()),
     ("ClusterService/ListSolvers", cluster_pb.ListSolversRequest()),
@@ -194,18 +195,18 @@ async def test_a_request_has_a_bound(service: WebService) -> None:
 # Deadlines and disconnects -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["WaitJob", "TailLog"])
+@pytest.mark.parametrize("path", ["WaitJob", "ReadLog"])
 async def test_a_deadline_ends_a_call(web: Web, tmp_path: Path, path: str) -> None:
     job = await submit(web, tmp_path, 30.0)
     requests = {
-        "WaitJob": pb.WaitJobRequest(name=job.uid, timeout=Duration(seconds=20)),
-        "TailLog": pb.TailLogRequest(name=job.uid, follow=True),
+        "WaitJob": pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=20)),
+        "ReadLog": pb.ReadLogRequest(job=job_ref(job.uid), follow=True),
     }
     started = time.monotonic()
     answer = await web.call(JOBS + path, requests[path], grpc_timeout="300m")
     assert (CODES[answer.code], answer.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE")
     assert 0.2 <= time.monotonic() - started < 5
-    await web.call(JOBS + "CancelJob", pb.CancelJobRequest(name=job.uid))
+    await web.call(JOBS + "CancelJob", pb.CancelJobRequest(job=job_ref(job.uid)))
 
 
 async def test_a_stream_sends_each_message_at_once(service: WebService) -> None:
@@ -228,8 +229,8 @@ async def test_a_call_is_cancelled_when_its_client_disconnects(service: WebServi
     async with calling(service) as web:
         job = await submit(web, tmp_path, 30.0, hold=True)
         calls = {
-            "WatchJobs": pb.WatchJobsRequest(filter=pb.JobFilter(names=[job.uid])),
-            "WaitJob": pb.WaitJobRequest(name=job.uid, timeout=Duration(seconds=60)),
+            "WatchJobs": pb.WatchJobsRequest(filter=pb.JobFilter(jobs=[job_ref(job.uid)])),
+            "WaitJob": pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=60)),
         }
         for path, request in calls.items():
             before = logged(service, path, "CANCELLED")
@@ -241,7 +242,7 @@ async def test_a_call_is_cancelled_when_its_client_disconnects(service: WebServi
             while logged(service, path, "CANCELLED") == before:
                 assert time.monotonic() < end, "the call was not cancelled"
                 await asyncio.sleep(0.02)
-        await web.call(JOBS + "CancelJob", pb.CancelJobRequest(name=job.uid))
+        await web.call(JOBS + "CancelJob", pb.CancelJobRequest(job=job_ref(job.uid)))
 
 
 def logged(service: WebService, path: str, code: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from edbjobs.v1 import job_config_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.planner import Planner
@@ -40,7 +41,7 @@ def delay(seconds: float) -> Callable[[Backoff], float]:
 
 
 async def release(it: World, uid: str) -> None:
-    await it.manager.release(uid, ANN)
+    await it.manager.release(JobRef(uid=uid), ANN)
 
 
 # Links that are moved while a job waits (A4) ------------------------------------------------------------------
@@ -116,7 +117,7 @@ async def test_a_job_for_a_missing_scheduler_waits_with_that_reason(tmp_path: Pa
         assert job.state == S.JOB_STATE_QUEUED
         assert "no scheduler 'slurm'" in job.waiting_detail
         assert (await it.ended(await it.submit("local"))).state == S.JOB_STATE_COMPLETED
-        await it.manager.cancel(uid, ANN, None)
+        await it.manager.cancel(JobRef(uid=uid), ANN, None)
         assert (await it.get(uid)).state == S.JOB_STATE_CANCELLED
     finally:
         await it.close()
@@ -136,9 +137,9 @@ async def test_a_run_with_a_missing_scheduler_can_be_abandoned(tmp_path: Path) -
     try:
         job = await it.until(uid, lambda job: "no scheduler 'slurm'" in job.waiting_detail)
         assert job.state == S.JOB_STATE_SCHEDULED
-        await it.manager.cancel(uid, ANN, 0.0)
+        await it.manager.cancel(JobRef(uid=uid), ANN, 0.0)
         assert (await it.get(uid)).state == S.JOB_STATE_SCHEDULED, "its state is unknown"
-        job = await it.manager.cancel(uid, ANN, None, abandon=True)
+        job = await it.manager.cancel(JobRef(uid=uid), ANN, None, abandon=True)
         assert (job.state, job.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_UNKILLABLE)
         assert (await it.ended(await it.submit("local"))).state == S.JOB_STATE_COMPLETED
     finally:
@@ -163,8 +164,8 @@ async def test_a_job_that_is_deleted_while_it_is_prepared_leaves_nothing(
     monkeypatch.setattr(project_lock, "lock_state", slow)
     uid = await it.submit("gone")
     await asyncio.to_thread(looked.wait, 30)
-    await it.manager.cancel(uid, ANN, None)
-    await it.manager.delete(uid, ANN)
+    await it.manager.cancel(JobRef(uid=uid), ANN, None)
+    await it.manager.delete(JobRef(uid=uid), ANN)
     hold.set()
     assert (await it.ended(await it.submit("next"))).state == S.JOB_STATE_COMPLETED
     with pytest.raises(Refused, match="there is no job"):
@@ -178,9 +179,9 @@ async def test_abandon_is_refused_while_a_run_can_be_ended(it: World) -> None:
     uid = await it.submit("busy", project_path=str(it.folder / "projects" / "busy.aedt"))
     await it.until(uid, lambda job: job.state == S.JOB_STATE_RUNNING)
     with pytest.raises(Refused) as refused:
-        await it.manager.cancel(uid, ANN, None, abandon=True)
+        await it.manager.cancel(JobRef(uid=uid), ANN, None, abandon=True)
     assert refused.value.reason == "JOB_NOT_UNKILLABLE"
-    await it.manager.cancel(uid, ANN, 0.0)
+    await it.manager.cancel(JobRef(uid=uid), ANN, 0.0)
     assert (await it.ended(uid)).state == S.JOB_STATE_CANCELLED
 
 
@@ -197,7 +198,7 @@ async def test_an_abandon_records_the_end_that_the_log_proves(it: World, monkeyp
     monkeypatch.setattr(Backoff, "next", delay(60.0))
     uid = await it.submit("job")
     await it.until(uid, lambda job: "cannot be read yet" in job.waiting_detail)
-    job = await it.manager.cancel(uid, ANN, None, abandon=True)
+    job = await it.manager.cancel(JobRef(uid=uid), ANN, None, abandon=True)
     assert (job.state, job.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
 
 

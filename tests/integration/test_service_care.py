@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edbjobs._calls import job_ref
 from edbjobs.v1 import (
     event_pb2,
     job_config_pb2,
@@ -31,14 +32,14 @@ def submit(service: ServiceProcess, name: str, demo: str = "seconds=0.1", hold: 
 
 
 def wait(service: ServiceProcess, name: str) -> job_pb2.Job:
-    request = pb.WaitJobRequest(name=name, timeout=Duration(seconds=60))
+    request = pb.WaitJobRequest(job=job_ref(name), timeout=Duration(seconds=60))
     answer = service.jobs.WaitJob(request, timeout=70)
-    assert answer.ended, answer.job
+    assert answer.job.HasField("end_time"), answer.job
     return answer.job
 
 
 def get(service: ServiceProcess, name: str) -> job_pb2.Job:
-    return service.jobs.GetJob(pb.GetJobRequest(name=name), timeout=10).job
+    return service.jobs.GetJob(pb.GetJobRequest(job=job_ref(name)), timeout=10).job
 
 
 def event(
@@ -86,7 +87,7 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
         ended = [submit(service, f"p{number}") for number in range(4)]
         for job in ended:
             wait(service, job.uid)
-        service.jobs.DeleteJob(pb.DeleteJobRequest(name="p3"), timeout=10)
+        service.jobs.DeleteJob(pb.DeleteJobRequest(job=job_ref(ended[3].uid)), timeout=10)
         folders = {job.uid: Path(get(service, job.uid).run_directory) for job in ended[:3]}
         running = submit(service, "going-on", "seconds=60")
         started = event(service, event_pb2.EVENT_TYPE_JOB_STARTED, running.uid)
@@ -100,7 +101,9 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
         for job in ended[:2]:
             gone = event(service, event_pb2.EVENT_TYPE_JOB_DELETED, job.uid)
             assert "its time is over" in gone.detail
-        service.jobs.CancelJob(pb.CancelJobRequest(name=running.uid, grace=Duration(seconds=1)), timeout=10)
+        service.jobs.CancelJob(
+            pb.CancelJobRequest(job=job_ref(running.uid), grace_period=Duration(seconds=1)), timeout=10
+        )
         page = service.jobs.ListJobs(pb.ListJobsRequest(), timeout=10)
         assert [job.id for job in page.jobs] == ["p2", "going-on", "waiting"]
         wait(service, running.uid)

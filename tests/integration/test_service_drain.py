@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from edbjobs import BusyError, Client, ConnectError
+from edbjobs._calls import job_ref
 from edbjobs.v1 import (
     job_config_pb2,
     job_pb2,
@@ -111,7 +112,7 @@ def test_watchers_are_notified_of_the_stop_and_resume_after_it(service: ServiceP
     last = watch.got[-1].revision
     service.stop()
     service.start()
-    service.jobs.ReleaseJob(pb.ReleaseJobRequest(name="held"), timeout=10)
+    service.jobs.ReleaseJob(pb.ReleaseJobRequest(job=job_ref("held")), timeout=10)
     request = pb.WatchJobsRequest(after_revision=last, store_id=watch.got[-1].store_id)
     revisions: list[int] = []
     for message in service.jobs.WatchJobs(request, timeout=30):
@@ -129,9 +130,9 @@ def test_waiting_calls_end_at_once(tmp_path: Path) -> None:
         submit(service, "held", hold=True)
         submit(service, "long", "seconds=60")
         jobs = service.jobs
-        request = pb.WaitJobRequest(name="held", timeout=Duration(seconds=300))
+        request = pb.WaitJobRequest(job=job_ref("held"), timeout=Duration(seconds=300))
         waiting = Listener(lambda: iter([jobs.WaitJob(request, timeout=200)]))
-        tail = Listener(lambda: jobs.TailLog(pb.TailLogRequest(name="long", follow=True), timeout=200))
+        tail = Listener(lambda: jobs.ReadLog(pb.ReadLogRequest(job=job_ref("long"), follow=True), timeout=200))
         watch = Listener(lambda: jobs.WatchJobs(pb.WatchJobsRequest(after_revision=0), timeout=200))
         tail.has(1)
         watch.has(1)
@@ -178,7 +179,7 @@ def test_runs_go_on_and_nothing_more_starts(service: ServiceProcess) -> None:
     submit(service, "next")
     for job in running:
         wait_for_state(service, job, S.JOB_STATE_RUNNING)
-    pids = [service.jobs.GetJob(pb.GetJobRequest(name=job.uid)).job.attempts[0].pid for job in running]
+    pids = [service.jobs.GetJob(pb.GetJobRequest(job=job_ref(job.uid))).job.attempts[0].pid for job in running]
     assert service.stop() == 0
     assert all(Path(f"/proc/{pid}").exists() for pid in pids)
     for pid in pids:
@@ -188,11 +189,11 @@ def test_runs_go_on_and_nothing_more_starts(service: ServiceProcess) -> None:
             time.sleep(0.02)
     service.start()
     for job, pid in zip(running, pids, strict=True):
-        wait = pb.WaitJobRequest(name=job.uid, timeout=Duration(seconds=30))
+        wait = pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=30))
         ended = service.jobs.WaitJob(wait, timeout=40).job
         assert (ended.state, ended.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
         assert [attempt.pid for attempt in ended.attempts] == [pid]
-    wait = pb.WaitJobRequest(name="next", timeout=Duration(seconds=30))
+    wait = pb.WaitJobRequest(job=job_ref("next"), timeout=Duration(seconds=30))
     last = service.jobs.WaitJob(wait, timeout=40).job
     assert last.state == S.JOB_STATE_COMPLETED
     assert last.attempts[0].reserve_time.ToNanoseconds() >= ended.end_time.ToNanoseconds()
@@ -200,7 +201,7 @@ def test_runs_go_on_and_nothing_more_starts(service: ServiceProcess) -> None:
 
 def wait_for_state(service: ServiceProcess, job: job_pb2.Job, state: S.JobState.ValueType) -> None:
     request = pb.WatchJobsRequest(after_revision=0)
-    request.filter.names.append(job.uid)
+    request.filter.jobs.append(job_ref(job.uid))
     for message in service.jobs.WatchJobs(request, timeout=30):
         if any(event.job.state == state for event in message.events):
             return

@@ -94,7 +94,7 @@ def test_reflection_lists_the_services(service: ServiceProcess) -> None:
         assert {"edbjobs.v1.JobsService", "edbjobs.v1.ResourcesService", "edbjobs.v1.ClusterService"} <= services
         assert {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= services
         jobs = DescriptorPool(database).FindServiceByName("edbjobs.v1.JobsService")
-        assert {"SubmitJob", "WatchJobs", "TailLog"} <= {method.name for method in jobs.methods}
+        assert {"SubmitJob", "WatchJobs", "ReadLog"} <= {method.name for method in jobs.methods}
 
 
 def test_health_of_each_service(service: ServiceProcess) -> None:
@@ -134,4 +134,4 @@ async def test_every_call_of_a_burst_is_served(service: ServiceProcess) -> None:
         outcomes = Counter(await asyncio.gather(*(outcome(number) for number in range(BURST))))
         assert outcomes == {"OK": BURST}
         page = await jobs.ListJobs(jobs_messages_pb2.ListJobsRequest(page_size=1), timeout=30)
-        assert page.total == BURST // 3
+        assert page.total_size == BURST // 3

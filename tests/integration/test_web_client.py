@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from edbjobs._calls import job_ref
 from edbjobs._version import __version__
 from edbjobs.v1 import cluster_service_pb2, jobs_messages_pb2, jobs_service_pb2, resources_service_pb2
 from edbjobs_server.solver.demo import example_project
@@ -149,7 +150,7 @@ async def test_the_sample_page_follows_all_jobs(built: Path, service: WebService
         request.config.environment.update(config["environment"])
         job = service.jobs.SubmitJob(request).job
         await until(lambda: _holds(shown, "shown", "COMPLETED"))
-        service.jobs.DeleteJob(jobs_messages_pb2.DeleteJobRequest(name=job.uid))
+        service.jobs.DeleteJob(jobs_messages_pb2.DeleteJobRequest(job=job_ref(job.uid)))
         await until(lambda: _lacks(shown, "COMPLETED"))
 
 

@@ -133,7 +133,7 @@ class Player:
         told = {name: answer[name] for name in ("code", "reason", "fields", "metadata")}
         if case.code == "DEADLINE_EXCEEDED":
             told["reason"] = ""  # no answer came, and each client library has its own word for that
-        if case.rpc == "JobsService.TailLog":
+        if case.rpc == "JobsService.ReadLog":
             data = b"".join(base64.b64decode(message.get("data", "")) for message in messages)
             told["data"] = data.decode() if len(data) <= SHORT_LOG else "long"
             told["eof"] = any(message.get("eof") for message in messages)

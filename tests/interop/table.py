@@ -249,7 +249,7 @@ QUEUED = (
     Case("priority", "JobsService.SetJobPriority", {"name": "$least", "priority": 5}, expect={"job": {"priority": 5}}),
     Case("waiting with a limit", "JobsService.WaitJob", {"name": "$least", "timeout": "0.001s"}, expect={"job": {}}),
     Case("a deadline", "JobsService.WaitJob", {"name": "$least", "timeout": "300s"}, "DEADLINE_EXCEEDED", deadline=0.3),
-    Case("an output not there yet", "JobsService.TailLog", {"name": "$least"}, "NOT_FOUND", "LOG_NOT_FOUND"),
+    Case("an output not there yet", "JobsService.ReadLog", {"name": "$least"}, "NOT_FOUND", "LOG_NOT_FOUND"),
     Case("not ended: retry", "JobsService.RetryJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
     Case("not ended: delete", "JobsService.DeleteJob", {"name": "$least"}, STATE, "JOB_NOT_ENDED"),
     Case(
@@ -277,27 +277,27 @@ SOLVES = (
     ),
     Case("end: cancel", "JobsService.CancelJob", {"name": "many-1"}, STATE, "JOB_ENDED"),
     Case(
-        "the log to its end", "JobsService.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "follow": True}
+        "the log to its end", "JobsService.ReadLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "follow": True}
     ),
-    Case("a piece", "JobsService.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": 3, "limit": 5}),
-    Case("the last bytes", "JobsService.TailLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": -4}),
+    Case("a piece", "JobsService.ReadLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": 3, "limit": 5}),
+    Case("the last bytes", "JobsService.ReadLog", {"name": "many-1", "stream": "LOG_STREAM_SOLVER", "offset": -4}),
     Case(
         "beyond the end",
-        "JobsService.TailLog",
+        "JobsService.ReadLog",
         {"name": "many-1", "offset": LARGEST},
         RANGE,
         "OFFSET_BEYOND_END",
     ),
     Case(
         "no such attempt",
-        "JobsService.TailLog",
+        "JobsService.ReadLog",
         {"name": "many-1", "attempt": 2147483647},
         "NOT_FOUND",
         "LOG_NOT_FOUND",
     ),
     Case(
         "no such output",
-        "JobsService.TailLog",
+        "JobsService.ReadLog",
         {"name": "many-1", "stream": "LOG_STREAM_SCRIPT"},
         "NOT_FOUND",
         "LOG_NOT_FOUND",
@@ -318,7 +318,7 @@ SOLVES = (
     Case("started: hold", "JobsService.HoldJob", {"name": "stays"}, STATE, "JOB_STARTED"),
     Case("started: priority", "JobsService.SetJobPriority", {"name": "stays", "priority": 1}, STATE, "JOB_STARTED"),
     Case(
-        "a stream that is left", "JobsService.TailLog", {"name": "stays", "follow": True}, until='"attempt"', same=False
+        "a stream that is left", "JobsService.ReadLog", {"name": "stays", "follow": True}, until='"attempt"', same=False
     ),
     Case("end it", "JobsService.CancelJob", {"name": "stays", "grace": "5s"}, expect={"job": {"id": "stays"}}),
     Case(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.limits import Host
 from edbjobs_server.core.principal import Principal, Role
@@ -106,14 +107,14 @@ class World:
         return accepted.job.uid
 
     async def get(self, uid: str) -> job_pb2.Job:
-        return await self.manager.get(uid)
+        return await self.manager.get(JobRef(uid=uid))
 
     async def ended(self, uid: str) -> job_pb2.Job:
         """Wait for the end of a job."""
         end = time.monotonic() + DEADLINE
         while True:  # a failed commit ends the wait early
-            job, ended = await self.manager.wait(uid, 5.0)
-            if ended:
+            job = await self.manager.wait(JobRef(uid=uid), 5.0)
+            if job.HasField("end_time"):
                 return job
             assert time.monotonic() < end, f"{job.id}: {S.JobState.Name(job.state)}, {job.waiting_detail}"
 

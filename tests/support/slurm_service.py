@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from edbjobs._calls import job_ref
 from edbjobs.v1 import (
     cluster_pb2,
     cluster_service_pb2,
@@ -121,7 +122,7 @@ class SlurmService(ServiceProcess):
 
     def job(self, job: job_pb2.Job) -> job_pb2.Job:
         """Return a job as it is now."""
-        return self.jobs.GetJob(jobs_messages_pb2.GetJobRequest(name=job.uid), timeout=10).job
+        return self.jobs.GetJob(jobs_messages_pb2.GetJobRequest(job=job_ref(job.uid)), timeout=10).job
 
     def until(
         self, job: job_pb2.Job, what: str, expected: Callable[[job_pb2.Job], bool], timeout: float = TIMEOUT
@@ -152,16 +153,16 @@ class SlurmService(ServiceProcess):
 
     def ended(self, job: job_pb2.Job, timeout: float = TIMEOUT) -> job_pb2.Job:
         """Wait for the end of a job."""
-        request = jobs_messages_pb2.WaitJobRequest(name=job.uid, timeout=Duration(seconds=int(timeout)))
+        request = jobs_messages_pb2.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=int(timeout)))
         answer = self.jobs.WaitJob(request, timeout=timeout + 5)
-        assert answer.ended, f"not ended within {timeout:g} s: {answer.job}\n{self.output()[-3000:]}"
+        assert answer.job.HasField("end_time"), f"not ended within {timeout:g} s: {answer.job}\n{self.output()[-3000:]}"
         return answer.job
 
     def cancel(self, job: job_pb2.Job, grace: float | None = None) -> None:
         """Cancel a job."""
-        request = jobs_messages_pb2.CancelJobRequest(name=job.uid)
+        request = jobs_messages_pb2.CancelJobRequest(job=job_ref(job.uid))
         if grace is not None:
-            request.grace.FromMilliseconds(int(grace * 1000))
+            request.grace_period.FromMilliseconds(int(grace * 1000))
         self.jobs.CancelJob(request, timeout=10)
 
     def killed_at(self, point: str) -> job_pb2.Job:
@@ -177,7 +178,7 @@ class SlurmService(ServiceProcess):
     def history(self, job: job_pb2.Job) -> list[event_pb2.Event]:
         """Read all events of a job that has ended."""
         request = jobs_messages_pb2.WatchJobsRequest(
-            after_revision=0, filter=jobs_messages_pb2.JobFilter(names=[job.uid])
+            after_revision=0, filter=jobs_messages_pb2.JobFilter(jobs=[job_ref(job.uid)])
         )
         found: list[event_pb2.Event] = []
         for message in self.jobs.WatchJobs(request, timeout=30):

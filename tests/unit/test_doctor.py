@@ -207,14 +207,17 @@ def make_store(state: Path, schema: int) -> Path:
 
 def test_the_store_is_read_and_left_as_it_is(state: Path) -> None:
     assert "none yet" in one(service.store(settings(state))).text
-    file = make_store(state, 1)
+    file = make_store(state, max(migrations()))
     before = file.read_bytes()
     assert "whole" in one(service.store(settings(state))).text
     assert [item.name for item in state.iterdir()] == [FILE]
     assert file.read_bytes() == before
 
 
-def test_a_newer_or_broken_store_is_told(state: Path) -> None:
+def test_a_newer_an_older_or_a_broken_store_is_told(state: Path) -> None:
+    file = make_store(state, 2)
+    assert "before edbjobs had its contract" in one(service.store(settings(state))).text
+    file.unlink()
     file = make_store(state, max(migrations()) + 1)
     assert "newer edbjobs" in one(service.store(settings(state))).text
     data = bytearray(file.read_bytes())

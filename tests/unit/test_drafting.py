@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from edbjobs.v1 import job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.errors import Refused, path_unreachable
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.principal import Principal, Role
 from edbjobs_server.manager import draft_batcher, submission
+from edbjobs_server.manager.acceptance import Saved
 from edbjobs_server.manager.draft_batcher import DraftBatcher
-from edbjobs_server.manager.submission import Rules, Saved
+from edbjobs_server.manager.submission import Rules
 from edbjobs_server.solver.releases import Release
 from edbjobs_server.store import Store
 from edbjobs_server.util.path_workers import PathWorkers
@@ -50,7 +52,7 @@ async def test_the_response_is_what_was_written(tmp_path: Path, project: Path) -
         assert isinstance(saved, Saved)
         assert isinstance(refused, Refused)
         assert refused.reason == "PROJECT_NOT_FOUND"
-        assert saved.message == await store.read(lambda reader: reader.job_bytes(saved.job.uid))
+        assert saved.message == await store.read(lambda reader: reader.job_bytes(JobRef(uid=saved.job.uid)))
         assert [item.principal for item in heard.events] == [ME]
         paths.close()
 

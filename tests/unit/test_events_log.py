@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from edbjobs.v1 import event_pb2, jobs_messages_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
@@ -194,14 +195,14 @@ async def test_a_revision_that_is_committed_but_not_published_is_no_future(
 
 
 async def test_a_filter_leaves_out_and_the_revision_moves_on(service: Service) -> None:
-    watch = service.watch(filter=Filter(user="me"))
+    watch = service.watch(filter=Filter(users=["me"]))
     assert (await next_of(watch)).caught_up
     await service.submit(3, user="other")
     (mine,) = await service.submit(1, user="me")
     message = await next_of(watch)
     assert [event.job.uid for event in message.events] == [mine.uid]
     assert message.revision == 4
-    resumed = service.watch(filter=Filter(user="me"), after_revision=0)
+    resumed = service.watch(filter=Filter(users=["me"]), after_revision=0)
     assert revisions([await next_of(resumed)]) == [4]
 
 
@@ -210,14 +211,14 @@ async def test_a_replay_of_nothing_that_is_wanted_ends_with_the_mark(
 ) -> None:
     monkeypatch.setattr(log, "MAX_MESSAGE_EVENTS", 5)
     await service.submit(33, user="other")
-    mark = await next_of(service.watch(filter=Filter(user="me"), after_revision=0))
+    mark = await next_of(service.watch(filter=Filter(users=["me"]), after_revision=0))
     assert (mark.caught_up, mark.revision, len(mark.events)) == (True, 33, 0)
 
 
 @pytest.mark.parametrize("wanted", [False, True])
 @pytest.mark.parametrize("filtered", [False, True])
 async def test_service_events_come_on_wish(service: Service, wanted: bool, filtered: bool) -> None:
-    wishes = Filter(user="me") if filtered else Filter()
+    wishes = Filter(users=["me"]) if filtered else Filter()
     watch = service.watch(include_service_events=wanted, filter=wishes)
     assert (await next_of(watch)).caught_up
 
@@ -257,7 +258,7 @@ async def test_deleting_a_job_is_an_event_with_its_last_state(service: Service) 
 async def test_progress_marks_come_while_nothing_happens(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "SHORTEST_PROGRESS", 0.01)
     monkeypatch.setattr("edbjobs_server.events.wakeup._TICK", 0.01)
-    request = Request(filter=Filter(user="me"))
+    request = Request(filter=Filter(users=["me"]))
     request.progress_interval.FromMilliseconds(20)
     watch = service.log.watch(request)
     service.watches.append(watch)
@@ -272,7 +273,7 @@ async def test_watchers_at_one_place_share_one_message(service: Service) -> None
     await service.submit(3)
     first, second = [await next_of(service.watch(after_revision=0)) for _ in range(2)]
     assert first is second
-    other = await next_of(service.watch(after_revision=0, filter=Filter(names=["nobody"])))
+    other = await next_of(service.watch(after_revision=0, filter=Filter(jobs=[JobRef(uid="nobody")])))
     assert len(other.events) == 0
 
 

@@ -61,7 +61,7 @@ def modules() -> Iterator[ModuleType]:
             # The demo reads its own command line; the Windows parts cannot be imported elsewhere.
             if ".demo" not in module.name and ".local.windows" not in module.name:
                 yield import_module(module.name)
-    for name in ("gateway.rest.parsed_log", "manager.log_tail", "util.files"):
+    for name in ("gateway.rest.parsed_log", "manager.log_reader", "util.files"):
         yield import_module(f"edbjobs_server.{name}")
 
 

@@ -103,23 +103,38 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "store.db")
     connection.execute("PRAGMA user_version = 999")
     connection.close()
-    with pytest.raises(StoreError, match=r"newer edbjobs \(schema 999, this release reads up to 2\)"):
+    with pytest.raises(StoreError, match=r"newer edbjobs \(schema 999, this release reads up to 3\)"):
         Store.open(tmp_path)
+    assert [path.name for path in files(tmp_path)] == ["lock", "store.db"]
+
+
+async def test_a_store_from_before_the_contract_is_refused_and_left_alone(tmp_path: Path) -> None:
+    async with started_store(tmp_path):
+        pass
+    connection = sqlite3.connect(tmp_path / "store.db")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(
+        StoreError, match=r"before edbjobs had its contract \(schema 2, this release reads from 3\)"
+    ) as no:
+        Store.open(tmp_path)
+    assert "move store.db* away, or choose another --state-dir" in str(no.value)
+    assert "\n" not in str(no.value)
     assert [path.name for path in files(tmp_path)] == ["lock", "store.db"]
 
 
 async def test_an_upgrade_keeps_a_copy_of_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with started_store(tmp_path) as (store, _):
         await store.write(lambda tx: tx.insert(new_job(), EventType.JOB_QUEUED))
-    steps = {**database.migrations(), 3: "CREATE TABLE more (x);"}
+    steps = {**database.migrations(), 4: "CREATE TABLE more (x);"}
     monkeypatch.setattr(database, "migrations", lambda: steps)
     async with started_store(tmp_path) as (again, _):
         assert len(again.snapshot().jobs) == 1
         assert again.store_id == store.store_id
-    (copy,) = files(tmp_path, "store.db.schema2-*")
+    (copy,) = files(tmp_path, "store.db.schema3-*")
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     connection = sqlite3.connect(copy)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
     connection.close()
 
@@ -127,7 +142,7 @@ async def test_an_upgrade_keeps_a_copy_of_what_was(tmp_path: Path, monkeypatch: 
 async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with started_store(tmp_path):
         pass
-    steps = {**database.migrations(), 3: "CREATE TABLE more (x); CREATE TABLE more (x);"}
+    steps = {**database.migrations(), 4: "CREATE TABLE more (x); CREATE TABLE more (x);"}
     with monkeypatch.context() as patch:
         patch.setattr(database, "migrations", lambda: steps)
         with pytest.raises(StoreError, match="already exists"):

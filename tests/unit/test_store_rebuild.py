@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edbjobs.v1.job_pb2 import Job
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.executors.local import record
-from edbjobs_server.store import Store, StoreError
-from edbjobs_server.store.rebuild import rebuild
+from edbjobs_server.store import Reader, Store, StoreError
+from edbjobs_server.store.rebuild import project_key, rebuild
 from edbjobs_server.store.state_folder import Lock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +65,10 @@ def write_run(
     return folder
 
 
+def uid_of(reader: Reader, id: str) -> str:
+    return Job.FromString(reader.job_bytes(JobRef(id=id)) or b"").uid
+
+
 async def test_an_open_run_stays_open_to_be_taken_over(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "runs", 1234, 2, [START, {"t": "cancel", "grace": 7, "time": 25.0}])
     write_run(tmp_path / "runs", 1234, 1, [START, {**END, "ending": "signalled", "signal": 11}])
@@ -107,7 +113,7 @@ async def test_an_ended_run_tells_how_its_job_ended(
     write_run(tmp_path / "runs", 7, 1, [START, {**END, "ending": ending, "code": code}])
     assert rebuild(tmp_path / "state", tmp_path / "runs").live == 0
     async with started_store(tmp_path / "state") as (store, _):
-        job = await store.read(lambda reader: reader.job("mine"))
+        job = await store.read(lambda reader: reader.job(uid_of(reader, "mine")))
         assert job is not None
         assert (job.state, job.reason, job.evidence, job.outcome_unknown) == (state, reason, evidence, unknown)
         assert (job.end_time, job.exit_code) == (30.0, code)
@@ -121,7 +127,7 @@ async def test_a_run_that_was_claimed_and_not_started_may_still_start(tmp_path: 
     async with started_store(tmp_path / "state") as (store, _):
         (job,) = store.snapshot().jobs
         assert (job.state, job.open_attempt is not None) == (State.QUEUED, True)
-        void = await store.read(lambda reader: reader.job("void"))
+        void = await store.read(lambda reader: reader.job(uid_of(reader, "void")))
         assert void is not None
         assert (void.state, void.reason, void.outcome_unknown) == (State.FAILED, Reason.LOST, True)
 
@@ -150,13 +156,13 @@ async def test_what_tells_too_little_is_named_and_its_number_not_given_again(tmp
 async def test_a_request_id_that_was_used_twice_belongs_to_the_newest(tmp_path: Path) -> None:
     """It may be: a week after the first."""
     for seq in (1, 2, 3):
-        info = {**INFO, "id": f"j{seq}", "request_id": "again" if seq < 3 else ""}
+        info = {**INFO, "id": f"j{seq}", "requested_by": "ann", "request_id": "again" if seq < 3 else ""}
         write_run(tmp_path / "runs", seq, 1, [START, {**END, "ending": "exited", "code": 0}], info=info)
     report = rebuild(tmp_path / "state", tmp_path / "runs")
     assert (report.jobs, report.damaged) == (3, ())
     assert "never ran" in report.note
     async with started_store(tmp_path / "state") as (store, _):
-        assert await store.write(lambda tx: tx.request("again")) == ("u2", b"")
+        assert await store.write(lambda tx: tx.request("ann", "again")) == ("u2", b"")
 
 
 async def test_a_copy_of_a_run_is_left_out(tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ async def test_one_damaged_record_does_not_take_the_others_of_its_job_along(tmp_
     report = rebuild(tmp_path / "state", tmp_path / "runs")
     assert (report.jobs, report.damaged) == (1, (str(bad),))
     async with started_store(tmp_path / "state") as (store, _):
-        job = await store.read(lambda reader: reader.job("mine"))
+        job = await store.read(lambda reader: reader.job(uid_of(reader, "mine")))
         assert job is not None
         assert (job.exit_code, job.outcome_unknown) == (3, True)
         assert "damaged" in job.message
@@ -281,3 +287,20 @@ async def test_a_rebuild_lets_a_service_with_a_corrupt_store_start_again(tmp_pat
     async with started_store(tmp_path) as (store, _):
         assert len(store.snapshot().jobs) == 1
     Lock(tmp_path / "lock").release()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/p/x.aedb", "/p/x"),
+        ("/p/x.aedb/", "/p/x"),
+        ("/p//./x.AEDT", "/p/x"),
+        ("/p/x.aedtz", "/p/x"),
+        ("/p/x.txt", "/p/x.txt"),
+        ("/p.aedb/x", "/p.aedb/x"),
+        ("C:\\p\\.\\x.aedb", "C:\\p\\x"),
+        ("", ""),
+    ],
+)
+def test_a_project_is_one_whatever_its_suffix(path: str, expected: str) -> None:
+    assert project_key(path) == expected

@@ -40,7 +40,8 @@ async def ended(store: Store, times: list[float]) -> list[Job]:
     def command(tx: Transaction) -> list[Job]:
         return [
             tx.insert(
-                replace(new_job(request_id=f"r{time}"), state=State.COMPLETED, end_time=time), EventType.JOB_COMPLETED
+                replace(new_job(requested_by="ann", request_id=f"r{time}"), state=State.COMPLETED, end_time=time),
+                EventType.JOB_COMPLETED,
             )
             for time in times
         ]
@@ -104,12 +105,12 @@ async def test_a_request_is_remembered_a_week_though_its_job_is_gone(tmp_path: P
     async with started_store(tmp_path) as (store, _):
         (job,) = await ended(store, [1.0])
         await store.write(lambda tx: expire(tx, max_number=0))
-        assert await store.write(lambda tx: tx.request("r1.0")) == (job.uid, b"")
+        assert await store.write(lambda tx: tx.request("ann", "r1.0")) == (job.uid, b"")
         assert await store.write(lambda tx: forget_requests(tx)) == 0
 
         clock.pass_time(REQUEST_SECONDS + 1)
         assert await store.write(lambda tx: forget_requests(tx)) == 1
-        assert await store.write(lambda tx: tx.request("r1.0")) is None
+        assert await store.write(lambda tx: tx.request("ann", "r1.0")) is None
 
 
 async def test_what_is_cut_by_a_command_that_fails_stays(tmp_path: Path) -> None:
@@ -211,5 +212,7 @@ async def test_requests_are_bounded_by_number_too(tmp_path: Path) -> None:
         assert await store.write(lambda tx: forget_requests(tx, max_number=4, batch_size=5)) == 5
         assert await store.write(lambda tx: forget_requests(tx, max_number=4, batch_size=5)) == 1
         assert await store.write(lambda tx: forget_requests(tx, max_number=4, batch_size=5)) == 0
-        known = await store.write(lambda tx: [tx.request(f"r{float(number)}") is not None for number in range(10)])
+        known = await store.write(
+            lambda tx: [tx.request("ann", f"r{float(number)}") is not None for number in range(10)]
+        )
         assert known == [False] * 6 + [True] * 4

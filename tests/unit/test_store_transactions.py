@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from edbjobs.v1 import event_pb2, job_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.contract.codec import job_to_message
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
@@ -73,7 +74,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(id=IDS, request_id=REQUESTS, fail=st.booleans())
     def insert(self, id: str, request_id: str, fail: bool) -> None:
-        kept, job = self.kept(), new_job(id=id, request_id=request_id, digest=b"d")
+        kept, job = self.kept(), new_job(id=id, requested_by="ann", request_id=request_id, digest=b"d")
         taken = any(other.id == id and not other.state.terminal for other in self.jobs.values())
         try:
             with self.tx.request_scope():
@@ -151,9 +152,10 @@ class StoreMachine(RuleBasedStateMachine):
         for uid, job in self.jobs.items():
             assert self.tx.find(uid) == job
         for id in ("a", "b", "c", "no such id"):
-            assert self.tx.find(id) == self.newest(id)
+            assert self.tx.newest(id) == self.newest(id)
         for request_id in ("r1", "r2", "r3", "r4"):
-            found = self.tx.request(request_id)
+            assert self.tx.request("bob", request_id) is None
+            found = self.tx.request("ann", request_id)
             assert (found[0] if found else None) == self.requests.get(request_id)
         assert (self.tx.paused, self.tx.limits, self.tx.revision) == (self.paused, self.limits, self.revision)
 
@@ -163,9 +165,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert list(read.jobs.values()) == [job for job in self.jobs.values() if not job.state.terminal]
         reader = Reader(self.sql, read.store_id)
         for job in self.jobs.values():
-            assert reader.job_bytes(job.uid) is not None
+            assert reader.job_bytes(JobRef(uid=job.uid)) is not None
             assert reader.job(job.uid) == job
-            assert job_pb2.Job.FromString(reader.job_bytes(job.uid) or b"") == job_to_message(job)
+            assert job_pb2.Job.FromString(reader.job_bytes(JobRef(uid=job.uid)) or b"") == job_to_message(job)
         on_disk = [event_pb2.Event.FromString(data) for _, data in reader.events(0, 10_000, 2**30)]
         assert [(e.revision, EventType(e.type), e.job.uid) for e in on_disk] == self.events
         assert [e.revision for e in on_disk] == list(range(1, self.revision + 1))
@@ -251,11 +253,11 @@ def test_any_number_of_jobs_fits_in_one_commit(sql: sqlite3.Connection, number: 
     sql.execute("BEGIN IMMEDIATE")
     tx = Transaction(sql, state, 1.0)
     tx.look_up([f"r{i}" for i in range(number)])
-    made = [tx.insert(new_job(request_id=f"r{i}"), EventType.JOB_QUEUED) for i in range(number)]
+    made = [tx.insert(new_job(requested_by="ann", request_id=f"r{i}"), EventType.JOB_QUEUED) for i in range(number)]
     tx.flush()
     sql.execute("COMMIT")
     assert list(read_state(sql).jobs.values()) == made
     after = Transaction(sql, state, 2.0)
     after.look_up([f"r{i}" for i in range(number + 1)])
-    assert [after.request(f"r{i}") for i in range(number)] == [(job.uid, b"") for job in made]
-    assert after.request(f"r{number}") is None
+    assert [after.request("ann", f"r{i}") for i in range(number)] == [(job.uid, b"") for job in made]
+    assert after.request("ann", f"r{number}") is None

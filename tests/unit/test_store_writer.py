@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits, UserLimits
@@ -23,13 +24,13 @@ def inserting(job: Job) -> Callable[[Transaction], Job]:
 
 async def test_what_was_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
     async with started_store(tmp_path) as (store, _):
-        made = await store.write(inserting(new_job(request_id="r")))
+        made = await store.write(inserting(new_job(requested_by="ann", request_id="r")))
         await store.write(lambda tx: tx.set_limits(Limits(max_cores=3, users={"a": UserLimits(max_priority=1)})))
         await store.write(lambda tx: tx.set_paused(True))
     async with started_store(tmp_path) as (again, _):
         limits = Limits(max_cores=3, users={"a": UserLimits(max_priority=1)})
         assert again.snapshot() == Snapshot(store.store_id, 3, (made,), limits, paused=True)
-        assert await again.write(lambda tx: tx.request("r")) == (made.uid, b"")
+        assert await again.write(lambda tx: tx.request("ann", "r")) == (made.uid, b"")
         assert (await again.write(inserting(new_job()))).seq == made.seq + 1
 
 
@@ -163,9 +164,9 @@ async def test_a_read_sees_what_was_committed_before(tmp_path: Path) -> None:
         for _ in range(50):
             job = await store.write(inserting(new_job()))
             assert await store.read(lambda reader: reader.revision()) == job.revision
-            assert await store.read(partial(Reader.job, name=job.id)) == job
-        assert await store.read(lambda reader: reader.job_bytes("nobody")) is None
-        assert await store.read(lambda reader: reader.job("nobody")) is None
+            assert await store.read(partial(Reader.job, uid=job.uid)) == job
+        assert await store.read(lambda reader: reader.job_bytes(JobRef(id="nobody"))) is None
+        assert await store.read(lambda reader: reader.job(uid="nobody")) is None
 
 
 async def test_a_commit_that_fails_is_told_to_all_and_state_is_read_again(

@@ -10,7 +10,7 @@ from edbjobs.v1 import job_pb2, jobs_messages_pb2
 from edbjobs_server.config.settings import Settings, SettingsError, load_settings
 from edbjobs_server.config.site_policy import SitePolicy
 from edbjobs_server.doctor.solver import releases
-from edbjobs_server.manager.log_tail import tail
+from edbjobs_server.manager.log_reader import read_log
 from edbjobs_server.service.cluster_factory import make_clusters, node_releases
 from edbjobs_server.solver.releases import Release, choose, on_windows_nodes
 from edbjobs_server.util.path_workers import PathWorkers
@@ -115,7 +115,7 @@ async def test_the_script_of_a_run_is_found_by_either_name(tmp_path: Path, name:
     async def get() -> job_pb2.Job:
         return job
 
-    asked = jobs_messages_pb2.TailLogRequest(stream=jobs_messages_pb2.LOG_STREAM_SCRIPT)
+    asked = jobs_messages_pb2.ReadLogRequest(stream=jobs_messages_pb2.LOG_STREAM_SCRIPT)
     paths = PathWorkers()
-    assert b"".join([item.data async for item in tail(asked, get, paths, "")]) == b"# what is run"
+    assert b"".join([item.data async for item in read_log(asked, get, paths, "")]) == b"# what is run"
     paths.close()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edbjobs import _calls as calls
 from edbjobs import _models as m
-from edbjobs._calls import JobFilter, LimitValues, Submittable
+from edbjobs._calls import JobFilter, LimitValues, Submittable, job_ref
 from edbjobs._connection import Settings
 from edbjobs._convert import read
-from edbjobs._enums import LogStream
+from edbjobs._enums import JobOrder, JobView, LogStream
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._progress import display
 from edbjobs._streams import LogCursor, RetryDelay, WatchCursor, make_decoder, wait_loop
@@ -106,14 +106,16 @@ class AsyncClient:
         return await self._transport.call(calls.get(name))
 
     async def list(
-        self, *, newest_first: bool = False, omit_config: bool = False, **given: Unpack[JobFilter]
+        self,
+        *,
+        order: JobOrder | str = JobOrder.CREATE_TIME,
+        view: JobView | str = JobView.BASIC,
+        **given: Unpack[JobFilter],
     ) -> AsyncIterator[m.Job]:
         """As `Client.list`."""
         token = ""
         while True:
-            page = await self._transport.call(
-                calls.list_page(given, token=token, newest_first=newest_first, omit_config=omit_config)
-            )
+            page = await self._transport.call(calls.list_page(given, token=token, order=order, view=view))
             for job in page.jobs:
                 yield job
             token = page.next_token
@@ -127,17 +129,22 @@ class AsyncClient:
         while page.next_token:
             page = await self._transport.call(calls.list_page(given, token=page.next_token))
             jobs += page.jobs
-        return m.Snapshot(tuple(jobs), first.revision, first.store_id)
+        return m.Snapshot(tuple(jobs), first.position)
 
-    async def cancel(self, name: str, *, grace_seconds: float | None = None, abandon: bool = False) -> m.Job:
+    async def cancel(self, name: str, *, grace_period: float | None = None, abandon: bool = False) -> m.Job:
         """As `Client.cancel`."""
-        return await self._transport.call(calls.cancel(name, grace_seconds, abandon))
+        return await self._transport.call(calls.cancel(name, grace_period, abandon))
 
     async def cancel_many(
-        self, *, all_jobs: bool = False, grace_seconds: float | None = None, **given: Unpack[JobFilter]
-    ) -> Sequence[str]:
+        self, *, all_jobs: bool = False, grace_period: float | None = None, **given: Unpack[JobFilter]
+    ) -> Sequence[m.JobResult]:
         """As `Client.cancel_many`."""
-        return await self._transport.call(calls.cancel_many(given, all_jobs, grace_seconds))
+        results: list[m.JobResult] = []
+        while True:
+            done = await self._transport.call(calls.cancel_many(given, all_jobs, grace_period))
+            results += done.results
+            if not done.more:
+                return results
 
     async def hold(self, name: str) -> m.Job:
         """As `Client.hold`."""
@@ -155,9 +162,9 @@ class AsyncClient:
         """As `Client.retry`."""
         return await self._transport.call(calls.retry(name, request_id))
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, uid: str) -> None:
         """As `Client.delete`."""
-        await self._transport.call(calls.delete(name))
+        await self._transport.call(calls.delete(uid))
 
     async def wait(self, name: str, timeout: float | None = None, progress: bool = False) -> m.Job:
         """As `Client.wait`."""
@@ -200,8 +207,9 @@ class AsyncClient:
         name: str,
         *,
         stream: LogStream | str = ...,
-        attempt: int = ...,
+        attempt: int | None = ...,
         offset: int = ...,
+        max_bytes: int | None = ...,
         follow: bool = ...,
         text: Literal[False] = ...,
     ) -> AsyncIterator[m.LogPiece]: ...
@@ -212,8 +220,9 @@ class AsyncClient:
         name: str,
         *,
         stream: LogStream | str = ...,
-        attempt: int = ...,
+        attempt: int | None = ...,
         offset: int = ...,
+        max_bytes: int | None = ...,
         follow: bool = ...,
         text: Literal[True],
     ) -> AsyncIterator[str]: ...
@@ -222,14 +231,15 @@ class AsyncClient:
         self,
         name: str,
         *,
-        stream: LogStream | str = LogStream.STDOUT,
-        attempt: int = 0,
+        stream: LogStream | str = LogStream.SOLVER,
+        attempt: int | None = None,
         offset: int = 0,
+        max_bytes: int | None = None,
         follow: bool = False,
         text: bool = False,
     ) -> AsyncIterator[m.LogPiece] | AsyncIterator[str]:
         """As `Client.logs`."""
-        cursor = LogCursor(name, LogStream(stream), attempt, offset, follow)
+        cursor = LogCursor(job_ref(name), LogStream(stream), attempt, offset, max_bytes, follow)
         data = self._log_bytes(cursor)
         return _texts(data) if text else data
 
@@ -237,12 +247,14 @@ class AsyncClient:
         retry = RetryDelay(self._retry_limit)
         while not cursor.ended:
             try:
-                async with aclosing(self._transport.stream("JobsService", "TailLog", cursor.request())) as messages:
+                async with aclosing(self._transport.stream("JobsService", "ReadLog", cursor.request())) as messages:
                     async for message in messages:
                         retry.success()
-                        yield cursor.accept(message)
+                        if (piece := cursor.accept(message)) is not None:
+                            yield piece
             except EdbJobsError as error:
-                await asyncio.sleep(retry.delay(error, self._transport.answered))
+                if not cursor.restart(error):
+                    await asyncio.sleep(retry.delay(error, self._transport.answered))
             else:
                 return
 

@@ -6,6 +6,7 @@ Requests are built and validated here, so that the two transports only send them
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar
 
 from edbjobs import _models as m
 from edbjobs._convert import read
-from edbjobs._enums import JobStatus, to_number
+from edbjobs._enums import EndReason, JobOrder, JobStatus, JobView, to_number
 from edbjobs._status import from_status
 from edbjobs._times import duration, timestamp
 from edbjobs.v1 import cluster_service_pb2 as cluster_pb
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import resource_pb2, resources_service_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Call", "JobFilter", "LimitValues", "Submittable"]
 
 R = TypeVar("R")
+Named: TypeAlias = "str | JobRef"
+_UID = re.compile(r"[0-9A-Fa-f]{32}")
 Submittable: TypeAlias = "str | PathLike[str] | HFSSSimulationConfig | Mapping[str, Any]"
 
 MAX_ITEMS = 1000
@@ -56,26 +60,43 @@ class JobFilter(TypedDict, total=False):
 
     Attributes
     ----------
+    jobs : sequence of str
+        Any of these uids or ids, superseded or not; in `watch` an id is every job that has it, elsewhere the newest.
     states : sequence of JobStatus or str
         Any of these.
-    user, batch, project_path : str
-        Exactly this value.
+    ended, held : bool
+        Ended or held, or not.
+    end_reasons : sequence of EndReason or str
+        Any of these reasons of the end.
+    users, batches, schedulers : sequence of str
+        Any of these.
     labels : mapping of str to str
         All of these.
-    created_after, created_before : datetime
+    project_path : str
+        Exactly this path, as `Job.project_path` has it.
+    create_time_from, create_time_before : datetime
         Submitted at or after, and before; with a time zone.
-    names : sequence of str
-        Any of these uids or ids.
+    end_time_from, end_time_before : datetime
+        Ended at or after, and before; with a time zone.
+    include_superseded : bool
+        Also jobs that a retry superseded.
     """
 
+    jobs: Sequence[str]
     states: Sequence[JobStatus | str]
-    user: str
-    batch: str
+    ended: bool
+    held: bool
+    end_reasons: Sequence[EndReason | str]
+    users: Sequence[str]
+    batches: Sequence[str]
     labels: Mapping[str, str]
     project_path: str
-    created_after: datetime
-    created_before: datetime
-    names: Sequence[str]
+    schedulers: Sequence[str]
+    create_time_from: datetime
+    create_time_before: datetime
+    end_time_from: datetime
+    end_time_before: datetime
+    include_superseded: bool
 
 
 class LimitValues(TypedDict, total=False):
@@ -97,12 +118,26 @@ def _job(answer: Any) -> m.Job:
     return read(m.Job, answer.job)
 
 
+def job_ref(name: Named) -> JobRef:
+    """Return a reference to a job: a name of the form of a uid is one, as no id has that form."""
+    if isinstance(name, JobRef):
+        return name
+    return JobRef(uid=name) if _UID.fullmatch(name) else JobRef(id=name)
+
+
+_TIMES = ("create_time_from", "create_time_before", "end_time_from", "end_time_before")
+
+
 def job_filter(given: JobFilter) -> pb.JobFilter:
     """Build the message of a filter."""
     values: dict[str, Any] = dict(given)
+    if "jobs" in values:
+        values["jobs"] = [job_ref(name) for name in values["jobs"]]
     if "states" in values:
         values["states"] = [to_number(JobStatus(state)) for state in values["states"]]
-    for name in ("created_after", "created_before"):
+    if "end_reasons" in values:
+        values["end_reasons"] = [to_number(EndReason(reason)) for reason in values["end_reasons"]]
+    for name in _TIMES:
         if name in values:
             values[name] = timestamp(values[name])
     return pb.JobFilter(**values)
@@ -175,8 +210,8 @@ def _submit_chunk(requests: list[pb.SubmitJobRequest]) -> Call[list[m.SubmitResu
 
 def _submit_results(answer: pb.SubmitJobsResponse) -> list[m.SubmitResult]:
     return [
-        m.SubmitResult(job=read(m.Job, item.job), existed=item.existed)
-        if item.WhichOneof("result") == "job"
+        m.SubmitResult(job=read(m.Job, item.response.job), existed=item.response.existed)
+        if item.WhichOneof("result") == "response"
         else m.SubmitResult(error=from_status(item.error))
         for item in answer.results
     ]
@@ -186,8 +221,8 @@ def preview(request: pb.SubmitJobRequest) -> Call[m.Preview]:
     return Call("JobsService", "PreviewJob", pb.PreviewJobRequest(request=request), lambda a: read(m.Preview, a))
 
 
-def get(name: str) -> Call[m.Job]:
-    return Call("JobsService", "GetJob", pb.GetJobRequest(name=name), _job)
+def get(name: Named) -> Call[m.Job]:
+    return Call("JobsService", "GetJob", pb.GetJobRequest(job=job_ref(name)), _job)
 
 
 @dataclass(frozen=True)
@@ -196,68 +231,88 @@ class Page:
 
     jobs: tuple[m.Job, ...]
     next_token: str
-    revision: int
-    store_id: str
+    position: m.Position
 
 
 def list_page(
-    given: JobFilter, *, token: str = "", newest_first: bool = False, omit_config: bool = False
+    given: JobFilter,
+    *,
+    token: str = "",
+    order: JobOrder | str = JobOrder.CREATE_TIME,
+    view: JobView | str = JobView.BASIC,
 ) -> Call[Page]:
     request = pb.ListJobsRequest(
         page_size=PAGE_SIZE,
         page_token=token,
         filter=job_filter(given),
-        newest_first=newest_first,
-        omit_config=omit_config,
+        order=to_number(JobOrder(order)),  # type: ignore[arg-type]
+        view=to_number(JobView(view)),  # type: ignore[arg-type]
     )
     return Call("JobsService", "ListJobs", request, _page)
 
 
 def _page(answer: pb.ListJobsResponse) -> Page:
     jobs = tuple(read(m.Job, job) for job in answer.jobs)
-    return Page(jobs, answer.next_page_token, answer.revision, answer.store_id)
+    return Page(jobs, answer.next_page_token, m.Position(answer.position.revision, answer.position.store_id))
 
 
-def cancel(name: str, grace_seconds: float | None, abandon: bool) -> Call[m.Job]:
-    return Call(
-        "JobsService", "CancelJob", pb.CancelJobRequest(name=name, grace=_grace(grace_seconds), abandon=abandon), _job
-    )
+def cancel(name: Named, grace_period: float | None, abandon: bool) -> Call[m.Job]:
+    request = pb.CancelJobRequest(job=job_ref(name), grace_period=_seconds(grace_period), abandon=abandon)
+    return Call("JobsService", "CancelJob", request, _job)
 
 
-def cancel_many(given: JobFilter, all_jobs: bool, grace_seconds: float | None) -> Call[list[str]]:
-    request = pb.CancelJobsRequest(filter=job_filter(given), all=all_jobs, grace=_grace(grace_seconds))
-    return Call("JobsService", "CancelJobs", request, lambda answer: list(answer.uids))
+@dataclass(frozen=True)
+class JobResults:
+    """Results of a call on many jobs; `more`: there are more of them."""
+
+    results: list[m.JobResult]
+    more: bool
 
 
-def _grace(seconds: float | None) -> Any:
+def cancel_many(given: JobFilter, all_jobs: bool, grace_period: float | None) -> Call[JobResults]:
+    request = pb.CancelJobsRequest(filter=job_filter(given), all=all_jobs, grace_period=_seconds(grace_period))
+    return Call("JobsService", "CancelJobs", request, _job_results)
+
+
+def _job_results(answer: pb.CancelJobsResponse) -> JobResults:
+    results = [
+        m.JobResult(item.job.uid or item.job.id, job=read(m.Job, item.changed))
+        if item.WhichOneof("result") == "changed"
+        else m.JobResult(item.job.uid or item.job.id, error=from_status(item.error))
+        for item in answer.results
+    ]
+    return JobResults(results, answer.more)
+
+
+def _seconds(seconds: float | None) -> Any:
     return None if seconds is None else duration(timedelta(seconds=seconds))
 
 
-def hold(name: str) -> Call[m.Job]:
-    return Call("JobsService", "HoldJob", pb.HoldJobRequest(name=name), _job)
+def hold(name: Named) -> Call[m.Job]:
+    return Call("JobsService", "HoldJob", pb.HoldJobRequest(job=job_ref(name)), _job)
 
 
-def release(name: str) -> Call[m.Job]:
-    return Call("JobsService", "ReleaseJob", pb.ReleaseJobRequest(name=name), _job)
+def release(name: Named) -> Call[m.Job]:
+    return Call("JobsService", "ReleaseJob", pb.ReleaseJobRequest(job=job_ref(name)), _job)
 
 
-def set_priority(name: str, priority: int) -> Call[m.Job]:
-    return Call("JobsService", "SetJobPriority", pb.SetJobPriorityRequest(name=name, priority=priority), _job)
+def set_priority(name: Named, priority: int) -> Call[m.Job]:
+    request = pb.SetJobPriorityRequest(job=job_ref(name), priority=priority)
+    return Call("JobsService", "SetJobPriority", request, _job)
 
 
-def retry(name: str, request_id: str | None) -> Call[m.Job]:
-    return Call(
-        "JobsService", "RetryJob", pb.RetryJobRequest(name=name, request_id=request_id or str(uuid.uuid4())), _job
-    )
+def retry(name: Named, request_id: str | None) -> Call[m.Job]:
+    request = pb.RetryJobRequest(job=job_ref(name), request_id=request_id or str(uuid.uuid4()))
+    return Call("JobsService", "RetryJob", request, _job)
 
 
-def delete(name: str) -> Call[None]:
-    return Call("JobsService", "DeleteJob", pb.DeleteJobRequest(name=name), lambda answer: None)
+def delete(name: Named) -> Call[None]:
+    return Call("JobsService", "DeleteJob", pb.DeleteJobRequest(job=job_ref(name)), lambda answer: None)
 
 
-def wait(name: str, seconds: float) -> Call[m.Job]:
+def wait(name: Named, seconds: float) -> Call[m.Job]:
     seconds = min(max(seconds, 0.0), MAX_WAIT)
-    request = pb.WaitJobRequest(name=name, timeout=duration(timedelta(seconds=seconds)))
+    request = pb.WaitJobRequest(job=job_ref(name), timeout=duration(timedelta(seconds=seconds)))
     return Call("JobsService", "WaitJob", request, _job, extra_time=seconds)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edbjobs import _calls as calls
 from edbjobs import _models as m
-from edbjobs._calls import JobFilter, LimitValues, Submittable
+from edbjobs._calls import JobFilter, LimitValues, Submittable, job_ref
 from edbjobs._connection import Settings
 from edbjobs._convert import read
-from edbjobs._enums import LogStream
+from edbjobs._enums import JobOrder, JobView, LogStream
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._progress import display
 from edbjobs._streams import LogCursor, RetryDelay, WatchCursor, make_decoder, wait_loop
@@ -150,45 +150,69 @@ class Client:
         return self._transport.call(calls.get(name))
 
     def list(
-        self, *, newest_first: bool = False, omit_config: bool = False, **given: Unpack[JobFilter]
+        self,
+        *,
+        order: JobOrder | str = JobOrder.CREATE_TIME,
+        view: JobView | str = JobView.BASIC,
+        **given: Unpack[JobFilter],
     ) -> Iterator[m.Job]:
-        """Yield the jobs that match a filter, oldest first; pages are fetched as needed."""
+        """Yield the jobs that match a filter; pages are fetched as needed.
+
+        Parameters
+        ----------
+        order : JobOrder or str
+            Default: oldest first.
+        view : JobView or str
+            How much of each job; default: ``basic``, without attempts, warnings and most of the configuration.
+        **given
+            The filter. Jobs that a retry superseded are left out unless it names them or includes them.
+        """
         token = ""
         while True:
-            page = self._transport.call(
-                calls.list_page(given, token=token, newest_first=newest_first, omit_config=omit_config)
-            )
+            page = self._transport.call(calls.list_page(given, token=token, order=order, view=view))
             yield from page.jobs
             token = page.next_token
             if not token:
                 return
 
     def snapshot(self, **given: Unpack[JobFilter]) -> m.Snapshot:
-        """Return the jobs that match a filter and their revision, from which `watch` continues."""
+        """Return the jobs that match a filter, and the position after which `watch` continues."""
         first = page = self._transport.call(calls.list_page(given))
         jobs = list(page.jobs)
         while page.next_token:
             page = self._transport.call(calls.list_page(given, token=page.next_token))
             jobs += page.jobs
-        return m.Snapshot(tuple(jobs), first.revision, first.store_id)
+        return m.Snapshot(tuple(jobs), first.position)
 
-    def cancel(self, name: str, *, grace_seconds: float | None = None, abandon: bool = False) -> m.Job:
+    def cancel(self, name: str, *, grace_period: float | None = None, abandon: bool = False) -> m.Job:
         """Request the cancellation of a job; it is CANCELLED once all its processes have ended.
 
         Parameters
         ----------
-        grace_seconds : float, optional
-            Time between TERM and KILL; default: the job's `cancel_grace`.
+        grace_period : float, optional
+            Seconds between the request to stop and the forced end; default: the job's. Of a job that is being
+            cancelled, a shorter one takes effect.
         abandon : bool
             Mark the job as ended although some processes cannot be killed; only for a job waiting UNKILLABLE.
         """
-        return self._transport.call(calls.cancel(name, grace_seconds, abandon))
+        return self._transport.call(calls.cancel(name, grace_period, abandon))
 
     def cancel_many(
-        self, *, all_jobs: bool = False, grace_seconds: float | None = None, **given: Unpack[JobFilter]
-    ) -> Sequence[str]:
-        """Cancel all active jobs that match a filter and return their uids; an empty filter needs `all_jobs`."""
-        return self._transport.call(calls.cancel_many(given, all_jobs, grace_seconds))
+        self, *, all_jobs: bool = False, grace_period: float | None = None, **given: Unpack[JobFilter]
+    ) -> Sequence[m.JobResult]:
+        """Cancel all active jobs that match a filter; an empty filter needs `all_jobs`.
+
+        Returns
+        -------
+        sequence of JobResult
+            One for each job whose cancellation this requested, and for each that the filter names.
+        """
+        results: list[m.JobResult] = []
+        while True:
+            done = self._transport.call(calls.cancel_many(given, all_jobs, grace_period))
+            results += done.results
+            if not done.more:
+                return results
 
     def hold(self, name: str) -> m.Job:
         """Hold a waiting job: it does not start until it is released."""
@@ -203,12 +227,15 @@ class Client:
         return self._transport.call(calls.set_priority(name, priority))
 
     def retry(self, name: str, *, request_id: str | None = None) -> m.Job:
-        """Submit an ended job again, as a new job with the same id."""
+        """Submit an ended job again, as a new job with the same id that supersedes it."""
         return self._transport.call(calls.retry(name, request_id))
 
-    def delete(self, name: str) -> None:
-        """Delete the record of an ended job and its run folders; projects and results are kept."""
-        self._transport.call(calls.delete(name))
+    def delete(self, uid: str) -> None:
+        """Delete the record of an ended job and its run folders, and those of the jobs that it superseded.
+
+        Projects and results are kept. Only a uid is taken: after the deletion, an id would be an older job.
+        """
+        self._transport.call(calls.delete(uid))
 
     def wait(self, name: str, timeout: float | None = None, progress: bool = False) -> m.Job:
         """Wait until a job has ended in any state.
@@ -281,8 +308,9 @@ class Client:
         name: str,
         *,
         stream: LogStream | str = ...,
-        attempt: int = ...,
+        attempt: int | None = ...,
         offset: int = ...,
+        max_bytes: int | None = ...,
         follow: bool = ...,
         text: Literal[False] = ...,
     ) -> Iterator[m.LogPiece]: ...
@@ -293,8 +321,9 @@ class Client:
         name: str,
         *,
         stream: LogStream | str = ...,
-        attempt: int = ...,
+        attempt: int | None = ...,
         offset: int = ...,
+        max_bytes: int | None = ...,
         follow: bool = ...,
         text: Literal[True],
     ) -> Iterator[str]: ...
@@ -303,9 +332,10 @@ class Client:
         self,
         name: str,
         *,
-        stream: LogStream | str = LogStream.STDOUT,
-        attempt: int = 0,
+        stream: LogStream | str = LogStream.SOLVER,
+        attempt: int | None = None,
         offset: int = 0,
+        max_bytes: int | None = None,
         follow: bool = False,
         text: bool = False,
     ) -> Iterator[m.LogPiece] | Iterator[str]:
@@ -316,17 +346,19 @@ class Client:
         name : str
             uid or id.
         stream : LogStream or str
-            ``stdout``, ``stderr``, ``solver`` or ``script``.
-        attempt : int
-            Number of the attempt; 0: the last.
+            ``stdout``, ``stderr``, ``solver`` (the default) or ``script``.
+        attempt : int, optional
+            Number of the attempt; default: the last.
         offset : int
             First byte; negative: counted back from the current end.
+        max_bytes : int, optional
+            Most bytes to yield; default: no limit.
         follow : bool
-            Continue until the attempt has ended.
+            Continue until the attempt has ended; its output, and the attempt after the last one, are waited for.
         text : bool
             Decode as UTF-8; invalid bytes become U+FFFD.
         """
-        cursor = LogCursor(name, LogStream(stream), attempt, offset, follow)
+        cursor = LogCursor(job_ref(name), LogStream(stream), attempt, offset, max_bytes, follow)
         data = self._log_bytes(cursor)
         return _texts(data) if text else data
 
@@ -334,11 +366,13 @@ class Client:
         retry = RetryDelay(self._retry_limit)
         while not cursor.ended:
             try:
-                for message in self._transport.stream("JobsService", "TailLog", cursor.request()):
+                for message in self._transport.stream("JobsService", "ReadLog", cursor.request()):
                     retry.success()
-                    yield cursor.accept(message)
+                    if (piece := cursor.accept(message)) is not None:
+                        yield piece
             except EdbJobsError as error:
-                time.sleep(retry.delay(error, self._transport.answered))
+                if not cursor.restart(error):
+                    time.sleep(retry.delay(error, self._transport.answered))
             else:
                 return
 

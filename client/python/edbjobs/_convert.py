@@ -17,6 +17,7 @@ from edbjobs._enums import (
     EventType,
     Evidence,
     JobStatus,
+    JobView,
     Role,
     WaitingReason,
     Word,
@@ -43,6 +44,7 @@ _ENUMS: Mapping[str, tuple[type[Word], bool]] = {
     # Enum of the API: our enum, and whether 0 means "does not apply".
     "JobState": (JobStatus, False),
     "EventType": (EventType, False),
+    "JobView": (JobView, False),
     "Role": (Role, False),
     "Authentication": (Authentication, False),
     "WaitingReason": (WaitingReason, True),
@@ -53,6 +55,7 @@ _VALUES: Mapping[str, type[Any]] = {
     "Attempt": m.Attempt,
     "JobProgress": m.JobProgress,
     "Job": m.Job,
+    "Reservation": m.Reservation,
     "DiskUsage": m.DiskUsage,
     "ResourceSnapshot": m.ResourceSnapshot,
     "UserLimits": m.UserLimits,

@@ -16,7 +16,9 @@ __all__ = [
     "EventType",
     "Evidence",
     "ExistingResults",
+    "JobOrder",
     "JobStatus",
+    "JobView",
     "LogStream",
     "Role",
     "SchedulerType",
@@ -152,6 +154,7 @@ class EventType(Word):
     QUEUE_PAUSED = "queue_paused"
     QUEUE_RESUMED = "queue_resumed"
     GATE = "gate"
+    JOB_SUPERSEDED = "job_superseded"
 
 
 class SchedulerType(Word):
@@ -173,6 +176,23 @@ class ExistingResults(Word):
     REFUSE = "refuse"
 
 
+class JobOrder(Word):
+    """Order of a list of jobs."""
+
+    CREATE_TIME = "create_time"
+    CREATE_TIME_DESCENDING = "create_time_descending"
+    END_TIME_DESCENDING = "end_time_descending"
+    PRIORITY = "priority"
+
+
+class JobView(Word):
+    """How much of a job is sent."""
+
+    UNKNOWN = "unknown"
+    BASIC = "basic"
+    FULL = "full"
+
+
 class LogStream(Word):
     """Output stream of a run."""
 
@@ -180,6 +200,7 @@ class LogStream(Word):
     STDERR = "stderr"
     SOLVER = "solver"
     SCRIPT = "script"
+    EXPORT = "export"
 
 
 class Role(Word):
@@ -204,8 +225,8 @@ class Authentication(Word):
 W = TypeVar("W", bound=Word)
 
 # The proto numbers follow the order of the members; the first member has number 0, unless 0 is an
-# alias of number 1 ("as KEEP", "as STDOUT"). Checked by tests/unit/test_config_enums.py.
-_ZERO_IS_FIRST = (ExistingResults, LogStream)
+# alias of number 1 ("as KEEP"), or is not received. Checked by tests/unit/test_config_enums.py.
+_ZERO_IS_FIRST = (ExistingResults, JobOrder, LogStream)
 
 
 @cache

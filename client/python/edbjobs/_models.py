@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edbjobs._enums import Authentication, EndReason, EventType, Evidence, JobStatus, Role, WaitingReason
+from edbjobs._enums import Authentication, EndReason, EventType, Evidence, JobStatus, JobView, Role, WaitingReason
 from edbjobs._exceptions import EdbJobsError, VersionError
 from edbjobs._json import to_json
 
@@ -27,12 +27,15 @@ __all__ = [
     "Event",
     "Job",
     "JobProgress",
+    "JobResult",
     "Limits",
     "LogPiece",
     "Partition",
+    "Position",
     "Preview",
     "Principal",
     "QueueStatus",
+    "Reservation",
     "ResourceSnapshot",
     "SchedulerStatus",
     "Snapshot",
@@ -60,6 +63,15 @@ class Attempt:
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a job takes while it runs."""
+
+    cores: int = 0
+    memory_bytes: int = 0
+    licenses: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,7 @@ class Job:
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
     retry_of: str = ""
+    superseded_by: str = ""
     warnings: tuple[str, ...] = ()
     executor: str = ""
     scheduler_job_id: str = ""
@@ -137,12 +150,9 @@ class Job:
     progress: JobProgress | None = None
     not_before: datetime | None = None
     run_directory: str = ""
+    project_path: str = ""
+    view: JobView = JobView.UNKNOWN
     config_message: job_config_pb2.JobConfig | None = field(default=None, repr=False)
-
-    @property
-    def project_path(self) -> str:
-        """Path of the project; empty if the job was listed without its configuration."""
-        return self.config_message.project_path if self.config_message is not None else ""
 
     @property
     def batch(self) -> str:
@@ -375,12 +385,13 @@ class Preview:
     working_directory: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    executor: str = ""
+    scheduler: str = ""
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """Result of one item of `submit_many`: either its job or its error."""
+    """Result of one item of `submit_many`: either its job, without its configuration, or its error."""
 
     job: Job | None = None
     error: EdbJobsError | None = None
@@ -388,22 +399,45 @@ class SubmitResult:
 
 
 @dataclass(frozen=True)
+class JobResult:
+    """Result for one job of a call on many: the job after it, or the error that it had.
+
+    Attributes
+    ----------
+    name : str
+        The job, as the filter named it or by uid.
+    """
+
+    name: str
+    job: Job | None = None
+    error: EdbJobsError | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the sequence of all changes of a store."""
+
+    revision: int
+    store_id: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """Jobs at one revision: watch from `revision` of store `store_id` to miss no event."""
+    """Jobs, and the position after which `watch` misses no event."""
 
     jobs: tuple[Job, ...]
-    revision: int
-    store_id: str
+    position: Position
 
 
 class LogPiece(bytes):
-    """Bytes of an output, with the `offset` of the first byte and the `attempt`."""
+    """Bytes of an output, with the `offset` of the first byte, the job's `uid` and the `attempt`."""
 
     offset: int
+    uid: str
     attempt: int
 
-    def __new__(cls, data: bytes, offset: int, attempt: int) -> LogPiece:
+    def __new__(cls, data: bytes, offset: int, uid: str, attempt: int) -> LogPiece:
         """Create a piece."""
         piece = super().__new__(cls, data)
-        piece.offset, piece.attempt = offset, attempt
+        piece.offset, piece.uid, piece.attempt = offset, uid, attempt
         return piece

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from edbjobs import _models as m
-from edbjobs._calls import Call, JobFilter, job_filter, wait
+from edbjobs._calls import Call, JobFilter, Named, job_filter, wait
 from edbjobs._convert import read
 from edbjobs._enums import LogStream, to_number
 from edbjobs._exceptions import (
@@ -22,6 +22,7 @@ from edbjobs._exceptions import (
 )
 from edbjobs._wait_timeout import WaitTimeoutError
 from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1.job_ref_pb2 import JobRef
 
 __all__ = ["LogCursor", "RetryDelay", "WaitLoop", "WatchCursor", "make_decoder", "wait_loop"]
 
@@ -101,31 +102,45 @@ class WatchCursor:
 class LogCursor:
     """Position in one output of one attempt."""
 
-    name: str
+    job: JobRef
     stream: LogStream
-    attempt: int
+    attempt: int | None
     offset: int
+    max_bytes: int | None
     follow: bool
     ended: bool = False
+    received: bool = False
 
-    def request(self) -> pb.TailLogRequest:
+    def request(self) -> pb.ReadLogRequest:
         """Build the request for the bytes after the last one that was received."""
-        return pb.TailLogRequest(
-            name=self.name,
+        return pb.ReadLogRequest(
+            job=self.job,
             stream=cast("pb.LogStream.ValueType", to_number(self.stream)),
             attempt=self.attempt,
             offset=self.offset,
+            max_bytes=self.max_bytes,
             follow=self.follow,
         )
 
-    def accept(self, message: pb.TailLogResponse) -> m.LogPiece:
-        """Process one message and return its bytes."""
-        # Fixed from the first message on: after a reconnection "the last attempt" may be another one, and a
-        # negative offset would be counted from another end.
-        self.attempt = message.attempt or self.attempt
+    def accept(self, message: pb.ReadLogResponse) -> m.LogPiece | None:
+        """Process one message and return its bytes; None: a keepalive, or the end."""
+        # Fixed from the first message on: after a reconnection "the last attempt" may be another one, the id another
+        # job, and a negative offset would be counted from another end.
+        if message.uid:
+            self.job, self.attempt = JobRef(uid=message.uid), message.attempt
         self.offset = message.offset + len(message.data)
-        self.ended = message.eof
-        return m.LogPiece(message.data, message.offset, self.attempt)
+        self.received = True
+        if self.max_bytes is not None:
+            self.max_bytes -= len(message.data)
+        self.ended = message.eof or self.max_bytes == 0
+        return m.LogPiece(message.data, message.offset, message.uid, message.attempt) if message.data else None
+
+    def restart(self, error: EdbJobsError) -> bool:
+        """Begin again at 0 if a followed file became shorter while the connection was broken."""
+        became_shorter = self.follow and self.received and error.reason == "OFFSET_BEYOND_END" and self.offset > 0
+        if became_shorter:
+            self.offset = 0
+        return became_shorter
 
 
 def make_decoder() -> codecs.IncrementalDecoder:
@@ -149,7 +164,7 @@ class WaitLoop:
 
     Parameters
     ----------
-    name : str
+    name : str or JobRef
         uid or id.
     deadline : float, optional
         When to give up, by ``time.monotonic``.
@@ -159,7 +174,7 @@ class WaitLoop:
         Delay after failures of the connection.
     """
 
-    name: str
+    name: Named
     deadline: float | None
     step: float
     retry: RetryDelay
@@ -186,7 +201,7 @@ class WaitLoop:
         """
         self.retry.success()
         # The id may be used again once the job has ended; the uid is unique.
-        self.name = job.uid
+        self.name = JobRef(uid=job.uid)
         if not job.status.ended and self.deadline is not None and time.monotonic() >= self.deadline:
             raise WaitTimeoutError(f"job {job.id} has not ended in the given time; it is {job.status}", job)
         return job.status.ended

@@ -12,6 +12,7 @@ from typing import Any
 from edbjobs import config as frozen
 from edbjobs._enums import from_number
 from edbjobs.config import SchedulerType
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.config.addresses import split_address
 from edbjobs_server.manager.job_manager import JobManager as Core
 
@@ -202,10 +203,9 @@ class JobManagerHandler:
         """
 
         async def wait(manager: Core) -> str:
-            name, ended = job_id, False
-            while not ended:
-                job, ended = await manager.wait(name, WAIT_SECONDS)
-                name = job.uid
+            job = await manager.wait(await manager.ref_of(job_id), WAIT_SECONDS)
+            while not job.HasField("end_time"):
+                job = await manager.wait(JobRef(uid=job.uid), WAIT_SECONDS)
             return from_number(JobStatus, job.state).value
 
         return self.manager.call(wait)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -155,7 +156,7 @@ class Jobs(Mapping[str, JobInfo]):
 
     def __getitem__(self, job_id: str) -> JobInfo:
         try:
-            message = self._caller.call(lambda manager: manager.get(job_id))
+            message = self._caller.call(partial(_get, job_id=job_id))
         except JobManagerError as error:
             if error.reason == "JOB_NOT_FOUND":
                 raise KeyError(job_id) from None
@@ -169,13 +170,20 @@ class Jobs(Mapping[str, JobInfo]):
         return len(self._caller.call(_ids))
 
 
+async def _get(manager: JobManager, job_id: str) -> job_pb2.Job:
+    return await manager.get(await manager.ref_of(job_id))
+
+
 async def _ids(manager: JobManager) -> list[str]:
     # Live jobs first: a job that ends in between is then found twice, not missed.
     live = [(job.create_time, job.id) for job in manager.live_jobs().jobs]
     job_filter = jobs_messages_pb2.JobFilter(states=_ENDED)
     ended = await manager.list_jobs(
         jobs_messages_pb2.ListJobsRequest(
-            filter=job_filter, page_size=ENDED_LISTED, newest_first=True, omit_config=True
+            filter=job_filter,
+            page_size=ENDED_LISTED,
+            order=jobs_messages_pb2.JOB_ORDER_CREATE_TIME_DESCENDING,
+            view=job_pb2.JOB_VIEW_BASIC,
         )
     )
     found = sorted([*live, *((seconds(job.create_time), job.id) for job in ended.jobs)])

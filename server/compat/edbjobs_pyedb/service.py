@@ -10,6 +10,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from edbjobs import config as frozen
 from edbjobs._enums import to_number
 from edbjobs.config import SchedulerType
 from edbjobs.v1 import jobs_messages_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.config.settings import EmbeddedSettings, Settings, SettingsError, load_settings
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager.job_manager import JobManager as Core
@@ -281,7 +283,7 @@ class JobManager:
     async def cancel_job(self, job_id: str) -> bool:
         """Cancel a job; return False if there is none of that id, or it has ended."""
         try:
-            await self._call(lambda manager: manager.cancel(job_id, PRINCIPAL, None))
+            await self._call(partial(_cancel, job_id=job_id))
         except JobManagerError as error:
             if error.reason in ("JOB_NOT_FOUND", "JOB_ENDED"):
                 return False
@@ -311,15 +313,22 @@ async def _submit(manager: Core, request: jobs_messages_pb2.SubmitJobRequest) ->
     except Refused as refused:
         if refused.reason != "JOB_EXISTS":
             raise
+        job = await manager.get(JobRef(uid=refused.metadata["uid"]))
+        if job.HasField("end_time") or job.user != (request.user or PRINCIPAL.user):
+            raise
         text = f"{refused.message}; this configuration was not submitted"
         return request.job_id, [text]
     return accepted.job.id, list(accepted.job.warnings)
 
 
+async def _cancel(manager: Core, job_id: str) -> None:
+    await manager.cancel(await manager.ref_of(job_id), PRINCIPAL, None, refuse_cancelled=True)
+
+
 async def all_done(manager: Core) -> None:
     """Wait until no live job is left except held ones."""
     while live := next((job.uid for job in manager.live_jobs().jobs if not job.held), None):
-        await manager.wait(live, WAIT_SECONDS)
+        await manager.wait(JobRef(uid=live), WAIT_SECONDS)
 
 
 async def detected(manager: Core) -> SchedulerType:

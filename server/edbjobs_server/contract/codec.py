@@ -42,6 +42,7 @@ class Internals(NamedTuple):
     seq: int
     project_path: str
     project_key: str
+    requested_by: str = ""
     request_id: str = ""
     digest: bytes = b""
     cancel_grace: float | None = None
@@ -92,7 +93,7 @@ _SPEC = Mapper(
 _JOB = Mapper(
     Job,
     job_pb2.Job,
-    paths={name: f"spec.{name}" for name in ("executor", "cores", "memory_mib")}
+    paths={name: f"spec.{name}" for name in ("executor", "cores", "memory_mib", "project_path")}
     | {name: name for name in ("attempts", "attempt", "scheduler_job_id")},
     write={"attempts": lambda attempts: [_ATTEMPT.to_message(attempt) for attempt in attempts]},
     given=("config", "attempts"),

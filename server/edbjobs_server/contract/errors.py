@@ -132,6 +132,22 @@ def trailer(refused: Refused) -> tuple[str, str, bytes]:
     return text, DETAILS_KEY, to_status(kept).SerializeToString()
 
 
+def item_status(refused: Refused, room: int) -> Any:
+    """Return the ``google.rpc.Status`` of an item of a call on many, cut so that it takes about so many bytes."""
+    status = to_status(refused)
+    if status.ByteSize() <= room:
+        return status
+    metadata, left = _first(refused.metadata, room // 2)
+    fields, _ = _first(refused.fields, left)
+    return to_status(Refused(refused.reason, _cut(refused.message, room // 4), fields=fields, metadata=metadata))
+
+
+def reason_number(refused: Refused) -> errors_pb2.ErrorReason.ValueType:
+    """Return the number of a reason, beside a status that has its name packed."""
+    name = refused.reason if refused.reason in TABLE else "INTERNAL"
+    return errors_pb2.ErrorReason.Value(f"ERROR_REASON_{name}")
+
+
 def _first(mapping: Mapping[str, str], room: int) -> tuple[dict[str, str], int]:
     kept = {}
     for name, text in mapping.items():
@@ -143,12 +159,12 @@ def _first(mapping: Mapping[str, str], room: int) -> tuple[dict[str, str], int]:
     return kept, room
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, most: int = _MAX_TEXT) -> str:
     # The text travels percent-encoded, which makes three bytes of each that is not printable ASCII.
     cost = 0
     for index, char in enumerate(text):
         cost += 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode("utf-8", "replace"))
-        if cost > _MAX_TEXT:
+        if cost > most:
             return text[:index] + "..."
     return text
 

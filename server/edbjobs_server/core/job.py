@@ -99,8 +99,12 @@ class Job:
     ----------
     seq : int
         Order of acceptance.
+    requested_by : str
+        Name of the caller whose `request_id` it is.
     digest : bytes
         Fingerprint of the request, by which a repetition is recognized.
+    superseded_by : str
+        uid of the job that retries it.
     config : bytes
         Serialized ``JobConfig``; the core does not parse it.
     attempts : tuple of Attempt
@@ -120,6 +124,7 @@ class Job:
     create_time: float
     state: State = State.QUEUED
     config: bytes = b""
+    requested_by: str = ""
     request_id: str = ""
     digest: bytes = b""
     priority: int = 0
@@ -141,6 +146,7 @@ class Job:
     message: str = ""
     unkillable: tuple[int, ...] = ()
     retry_of: str = ""
+    superseded_by: str = ""
     warnings: tuple[str, ...] = ()
     solver_version: str = ""
     demo: bool = False

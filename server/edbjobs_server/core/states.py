@@ -116,3 +116,4 @@ class EventType(IntEnum):
     QUEUE_PAUSED = 17
     QUEUE_RESUMED = 18
     GATE = 19
+    JOB_SUPERSEDED = 20

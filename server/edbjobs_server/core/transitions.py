@@ -198,14 +198,22 @@ def fail(job: Job, reason: Reason, message: str, now: float) -> Change | None:
     return _end(job, Outcome(State.FAILED, reason, Evidence.NONE, now, message=message))
 
 
+def grace_of(job: Job) -> float:
+    """Return the seconds between TERM and KILL when a job is cancelled."""
+    return job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
+
+
 def cancel(job: Job, now: float, grace: float | None) -> Change | None:
-    """Cancel a job: at once where nothing runs, else by ending the open attempt."""
+    """Cancel a job: at once where nothing runs, else by ending the open attempt.
+
+    Of a job that is being cancelled, a shorter grace period takes effect and a longer one does not.
+    """
     _refuse_ended(job, "cancelled")
     if job.open_attempt is None and job.state is State.QUEUED:
         message = _cancelled(job, ran=False)
         outcome = Outcome(State.CANCELLED, Reason.CANCELLED, Evidence.NONE, now, message=message)
         return _end(replace(job, cancel_time=job.cancel_time or now), outcome)
-    if job.cancel_time is not None and grace in (None, job.cancel_grace):
+    if job.cancel_time is not None and (grace is None or grace >= grace_of(job)):
         return None
     after = replace(job, cancel_time=job.cancel_time or now, cancel_grace=grace)
     return Change(after, EventType.JOB_CANCEL_REQUESTED)
@@ -218,8 +226,7 @@ def abandon(job: Job, now: float, unseen: bool = False) -> Change:
     it cannot be observed from here, as after a restart of the container it was in.
     """
     _refuse_ended(job, "abandoned")
-    grace = job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
-    without_effect = job.cancel_time is not None and now > job.cancel_time + grace + CANCEL_EFFECT_SECONDS
+    without_effect = job.cancel_time is not None and now > job.cancel_time + grace_of(job) + CANCEL_EFFECT_SECONDS
     if job.open_attempt is None or not (job.unkillable or without_effect or unseen):
         text = f"job {job.id} is not known to resist being ended; cancel it, and abandon it if nothing comes of that"
         raise Refused("JOB_NOT_UNKILLABLE", text, metadata={"uid": job.uid})
@@ -267,6 +274,18 @@ def set_priority(job: Job, priority: int) -> Change | None:
         return None
     detail = f"priority {job.priority} -> {priority}"
     return Change(replace(job, priority=priority), EventType.JOB_PRIORITY_CHANGED, detail)
+
+
+def supersede(job: Job, uid: str) -> Change:
+    """Record that another job retries an ended one."""
+    require_ended(job, "retried")
+    if job.superseded_by:
+        raise Refused(
+            "JOB_SUPERSEDED",
+            f"job {job.id} was retried already, as {job.superseded_by}: retry that one if it has to run again",
+            metadata={"uid": job.uid, "superseded_by": job.superseded_by},
+        )
+    return Change(replace(job, superseded_by=uid), EventType.JOB_SUPERSEDED, f"retried as {uid}")
 
 
 def require_ended(job: Job, verb: str) -> None:

@@ -23,7 +23,7 @@ from edbjobs_server.auth.authenticator import TOKEN_FILE, account_name, load_tok
 from edbjobs_server.auth.peers import open_peer_sockets
 from edbjobs_server.config.settings import Settings, SettingsError
 from edbjobs_server.doctor.check import Check
-from edbjobs_server.store.database import FILE, migrations
+from edbjobs_server.store.database import FILE, OLDER_ADVICE, migrations, older_text
 from edbjobs_server.store.state_folder import network_file_system
 
 _GIB = 1024**3
@@ -167,6 +167,8 @@ def store(settings: Settings) -> Iterator[Check]:
         return
     if result != "ok":
         yield Check("store", "fail", f"{file} is corrupt: {result}", _REBUILD)
+    elif schema < min(migrations()):
+        yield Check("store", "fail", f"{file} {older_text(schema)}", OLDER_ADVICE)
     elif schema > max(migrations()):
         advice = "install that release again, or choose another --state-dir"
         yield Check("store", "fail", f"{file} was written by a newer edbjobs (schema {schema})", advice)

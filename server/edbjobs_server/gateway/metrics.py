@@ -20,6 +20,7 @@ from edbjobs_server.store import Committed
 # A job may wait for days, and a solve may take as long.
 _BUCKETS = (0.1, 1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400)
 _COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 10)
+_AFTER_THE_END = (EventType.JOB_SUPERSEDED, EventType.JOB_DELETED)
 _SAMPLE_SECONDS = 0.2
 
 
@@ -93,7 +94,7 @@ class Metrics:
             return
         if kind is EventType.JOB_STARTED and job.attempt == 1:
             self._waits.observe(max(0.0, job.start_time - job.create_time))
-        elif job.state.terminal and kind is not EventType.JOB_DELETED and job.end_time is not None:
+        elif job.state.terminal and kind not in _AFTER_THE_END and job.end_time is not None:
             self._runs.labels(job.state.name.lower()).observe(max(0.0, job.end_time - job.start_time))
 
     def collect(self) -> Iterator[Metric]:

@@ -15,7 +15,8 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.core.principal import Principal
-from edbjobs_server.manager.submission import Rules, Saved, draft_all, one_look, save
+from edbjobs_server.manager.acceptance import Saved, save
+from edbjobs_server.manager.submission import Rules, draft_all, one_look
 from edbjobs_server.manager.validation import Submission
 from edbjobs_server.store import Store, Transaction
 from edbjobs_server.util.path_workers import PathWorkers
@@ -121,7 +122,9 @@ class DraftBatcher:
             drafts = draft(call.given, call.principal)
             ids = [request.request_id for request in call.requests if request.request_id]
             if self._settle(call):
-                self._store.post(partial(_save_all, call=call, drafts=drafts), call.answer, request_ids=ids)
+                names = [request.job_id for request in call.requests if request.job_id]
+                command = partial(_save_all, call=call, drafts=drafts)
+                self._store.post(command, call.answer, request_ids=ids, ids=names)
         except Exception as error:
             with self._lock:
                 call.settled = True

@@ -106,6 +106,7 @@ _NOTHING_TO_PLAN = frozenset(
         EventType.JOB_STARTED,
         EventType.JOB_CANCEL_REQUESTED,
         EventType.JOB_NOTE,
+        EventType.JOB_SUPERSEDED,
         EventType.JOB_DELETED,
         EventType.GATE,
     }

@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 
+from edbjobs_server.contract.views import BASIC, FULL, in_view
+from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.principal import Principal
 from edbjobs_server.core.states import Waiting
 from edbjobs_server.events.log import Message
-from edbjobs_server.manager.log_tail import tail
-from edbjobs_server.manager.manager_base import TERMINAL, ManagerBase, draining, job_not_found
+from edbjobs_server.manager.log_reader import read_log
+from edbjobs_server.manager.manager_base import TERMINAL, ManagerBase, draining
 from edbjobs_server.manager.progress_tracker import JobProgressed
+from edbjobs_server.manager.references import has_uid_form, require_filter, require_ref
 from edbjobs_server.manager.submission import draft
 from edbjobs_server.solver.command_line import shell_line
+from edbjobs_server.store import job_not_found
 
 MAX_WAIT_SECONDS = 300.0
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -53,26 +59,38 @@ class JobEvents:
 class JobQueries(ManagerBase):
     """The methods of `JobManager` that read jobs."""
 
-    async def get(self, name: str) -> job_pb2.Job:
+    async def get(self, ref: JobRef, view: job_pb2.JobView.ValueType = FULL) -> job_pb2.Job:
         """Return a job."""
-        data = await self._store.read(lambda reader: reader.job_bytes(name))
+        require_ref(ref)
+        data = await self._store.read(lambda reader: reader.job_bytes(ref))
         if data is None:
-            raise job_not_found(name)
-        return self._reasons.explained(job_pb2.Job.FromString(data))
+            raise job_not_found(ref)
+        return self._reasons.explained(in_view(job_pb2.Job.FromString(data), view))
+
+    async def ref_of(self, name: str) -> JobRef:
+        """Return what a name of the documented API means: a uid if there is such a job, else an id."""
+        if not has_uid_form(name):
+            return JobRef(id=name)
+        ref = JobRef(uid=name)
+        if name in self._core.jobs:  # told without the store, which may be unavailable
+            return ref
+        return ref if await self._store.read(lambda reader: reader.uid(ref)) is not None else JobRef(id=name)
 
     async def list_jobs(self, request: jobs_messages_pb2.ListJobsRequest) -> jobs_messages_pb2.ListJobsResponse:
         """Return a page of jobs."""
-        size = min(max(request.page_size, 0) or 50, 1000)
+        job_filter = require_filter(request.filter)
+        newest_first = request.order == jobs_messages_pb2.JOB_ORDER_CREATE_TIME_DESCENDING
+        view = request.view or BASIC
+        if request.page_size < 0:
+            what = "expected a number from 0 to 1000"
+            raise Refused("INVALID_REQUEST", f"page_size: {what}", fields={"page_size": what})
         page = await self._store.read(
-            lambda reader: reader.page(
-                request.filter, request.page_token, size, request.newest_first, request.omit_config
-            )
+            lambda reader: reader.page(job_filter, request.page_token, request.page_size, newest_first, view)
         )
         answer = jobs_messages_pb2.ListJobsResponse(
             next_page_token=page.next_token,
-            total=page.total,
-            revision=page.revision,
-            store_id=self._store.store_id,
+            total_size=page.total,
+            position=event_pb2.Position(revision=page.revision, store_id=self._store.store_id),
         )
         answer.jobs.extend(self._reasons.explained(job) for job in page.jobs)
         return answer
@@ -99,26 +117,29 @@ class JobQueries(ManagerBase):
         why = self._core.explain(uid, time.time())
         return 0 if why.reason in (Waiting.NONE, Waiting.STARTING) else why.before + 1
 
-    async def job_events(self, name: str, after_revision: int, limit: int) -> JobEvents:
+    async def job_events(self, ref: JobRef, after_revision: int, limit: int) -> JobEvents:
         """Return changes of a job after a revision; a page may come out short, as the search is bounded."""
-        job = await self.get(name)
+        job = await self.get(ref)
         events, searched = await self._store.read(lambda reader: reader.events_of(job.uid, after_revision, limit))
         changes = jobs_messages_pb2.WatchJobsResponse(
             events=[event_pb2.Event.FromString(data) for data in events], store_id=self._store.store_id
         )
         return JobEvents(job, changes, searched if searched < job.revision else None)
 
-    async def wait(self, name: str, timeout: float) -> tuple[job_pb2.Job, bool]:
-        """Wait until a job has ended, or for `timeout` seconds."""
-        job = await self.get(name)
+    async def wait(self, ref: JobRef, timeout: float) -> job_pb2.Job:
+        """Wait until a job has ended, or for `timeout` seconds; return it as it is then."""
+        if timeout < 0:
+            what = "expected a time that is not negative"
+            raise Refused("INVALID_REQUEST", f"timeout: {what}, got {timeout:g} s", fields={"timeout": what})
+        job = await self.get(ref)
         if job.state in TERMINAL:
-            return job, True
-        if job.uid in self._core.jobs and not self._core.draining:
+            return job
+        if timeout and job.uid in self._core.jobs and not self._core.draining:
             await self._waiters.wait(job.uid, min(timeout, MAX_WAIT_SECONDS))
-        job = await self.get(job.uid)
+        job = await self.get(JobRef(uid=job.uid))
         if self._core.draining and job.state not in TERMINAL:
             raise draining()
-        return job, job.state in TERMINAL
+        return job
 
     def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
         """Yield changes from a revision on."""
@@ -139,7 +160,10 @@ class JobQueries(ManagerBase):
             working_directory=spec.cwd,
             environment=environment,
             warnings=job.warnings,
-            executor=job.spec.executor,
+            scheduler=job.spec.executor,
+            reservation=job_pb2.Reservation(
+                cores=job.spec.cores, memory_bytes=job.spec.memory_mib * MIB, licenses=dict(job.spec.licenses)
+            ),
         )
         if spec.allocation is not None:
             answer.script, answer.submit_command = await self._clusters.preview(job.spec.executor, spec)
@@ -148,12 +172,14 @@ class JobQueries(ManagerBase):
             answer.command_line = shell_line(list(spec.argv))
         return answer
 
-    async def tail(self, request: jobs_messages_pb2.TailLogRequest) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
-        """Yield a run's output by offset."""
-        uid = (await self.get(request.name)).uid
+    async def read_log(
+        self, request: jobs_messages_pb2.ReadLogRequest
+    ) -> AsyncIterator[jobs_messages_pb2.ReadLogResponse]:
+        """Yield the output of an attempt by offset."""
+        uid = (await self.get(request.job)).uid
         job = await self._store.read(lambda reader: reader.job(uid))
         where = job.spec.project_path if job is not None else ""
-        async for message in tail(request, partial(self.get, uid), self._paths, where):
+        async for message in read_log(request, partial(self.get, JobRef(uid=uid)), self._paths, where):
             yield message
             if self._core.draining:
                 raise draining()

@@ -91,11 +91,6 @@ class ManagerBase:
         self._observers: list[Callable[[Sequence[Committed]], None]] = []
 
 
-def job_not_found(name: str) -> Refused:
-    """Build the error for a name without a job."""
-    return Refused("JOB_NOT_FOUND", f"there is no job {name!r}; `edbjobs list` shows those there are")
-
-
 def draining() -> Refused:
     """Build the error for requests to a service that is stopping."""
     return Refused("DRAINING", "the service is stopping; try again when it is back")

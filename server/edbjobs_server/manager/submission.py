@@ -22,15 +22,14 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job, Spec
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.principal import Principal
-from edbjobs_server.core.states import EventType
 from edbjobs_server.executors.cluster.allocation import allocation_of
 from edbjobs_server.executors.cluster.allocation import refuse as refuse_by_policy
 from edbjobs_server.executors.schedulers.base import Scheduler
-from edbjobs_server.manager.validation import Submission, digest, validate
+from edbjobs_server.manager.fingerprints import fingerprint
+from edbjobs_server.manager.validation import Submission, validate
 from edbjobs_server.solver import project
 from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import Release, choose
-from edbjobs_server.store import Duplicate, Transaction
 
 _OTHERS = re.compile(r"[^A-Za-z0-9._-]+")
 RANDOM_BYTES = 14  # 10 of a uid, 4 of an id that is made here
@@ -195,8 +194,9 @@ def draft(
         spec=spec,
         create_time=time.time(),
         config=valid.data,
+        requested_by=principal.name if request.request_id else "",
         request_id=request.request_id,
-        digest=digest(request),
+        digest=fingerprint(request),
         priority=request.priority,
         user=user,
         held=request.hold,
@@ -226,83 +226,6 @@ def draft_all(
         except Refused as refused:
             result.append(refused)
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A submitted job as it is on disk.
-
-    Attributes
-    ----------
-    job : Job
-        The job.
-    message : bytes
-        The same as serialized ``edbjobs.v1.Job``: the bytes that were written.
-    existed : bool
-        An earlier request had made it.
-    """
-
-    job: Job
-    message: bytes
-    existed: bool
-
-
-def save(
-    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: Principal
-) -> Saved | Refused:
-    """Do as `accept`, and give the bytes as well; a refusal is given back and has changed nothing."""
-    try:
-        job, existed = accept(tx, request, drafted, principal)
-    except Refused as refused:
-        return refused
-    return Saved(job, tx.message(job), existed)
-
-
-def accept(
-    tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, drafted: Job | Refused, principal: Principal
-) -> tuple[Job, bool]:
-    """Put a drafted job on disk, or find the one that an equal request made; True where it existed.
-
-    Raises
-    ------
-    Refused
-        JOB_EXISTS or REQUEST_ID_REUSED; or the draft's own refusal, unless the job exists already: a
-        repetition is answered though its project may be gone by now.
-    """
-    if isinstance(drafted, Refused):
-        return _repeated(tx, request, drafted), True
-    try:
-        return tx.insert(drafted, EventType.JOB_QUEUED, principal=principal), False
-    except Duplicate:
-        return _repeated(tx, request, None), True
-
-
-def _repeated(tx: Transaction, request: jobs_messages_pb2.SubmitJobRequest, refused: Refused | None) -> Job:
-    fingerprint = digest(request)
-    known = tx.request(request.request_id) if request.request_id else None
-    if known is not None:
-        uid, before = known
-        if before != fingerprint:
-            raise Refused(
-                "REQUEST_ID_REUSED",
-                f"request_id {request.request_id} was used before for another request; make a new one for each",
-                fields={"request_id": "used before for another request"},
-                metadata={"uid": uid},
-            )
-        return tx.job(uid)
-    live = tx.live_id(request.job_id) if request.job_id else None
-    if live is not None and live.digest == fingerprint:
-        return live
-    if refused is not None:
-        raise refused
-    assert live is not None, "only a live id or a known request_id is a duplicate"
-    raise Refused(
-        "JOB_EXISTS",
-        f"job {live.id} is {live.state.name} and was submitted with another configuration; "
-        "choose another id, or wait for its end",
-        fields={"job_id": "in use by a live job"},
-        metadata={"uid": live.uid},
-    )
 
 
 def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:
@@ -377,7 +300,9 @@ def info(job: Job) -> Mapping[str, str]:
         "user": job.user,
         "project": job.spec.project_path,
         "priority": str(job.priority),
+        "requested_by": job.requested_by,
         "request_id": job.request_id,
+        "retry_of": job.retry_of,
         "digest": job.digest.hex(),
         "solver_version": job.solver_version,
         "demo": "true" if job.demo else "",

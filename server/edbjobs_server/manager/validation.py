@@ -1,8 +1,7 @@
-"""Checks of a request that need nothing but its text, and its fingerprint."""
+"""Checks of a request that need nothing but its text."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,23 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 from edbjobs_server.contract.codec import embedded, seconds
 from edbjobs_server.core.errors import Refused
 
+UID = re.compile(r"[0-9A-Fa-f]{32}")
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_GRACE_SECONDS = 3600.0
 MAX_REQUEST_BYTES = 1 << 20
+MAX_REQUEST_ID = 64
 LATEST_SECONDS = 253_402_300_799  # the end of the year 9999: the last time that calendars and timestamps have
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _PROJECT_PATH = job_config_pb2.JobConfig.PROJECT_PATH_FIELD_NUMBER
 _PATH: TypeAdapter[str] = TypeAdapter(ProjectPath)
 _MOST_KEPT_BYTES = 2_048  # of a configuration that is kept for the next request
 _ANY_PATH = "/p.aedt"
-
-
-def digest(request: jobs_messages_pb2.SubmitJobRequest) -> bytes:
-    """Return the fingerprint of what was asked for: equal for a repetition, whatever its request_id."""
-    same = jobs_messages_pb2.SubmitJobRequest()
-    same.CopyFrom(request)
-    same.request_id = ""
-    return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,7 @@ def validate(request: jobs_messages_pb2.SubmitJobRequest, config: HFSSSimulation
     Raises
     ------
     Refused
-        INVALID_JOB, with everything that is wrong.
+        INVALID_JOB, with everything that is wrong; INVALID_REQUEST if the configuration is right.
     """
     data = request.config.SerializeToString(deterministic=True)
     wrong = _wrong(request)
@@ -84,7 +77,10 @@ def validate(request: jobs_messages_pb2.SubmitJobRequest, config: HFSSSimulation
         wrong.update({f"config.{field}": text for field, text in field_errors(error).items()})
     if wrong or config is None:
         text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
-        raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong)
+        text = f"the job is not valid: {text}"
+        if any(field.partition(".")[0] == "config" for field in wrong):
+            raise Refused("INVALID_JOB", text, fields=wrong)
+        raise Refused("INVALID_REQUEST", text, fields=wrong)
     return Submission(request, config, path, data)
 
 
@@ -98,8 +94,10 @@ def _wrong(request: jobs_messages_pb2.SubmitJobRequest) -> dict[str, str]:
     wrong: dict[str, str] = {}
     if request.job_id and not JOB_ID.fullmatch(request.job_id):
         wrong["job_id"] = "1 to 63 letters, digits, '.', '_' or '-', the first a letter or a digit"
-    if len(request.request_id) > 64:
-        wrong["request_id"] = "at most 64 characters"
+    elif UID.fullmatch(request.job_id):
+        wrong["job_id"] = "32 hexadecimal digits are the form of a uid"
+    if len(request.request_id) > MAX_REQUEST_ID:
+        wrong["request_id"] = f"at most {MAX_REQUEST_ID} characters"
     if len(request.user) > 255 or _CONTROL.search(request.user):
         wrong["user"] = "at most 255 characters, none of them a control character"
     if not 0 <= seconds(request.config.cancel_grace) <= MAX_GRACE_SECONDS:

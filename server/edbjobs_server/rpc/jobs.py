@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -11,7 +12,8 @@ from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import jobs_service_pb2_grpc
 
 from edbjobs_server.contract.codec import embedded, seconds
-from edbjobs_server.contract.errors import to_status
+from edbjobs_server.contract.errors import item_status, reason_number
+from edbjobs_server.contract.views import BASIC, FULL, in_view
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager.job_commands import Accepted
 from edbjobs_server.manager.job_manager import JobManager
@@ -19,6 +21,8 @@ from edbjobs_server.rpc.interceptors import current_principal
 
 Context = grpc.aio.ServicerContext[Any, Any]
 DEFAULT_WAIT_SECONDS = 30.0
+MAX_BYTES = 3 * 1024 * 1024  # of a response; clients of gRPC accept 4 MiB
+SLICE = 100
 
 
 class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
@@ -29,20 +33,21 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> Any:
         """Submit a job; the response reuses the bytes that were written."""
-        caller = current_principal()
-        accepted = await self._manager.submit(request, caller)
-        job = embedded(pb.SubmitJobResponse.JOB_FIELD_NUMBER, accepted.message)
-        return job + pb.SubmitJobResponse(existed=True).SerializeToString() if accepted.existed else job
+        return _submitted(await self._manager.submit(request, current_principal()))
 
-    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> Any:
-        """Submit many jobs; the response reuses the bytes that were written."""
-        caller = current_principal()
-        results = await self._manager.submit_many(request.requests, caller)
-        return b"".join([embedded(pb.SubmitJobsResponse.RESULTS_FIELD_NUMBER, _result(item)) for item in results])
+    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> pb.SubmitJobsResponse:
+        """Submit many jobs."""
+        results = await self._manager.submit_many(request.requests, current_principal())
+        answer = pb.SubmitJobsResponse()
+        for number, item in enumerate(results):
+            answer.results.append(_result(item, MAX_BYTES // len(results)))
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)  # a long answer must not block the loop
+        return answer
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Return a job."""
-        return pb.GetJobResponse(job=await self._manager.get(request.name))
+        return pb.GetJobResponse(job=await self._manager.get(request.job, request.view or FULL))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Return a page of jobs."""
@@ -50,48 +55,41 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """End a job."""
-        grace = seconds(request.grace) if request.HasField("grace") else None
-        job = await self._manager.cancel(request.name, current_principal(), grace, request.abandon)
+        job = await self._manager.cancel(request.job, current_principal(), _grace(request), request.abandon)
         return pb.CancelJobResponse(job=job)
 
     async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
         """End many jobs."""
-        grace = seconds(request.grace) if request.HasField("grace") else None
         principal = current_principal()
-        return pb.CancelJobsResponse(
-            uids=await self._manager.cancel_many(request.filter, request.all, principal, grace)
-        )
+        return await self._manager.cancel_many(request.filter, request.all, principal, _grace(request))
 
     async def HoldJob(self, request: pb.HoldJobRequest, context: Context) -> pb.HoldJobResponse:
         """Hold a waiting job."""
-        return pb.HoldJobResponse(job=await self._manager.hold(request.name, current_principal()))
+        return pb.HoldJobResponse(job=await self._manager.hold(request.job, current_principal()))
 
     async def ReleaseJob(self, request: pb.ReleaseJobRequest, context: Context) -> pb.ReleaseJobResponse:
         """Release a held job."""
-        return pb.ReleaseJobResponse(job=await self._manager.release(request.name, current_principal()))
+        return pb.ReleaseJobResponse(job=await self._manager.release(request.job, current_principal()))
 
     async def SetJobPriority(self, request: pb.SetJobPriorityRequest, context: Context) -> pb.SetJobPriorityResponse:
         """Change a priority."""
-        principal = current_principal()
-        return pb.SetJobPriorityResponse(
-            job=await self._manager.set_priority(request.name, request.priority, principal)
-        )
+        job = await self._manager.set_priority(request.job, request.priority, current_principal())
+        return pb.SetJobPriorityResponse(job=job)
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Submit an ended job again."""
-        caller = current_principal()
-        return pb.RetryJobResponse(job=await self._manager.retry(request.name, request.request_id, caller))
+        accepted = await self._manager.retry(request, current_principal())
+        return pb.RetryJobResponse(job=accepted.job, existed=accepted.existed)
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
         """Remove an ended job's record."""
-        await self._manager.delete(request.name, current_principal())
+        await self._manager.delete(request.job, current_principal())
         return pb.DeleteJobResponse()
 
     async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> pb.WaitJobResponse:
         """Wait for a job's end."""
         timeout = seconds(request.timeout) if request.HasField("timeout") else DEFAULT_WAIT_SECONDS
-        job, ended = await self._manager.wait(request.name, timeout)
-        return pb.WaitJobResponse(job=job, ended=ended)
+        return pb.WaitJobResponse(job=await self._manager.wait(request.job, timeout))
 
     async def PreviewJob(self, request: pb.PreviewJobRequest, context: Context) -> pb.PreviewJobResponse:
         """Return what a job would run."""
@@ -104,14 +102,24 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
             async for message in messages:
                 await context.write(message.serialized)
 
-    async def TailLog(self, request: pb.TailLogRequest, context: Context) -> AsyncIterator[pb.TailLogResponse]:
+    async def ReadLog(self, request: pb.ReadLogRequest, context: Context) -> AsyncIterator[pb.ReadLogResponse]:
         """Send output."""
-        async for message in self._manager.tail(request):
+        async for message in self._manager.read_log(request):
             yield message
 
 
-def _result(item: Accepted | Refused) -> bytes:
+def _grace(request: pb.CancelJobRequest | pb.CancelJobsRequest) -> float | None:
+    return seconds(request.grace_period) if request.HasField("grace_period") else None
+
+
+def _submitted(accepted: Accepted) -> bytes:
+    job = embedded(pb.SubmitJobResponse.JOB_FIELD_NUMBER, accepted.message)
+    return job + pb.SubmitJobResponse(existed=True).SerializeToString() if accepted.existed else job
+
+
+def _result(item: Accepted | Refused, room: int) -> pb.SubmitJobsResult:
     if isinstance(item, Refused):
-        return pb.SubmitJobsResult(error=to_status(item)).SerializeToString()
-    job = embedded(pb.SubmitJobsResult.JOB_FIELD_NUMBER, item.message)
-    return job + pb.SubmitJobsResult(existed=True).SerializeToString() if item.existed else job
+        return pb.SubmitJobsResult(error=item_status(item, room), error_reason=reason_number(item))
+    job = in_view(item.job, BASIC)
+    job.ClearField("config")
+    return pb.SubmitJobsResult(response=pb.SubmitJobResponse(job=job, existed=item.existed))

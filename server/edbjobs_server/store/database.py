@@ -16,6 +16,10 @@ from edbjobs_server.store.queries import QUERIES
 FILE = "store.db"
 CHECK_BYTES = 512 * 1024 * 1024
 LOG = logging.getLogger(__name__)
+OLDER_ADVICE = (
+    "it cannot be converted: let its jobs end with the program that wrote it, then move "
+    f"{FILE}* away, or choose another --state-dir"
+)
 _ASIDE = ".corrupt-"
 _BUSY_SECONDS = 10.0
 
@@ -55,7 +59,7 @@ def open_checked(path: Path) -> sqlite3.Connection:
     Raises
     ------
     StoreError
-        If it is corrupt, of a newer release, or cannot be written.
+        If it is corrupt, of a newer release or from before the first one, or cannot be written.
     """
     try:
         if not path.exists():
@@ -123,6 +127,12 @@ def _corrupt_text(aside: Path) -> str:
     )
 
 
+def older_text(version: int) -> str:
+    """Say that a store is older than the first schema."""
+    first = min(migrations())
+    return f"was written before edbjobs had its contract (schema {version}, this release reads from {first})"
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     steps = migrations()
@@ -132,12 +142,14 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"the store {path} was written by a newer edbjobs (schema {version}, this release reads up to {newest}): "
             "install that release again, or choose another --state-dir"
         )
+    if 0 < version < min(steps):
+        raise StoreError(f"the store {path} {older_text(version)}: {OLDER_ADVICE}")
     if 0 < version < newest:
         _copy(connection, path, version)
     if version == newest:
         return
     # One transaction: a power cut leaves the file as it was, or a whole schema with its one row.
-    upgrade = "\n".join(steps[number] for number in range(version + 1, newest + 1))
+    upgrade = "\n".join(steps[number] for number in sorted(steps) if number > version)
     connection.executescript(f"BEGIN IMMEDIATE;\n{upgrade}\nPRAGMA user_version = {newest};")
     if connection.execute(QUERIES["service"]).fetchone() is None:
         connection.execute(QUERIES["insert_service"], (secrets.token_hex(8),))

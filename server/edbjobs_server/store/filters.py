@@ -1,33 +1,22 @@
-"""The jobs that a `JobFilter` matches: as a test of a message, and as SQL with the same result.
-
-A project is compared by its path as submitted, made absolute in form and without .aedb, .aedt or .aedtz.
-Links are not followed: neither a message nor a row can ask the file system.
-"""
+"""The jobs that a `JobFilter` matches: as a test of a message, and as SQL with the same result."""
 
 from __future__ import annotations
 
 import json
-import ntpath
-import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
+from typing import Any
 
-from edbjobs.v1 import job_pb2, jobs_messages_pb2
+from edbjobs.v1 import job_pb2, job_ref_pb2, job_state_pb2, jobs_messages_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs_server.contract.codec import seconds
 
-_SUFFIXES = frozenset({".aedb", ".aedt", ".aedtz"})
-
-
-@lru_cache(4096)
-def project_of(path: str) -> str:
-    """Reduce a project's path to what filters compare."""
-    flavor = ntpath if path[1:2] == ":" or path.startswith("\\\\") else posixpath
-    plain = flavor.normpath(path) if path else ""
-    stem, suffix = flavor.splitext(plain)
-    return stem if suffix.lower() in _SUFFIXES else plain
+LIVE = (job_state_pb2.JOB_STATE_QUEUED, job_state_pb2.JOB_STATE_SCHEDULED, job_state_pb2.JOB_STATE_RUNNING)
+ENDED = (job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED)
+_MOST_DRIVERS = 16  # each is a query of its own
+_BOUNDS = ("create_time_from", "create_time_before", "end_time_from", "end_time_before")
 
 
 def labels_text(labels: Iterable[tuple[str, str]]) -> str:
@@ -40,43 +29,82 @@ def labels_text(labels: Iterable[tuple[str, str]]) -> str:
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
+def states_of(job_filter: jobs_messages_pb2.JobFilter) -> frozenset[int] | None:
+    """Return the states that a filter allows, by `states` and `ended`; None: all."""
+    if not job_filter.states and not job_filter.HasField("ended"):
+        return None
+    allowed: Iterable[int] = (*LIVE, *ENDED)
+    if job_filter.HasField("ended"):
+        allowed = ENDED if job_filter.ended else LIVE
+    return frozenset(allowed) & frozenset(job_filter.states or allowed)
+
+
+def excludes_superseded(job_filter: jobs_messages_pb2.JobFilter) -> bool:
+    """Return whether a filter leaves superseded jobs out; a job that it names may be one."""
+    return not job_filter.include_superseded and not job_filter.jobs
+
+
 class JobMatcher:
     """Tests messages against a filter.
 
     Parameters
     ----------
     job_filter : JobFilter
-        Every set field must agree; an empty filter finds all.
+        Every field that is set must agree. An id in `jobs` is every job that has it.
+
+    Attributes
+    ----------
+    everything : bool
+        Whether the filter is empty.
     """
 
     def __init__(self, job_filter: jobs_messages_pb2.JobFilter) -> None:
         self.everything = not job_filter.ByteSize()
-        self._states = frozenset(job_filter.states)
-        self._user = job_filter.user
-        self._batch = job_filter.batch
+        self._states = states_of(job_filter)
+        self._held = job_filter.held if job_filter.HasField("held") else None
+        self._end_reasons = frozenset(job_filter.end_reasons)
+        self._users = frozenset(job_filter.users)
+        self._batches = frozenset(job_filter.batches)
         self._labels = tuple(job_filter.labels.items())
-        self._project = project_of(job_filter.project_path)
-        self._after = seconds(job_filter.created_after) if job_filter.HasField("created_after") else None
-        self._before = seconds(job_filter.created_before) if job_filter.HasField("created_before") else None
-        self._names = frozenset(job_filter.names)
+        self._project = job_filter.project_path
+        self._schedulers = frozenset(job_filter.schedulers)
+        self._uids = frozenset(ref.uid for ref in job_filter.jobs if ref.uid)
+        self._ids = frozenset(ref.id for ref in job_filter.jobs if ref.id)
+        self._excludes_superseded = excludes_superseded(job_filter)
+        self._bounds = {
+            name: seconds(getattr(job_filter, name))
+            for name in _BOUNDS
+            if job_filter.HasField(name)  # type: ignore[arg-type]
+        }
 
     def __call__(self, job: job_pb2.Job) -> bool:
         """Return whether the filter matches the job."""
         return self.everything or (
-            (not self._states or job.state in self._states)
-            and (not self._user or job.user == self._user)
-            and (not self._batch or job.config.batch == self._batch)
-            and (not self._names or job.uid in self._names or job.id in self._names)
-            and (not self._project or project_of(job.config.project_path) == self._project)
-            and self._in_time(job)
+            (self._states is None or job.state in self._states)
+            and (self._held is None or job.held == self._held)
+            and (not self._end_reasons or job.reason in self._end_reasons)
+            and (not self._users or job.user in self._users)
+            and (not self._batches or job.config.batch in self._batches)
+            and (not self._schedulers or job.executor in self._schedulers)
+            and (not self._project or job.project_path == self._project)
+            and not (self._excludes_superseded and job.superseded_by)
+            and self._is_named(job)
+            and self._is_in_time("create_time", job.create_time)
+            and self._is_in_time("end_time", job.end_time if job.HasField("end_time") else None)
             and self._has_labels(job)
         )
 
-    def _in_time(self, job: job_pb2.Job) -> bool:
-        if self._after is None and self._before is None:
+    def _is_named(self, job: job_pb2.Job) -> bool:
+        return not (self._uids or self._ids) or job.uid in self._uids or job.id in self._ids
+
+    def _is_in_time(self, name: str, stamp: Timestamp | None) -> bool:
+        first, before = self._bounds.get(f"{name}_from"), self._bounds.get(f"{name}_before")
+        if first is None and before is None:
             return True
-        time = seconds(job.create_time)
-        return (self._after is None or time >= self._after) and (self._before is None or time < self._before)
+        if stamp is None:
+            return False
+        time = seconds(stamp)
+        return (first is None or time >= first) and (before is None or time < before)
 
     def _has_labels(self, job: job_pb2.Job) -> bool:
         labels = job.config.labels
@@ -88,12 +116,12 @@ class Condition:
     """One term of a query; `text` is made of constants only, values are in `values`."""
 
     text: str
-    values: tuple[object, ...]
+    values: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A filter as SQL.
+    """A filter as SQL, but for the superseded jobs.
 
     Attributes
     ----------
@@ -103,7 +131,7 @@ class Where:
     rest : tuple of Condition
         What a row must fulfill besides; never lets the query planner choose another index.
     created : Condition or None
-        The times among `rest`, in a form that an index serves.
+        The times of acceptance among `rest`, in a form that an index serves.
     """
 
     drivers: tuple[Condition, ...]
@@ -111,58 +139,72 @@ class Where:
     created: Condition | None
 
 
+NOT_SUPERSEDED = Condition("+superseded_by = ''")
+
+
 def where(job_filter: jobs_messages_pb2.JobFilter) -> Where:
-    """Make SQL of a filter."""
+    """Make SQL of a filter; an id in `jobs` is its newest job."""
     equal = _equalities(job_filter)
-    if job_filter.names:
-        drivers = [_named(job_filter.names)]
-    elif equal:
+    if job_filter.jobs:
+        drivers = [_named(job_filter.jobs)]
+    elif equal and len(equal[0][1]) <= _MOST_DRIVERS:
         column, values = equal.pop(0)
         # The index of batches has none for jobs of no batch.
         also = " AND batch <> ''" if column == "batch" else ""
-        drivers = [Condition(f"{column} = ?{also}", (value,)) for value in values]
+        drivers = [Condition(f"{column} = ?{also}", (value,)) for value in values] or [Condition("false")]
     else:
-        drivers = [Condition("true", ())]
+        drivers = [Condition("true")]
     # A unary plus hides a column from the indexes, so that the driver's index is the one that is used.
-    rest = [Condition(f"+{column} IN ({_marks(values)})", tuple(values)) for column, values in equal]
-    created = _created(job_filter)
+    rest = [_one_of(f"+{column}", values) for column, values in equal]
+    created, ended = _times(job_filter, "create_time"), _times(job_filter, "end_time")
     if created:
         rest.append(Condition(created.text.replace("create_time", "+create_time"), created.values))
+    if ended:
+        rest.append(ended)
+    if job_filter.HasField("held"):
+        rest.append(Condition("held = ?", (job_filter.held,)))
+    for column, wanted in (("end_reason", job_filter.end_reasons), ("scheduler", job_filter.schedulers)):
+        if wanted:
+            rest.append(_one_of(column, wanted))
     rest += [Condition("instr(labels, ?)", (labels_text([pair]),)) for pair in job_filter.labels.items()]
     return Where(tuple(drivers), tuple(rest), created)
 
 
-def _equalities(job_filter: jobs_messages_pb2.JobFilter) -> list[tuple[str, list[object]]]:
-    """Columns and the values they may have, the most selective first."""
-    columns: list[tuple[str, list[object]]] = [
-        ("project", [project_of(job_filter.project_path)] if job_filter.project_path else []),
-        ("batch", [job_filter.batch] if job_filter.batch else []),
-        ("user", [job_filter.user] if job_filter.user else []),
-        ("state", [*sorted(set(job_filter.states))]),
+def _equalities(job_filter: jobs_messages_pb2.JobFilter) -> list[tuple[str, list[Any]]]:
+    """Columns with an index, and the values they may have, the most selective first."""
+    states = states_of(job_filter)
+    columns: list[tuple[str, Sequence[Any]]] = [
+        ("project_path", [job_filter.project_path] if job_filter.project_path else []),
+        ("batch", job_filter.batches),
+        ("user", job_filter.users),
     ]
-    return [(column, values) for column, values in columns if values]
+    found: list[tuple[str, list[Any]]] = [(column, sorted(set(values))) for column, values in columns if values]
+    if states is not None:
+        found.append(("state", sorted(states)))
+    return found
 
 
-def _named(names: Iterable[str]) -> Condition:
+def _named(refs: Sequence[job_ref_pb2.JobRef]) -> Condition:
     text = (
         "seq IN (SELECT j.seq FROM json_each(?) n JOIN jobs j ON j.uid = n.value"
-        " UNION SELECT j.seq FROM json_each(?) n JOIN jobs j ON j.id = n.value)"
+        " UNION SELECT (SELECT max(j.seq) FROM jobs j WHERE j.id = n.value) FROM json_each(?) n)"
     )
-    array = json.dumps(list(names))
-    return Condition(text, (array, array))
+    uids, ids = [ref.uid for ref in refs if ref.uid], [ref.id for ref in refs if ref.id]
+    return Condition(text, (json.dumps(uids), json.dumps(ids)))
 
 
-def _marks(values: list[object]) -> str:
-    return ", ".join("?" * len(values))
+def _one_of(column: str, values: Sequence[object]) -> Condition:
+    if len(values) > _MOST_DRIVERS:  # SQLite bounds the number of values
+        text = f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608
+        return Condition(text, (json.dumps(list(values)),))
+    return Condition(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
 
 
-def _created(job_filter: jobs_messages_pb2.JobFilter) -> Condition | None:
+def _times(job_filter: jobs_messages_pb2.JobFilter, column: str) -> Condition | None:
     terms: list[str] = []
     values: list[object] = []
-    if job_filter.HasField("created_after"):
-        terms.append("create_time >= ?")
-        values.append(seconds(job_filter.created_after))
-    if job_filter.HasField("created_before"):
-        terms.append("create_time < ?")
-        values.append(seconds(job_filter.created_before))
+    for name, compare in ((f"{column}_from", ">="), (f"{column}_before", "<")):
+        if job_filter.HasField(name):  # type: ignore[arg-type]
+            terms.append(f"{column} {compare} ?")
+            values.append(seconds(getattr(job_filter, name)))
     return Condition(" AND ".join(terms), tuple(values)) if terms else None

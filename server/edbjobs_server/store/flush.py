@@ -12,7 +12,7 @@ from functools import cache
 
 from edbjobs_server.store.queries import QUERIES
 
-# 32 rows of 24 columns stay below 999 parameters, the bound of older SQLite.
+# 32 rows of 29 columns stay below 999 parameters, the bound of older SQLite.
 _MOST_ROWS = 32
 
 Statement = tuple[str, "Sequence[object]"]

@@ -12,8 +12,16 @@ from dataclasses import dataclass
 
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 
+from edbjobs_server.contract.views import in_view
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.store.filters import Condition, Where, where
+from edbjobs_server.store.filters import (
+    NOT_SUPERSEDED,
+    Condition,
+    Where,
+    excludes_superseded,
+    states_of,
+    where,
+)
 from edbjobs_server.store.queries import QUERIES
 
 MAX_SIZE = 1_000
@@ -36,7 +44,7 @@ class Page:
     next_token : str
         For the next page; empty: this was the last one.
     total : int or None
-        Number of jobs in all, for a filter that is empty or by state only.
+        Number of jobs that the filter selects; None: too costly to count.
     revision : int
         Revision that the first page stands for.
     """
@@ -72,7 +80,7 @@ def read_page(
     token: str,
     size: int,
     newest_first: bool,
-    omit_config: bool,
+    view: job_pb2.JobView.ValueType,
 ) -> Page:
     """Read one page, in order of acceptance; it may be short, or empty, though more follow.
 
@@ -86,8 +94,8 @@ def read_page(
         Most jobs on it; 0: 50, never more than 1,000.
     newest_first : bool
         The other way round.
-    omit_config : bool
-        Leave `config` out of the jobs.
+    view : JobView
+        How much of each job.
 
     Raises
     ------
@@ -101,13 +109,45 @@ def read_page(
     else:
         cursor = direction.start
         (revision,) = connection.execute(QUERIES["revision"]).fetchone()
+    counts = _Counts(connection)
     scan = _Scan(connection, where(requested), direction)
+    if excludes_superseded(requested):
+        scan.exclude_superseded(counts.superseded)
     rows, horizon = scan.read(cursor, max(1, min(size or DEFAULT_SIZE, MAX_SIZE)))
-    jobs, last = _cut(rows, omit_config)
+    jobs, last = _cut(rows, view)
     if len(jobs) < len(rows):
         horizon = last
     next_token = "" if horizon is None else _make_token(key, horizon, revision)
-    return Page(jobs, next_token, _total(connection, requested), revision)
+    return Page(jobs, next_token, counts.total(requested), revision)
+
+
+class _Counts:
+    """Numbers of jobs that are kept, so that nothing is counted for a page."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._rows: list[tuple[int, int, int]] = connection.execute(QUERIES["counts"]).fetchall()
+
+    @property
+    def superseded(self) -> int:
+        """Number of superseded jobs."""
+        return sum(number for _, superseded, number in self._rows if superseded)
+
+    def total(self, requested: jobs_messages_pb2.JobFilter) -> int | None:
+        """Return the number of jobs that a filter by state selects; None for another one."""
+        by_state = jobs_messages_pb2.JobFilter(
+            states=requested.states,
+            ended=requested.ended if requested.HasField("ended") else None,
+            include_superseded=requested.include_superseded,
+        )
+        if requested != by_state:
+            return None
+        states = states_of(requested)
+        hidden = excludes_superseded(requested)
+        return sum(
+            number
+            for state, superseded, number in self._rows
+            if (states is None or state in states) and not (superseded and hidden)
+        )
 
 
 class _Scan:
@@ -117,6 +157,15 @@ class _Scan:
         self._sql = connection
         self._where = found
         self._direction = direction
+        self._also: list[Condition] = []  # conditions that need no bound of the rows looked at
+        self._rest = list(found.rest)
+
+    def exclude_superseded(self, number: int) -> None:
+        """Leave superseded jobs out, of which there are so many."""
+        if number > MAX_SCAN:
+            self._rest.append(NOT_SUPERSEDED)
+        elif number:
+            self._also.append(NOT_SUPERSEDED)
 
     def read(self, cursor: int, size: int) -> tuple[list[tuple[int, bytes]], int | None]:
         """Return rows after a seq, and up to which seq they are all; None: there are no more."""
@@ -141,10 +190,10 @@ class _Scan:
     ) -> tuple[list[tuple[int, bytes]], int | None]:
         compare, order = self._direction.compare, self._direction.order
         conditions = [*driver, Condition(f"seq {compare} ?", (cursor,))]
-        end = self._end_of_scan(conditions) if self._where.rest else None
+        end = self._end_of_scan(conditions) if self._rest else None
         if end is not None:
             conditions.append(Condition(f"seq {'>=' if self._direction.reverse else '<='} ?", (end,)))
-        conditions += self._where.rest
+        conditions += [*self._rest, *self._also]
         text = f"SELECT seq, job FROM jobs WHERE {_all_of(conditions)} ORDER BY seq {order} LIMIT ?"  # noqa: S608
         rows = self._sql.execute(text, (*_values(conditions), size + 1)).fetchall()
         if len(rows) > size:
@@ -184,30 +233,19 @@ def _values(conditions: Sequence[Condition]) -> tuple[object, ...]:
     return tuple(value for condition in conditions for value in condition.values)
 
 
-def _cut(rows: Sequence[tuple[int, bytes]], omit_config: bool) -> tuple[list[job_pb2.Job], int]:
+def _cut(rows: Sequence[tuple[int, bytes]], view: job_pb2.JobView.ValueType) -> tuple[list[job_pb2.Job], int]:
     """Take rows as long as they fit in one message, at least one; returns the seq of the last one too."""
     jobs: list[job_pb2.Job] = []
     room = MAX_BYTES
     last = -1
     for seq, data in rows:
-        job = job_pb2.Job.FromString(data)
-        if omit_config:
-            job.ClearField("config")
+        job = in_view(job_pb2.Job.FromString(data), view)
         room -= job.ByteSize() + _ROOM_BESIDE
         if jobs and room < 0:
             break
         jobs.append(job)
         last = seq
     return jobs, last
-
-
-def _total(connection: sqlite3.Connection, requested: jobs_messages_pb2.JobFilter) -> int | None:
-    only_states = jobs_messages_pb2.JobFilter(states=requested.states)
-    if requested != only_states:
-        return None
-    counts = dict(connection.execute(QUERIES["count_by_state"]).fetchall())
-    states = set(requested.states) or counts.keys()
-    return sum(int(counts.get(state, 0)) for state in states)
 
 
 def _fingerprint(store_id: str, requested: jobs_messages_pb2.JobFilter, newest_first: bool) -> bytes:

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from edbjobs.v1 import jobs_messages_pb2
+from edbjobs.v1.job_pb2 import JobView
+from edbjobs.v1.job_ref_pb2 import JobRef
 
+from edbjobs_server.contract.views import FULL
 from edbjobs_server.core.errors import Refused, store_unavailable
 from edbjobs_server.core.job import Job
 from edbjobs_server.store.database import connect_readonly, is_storage_failure
@@ -50,21 +53,27 @@ class Reader:
         (floor,) = self._sql.execute(QUERIES["floor"]).fetchone()
         return int(floor)
 
-    def job_bytes(self, name: str) -> bytes | None:
-        """Find the serialized ``Job`` of a uid, or of the newest job of an id."""
-        for query in ("message_by_uid", "message_by_id"):
-            row = self._sql.execute(QUERIES[query], (name,)).fetchone()
-            if row:
-                return bytes(row[0])
-        return None
+    def job_bytes(self, ref: JobRef) -> bytes | None:
+        """Find the serialized ``Job`` that a reference names; None if there is none."""
+        name = ("message_by_uid", ref.uid) if ref.uid else ("message_by_id", ref.id)
+        row = self._sql.execute(QUERIES[name[0]], name[1:]).fetchone()
+        return bytes(row[0]) if row else None
 
-    def job(self, name: str) -> Job | None:
-        """Find a job as the core sees it, by uid or newest id."""
-        for query in ("job_by_uid", "jobs_by_id"):
-            row = self._sql.execute(QUERIES[query], (name,)).fetchone()
-            if row:
-                return job_of(row)
-        return None
+    def uid(self, ref: JobRef) -> str | None:
+        """Find the uid of the job that a reference names; None if there is none."""
+        name = ("uid_by_uid", ref.uid) if ref.uid else ("uid_by_id", ref.id)
+        row = self._sql.execute(QUERIES[name[0]], name[1:]).fetchone()
+        return str(row[0]) if row else None
+
+    def request(self, principal: str, request_id: str) -> tuple[str, bytes] | None:
+        """Return the uid and the digest of what a caller's request made; the job may be gone by now."""
+        row = self._sql.execute(QUERIES["request"], (principal, request_id)).fetchone()
+        return (str(row[0]), bytes(row[1])) if row else None
+
+    def job(self, uid: str) -> Job | None:
+        """Find a job as the core sees it, by its uid."""
+        row = self._sql.execute(QUERIES["job_by_uid"], (uid,)).fetchone()
+        return job_of(row) if row else None
 
     def live_jobs(self) -> list[Job]:
         """All jobs that have not ended, in order of acceptance."""
@@ -72,7 +81,11 @@ class Reader:
 
     def counts(self) -> dict[int, int]:
         """Count the jobs in each state that has any."""
-        return {state: number for state, number in self._sql.execute(QUERIES["count_by_state"]) if number}
+        found: dict[int, int] = {}
+        for state, _, number in self._sql.execute(QUERIES["counts"]):
+            if number:
+                found[state] = found.get(state, 0) + number
+        return found
 
     def events(self, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
         """List serialized events after a revision, at most so many and, beyond the first, so many bytes."""
@@ -102,7 +115,7 @@ class Reader:
         token: str = "",
         size: int = 50,
         newest_first: bool = False,
-        omit_config: bool = False,
+        view: JobView.ValueType = FULL,
     ) -> Page:
         """Read one page of jobs; see `pages.read_page`."""
         return read_page(
@@ -112,7 +125,7 @@ class Reader:
             token=token,
             size=size,
             newest_first=newest_first,
-            omit_config=omit_config,
+            view=view,
         )
 
 

@@ -9,6 +9,8 @@ else is.
 
 from __future__ import annotations
 
+import ntpath
+import posixpath
 import re
 import sqlite3
 import time
@@ -28,9 +30,8 @@ from edbjobs_server.executors.local import record
 from edbjobs_server.store import state_folder
 from edbjobs_server.store.database import FILE, open_checked, put_aside
 from edbjobs_server.store.errors import StoreError
-from edbjobs_server.store.filters import project_of
 from edbjobs_server.store.queries import QUERIES
-from edbjobs_server.store.rows import job_of, row_of
+from edbjobs_server.store.rows import INTERNALS_AT, job_of, row_of
 from edbjobs_server.store.store import LOCK_FILE
 from edbjobs_server.store.transaction import Transaction
 from edbjobs_server.store.writer_state import read_state
@@ -38,6 +39,7 @@ from edbjobs_server.store.writer_state import read_state
 _FOLDER = re.compile(r"([0-9]{1,19})\.([0-9]{1,9})")
 _LARGEST_SEQ = 2**62  # numbers beyond it would leave none for new jobs
 _LATEST_SECONDS = 253_402_300_799  # the end of the year 9999
+_SUFFIXES = frozenset({".aedb", ".aedt", ".aedtz"})
 _NONSENSE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, DecodeError)
 _UNJUDGED = "rebuilt from the record of its run: its log was not judged again"
 _NEWER = "rebuilt from the record of an earlier run: that of its last run is damaged, and how it ended is not known"
@@ -176,8 +178,8 @@ def _jobs_of(runs: Iterable[_Run]) -> tuple[list[Job], list[Path]]:
 
 def _without_repeated_requests(jobs: list[Job]) -> list[Job]:
     """Let a request id stand for the newest job it made: after a week it may be used again."""
-    newest = {job.request_id: job.uid for job in jobs}
-    return [job if newest[job.request_id] == job.uid else replace(job, request_id="") for job in jobs]
+    newest = {(job.requested_by, job.request_id): job.uid for job in jobs}
+    return [job if newest[job.requested_by, job.request_id] == job.uid else replace(job, request_id="") for job in jobs]
 
 
 def _is_whole(run: _Run) -> bool:
@@ -198,7 +200,7 @@ def _job_of(runs: list[_Run]) -> Job | None:
         try:
             job = _told_by(run.claim["info"], runs)
             row = row_of(job, job_to_bytes(job), job.end_time)
-            if job_of((row[0], *row[10:])) == job:
+            if job_of((row[0], *row[INTERNALS_AT:])) == job:
                 return job
         except _NONSENSE:
             continue
@@ -214,7 +216,7 @@ def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
     spec = spec_from_config(
         message,
         project_path=info["project"],
-        project_key=project_of(info["project"]),
+        project_key=project_key(info["project"]),
         executor=LOCAL,
         cores=message.cores or max(1, sum(node.cores for node in message.machine_nodes)),
         memory_mib=message.memory_mib,
@@ -226,6 +228,7 @@ def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
         spec=spec,
         create_time=_time(info.get("create_time", runs[0].claim["time"])),
         config=config,
+        requested_by=info.get("requested_by", ""),
         request_id=info.get("request_id", ""),
         digest=bytes.fromhex(info.get("digest", "")),
         priority=int(info.get("priority", "0")),
@@ -236,6 +239,14 @@ def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
         run_directory=str(last.folder),
     )
     return _standing(job, last.record)
+
+
+def project_key(path: str) -> str:
+    """Return a project's path without .aedb, .aedt or .aedtz: one key, one run at a time."""
+    flavor = ntpath if path[1:2] == ":" or path.startswith("\\\\") else posixpath
+    plain = flavor.normpath(path) if path else ""
+    stem, suffix = flavor.splitext(plain)
+    return stem if suffix.lower() in _SUFFIXES else plain
 
 
 def _attempt_of(run: _Run) -> Attempt:

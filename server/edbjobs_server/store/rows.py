@@ -6,20 +6,20 @@ import sqlite3
 from operator import attrgetter
 from typing import Any
 
-from edbjobs.v1 import job_config_pb2, job_pb2
+from edbjobs.v1 import job_pb2
 
 from edbjobs_server.contract.codec import Internals, job_from_message
 from edbjobs_server.core.job import Job
-from edbjobs_server.store.filters import labels_text, project_of
+from edbjobs_server.store.filters import labels_text
 from edbjobs_server.store.queries import QUERIES
 
 Row = tuple[Any, ...]  # of the columns of `Internals`, in their order, and the message
 
 
-def row_of(job: Job, message: bytes, end: float | None) -> tuple[object, ...]:
+def row_of(job: Job, message: bytes, end_order: float | None) -> tuple[object, ...]:
     """Make the values of one row of ``write_changes``.
 
-    `message` is the serialized job, `end` its place in the order of ends.
+    `message` is the serialized job, `end_order` its place in the order of ends.
 
     Raises
     ------
@@ -27,9 +27,8 @@ def row_of(job: Job, message: bytes, end: float | None) -> tuple[object, ...]:
         If a text that is not in the message cannot be stored.
     """
     spec = job.spec
-    for text in (spec.project_path, spec.project_key, job.request_id):
+    for text in (spec.project_path, spec.project_key, job.requested_by, job.request_id):
         text.encode()
-    project = project_of(job_config_pb2.JobConfig.FromString(job.config).project_path)
     seq, *same, unkillable, boot_ids = Internals.of(job)
     return (
         seq,
@@ -38,15 +37,22 @@ def row_of(job: Job, message: bytes, end: float | None) -> tuple[object, ...]:
         job.state.value,
         job.user,
         spec.batch,
-        project,
         labels_text(spec.labels),
         job.create_time,
-        end,
+        job.end_time,
+        end_order,
+        job.held,
+        job.reason.value,
+        spec.executor,
+        job.superseded_by,
         *same,
         " ".join(map(str, unkillable)) if unkillable else "",
         "\n".join(boot_ids) if boot_ids else "",
         message,
     )
+
+
+INTERNALS_AT = 14  # where the internals but `seq` stand in a row of ``write_changes``
 
 
 def job_of(row: Row) -> Job:

@@ -101,7 +101,9 @@ class Store:
         """
         self._writer.start(loop, on_commit, on_reset)
 
-    async def write(self, command: Callable[[Transaction], T], *, request_ids: Sequence[str] = ()) -> T:
+    async def write(
+        self, command: Callable[[Transaction], T], *, request_ids: Sequence[str] = (), ids: Sequence[str] = ()
+    ) -> T:
         """Run a command in the writer's thread; answers when what it did is on disk.
 
         A caller that is cancelled does not take the command back.
@@ -110,28 +112,35 @@ class Store:
         ----------
         command : callable
             What it raises is raised here, and nothing of it is done.
-        request_ids : sequence of str, optional
-            Requests it will ask about, looked up together with those of other commands.
+        request_ids, ids : sequence of str, optional
+            Requests and ids of jobs it will ask about, looked up together with those of other commands.
 
         Raises
         ------
         Refused
             STORE_UNAVAILABLE, if the commit failed; OVERLOADED, if too many wait; DRAINING, after `close`.
         """
-        return await self.send(command, request_ids=request_ids)
+        return await self.send(command, request_ids=request_ids, ids=ids)
 
-    def send(self, command: Callable[[Transaction], T], *, request_ids: Sequence[str] = ()) -> asyncio.Future[T]:
+    def send(
+        self, command: Callable[[Transaction], T], *, request_ids: Sequence[str] = (), ids: Sequence[str] = ()
+    ) -> asyncio.Future[T]:
         """Do as `write`, without waiting: commands are run in the order in which they are sent."""
         if self._closing:
             raise draining()
-        return self._writer.submit(command, request_ids)
+        return self._writer.submit(command, request_ids, ids)
 
     def commit_posted(self) -> None:
         """Commit what was posted, in this thread unless another is at it; blocks on the disk."""
         self._writer.commit_posted()
 
     def post(
-        self, command: Callable[[Transaction], T], answer: asyncio.Future[T], *, request_ids: Sequence[str] = ()
+        self,
+        command: Callable[[Transaction], T],
+        answer: asyncio.Future[T],
+        *,
+        request_ids: Sequence[str] = (),
+        ids: Sequence[str] = (),
     ) -> None:
         """Do as `write`, from any thread: `answer`, a future of the loop, gets what the command gives.
 
@@ -142,7 +151,7 @@ class Store:
         Refused
             OVERLOADED, if too many wait; DRAINING, after `close`. The answer is left alone then.
         """
-        self._writer.post(command, request_ids, answer)
+        self._writer.post(command, request_ids, ids, answer)
 
     async def write_all(
         self, commands: Sequence[Callable[[Transaction], T]], *, request_ids: Sequence[str] = ()

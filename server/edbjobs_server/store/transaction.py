@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, TypeVar, cast
+
+from edbjobs.v1.job_ref_pb2 import JobRef
 
 from edbjobs_server.contract.codec import event_to_bytes, job_to_bytes, limits_to_message
 from edbjobs_server.core.errors import Refused
@@ -24,6 +26,7 @@ from edbjobs_server.store.values import Committed
 from edbjobs_server.store.writer_state import State
 
 T = TypeVar("T")
+RequestKey = tuple[str, str]  # Principal.name and request_id
 AGE_RATE = 24.0
 _MISSING: Any = object()
 
@@ -49,7 +52,9 @@ class Transaction:
         self._state = state
         self._jobs: dict[str, Job | None] = {}  # changed here; None: deleted
         self._rows: dict[int, tuple[object, ...] | None] = {}  # by seq; None: deleted
-        self._requests: dict[str, tuple[str, bytes] | None] = {}  # made or looked up here
+        self._requests: dict[RequestKey, tuple[str, bytes]] = {}  # made or looked up here
+        self._looked_up: set[str] = set()  # request_ids
+        self._owners: dict[str, list[tuple[str, str]]] = {}  # uid and user of the jobs of an id, as looked up here
         self._new: dict[int, tuple[object, ...]] = {}  # by seq: what was inserted here, as rows of requests
         self._settings: dict[str, tuple[object, ...]] = {}  # queries that set one thing
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -94,11 +99,16 @@ class Transaction:
         self._set(self._settings, "set_age_time", (state.age_time,))
         return state.age_time
 
-    def look_up(self, request_ids: list[str]) -> None:
-        """Look up many requests at once, for commands that will ask `request`."""
-        self._requests.update(dict.fromkeys(request_ids))
-        for request_id, uid, digest in select_in(self._sql, "requests_in", request_ids):
-            self._requests[str(request_id)] = (uid, digest)  # type: ignore[assignment]
+    def look_up(self, request_ids: Iterable[str], ids: Iterable[str] = ()) -> None:
+        """Look up many at once: requests, for commands that will ask `request`, and ids, for `owner`."""
+        asked = set(request_ids) - self._looked_up
+        self._looked_up |= asked
+        for principal, request_id, uid, digest in select_in(self._sql, "requests_in", asked):
+            self._requests[principal, request_id] = uid, digest  # type: ignore[index, assignment]
+        wanted = set(ids) - self._owners.keys()
+        self._owners.update((id, []) for id in wanted)
+        for id, uid, user in select_in(self._sql, "owners_in", wanted):
+            self._owners[id].append((uid, user))  # type: ignore[index, arg-type]
 
     def flush(self) -> None:
         """Write what all commands changed, in the transaction that is open, or in one of its own."""
@@ -151,49 +161,74 @@ class Transaction:
         """Whether the queue is paused."""
         return self._state.paused
 
-    def job(self, name: str) -> Job:
-        """Find a job by its uid, or the newest that bears an id.
+    def job(self, uid: str) -> Job:
+        """Find a job by its uid.
 
         Raises
         ------
         Refused
             JOB_NOT_FOUND.
         """
-        found = self.find(name)
+        return self.named(JobRef(uid=uid))
+
+    def named(self, ref: JobRef) -> Job:
+        """Find the job that a reference names.
+
+        Raises
+        ------
+        Refused
+            JOB_NOT_FOUND.
+        """
+        found = self.find(ref.uid) if ref.uid else self.newest(ref.id)
         if found is None:
-            raise _not_found(name)
+            raise job_not_found(ref)
         return found
 
-    def find(self, name: str) -> Job | None:
-        """Find a job by its uid, or the newest that bears an id; None if there is none."""
-        live = self._state.jobs.get(name)
+    def find(self, uid: str) -> Job | None:
+        """Find a job by its uid; None if there is none."""
+        live = self._state.jobs.get(uid)
         if live is not None:
             return live
-        if name in self._jobs:
-            return self._jobs[name]
-        row = self._sql.execute(QUERIES["job_by_uid"], (name,)).fetchone()
-        return job_of(row) if row else self.live_id(name) or self._newest(name)
+        if uid in self._jobs:
+            return self._jobs[uid]
+        row = self._sql.execute(QUERIES["job_by_uid"], (uid,)).fetchone()
+        return job_of(row) if row else None
 
-    def _newest(self, id: str) -> Job | None:
-        """Find the newest job of an id, none of which is live."""
+    def newest(self, id: str) -> Job | None:
+        """Find the newest job that has an id; None if there is none."""
         changed = [job for job in self._jobs.values() if job is not None and job.id == id]
         for row in self._sql.execute(QUERIES["jobs_by_id"], (id,)):
             job = job_of(row)
             if job.uid not in self._jobs:
                 changed.append(job)
                 break
-        return max(changed, key=lambda job: job.seq, default=None)
+        return max(changed, key=attrgetter("seq"), default=None)
+
+    def owner(self, id: str) -> str | None:
+        """Return the user whose jobs have an id; None: no job on record has it.
+
+        All jobs that have an id are of one user, as a retry is of the user of the job that it retries.
+        """
+        live = self.live_id(id)
+        if live is not None:
+            return live.user
+        self.look_up((), [id])
+        for uid, user in self._owners[id]:
+            if self._jobs.get(uid, _MISSING) is not None:
+                return user
+        return None
 
     def live_id(self, id: str) -> Job | None:
         """Find the job of this id that has not ended; None if there is none."""
         uid = self._state.uids.get(id)
         return None if uid is None else self._state.jobs[uid]
 
-    def request(self, request_id: str) -> tuple[str, bytes] | None:
-        """Return the uid and the digest of what a request made; the job may be gone by now."""
-        if request_id not in self._requests:
+    def request(self, principal: str, request_id: str) -> tuple[str, bytes] | None:
+        """Return the uid and the digest of what a caller's request made; the job may be gone by now."""
+        key = principal, request_id
+        if key not in self._requests:
             self.look_up([request_id])
-        return self._requests[request_id]
+        return self._requests.get(key)
 
     def insert(self, job: Job, type: EventType, principal: Principal | None = None, detail: str = "") -> Job:
         """Add a job; returns it with its `seq` and `revision`.
@@ -208,14 +243,16 @@ class Transaction:
             raise Duplicate("uid", job.uid)
         if not job.state.terminal and job.id in state.uids:
             raise Duplicate("id", job.id)
-        if job.request_id and self.request(job.request_id) is not None:
+        if job.request_id and self.request(job.requested_by, job.request_id) is not None:
             raise Duplicate("request_id", job.request_id)
         job = _numbered(job, state.last_seq + 1, state.revision + 1)
         self._change(job, type, principal, detail)
         state.last_seq = job.seq
-        self._set(self._new, job.seq, (job.seq, job.request_id, job.uid, job.digest, self.now))
+        self._set(self._new, job.seq, (job.seq, job.request_id, job.requested_by, job.uid, job.digest, self.now))
+        if job.id in self._owners:
+            self._set(self._owners, job.id, [*self._owners[job.id], (job.uid, job.user)])
         if job.request_id:
-            self._set(self._requests, job.request_id, (job.uid, job.digest))
+            self._set(self._requests, (job.requested_by, job.request_id), (job.uid, job.digest))
         return job
 
     def message(self, job: Job) -> bytes:
@@ -304,7 +341,7 @@ class Transaction:
         else:
             exists = self._sql.execute(QUERIES["message_by_uid"], (job.uid,)).fetchone() is not None
         if not exists:
-            raise _not_found(job.uid)
+            raise job_not_found(JobRef(uid=job.uid))
 
     def _change(self, job: Job, type: EventType, principal: Principal | None, detail: str) -> None:
         state = self._state
@@ -372,5 +409,7 @@ def _numbered(job: Job, seq: int, revision: int) -> Job:
     return Job(*values)
 
 
-def _not_found(name: str) -> Refused:
-    return Refused("JOB_NOT_FOUND", f"there is no job with the uid or id {name!r}")
+def job_not_found(ref: JobRef) -> Refused:
+    """Return the error for a job that is not on record."""
+    name = f"uid {ref.uid}" if ref.uid else f"id {ref.id}"
+    return Refused("JOB_NOT_FOUND", f"there is no job with the {name}; `edbjobs list` shows those there are")

@@ -48,6 +48,7 @@ def steady(newest: float, clock: float) -> float:
 class _Request:
     command: Callable[[Transaction], Any]
     request_ids: Sequence[str]
+    ids: Sequence[str]
     answer: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
@@ -91,7 +92,9 @@ class Writer:
         self._on_reset = on_reset
         self._thread.start()
 
-    def submit(self, command: Callable[[Transaction], Any], request_ids: Sequence[str]) -> asyncio.Future[Any]:
+    def submit(
+        self, command: Callable[[Transaction], Any], request_ids: Sequence[str], ids: Sequence[str]
+    ) -> asyncio.Future[Any]:
         """Queue a command; its answer comes after COMMIT. On the loop only.
 
         Raises
@@ -100,12 +103,16 @@ class Writer:
             OVERLOADED, if too many wait already; DRAINING after `stop`.
         """
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self.post(command, request_ids, answer)
+        self.post(command, request_ids, ids, answer)
         self._wake.set()
         return answer
 
     def post(
-        self, command: Callable[[Transaction], Any], request_ids: Sequence[str], answer: asyncio.Future[Any]
+        self,
+        command: Callable[[Transaction], Any],
+        request_ids: Sequence[str],
+        ids: Sequence[str],
+        answer: asyncio.Future[Any],
     ) -> None:
         """Queue a command from any thread; `answer`, a future of the loop, gets its result after COMMIT.
 
@@ -122,7 +129,7 @@ class Writer:
             if self._waiting >= MAX_WAITING:
                 raise Refused("OVERLOADED", f"{self._waiting} changes wait for the disk already; try again in a moment")
             self._waiting += 1
-            self._queue.append(_Request(command, request_ids, answer))
+            self._queue.append(_Request(command, request_ids, ids, answer))
 
     def commit_posted(self) -> None:
         """Commit what waits in the calling thread, or leave it to the thread that is at it; blocks on the disk.
@@ -188,8 +195,9 @@ class Writer:
         self._stale = True
         transaction = Transaction(connection, self._state, steady(self._state.newest_time, time.time()))
         request_ids = [request_id for request in batch for request_id in request.request_ids]
-        if request_ids:
-            transaction.look_up(request_ids)
+        ids = [id for request in batch for id in request.ids]
+        if request_ids or ids:
+            transaction.look_up(request_ids, ids)
         for request in batch:
             self._attempt(transaction, request)
         if transaction.committed:

@@ -34,6 +34,7 @@ HOST, BOOT, PIDNS = "workstation", "00000000-0000-0000-0000-000000000001", "pid:
 sys.path.insert(0, str(HERE.parents[1]))
 
 import edbjobs_server  # noqa: E402
+from edbjobs._calls import job_ref  # noqa: E402
 from edbjobs.v1 import (  # noqa: E402
     event_pb2,
     job_config_pb2,
@@ -79,8 +80,8 @@ def main() -> None:
         service.jobs.SubmitJob(request(name, demo))
         if name == "stopped":
             until_running(service, name)
-            service.jobs.CancelJob(pb.CancelJobRequest(name=name, grace=Duration(seconds=1)))
-        assert service.jobs.WaitJob(pb.WaitJobRequest(name=name)).job.state == ENDED[name][1]
+            service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(name), grace_period=Duration(seconds=1)))
+        assert service.jobs.WaitJob(pb.WaitJobRequest(job=job_ref(name))).job.state == ENDED[name][1]
     going_on = request("running", "seconds=60")
     argv = service.jobs.PreviewJob(pb.PreviewJobRequest(request=going_on)).argv
     service.jobs.SubmitJob(going_on)
@@ -97,7 +98,7 @@ def until_running(service: ServiceProcess, name: str) -> job_pb2.Job:
     """Wait until a job's start is on record and its log is started."""
     deadline = time.monotonic() + 30
     while True:
-        job = service.jobs.GetJob(pb.GetJobRequest(name=name)).job
+        job = service.jobs.GetJob(pb.GetJobRequest(job=job_ref(name))).job
         if job.state == job_state_pb2.JOB_STATE_RUNNING and job.progress.adaptive_pass:
             return job
         assert time.monotonic() < deadline

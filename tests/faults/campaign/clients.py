@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+from edbjobs._calls import job_ref
 from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, jobs_messages_pb2, jobs_service_pb2_grpc
 from edbjobs_server.solver.demo import example_project
 from faults.campaign.checker import TERMINAL
@@ -153,7 +154,7 @@ class Feeder(threading.Thread):
             return
         uid, grace = self._dice.choice(live).uid, self._dice.choice([0, 1])
         self._evidence.cancels[uid] = max(float(grace), self._evidence.cancels.get(uid, 0.0))
-        request = pb.CancelJobRequest(name=uid, grace=Duration(seconds=grace))
+        request = pb.CancelJobRequest(job=job_ref(uid), grace_period=Duration(seconds=grace))
         try:
             jobs.CancelJob(request, timeout=10)
         except grpc.RpcError as error:

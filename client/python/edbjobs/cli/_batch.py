@@ -69,7 +69,7 @@ def batch(
     with o.connect(target) as client:
         results = client.submit_many(items, priority=priority, user=user, hold=hold)
         _print_results(name, projects, list(results), json)
-        completed = follow(client, {"batch": name}, until_ended=True, json=json) if wait else True
+        completed = follow(client, {"batches": [name]}, until_ended=True, json=json) if wait else True
     if not completed or any(result.error for result in results):
         raise typer.Exit(FAILED)
 

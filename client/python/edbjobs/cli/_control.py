@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,9 +56,11 @@ def cancel(
     names: ManyNames = None,
     batch: Annotated[str | None, typer.Option(help="All active jobs of this batch.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All active jobs.")] = False,
-    grace: Annotated[
+    grace_period: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Time between TERM and KILL; default: each job's own.", min=0),
+        typer.Option(
+            metavar="SECONDS", help="Time between the request to stop and the forced end; default: the job's.", min=0
+        ),
     ] = None,
     abandon: Annotated[
         bool, typer.Option("--abandon", help="Mark a job as ended although its processes cannot be killed.")
@@ -67,19 +70,23 @@ def cancel(
 ) -> None:
     """Cancel jobs. Returns at once; a job is cancelled once all its processes have ended."""
     if names and not (batch or every):
-        _each(names, target, json, lambda client, name: client.cancel(name, grace_seconds=grace, abandon=abandon))
+        _each(names, target, json, partial(_cancel, grace_period=grace_period, abandon=abandon))
         return
     if names or abandon or not (batch or every):
         fail("name the jobs, or give --batch or --all")
     with o.connect(target) as client:
         if batch:
-            uids = client.cancel_many(batch=batch, grace_seconds=grace)
+            results = client.cancel_many(batches=[batch], grace_period=grace_period)
         else:
-            uids = client.cancel_many(all_jobs=True, grace_seconds=grace)
+            results = client.cancel_many(all_jobs=True, grace_period=grace_period)
     if json:
-        write_json(list(uids))
+        write_json([{"name": item.name, "job": item.job.to_dict() if item.job else None} for item in results])
     else:
-        print(f"{counted(len(uids), 'job')} being cancelled")
+        print(f"{counted(len(results), 'job')} being cancelled")
+
+
+def _cancel(client: Client, name: str, *, grace_period: float | None, abandon: bool) -> Job:
+    return client.cancel(name, grace_period=grace_period, abandon=abandon)
 
 
 def hold(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
@@ -103,7 +110,7 @@ def priority(
 
 
 def retry(name: o.Name, wait: o.Wait = False, target: o.Target = None, json: o.Json = False) -> None:
-    """Submit an ended job again, as a new job with the same id."""
+    """Submit an ended job again, as a new job with the same id that supersedes it."""
     with o.connect(target) as client:
         job = client.retry(name)
         if wait:
@@ -115,5 +122,5 @@ def retry(name: o.Name, wait: o.Wait = False, target: o.Target = None, json: o.J
 
 
 def delete(names: o.Names, target: o.Target = None, json: o.Json = False) -> None:
-    """Delete the records and run folders of ended jobs; projects and results are kept."""
-    _each(names, target, json, lambda client, name: client.delete(name))
+    """Delete the records and run folders of ended jobs and of those that they superseded; projects are kept."""
+    _each(names, target, json, lambda client, name: client.delete(client.get(name).uid))

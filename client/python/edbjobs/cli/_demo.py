@@ -167,7 +167,7 @@ def _solve(demo: _Demo, client: Client, job: Job) -> None:
 
 def _running(client: Client, job: Job) -> Job:
     # The log exists as soon as the job runs.
-    for event in client.watch(after_revision=0, names=[job.uid]):
+    for event in client.watch(after_revision=0, jobs=[job.uid]):
         if event.job is not None and (event.job.started or event.job.status.ended):
             return event.job
     return job
@@ -200,7 +200,7 @@ def _show_end(demo: _Demo, client: Client, ended: list[Job]) -> bool:
         demo.print_text(f"   {job.message}")
     first = ended[0]
     demo.heading(f"The stored events of {first.id}.")
-    for event in client.watch(after_revision=0, names=[first.uid]):
+    for event in client.watch(after_revision=0, jobs=[first.uid]):
         demo.events.append(event)
         demo.print_text(_event_line(event), cut=True)
         if event.job is not None and event.job.status.ended:
@@ -221,7 +221,7 @@ def _cancel(client: Client, jobs: list[Job]) -> None:
     # The demonstration ends early: its solver must not keep running.
     for job in jobs:
         try:
-            client.cancel(job.uid, grace_seconds=0)
+            client.cancel(job.uid, grace_period=0)
             client.wait(job.uid, timeout=10)
         except EdbJobsError:
             continue  # the job has ended, or the service is unreachable

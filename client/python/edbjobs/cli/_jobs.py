@@ -37,18 +37,20 @@ def job_filter(**given: Any) -> Any:
 
 def list_jobs(
     state: o.States = None,
-    user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="Only jobs of this user; may be repeated.")] = None,
+    batch: Annotated[list[str] | None, typer.Option(help="Only jobs of this batch; may be repeated.")] = None,
     label: o.Labels = None,
+    superseded: Annotated[bool, typer.Option("--superseded", help="Also jobs that a retry superseded.")] = False,
     number: Annotated[int, typer.Option("--number", "-n", help="Maximum number of jobs.", min=1)] = 25,
     every: Annotated[bool, typer.Option("--all", "-a", help="All jobs.")] = False,
     target: o.Target = None,
     json: o.Json = False,
 ) -> None:
     """List jobs, newest first."""
-    given = job_filter(states=state, user=user, batch=batch, labels=o.pairs(label, "--label"))
+    labels = o.pairs(label, "--label")
+    given = job_filter(states=state, users=user, batches=batch, labels=labels, include_superseded=superseded)
     with o.connect(target) as client:
-        found = client.list(newest_first=True, **given)
+        found = client.list(order="create_time_descending", **given)
         # One more than is shown, to find out whether there are more.
         jobs = list(found if every else islice(found, number + 1))
     shown = jobs if every else jobs[:number]
@@ -95,6 +97,7 @@ def _facts(job: Job) -> dict[str, object]:
         "priority": job.priority or "",
         "batch": job.batch,
         "retry of": job.retry_of,
+        "superseded by": job.superseded_by,
         "logs": job.run_directory,
         "uid": job.uid,
     }
@@ -117,8 +120,8 @@ def _attempt(attempt: Attempt) -> str:
 def logs(
     name: o.Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
-    stream: Annotated[str, typer.Option("--stream", help="stdout, stderr, solver or script.")] = "stdout",
-    attempt: Annotated[int, typer.Option(help="Number of the attempt; 0: the last.", min=0)] = 0,
+    stream: Annotated[str, typer.Option("--stream", help="stdout, stderr, solver or script.")] = "solver",
+    attempt: Annotated[int | None, typer.Option(help="Number of the attempt; default: the last.", min=1)] = None,
     lines: Annotated[
         int | None, typer.Option("--lines", "-n", help="Only the last N lines, at most 64 KiB.", min=0)
     ] = None,
@@ -135,7 +138,9 @@ def logs(
                 sys.stdout.flush()
 
 
-def _texts(client: Client, name: str, stream: str, attempt: int, follow: bool, lines: int | None) -> Iterator[str]:
+def _texts(
+    client: Client, name: str, stream: str, attempt: int | None, follow: bool, lines: int | None
+) -> Iterator[str]:
     offset = 0
     if lines is not None:
         pieces = list(client.logs(name, stream=stream, attempt=attempt, offset=-TAIL_BYTES))

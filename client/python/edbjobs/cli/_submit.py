@@ -111,7 +111,7 @@ def preview(
         return
     show_pairs(
         {
-            "runs": found.executor,
+            "runs": found.scheduler,
             "in": found.working_directory,
             "command": found.command_line,
             "submits": found.submit_command,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["follow", "watch"]
 
-ACTIVE = ("queued", "scheduled", "running", "pending")
 POLL_SECONDS = 1.0
 MAX_POLLED = 200
 
@@ -41,7 +40,7 @@ def watch(
     """Watch jobs: a live table in a terminal, otherwise one line for each change."""
     with o.connect(target) as client:
         uids = [client.get(name).uid for name in names or ()]
-        given = job_filter(names=uids, user=user, batch=batch)
+        given = job_filter(jobs=uids, users=user and [user], batches=batch and [batch])
         if not follow(client, given, until_ended=bool(uids or batch), json=json):
             raise typer.Exit(FAILED)
 
@@ -65,13 +64,13 @@ def follow(client: Client, given: dict[str, Any], *, until_ended: bool, json: bo
     bool
         True if all jobs completed.
     """
-    snapshot = client.snapshot(**given) if until_ended else client.snapshot(states=ACTIVE, **given)
+    snapshot = client.snapshot(**given) if until_ended else client.snapshot(ended=False, **given)
     board = _Board(client, given, {job.uid: job for job in snapshot.jobs})
     if until_ended and board.all_ended():
         if not json:
             console().print(job_table(board.jobs.values()))
         return board.all_completed()
-    events = client.watch(after_revision=snapshot.revision, store_id=snapshot.store_id, **given)
+    events = client.watch(after_revision=snapshot.position.revision, store_id=snapshot.position.store_id, **given)
     changes = board.changes(events, until_ended)
     screen = console()
     if json:
@@ -133,7 +132,7 @@ class _Board:
         if time.monotonic() - self._polled < POLL_SECONDS:
             return
         try:
-            for job in islice(self._client.list(**{"states": ACTIVE, **self._given}), MAX_POLLED):
+            for job in islice(self._client.list(**{"ended": False, **self._given}), MAX_POLLED):
                 if job.uid in self.jobs and job.revision >= self.jobs[job.uid].revision:
                     self.jobs[job.uid] = job
         except EdbJobsError:

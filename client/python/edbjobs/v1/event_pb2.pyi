@@ -67,6 +67,8 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """The queue was resumed."""
     EVENT_TYPE_GATE: _EventType.ValueType  # 19
     """A gate has kept jobs from starting for 10 minutes, or opened again: see `detail`."""
+    EVENT_TYPE_JOB_SUPERSEDED: _EventType.ValueType  # 20
+    """A retry superseded a job."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """What happened. Clients must treat a value they do not know as "other"."""
@@ -111,7 +113,39 @@ EVENT_TYPE_QUEUE_RESUMED: EventType.ValueType  # 18
 """The queue was resumed."""
 EVENT_TYPE_GATE: EventType.ValueType  # 19
 """A gate has kept jobs from starting for 10 minutes, or opened again: see `detail`."""
+EVENT_TYPE_JOB_SUPERSEDED: EventType.ValueType  # 20
+"""A retry superseded a job."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
+
+@_typing.final
+class Position(_message.Message):
+    """Position is a place in the one sequence of all changes. ListJobs gives the one at which WatchJobs begins; WatchJobs
+    gives the one at which it resumes, in another process or a month later as well.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Every change up to and including this revision lies before it."""
+    store_id: _builtins.str
+    """Store that the revision belongs to; another one after the store was made anew or restored from a backup. The
+    service always sets it; in a request, empty is not checked.
+    """
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        store_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Position: _TypeAlias = Position  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):

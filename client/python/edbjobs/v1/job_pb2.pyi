@@ -10,16 +10,41 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _JobView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_VIEW_UNSPECIFIED: _JobView.ValueType  # 0
+    """The default of the request."""
+    JOB_VIEW_BASIC: _JobView.ValueType  # 1
+    """What a table of jobs shows: see the comments of Job."""
+    JOB_VIEW_FULL: _JobView.ValueType  # 2
+    """Everything."""
+
+class JobView(_JobView, metaclass=_JobViewEnumTypeWrapper):
+    """JobView is how much of a job is sent."""
+
+JOB_VIEW_UNSPECIFIED: JobView.ValueType  # 0
+"""The default of the request."""
+JOB_VIEW_BASIC: JobView.ValueType  # 1
+"""What a table of jobs shows: see the comments of Job."""
+JOB_VIEW_FULL: JobView.ValueType  # 2
+"""Everything."""
+Global___JobView: _TypeAlias = JobView  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
@@ -215,6 +240,9 @@ class Job(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     RUN_DIRECTORY_FIELD_NUMBER: _builtins.int
+    PROJECT_PATH_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """Made by the service, unique for ever."""
     id: _builtins.str
@@ -265,6 +293,12 @@ class Job(_message.Message):
     """Memory reserved for it, MiB."""
     run_directory: _builtins.str
     """Folder on the service's host with the last attempt's output."""
+    project_path: _builtins.str
+    """Path that is solved, links resolved; always set."""
+    superseded_by: _builtins.str
+    """uid of the job that retries this one."""
+    view: Global___JobView.ValueType
+    """How much of the job this is."""
     @_builtins.property
     def config(self) -> _job_config_pb2.JobConfig:
         """What was asked for."""
@@ -338,10 +372,13 @@ class Job(_message.Message):
         progress: Global___JobProgress | None = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         run_directory: _builtins.str = ...,
+        project_path: _builtins.str = ...,
+        superseded_by: _builtins.str = ...,
+        view: Global___JobView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "cancel_time", b"cancel_time", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "not_before", b"not_before", "progress", b"progress", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "attempt", b"attempt", "attempts", b"attempts", "cancel_time", b"cancel_time", "config", b"config", "cores", b"cores", "create_time", b"create_time", "demo", b"demo", "end_time", b"end_time", "evidence", b"evidence", "executor", b"executor", "exit_code", b"exit_code", "held", b"held", "id", b"id", "jobs_before", b"jobs_before", "memory_mib", b"memory_mib", "message", b"message", "not_before", b"not_before", "outcome_unknown", b"outcome_unknown", "priority", b"priority", "progress", b"progress", "reason", b"reason", "retry_of", b"retry_of", "revision", b"revision", "run_directory", b"run_directory", "scheduler_job_id", b"scheduler_job_id", "signal", b"signal", "solver_version", b"solver_version", "start_time", b"start_time", "state", b"state", "uid", b"uid", "user", b"user", "waiting_detail", b"waiting_detail", "waiting_reason", b"waiting_reason", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "attempt", b"attempt", "attempts", b"attempts", "cancel_time", b"cancel_time", "config", b"config", "cores", b"cores", "create_time", b"create_time", "demo", b"demo", "end_time", b"end_time", "evidence", b"evidence", "executor", b"executor", "exit_code", b"exit_code", "held", b"held", "id", b"id", "jobs_before", b"jobs_before", "memory_mib", b"memory_mib", "message", b"message", "not_before", b"not_before", "outcome_unknown", b"outcome_unknown", "priority", b"priority", "progress", b"progress", "project_path", b"project_path", "reason", b"reason", "retry_of", b"retry_of", "revision", b"revision", "run_directory", b"run_directory", "scheduler_job_id", b"scheduler_job_id", "signal", b"signal", "solver_version", b"solver_version", "start_time", b"start_time", "state", b"state", "superseded_by", b"superseded_by", "uid", b"uid", "user", b"user", "view", b"view", "waiting_detail", b"waiting_detail", "waiting_reason", b"waiting_reason", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -353,3 +390,57 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Reservation(_message.Message):
+    """Reservation is what a job takes while it runs: from the limits of the service's host, or from its cluster as far as
+    that is known when it is accepted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LicensesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LICENSES_FIELD_NUMBER: _builtins.int
+    cores: _builtins.int
+    """Logical processors."""
+    memory_bytes: _builtins.int
+    """Memory, bytes; 0: none was declared."""
+    @_builtins.property
+    def licenses(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """License tokens by feature."""
+
+    def __init__(
+        self,
+        *,
+        cores: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        licenses: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cores", b"cores", "licenses", b"licenses", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reservation: _TypeAlias = Reservation  # noqa: Y015

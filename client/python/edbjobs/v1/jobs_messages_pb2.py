@@ -22,16 +22,22 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from edbjobs.v1 import batch_pb2 as edbjobs_dot_v1_dot_batch__pb2
+from edbjobs.v1 import convergence_pb2 as edbjobs_dot_v1_dot_convergence__pb2
+from edbjobs.v1 import errors_pb2 as edbjobs_dot_v1_dot_errors__pb2
 from edbjobs.v1 import event_pb2 as edbjobs_dot_v1_dot_event__pb2
 from edbjobs.v1 import job_pb2 as edbjobs_dot_v1_dot_job__pb2
 from edbjobs.v1 import job_config_pb2 as edbjobs_dot_v1_dot_job__config__pb2
+from edbjobs.v1 import job_ref_pb2 as edbjobs_dot_v1_dot_job__ref__pb2
 from edbjobs.v1 import job_state_pb2 as edbjobs_dot_v1_dot_job__state__pb2
+from edbjobs.v1 import project_pb2 as edbjobs_dot_v1_dot_project__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x64\x62jobs/v1/jobs_messages.proto\x12\nedbjobs.v1\x1a\x16\x65\x64\x62jobs/v1/event.proto\x1a\x14\x65\x64\x62jobs/v1/job.proto\x1a\x1b\x65\x64\x62jobs/v1/job_config.proto\x1a\x1a\x65\x64\x62jobs/v1/job_state.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x8b\x01\n\x10SubmitJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12%\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x15.edbjobs.v1.JobConfig\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x0c\n\x04hold\x18\x06 \x01(\x08\"B\n\x11SubmitJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\"C\n\x11SubmitJobsRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.edbjobs.v1.SubmitJobRequest\"r\n\x10SubmitJobsResult\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.JobH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\x42\x08\n\x06result\"C\n\x12SubmitJobsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.edbjobs.v1.SubmitJobsResult\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"\xbc\x02\n\tJobFilter\x12$\n\x06states\x18\x01 \x03(\x0e\x32\x14.edbjobs.v1.JobState\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\t\x12\x31\n\x06labels\x18\x04 \x03(\x0b\x32!.edbjobs.v1.JobFilter.LabelsEntry\x12\x14\n\x0cproject_path\x18\x05 \x01(\t\x12\x31\n\rcreated_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05names\x18\x08 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8a\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x14\n\x0cnewest_first\x18\x04 \x01(\x08\x12\x13\n\x0bomit_config\x18\x05 \x01(\x08\"\x8c\x01\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.edbjobs.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\x05total\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x10\n\x08store_id\x18\x05 \x01(\tB\x08\n\x06_total\"[\n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61\x62\x61ndon\x18\x03 \x01(\x08\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"q\n\x11\x43\x61ncelJobsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\"\n\x12\x43\x61ncelJobsResponse\x12\x0c\n\x04uids\x18\x01 \x03(\t\"\x1e\n\x0eHoldJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x0fHoldJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"!\n\x11ReleaseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x12ReleaseJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"7\n\x15SetJobPriorityRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x05\"6\n\x16SetJobPriorityResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"3\n\x0fRetryJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"0\n\x10RetryJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"J\n\x0eWaitJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x0fWaitJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"B\n\x11PreviewJobRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.SubmitJobRequest\"\x99\x02\n\x12PreviewJobResponse\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12\x14\n\x0c\x63ommand_line\x18\x02 \x01(\t\x12\x0e\n\x06script\x18\x03 \x01(\t\x12\x16\n\x0esubmit_command\x18\x04 \x01(\t\x12\x19\n\x11working_directory\x18\x05 \x01(\t\x12\x44\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32/.edbjobs.v1.PreviewJobResponse.EnvironmentEntry\x12\x10\n\x08warnings\x18\x07 \x03(\t\x12\x10\n\x08\x65xecutor\x18\x08 \x01(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd1\x01\n\x10WatchJobsRequest\x12\x1b\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12%\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x1e\n\x16include_service_events\x18\x04 \x01(\x08\x12\x34\n\x11progress_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\n\x0f_after_revision\"m\n\x11WatchJobsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.edbjobs.v1.Event\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12\x11\n\tcaught_up\x18\x04 \x01(\x08\"\x85\x01\n\x0eTailLogRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06stream\x18\x02 \x01(\x0e\x32\x15.edbjobs.v1.LogStream\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\r\n\x05limit\x18\x06 \x01(\x03\"M\n\x0fTailLogResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0b\n\x03\x65of\x18\x04 \x01(\x08*\x83\x01\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x12\x15\n\x11LOG_STREAM_SOLVER\x10\x03\x12\x15\n\x11LOG_STREAM_SCRIPT\x10\x04\x42Y\n\nedbjobs.v1B\x11JobsMessagesProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x64\x62jobs/v1/jobs_messages.proto\x12\nedbjobs.v1\x1a\x16\x65\x64\x62jobs/v1/batch.proto\x1a\x1c\x65\x64\x62jobs/v1/convergence.proto\x1a\x17\x65\x64\x62jobs/v1/errors.proto\x1a\x16\x65\x64\x62jobs/v1/event.proto\x1a\x14\x65\x64\x62jobs/v1/job.proto\x1a\x1b\x65\x64\x62jobs/v1/job_config.proto\x1a\x18\x65\x64\x62jobs/v1/job_ref.proto\x1a\x1a\x65\x64\x62jobs/v1/job_state.proto\x1a\x18\x65\x64\x62jobs/v1/project.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x8b\x01\n\x10SubmitJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12%\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x15.edbjobs.v1.JobConfig\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x0c\n\x04hold\x18\x06 \x01(\x08\"B\n\x11SubmitJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\"C\n\x11SubmitJobsRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.edbjobs.v1.SubmitJobRequest\"C\n\x12SubmitJobsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.edbjobs.v1.SubmitJobsResult\"\xa3\x01\n\x10SubmitJobsResult\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1d.edbjobs.v1.SubmitJobResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\x0c\x65rror_reason\x18\x03 \x01(\x0e\x32\x17.edbjobs.v1.ErrorReasonB\x08\n\x06result\"B\n\x11PreviewJobRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.SubmitJobRequest\"\xc8\x02\n\x12PreviewJobResponse\x12\x11\n\tscheduler\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x14\n\x0c\x63ommand_line\x18\x03 \x01(\t\x12\x0e\n\x06script\x18\x04 \x01(\t\x12\x16\n\x0esubmit_command\x18\x05 \x01(\t\x12\x19\n\x11working_directory\x18\x06 \x01(\t\x12\x44\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32/.edbjobs.v1.PreviewJobResponse.EnvironmentEntry\x12,\n\x0breservation\x18\x08 \x01(\x0b\x32\x17.edbjobs.v1.Reservation\x12\x10\n\x08warnings\x18\t \x03(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x15InspectProjectRequest\x12\x14\n\x0cproject_path\x18\x01 \x01(\t\">\n\x16InspectProjectResponse\x12$\n\x07project\x18\x01 \x01(\x0b\x32\x13.edbjobs.v1.Project\"O\n\x13ListProjectsRequest\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListProjectsResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.edbjobs.v1.ProjectEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\rGetJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12!\n\x04view\x18\x02 \x01(\x0e\x32\x13.edbjobs.v1.JobView\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"\x94\x05\n\tJobFilter\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.edbjobs.v1.JobRef\x12$\n\x06states\x18\x02 \x03(\x0e\x32\x14.edbjobs.v1.JobState\x12\x12\n\x05\x65nded\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\x04held\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12*\n\x0b\x65nd_reasons\x18\x05 \x03(\x0e\x32\x15.edbjobs.v1.EndReason\x12-\n\x0c\x63onvergences\x18\x06 \x03(\x0e\x32\x17.edbjobs.v1.Convergence\x12\r\n\x05users\x18\x07 \x03(\t\x12\x0f\n\x07\x62\x61tches\x18\x08 \x03(\t\x12\x31\n\x06labels\x18\t \x03(\x0b\x32!.edbjobs.v1.JobFilter.LabelsEntry\x12\x14\n\x0cproject_path\x18\n \x01(\t\x12\x12\n\nschedulers\x18\x0b \x03(\t\x12\x34\n\x10\x63reate_time_from\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x63reate_time_before\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rend_time_from\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x65nd_time_before\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04text\x18\x10 \x01(\t\x12\x1a\n\x12include_superseded\x18\x11 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_endedB\x07\n\x05_held\"\xa7\x01\n\x0fListJobsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12#\n\x05order\x18\x02 \x01(\x0e\x32\x14.edbjobs.v1.JobOrder\x12!\n\x04view\x18\x03 \x01(\x0e\x32\x13.edbjobs.v1.JobView\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\xc1\x01\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.edbjobs.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12&\n\x08position\x18\x04 \x01(\x0b\x32\x14.edbjobs.v1.Position\x12%\n\x06\x63ounts\x18\x05 \x01(\x0b\x32\x15.edbjobs.v1.JobCountsB\r\n\x0b_total_size\"]\n\x0eWaitJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"/\n\x0fWaitJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"\xd1\x01\n\x10WatchJobsRequest\x12\x1b\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12%\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x1e\n\x16include_service_events\x18\x04 \x01(\x08\x12\x34\n\x11progress_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\n\x0f_after_revision\"m\n\x11WatchJobsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.edbjobs.v1.Event\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12\x11\n\tcaught_up\x18\x04 \x01(\x08\"u\n\x10\x43\x61ncelJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12/\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61\x62\x61ndon\x18\x03 \x01(\x08\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"\xae\x01\n\tJobResult\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\"\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x0f.edbjobs.v1.JobH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\x0c\x65rror_reason\x18\x04 \x01(\x0e\x32\x17.edbjobs.v1.ErrorReasonB\x08\n\x06result\"x\n\x11\x43\x61ncelJobsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12/\n\x0cgrace_period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x12\x43\x61ncelJobsResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.edbjobs.v1.JobResult\x12\x0c\n\x04more\x18\x02 \x01(\x08\"1\n\x0eHoldJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\"/\n\x0fHoldJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"E\n\x0fHoldJobsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"H\n\x10HoldJobsResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.edbjobs.v1.JobResult\x12\x0c\n\x04more\x18\x02 \x01(\x08\"4\n\x11ReleaseJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\"2\n\x12ReleaseJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"H\n\x12ReleaseJobsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"K\n\x13ReleaseJobsResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.edbjobs.v1.JobResult\x12\x0c\n\x04more\x18\x02 \x01(\x08\"J\n\x15SetJobPriorityRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\x10\n\x08priority\x18\x02 \x01(\x05\"6\n\x16SetJobPriorityResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\"^\n\x16SetJobsPriorityRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\x10\n\x08priority\x18\x03 \x01(\x05\"O\n\x17SetJobsPriorityResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.edbjobs.v1.JobResult\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\xc2\x01\n\x0fRetryJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12&\n\x07\x63hanges\x18\x03 \x01(\x0b\x32\x15.edbjobs.v1.JobConfig\x12.\n\nclear_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\x08priority\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x0b\n\t_priority\"A\n\x10RetryJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.edbjobs.v1.Job\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\"\xd6\x01\n\x10RetryJobsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12&\n\x07\x63hanges\x18\x04 \x01(\x0b\x32\x15.edbjobs.v1.JobConfig\x12.\n\nclear_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\x08priority\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x0b\n\t_priority\"O\n\x11RetryJobsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.edbjobs.v1.RetryJobsResult\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\xc2\x01\n\x0fRetryJobsResult\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.edbjobs.v1.RetryJobResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\x0c\x65rror_reason\x18\x04 \x01(\x0e\x32\x17.edbjobs.v1.ErrorReasonB\x08\n\x06result\"3\n\x10\x44\x65leteJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\"\x13\n\x11\x44\x65leteJobResponse\"G\n\x11\x44\x65leteJobsRequest\x12%\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x15.edbjobs.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"J\n\x12\x44\x65leteJobsResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.edbjobs.v1.JobResult\x12\x0c\n\x04more\x18\x02 \x01(\x08\"-\n\x0fGetBatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"4\n\x10GetBatchResponse\x12 \n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x11.edbjobs.v1.Batch\"h\n\x12ListBatchesRequest\x12\r\n\x05users\x18\x01 \x03(\t\x12\x12\n\x05\x65nded\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\tB\x08\n\x06_ended\"R\n\x13ListBatchesResponse\x12\"\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x11.edbjobs.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x01\n\x0eReadLogRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12%\n\x06stream\x18\x03 \x01(\x0e\x32\x15.edbjobs.v1.LogStream\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x16\n\tmax_bytes\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x06\x66ollow\x18\x06 \x01(\x08\x42\n\n\x08_attemptB\x0c\n\n_max_bytes\"Z\n\x0fReadLogResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x0b\n\x03\x65of\x18\x05 \x01(\x08\"\x81\x01\n\x15GetConvergenceRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\tB\n\n\x08_attempt\"\xd4\x01\n\x16GetConvergenceResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12,\n\x0b\x63onvergence\x18\x03 \x01(\x0e\x32\x17.edbjobs.v1.Convergence\x12,\n\x06setups\x18\x04 \x03(\x0b\x32\x1c.edbjobs.v1.SetupConvergence\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\x12\'\n\x06totals\x18\x06 \x01(\x0b\x32\x17.edbjobs.v1.SolveTotals\"\xa9\x01\n\nResultFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12/\n\x0bmodify_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x04kind\x18\x04 \x01(\x0e\x32\x14.edbjobs.v1.FileKind\x12\x16\n\x0ewritten_by_job\x18\x05 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xbd\x01\n\x10ListFilesRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12#\n\x05kinds\x18\x02 \x03(\x0e\x32\x14.edbjobs.v1.FileKind\x12\x0c\n\x04glob\x18\x03 \x01(\t\x12\x1b\n\x0ewritten_by_job\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\tB\x11\n\x0f_written_by_job\"`\n\x11ListFilesResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12%\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x16.edbjobs.v1.ResultFile\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x84\x01\n\x0fReadFileRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x16\n\tmax_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x05 \x01(\tB\x0c\n\n_max_bytes\"_\n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t*\xa1\x01\n\x08JobOrder\x12\x19\n\x15JOB_ORDER_UNSPECIFIED\x10\x00\x12\x19\n\x15JOB_ORDER_CREATE_TIME\x10\x01\x12$\n JOB_ORDER_CREATE_TIME_DESCENDING\x10\x02\x12!\n\x1dJOB_ORDER_END_TIME_DESCENDING\x10\x03\x12\x16\n\x12JOB_ORDER_PRIORITY\x10\x04*\x9a\x01\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x12\x15\n\x11LOG_STREAM_SOLVER\x10\x03\x12\x15\n\x11LOG_STREAM_SCRIPT\x10\x04\x12\x15\n\x11LOG_STREAM_EXPORT\x10\x05*\xc8\x01\n\x08\x46ileKind\x12\x19\n\x15\x46ILE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILE_KIND_OTHER\x10\x01\x12\x11\n\rFILE_KIND_LOG\x10\x02\x12\x15\n\x11\x46ILE_KIND_PROFILE\x10\x03\x12\x19\n\x15\x46ILE_KIND_CONVERGENCE\x10\x04\x12\x18\n\x14\x46ILE_KIND_TOUCHSTONE\x10\x05\x12\x16\n\x12\x46ILE_KIND_SOLUTION\x10\x06\x12\x15\n\x11\x46ILE_KIND_PROJECT\x10\x07\x42Y\n\nedbjobs.v1B\x11JobsMessagesProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,78 +45,136 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edbjobs.v1.jobs_messages_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\021JobsMessagesProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
-  _globals['_JOBFILTER_LABELSENTRY']._loaded_options = None
-  _globals['_JOBFILTER_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_PREVIEWJOBRESPONSE_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_PREVIEWJOBRESPONSE_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_LOGSTREAM']._serialized_start=3150
-  _globals['_LOGSTREAM']._serialized_end=3281
-  _globals['_SUBMITJOBREQUEST']._serialized_start=240
-  _globals['_SUBMITJOBREQUEST']._serialized_end=379
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=381
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=447
-  _globals['_SUBMITJOBSREQUEST']._serialized_start=449
-  _globals['_SUBMITJOBSREQUEST']._serialized_end=516
-  _globals['_SUBMITJOBSRESULT']._serialized_start=518
-  _globals['_SUBMITJOBSRESULT']._serialized_end=632
-  _globals['_SUBMITJOBSRESPONSE']._serialized_start=634
-  _globals['_SUBMITJOBSRESPONSE']._serialized_end=701
-  _globals['_GETJOBREQUEST']._serialized_start=703
-  _globals['_GETJOBREQUEST']._serialized_end=732
-  _globals['_GETJOBRESPONSE']._serialized_start=734
-  _globals['_GETJOBRESPONSE']._serialized_end=780
-  _globals['_JOBFILTER']._serialized_start=783
-  _globals['_JOBFILTER']._serialized_end=1099
-  _globals['_JOBFILTER_LABELSENTRY']._serialized_start=1054
-  _globals['_JOBFILTER_LABELSENTRY']._serialized_end=1099
-  _globals['_LISTJOBSREQUEST']._serialized_start=1102
-  _globals['_LISTJOBSREQUEST']._serialized_end=1240
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1243
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1383
-  _globals['_CANCELJOBREQUEST']._serialized_start=1385
-  _globals['_CANCELJOBREQUEST']._serialized_end=1476
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1478
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1527
-  _globals['_CANCELJOBSREQUEST']._serialized_start=1529
-  _globals['_CANCELJOBSREQUEST']._serialized_end=1642
-  _globals['_CANCELJOBSRESPONSE']._serialized_start=1644
-  _globals['_CANCELJOBSRESPONSE']._serialized_end=1678
-  _globals['_HOLDJOBREQUEST']._serialized_start=1680
-  _globals['_HOLDJOBREQUEST']._serialized_end=1710
-  _globals['_HOLDJOBRESPONSE']._serialized_start=1712
-  _globals['_HOLDJOBRESPONSE']._serialized_end=1759
-  _globals['_RELEASEJOBREQUEST']._serialized_start=1761
-  _globals['_RELEASEJOBREQUEST']._serialized_end=1794
-  _globals['_RELEASEJOBRESPONSE']._serialized_start=1796
-  _globals['_RELEASEJOBRESPONSE']._serialized_end=1846
-  _globals['_SETJOBPRIORITYREQUEST']._serialized_start=1848
-  _globals['_SETJOBPRIORITYREQUEST']._serialized_end=1903
-  _globals['_SETJOBPRIORITYRESPONSE']._serialized_start=1905
-  _globals['_SETJOBPRIORITYRESPONSE']._serialized_end=1959
-  _globals['_RETRYJOBREQUEST']._serialized_start=1961
-  _globals['_RETRYJOBREQUEST']._serialized_end=2012
-  _globals['_RETRYJOBRESPONSE']._serialized_start=2014
-  _globals['_RETRYJOBRESPONSE']._serialized_end=2062
-  _globals['_DELETEJOBREQUEST']._serialized_start=2064
-  _globals['_DELETEJOBREQUEST']._serialized_end=2096
-  _globals['_DELETEJOBRESPONSE']._serialized_start=2098
-  _globals['_DELETEJOBRESPONSE']._serialized_end=2117
-  _globals['_WAITJOBREQUEST']._serialized_start=2119
-  _globals['_WAITJOBREQUEST']._serialized_end=2193
-  _globals['_WAITJOBRESPONSE']._serialized_start=2195
-  _globals['_WAITJOBRESPONSE']._serialized_end=2257
-  _globals['_PREVIEWJOBREQUEST']._serialized_start=2259
-  _globals['_PREVIEWJOBREQUEST']._serialized_end=2325
-  _globals['_PREVIEWJOBRESPONSE']._serialized_start=2328
-  _globals['_PREVIEWJOBRESPONSE']._serialized_end=2609
-  _globals['_PREVIEWJOBRESPONSE_ENVIRONMENTENTRY']._serialized_start=2559
-  _globals['_PREVIEWJOBRESPONSE_ENVIRONMENTENTRY']._serialized_end=2609
-  _globals['_WATCHJOBSREQUEST']._serialized_start=2612
-  _globals['_WATCHJOBSREQUEST']._serialized_end=2821
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=2823
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=2932
-  _globals['_TAILLOGREQUEST']._serialized_start=2935
-  _globals['_TAILLOGREQUEST']._serialized_end=3068
-  _globals['_TAILLOGRESPONSE']._serialized_start=3070
-  _globals['_TAILLOGRESPONSE']._serialized_end=3147
+  _globals['_JOBFILTER_LABELSENTRY']._loaded_options = None
+  _globals['_JOBFILTER_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_JOBORDER']._serialized_start=7188
+  _globals['_JOBORDER']._serialized_end=7349
+  _globals['_LOGSTREAM']._serialized_start=7352
+  _globals['_LOGSTREAM']._serialized_end=7506
+  _globals['_FILEKIND']._serialized_start=7509
+  _globals['_FILEKIND']._serialized_end=7709
+  _globals['_SUBMITJOBREQUEST']._serialized_start=405
+  _globals['_SUBMITJOBREQUEST']._serialized_end=544
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=546
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=612
+  _globals['_SUBMITJOBSREQUEST']._serialized_start=614
+  _globals['_SUBMITJOBSREQUEST']._serialized_end=681
+  _globals['_SUBMITJOBSRESPONSE']._serialized_start=683
+  _globals['_SUBMITJOBSRESPONSE']._serialized_end=750
+  _globals['_SUBMITJOBSRESULT']._serialized_start=753
+  _globals['_SUBMITJOBSRESULT']._serialized_end=916
+  _globals['_PREVIEWJOBREQUEST']._serialized_start=918
+  _globals['_PREVIEWJOBREQUEST']._serialized_end=984
+  _globals['_PREVIEWJOBRESPONSE']._serialized_start=987
+  _globals['_PREVIEWJOBRESPONSE']._serialized_end=1315
+  _globals['_PREVIEWJOBRESPONSE_ENVIRONMENTENTRY']._serialized_start=1265
+  _globals['_PREVIEWJOBRESPONSE_ENVIRONMENTENTRY']._serialized_end=1315
+  _globals['_INSPECTPROJECTREQUEST']._serialized_start=1317
+  _globals['_INSPECTPROJECTREQUEST']._serialized_end=1362
+  _globals['_INSPECTPROJECTRESPONSE']._serialized_start=1364
+  _globals['_INSPECTPROJECTRESPONSE']._serialized_end=1426
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=1428
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=1507
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1509
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1599
+  _globals['_GETJOBREQUEST']._serialized_start=1601
+  _globals['_GETJOBREQUEST']._serialized_end=1684
+  _globals['_GETJOBRESPONSE']._serialized_start=1686
+  _globals['_GETJOBRESPONSE']._serialized_end=1732
+  _globals['_JOBFILTER']._serialized_start=1735
+  _globals['_JOBFILTER']._serialized_end=2395
+  _globals['_JOBFILTER_LABELSENTRY']._serialized_start=2331
+  _globals['_JOBFILTER_LABELSENTRY']._serialized_end=2376
+  _globals['_LISTJOBSREQUEST']._serialized_start=2398
+  _globals['_LISTJOBSREQUEST']._serialized_end=2565
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2568
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2761
+  _globals['_WAITJOBREQUEST']._serialized_start=2763
+  _globals['_WAITJOBREQUEST']._serialized_end=2856
+  _globals['_WAITJOBRESPONSE']._serialized_start=2858
+  _globals['_WAITJOBRESPONSE']._serialized_end=2905
+  _globals['_WATCHJOBSREQUEST']._serialized_start=2908
+  _globals['_WATCHJOBSREQUEST']._serialized_end=3117
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=3119
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=3228
+  _globals['_CANCELJOBREQUEST']._serialized_start=3230
+  _globals['_CANCELJOBREQUEST']._serialized_end=3347
+  _globals['_CANCELJOBRESPONSE']._serialized_start=3349
+  _globals['_CANCELJOBRESPONSE']._serialized_end=3398
+  _globals['_JOBRESULT']._serialized_start=3401
+  _globals['_JOBRESULT']._serialized_end=3575
+  _globals['_CANCELJOBSREQUEST']._serialized_start=3577
+  _globals['_CANCELJOBSREQUEST']._serialized_end=3697
+  _globals['_CANCELJOBSRESPONSE']._serialized_start=3699
+  _globals['_CANCELJOBSRESPONSE']._serialized_end=3773
+  _globals['_HOLDJOBREQUEST']._serialized_start=3775
+  _globals['_HOLDJOBREQUEST']._serialized_end=3824
+  _globals['_HOLDJOBRESPONSE']._serialized_start=3826
+  _globals['_HOLDJOBRESPONSE']._serialized_end=3873
+  _globals['_HOLDJOBSREQUEST']._serialized_start=3875
+  _globals['_HOLDJOBSREQUEST']._serialized_end=3944
+  _globals['_HOLDJOBSRESPONSE']._serialized_start=3946
+  _globals['_HOLDJOBSRESPONSE']._serialized_end=4018
+  _globals['_RELEASEJOBREQUEST']._serialized_start=4020
+  _globals['_RELEASEJOBREQUEST']._serialized_end=4072
+  _globals['_RELEASEJOBRESPONSE']._serialized_start=4074
+  _globals['_RELEASEJOBRESPONSE']._serialized_end=4124
+  _globals['_RELEASEJOBSREQUEST']._serialized_start=4126
+  _globals['_RELEASEJOBSREQUEST']._serialized_end=4198
+  _globals['_RELEASEJOBSRESPONSE']._serialized_start=4200
+  _globals['_RELEASEJOBSRESPONSE']._serialized_end=4275
+  _globals['_SETJOBPRIORITYREQUEST']._serialized_start=4277
+  _globals['_SETJOBPRIORITYREQUEST']._serialized_end=4351
+  _globals['_SETJOBPRIORITYRESPONSE']._serialized_start=4353
+  _globals['_SETJOBPRIORITYRESPONSE']._serialized_end=4407
+  _globals['_SETJOBSPRIORITYREQUEST']._serialized_start=4409
+  _globals['_SETJOBSPRIORITYREQUEST']._serialized_end=4503
+  _globals['_SETJOBSPRIORITYRESPONSE']._serialized_start=4505
+  _globals['_SETJOBSPRIORITYRESPONSE']._serialized_end=4584
+  _globals['_RETRYJOBREQUEST']._serialized_start=4587
+  _globals['_RETRYJOBREQUEST']._serialized_end=4781
+  _globals['_RETRYJOBRESPONSE']._serialized_start=4783
+  _globals['_RETRYJOBRESPONSE']._serialized_end=4848
+  _globals['_RETRYJOBSREQUEST']._serialized_start=4851
+  _globals['_RETRYJOBSREQUEST']._serialized_end=5065
+  _globals['_RETRYJOBSRESPONSE']._serialized_start=5067
+  _globals['_RETRYJOBSRESPONSE']._serialized_end=5146
+  _globals['_RETRYJOBSRESULT']._serialized_start=5149
+  _globals['_RETRYJOBSRESULT']._serialized_end=5343
+  _globals['_DELETEJOBREQUEST']._serialized_start=5345
+  _globals['_DELETEJOBREQUEST']._serialized_end=5396
+  _globals['_DELETEJOBRESPONSE']._serialized_start=5398
+  _globals['_DELETEJOBRESPONSE']._serialized_end=5417
+  _globals['_DELETEJOBSREQUEST']._serialized_start=5419
+  _globals['_DELETEJOBSREQUEST']._serialized_end=5490
+  _globals['_DELETEJOBSRESPONSE']._serialized_start=5492
+  _globals['_DELETEJOBSRESPONSE']._serialized_end=5566
+  _globals['_GETBATCHREQUEST']._serialized_start=5568
+  _globals['_GETBATCHREQUEST']._serialized_end=5613
+  _globals['_GETBATCHRESPONSE']._serialized_start=5615
+  _globals['_GETBATCHRESPONSE']._serialized_end=5667
+  _globals['_LISTBATCHESREQUEST']._serialized_start=5669
+  _globals['_LISTBATCHESREQUEST']._serialized_end=5773
+  _globals['_LISTBATCHESRESPONSE']._serialized_start=5775
+  _globals['_LISTBATCHESRESPONSE']._serialized_end=5857
+  _globals['_READLOGREQUEST']._serialized_start=5860
+  _globals['_READLOGREQUEST']._serialized_end=6052
+  _globals['_READLOGRESPONSE']._serialized_start=6054
+  _globals['_READLOGRESPONSE']._serialized_end=6144
+  _globals['_GETCONVERGENCEREQUEST']._serialized_start=6147
+  _globals['_GETCONVERGENCEREQUEST']._serialized_end=6276
+  _globals['_GETCONVERGENCERESPONSE']._serialized_start=6279
+  _globals['_GETCONVERGENCERESPONSE']._serialized_end=6491
+  _globals['_RESULTFILE']._serialized_start=6494
+  _globals['_RESULTFILE']._serialized_end=6663
+  _globals['_LISTFILESREQUEST']._serialized_start=6666
+  _globals['_LISTFILESREQUEST']._serialized_end=6855
+  _globals['_LISTFILESRESPONSE']._serialized_start=6857
+  _globals['_LISTFILESRESPONSE']._serialized_end=6953
+  _globals['_READFILEREQUEST']._serialized_start=6956
+  _globals['_READFILEREQUEST']._serialized_end=7088
+  _globals['_READFILERESPONSE']._serialized_start=7090
+  _globals['_READFILERESPONSE']._serialized_end=7185
 # @@protoc_insertion_point(module_scope)

@@ -4,12 +4,18 @@ isort:skip_file
 Requests and responses of JobsService."""
 
 from collections import abc as _abc
+from edbjobs.v1 import batch_pb2 as _batch_pb2
+from edbjobs.v1 import convergence_pb2 as _convergence_pb2
+from edbjobs.v1 import errors_pb2 as _errors_pb2
 from edbjobs.v1 import event_pb2 as _event_pb2
 from edbjobs.v1 import job_config_pb2 as _job_config_pb2
 from edbjobs.v1 import job_pb2 as _job_pb2
+from edbjobs.v1 import job_ref_pb2 as _job_ref_pb2
 from edbjobs.v1 import job_state_pb2 as _job_state_pb2
+from edbjobs.v1 import project_pb2 as _project_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -26,6 +32,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _JobOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_ORDER_UNSPECIFIED: _JobOrder.ValueType  # 0
+    """As JOB_ORDER_CREATE_TIME."""
+    JOB_ORDER_CREATE_TIME: _JobOrder.ValueType  # 1
+    """Oldest first."""
+    JOB_ORDER_CREATE_TIME_DESCENDING: _JobOrder.ValueType  # 2
+    """Newest first."""
+    JOB_ORDER_END_TIME_DESCENDING: _JobOrder.ValueType  # 3
+    """Last ended first. Only with JobFilter.ended true."""
+    JOB_ORDER_PRIORITY: _JobOrder.ValueType  # 4
+    """Highest priority first, then oldest. Only with JobFilter.states QUEUED."""
+
+class JobOrder(_JobOrder, metaclass=_JobOrderEnumTypeWrapper):
+    """JobOrder is the order of a list of jobs."""
+
+JOB_ORDER_UNSPECIFIED: JobOrder.ValueType  # 0
+"""As JOB_ORDER_CREATE_TIME."""
+JOB_ORDER_CREATE_TIME: JobOrder.ValueType  # 1
+"""Oldest first."""
+JOB_ORDER_CREATE_TIME_DESCENDING: JobOrder.ValueType  # 2
+"""Newest first."""
+JOB_ORDER_END_TIME_DESCENDING: JobOrder.ValueType  # 3
+"""Last ended first. Only with JobFilter.ended true."""
+JOB_ORDER_PRIORITY: JobOrder.ValueType  # 4
+"""Highest priority first, then oldest. Only with JobFilter.states QUEUED."""
+Global___JobOrder: _TypeAlias = JobOrder  # noqa: Y015
+
 class _LogStream:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -33,7 +71,7 @@ class _LogStream:
 class _LogStreamEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogStream.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LOG_STREAM_UNSPECIFIED: _LogStream.ValueType  # 0
-    """As STDOUT."""
+    """As LOG_STREAM_SOLVER."""
     LOG_STREAM_STDOUT: _LogStream.ValueType  # 1
     """Standard output."""
     LOG_STREAM_STDERR: _LogStream.ValueType  # 2
@@ -42,12 +80,14 @@ class _LogStreamEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogStream.V
     """The solver's own log."""
     LOG_STREAM_SCRIPT: _LogStream.ValueType  # 4
     """The batch script."""
+    LOG_STREAM_EXPORT: _LogStream.ValueType  # 5
+    """Output of the exports."""
 
 class LogStream(_LogStream, metaclass=_LogStreamEnumTypeWrapper):
-    """Which output of a run."""
+    """LogStream is which output of an attempt."""
 
 LOG_STREAM_UNSPECIFIED: LogStream.ValueType  # 0
-"""As STDOUT."""
+"""As LOG_STREAM_SOLVER."""
 LOG_STREAM_STDOUT: LogStream.ValueType  # 1
 """Standard output."""
 LOG_STREAM_STDERR: LogStream.ValueType  # 2
@@ -56,11 +96,57 @@ LOG_STREAM_SOLVER: LogStream.ValueType  # 3
 """The solver's own log."""
 LOG_STREAM_SCRIPT: LogStream.ValueType  # 4
 """The batch script."""
+LOG_STREAM_EXPORT: LogStream.ValueType  # 5
+"""Output of the exports."""
 Global___LogStream: _TypeAlias = LogStream  # noqa: Y015
+
+class _FileKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_KIND_UNSPECIFIED: _FileKind.ValueType  # 0
+    """Default value; never sent."""
+    FILE_KIND_OTHER: _FileKind.ValueType  # 1
+    """None of the others."""
+    FILE_KIND_LOG: _FileKind.ValueType  # 2
+    """A log."""
+    FILE_KIND_PROFILE: _FileKind.ValueType  # 3
+    """Profile of a solve."""
+    FILE_KIND_CONVERGENCE: _FileKind.ValueType  # 4
+    """Convergence of a solve."""
+    FILE_KIND_TOUCHSTONE: _FileKind.ValueType  # 5
+    """Touchstone: network parameters."""
+    FILE_KIND_SOLUTION: _FileKind.ValueType  # 6
+    """Fields, meshes and other data of the solver."""
+    FILE_KIND_PROJECT: _FileKind.ValueType  # 7
+    """The project itself."""
+
+class FileKind(_FileKind, metaclass=_FileKindEnumTypeWrapper):
+    """FileKind is what a result file is."""
+
+FILE_KIND_UNSPECIFIED: FileKind.ValueType  # 0
+"""Default value; never sent."""
+FILE_KIND_OTHER: FileKind.ValueType  # 1
+"""None of the others."""
+FILE_KIND_LOG: FileKind.ValueType  # 2
+"""A log."""
+FILE_KIND_PROFILE: FileKind.ValueType  # 3
+"""Profile of a solve."""
+FILE_KIND_CONVERGENCE: FileKind.ValueType  # 4
+"""Convergence of a solve."""
+FILE_KIND_TOUCHSTONE: FileKind.ValueType  # 5
+"""Touchstone: network parameters."""
+FILE_KIND_SOLUTION: FileKind.ValueType  # 6
+"""Fields, meshes and other data of the solver."""
+FILE_KIND_PROJECT: FileKind.ValueType  # 7
+"""The project itself."""
+Global___FileKind: _TypeAlias = FileKind  # noqa: Y015
 
 @_typing.final
 class SubmitJobRequest(_message.Message):
-    """Request of JobsService.SubmitJob, and one item of JobsService.SubmitJobs."""
+    """SubmitJobRequest is the request of JobsService.SubmitJob, and one item of JobsService.SubmitJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -71,20 +157,20 @@ class SubmitJobRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the request repeatable: the same request_id is the same job for at least 7 days.
-    1 to 64 characters; empty: not repeatable.
-    """
+    """Makes the request repeatable: see JobsService. 1 to 64 characters, best a UUID."""
     job_id: _builtins.str
-    """The client's name for the job: [A-Za-z0-9][A-Za-z0-9._-]{0,62}; empty: made by the service."""
+    """Id of the job: [A-Za-z0-9][A-Za-z0-9._-]{0,62}, not of the form of a uid. Default: made from the project's name
+    and the uid. While another user's job with this id is on record: JOB_EXISTS.
+    """
     priority: _builtins.int
-    """Higher runs first; -1,000,000 to 1,000,000."""
+    """Higher values start first; -1,000,000 to 1,000,000."""
     user: _builtins.str
-    """On whose behalf; empty: the caller's account. A token that names a user overrides it."""
+    """User that the job belongs to. Default: the caller's Principal.user; only ROLE_ADMIN may name another one."""
     hold: _builtins.bool
-    """Hold the job from the beginning."""
+    """Hold it from the beginning."""
     @_builtins.property
     def config(self) -> _job_config_pb2.JobConfig:
-        """The solve."""
+        """The solve. Required."""
 
     def __init__(
         self,
@@ -106,14 +192,14 @@ Global___SubmitJobRequest: _TypeAlias = SubmitJobRequest  # noqa: Y015
 
 @_typing.final
 class SubmitJobResponse(_message.Message):
-    """Answer of JobsService.SubmitJob."""
+    """SubmitJobResponse is the response of JobsService.SubmitJob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
     existed: _builtins.bool
-    """The job was there already: this request changed nothing."""
+    """The job existed: this call changed nothing."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The job."""
@@ -134,7 +220,7 @@ Global___SubmitJobResponse: _TypeAlias = SubmitJobResponse  # noqa: Y015
 
 @_typing.final
 class SubmitJobsRequest(_message.Message):
-    """Request of JobsService.SubmitJobs."""
+    """SubmitJobsRequest is the request of JobsService.SubmitJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,44 +243,8 @@ class SubmitJobsRequest(_message.Message):
 Global___SubmitJobsRequest: _TypeAlias = SubmitJobsRequest  # noqa: Y015
 
 @_typing.final
-class SubmitJobsResult(_message.Message):
-    """What became of one item of JobsService.SubmitJobs."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    EXISTED_FIELD_NUMBER: _builtins.int
-    existed: _builtins.bool
-    """The job was there already."""
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """Its job."""
-
-    @_builtins.property
-    def error(self) -> _status_pb2.Status:
-        """Its error, with the details SubmitJob would have sent."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-        error: _status_pb2.Status | None = ...,
-        existed: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "job", b"job", "result", b"result"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "existed", b"existed", "job", b"job", "result", b"result"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["job", "error"]  # noqa: Y015
-    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
-
-Global___SubmitJobsResult: _TypeAlias = SubmitJobsResult  # noqa: Y015
-
-@_typing.final
 class SubmitJobsResponse(_message.Message):
-    """Answer of JobsService.SubmitJobs."""
+    """SubmitJobsResponse is the response of JobsService.SubmitJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -217,619 +267,44 @@ class SubmitJobsResponse(_message.Message):
 Global___SubmitJobsResponse: _TypeAlias = SubmitJobsResponse  # noqa: Y015
 
 @_typing.final
-class GetJobRequest(_message.Message):
-    """Request of JobsService.GetJob."""
+class SubmitJobsResult(_message.Message):
+    """SubmitJobsResult is what became of one item of JobsService.SubmitJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetJobRequest: _TypeAlias = GetJobRequest  # noqa: Y015
-
-@_typing.final
-class GetJobResponse(_message.Message):
-    """Answer of JobsService.GetJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    error_reason: _errors_pb2.ErrorReason.ValueType
+    """Reason of the error; UNSPECIFIED: there is none."""
     @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
-
-@_typing.final
-class JobFilter(_message.Message):
-    """Which jobs. Every set field must agree; an empty filter finds all."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    STATES_FIELD_NUMBER: _builtins.int
-    USER_FIELD_NUMBER: _builtins.int
-    BATCH_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    PROJECT_PATH_FIELD_NUMBER: _builtins.int
-    CREATED_AFTER_FIELD_NUMBER: _builtins.int
-    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
-    NAMES_FIELD_NUMBER: _builtins.int
-    user: _builtins.str
-    """This user."""
-    batch: _builtins.str
-    """This batch."""
-    project_path: _builtins.str
-    """This project."""
-    @_builtins.property
-    def states(self) -> _containers.RepeatedScalarFieldContainer[_job_state_pb2.JobState.ValueType]:
-        """Any of these states."""
+    def response(self) -> Global___SubmitJobResponse:
+        """What SubmitJob would have answered, the job as JOB_VIEW_BASIC without config."""
 
     @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """All of these labels."""
-
-    @_builtins.property
-    def created_after(self) -> _timestamp_pb2.Timestamp:
-        """Accepted at or after."""
-
-    @_builtins.property
-    def created_before(self) -> _timestamp_pb2.Timestamp:
-        """Accepted before."""
-
-    @_builtins.property
-    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of these uids or ids."""
+    def error(self) -> _status_pb2.Status:
+        """The error that SubmitJob would have had."""
 
     def __init__(
         self,
         *,
-        states: _abc.Iterable[_job_state_pb2.JobState.ValueType] | None = ...,
-        user: _builtins.str = ...,
-        batch: _builtins.str = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        project_path: _builtins.str = ...,
-        created_after: _timestamp_pb2.Timestamp | None = ...,
-        created_before: _timestamp_pb2.Timestamp | None = ...,
-        names: _abc.Iterable[_builtins.str] | None = ...,
+        response: Global___SubmitJobResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+        error_reason: _errors_pb2.ErrorReason.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "created_after", b"created_after", "created_before", b"created_before", "labels", b"labels", "names", b"names", "project_path", b"project_path", "states", b"states", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "error_reason", b"error_reason", "response", b"response", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015
-
-@_typing.final
-class ListJobsRequest(_message.Message):
-    """Request of JobsService.ListJobs."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    FILTER_FIELD_NUMBER: _builtins.int
-    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
-    OMIT_CONFIG_FIELD_NUMBER: _builtins.int
-    page_size: _builtins.int
-    """Jobs on a page; default 50, at most 1,000. A page may be shorter though more follow."""
-    page_token: _builtins.str
-    """From the page before; empty: the first page."""
-    newest_first: _builtins.bool
-    """Newest first."""
-    omit_config: _builtins.bool
-    """Leave `config` out of the jobs."""
-    @_builtins.property
-    def filter(self) -> Global___JobFilter:
-        """Which jobs."""
-
-    def __init__(
-        self,
-        *,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
-        filter: Global___JobFilter | None = ...,
-        newest_first: _builtins.bool = ...,
-        omit_config: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "newest_first", b"newest_first", "omit_config", b"omit_config", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
-
-@_typing.final
-class ListJobsResponse(_message.Message):
-    """Answer of JobsService.ListJobs."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOBS_FIELD_NUMBER: _builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    TOTAL_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
-    STORE_ID_FIELD_NUMBER: _builtins.int
-    next_page_token: _builtins.str
-    """For the next page; empty: this was the last one."""
-    total: _builtins.int
-    """Number of jobs in all, for a filter that is empty or by state only."""
-    revision: _builtins.int
-    """Revision the first page stands for: watch from here."""
-    store_id: _builtins.str
-    """Identity of the store."""
-    @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """Jobs."""
-
-    def __init__(
-        self,
-        *,
-        jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
-        next_page_token: _builtins.str = ...,
-        total: _builtins.int | None = ...,
-        revision: _builtins.int = ...,
-        store_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_total", b"_total", "total", b"total"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total", b"_total", "jobs", b"jobs", "next_page_token", b"next_page_token", "revision", b"revision", "store_id", b"store_id", "total", b"total"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__total: _TypeAlias = _typing.Literal["total"]  # noqa: Y015
-    _WhichOneofArgType__total: _TypeAlias = _typing.Literal["_total", b"_total"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__total) -> _WhichOneofReturnType__total | None: ...
-
-Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
-
-@_typing.final
-class CancelJobRequest(_message.Message):
-    """Request of JobsService.CancelJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    GRACE_FIELD_NUMBER: _builtins.int
-    ABANDON_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id."""
-    abandon: _builtins.bool
-    """End the record even if some processes cannot be ended; only for a job that waits UNKILLABLE, or of whose cancel
-    nothing has come for a minute after its grace.
-    """
-    @_builtins.property
-    def grace(self) -> _duration_pb2.Duration:
-        """Time between TERM and KILL; absent: the job's own."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        grace: _duration_pb2.Duration | None = ...,
-        abandon: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandon", b"abandon", "grace", b"grace", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
-
-@_typing.final
-class CancelJobResponse(_message.Message):
-    """Answer of JobsService.CancelJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
-
-@_typing.final
-class CancelJobsRequest(_message.Message):
-    """Request of JobsService.CancelJobs."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FILTER_FIELD_NUMBER: _builtins.int
-    ALL_FIELD_NUMBER: _builtins.int
-    GRACE_FIELD_NUMBER: _builtins.int
-    all: _builtins.bool
-    """Needed for an empty filter: all live jobs."""
-    @_builtins.property
-    def filter(self) -> Global___JobFilter:
-        """Which jobs."""
-
-    @_builtins.property
-    def grace(self) -> _duration_pb2.Duration:
-        """Time between TERM and KILL; absent: each job's own."""
-
-    def __init__(
-        self,
-        *,
-        filter: Global___JobFilter | None = ...,
-        all: _builtins.bool = ...,
-        grace: _duration_pb2.Duration | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "grace", b"grace"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "grace", b"grace"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CancelJobsRequest: _TypeAlias = CancelJobsRequest  # noqa: Y015
-
-@_typing.final
-class CancelJobsResponse(_message.Message):
-    """Answer of JobsService.CancelJobs."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    UIDS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """uids of the jobs that are being cancelled."""
-
-    def __init__(
-        self,
-        *,
-        uids: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["uids", b"uids"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CancelJobsResponse: _TypeAlias = CancelJobsResponse  # noqa: Y015
-
-@_typing.final
-class HoldJobRequest(_message.Message):
-    """Request of JobsService.HoldJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HoldJobRequest: _TypeAlias = HoldJobRequest  # noqa: Y015
-
-@_typing.final
-class HoldJobResponse(_message.Message):
-    """Answer of JobsService.HoldJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HoldJobResponse: _TypeAlias = HoldJobResponse  # noqa: Y015
-
-@_typing.final
-class ReleaseJobRequest(_message.Message):
-    """Request of JobsService.ReleaseJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReleaseJobRequest: _TypeAlias = ReleaseJobRequest  # noqa: Y015
-
-@_typing.final
-class ReleaseJobResponse(_message.Message):
-    """Answer of JobsService.ReleaseJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReleaseJobResponse: _TypeAlias = ReleaseJobResponse  # noqa: Y015
-
-@_typing.final
-class SetJobPriorityRequest(_message.Message):
-    """Request of JobsService.SetJobPriority."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    PRIORITY_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id."""
-    priority: _builtins.int
-    """New priority."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        priority: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "priority", b"priority"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetJobPriorityRequest: _TypeAlias = SetJobPriorityRequest  # noqa: Y015
-
-@_typing.final
-class SetJobPriorityResponse(_message.Message):
-    """Answer of JobsService.SetJobPriority."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetJobPriorityResponse: _TypeAlias = SetJobPriorityResponse  # noqa: Y015
-
-@_typing.final
-class RetryJobRequest(_message.Message):
-    """Request of JobsService.RetryJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id of an ended job."""
-    request_id: _builtins.str
-    """Makes the request repeatable, as in SubmitJobRequest."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        request_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
-
-@_typing.final
-class RetryJobResponse(_message.Message):
-    """Answer of JobsService.RetryJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The new job."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RetryJobResponse: _TypeAlias = RetryJobResponse  # noqa: Y015
-
-@_typing.final
-class DeleteJobRequest(_message.Message):
-    """Request of JobsService.DeleteJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id of an ended job."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
-
-@_typing.final
-class DeleteJobResponse(_message.Message):
-    """Answer of JobsService.DeleteJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
-
-@_typing.final
-class WaitJobRequest(_message.Message):
-    """Request of JobsService.WaitJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    TIMEOUT_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """uid or id."""
-    @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration:
-        """Longest wait; default 30 s, at most 300 s."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        timeout: _duration_pb2.Duration | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "timeout", b"timeout"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WaitJobRequest: _TypeAlias = WaitJobRequest  # noqa: Y015
-
-@_typing.final
-class WaitJobResponse(_message.Message):
-    """Answer of JobsService.WaitJob."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    ENDED_FIELD_NUMBER: _builtins.int
-    ended: _builtins.bool
-    """It has ended."""
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-        ended: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WaitJobResponse: _TypeAlias = WaitJobResponse  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___SubmitJobsResult: _TypeAlias = SubmitJobsResult  # noqa: Y015
 
 @_typing.final
 class PreviewJobRequest(_message.Message):
-    """Request of JobsService.PreviewJob."""
+    """PreviewJobRequest is the request of JobsService.PreviewJob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -853,7 +328,7 @@ Global___PreviewJobRequest: _TypeAlias = PreviewJobRequest  # noqa: Y015
 
 @_typing.final
 class PreviewJobResponse(_message.Message):
-    """Answer of JobsService.PreviewJob."""
+    """PreviewJobResponse is the response of JobsService.PreviewJob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -877,24 +352,25 @@ class PreviewJobResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    SCHEDULER_FIELD_NUMBER: _builtins.int
     ARGV_FIELD_NUMBER: _builtins.int
     COMMAND_LINE_FIELD_NUMBER: _builtins.int
     SCRIPT_FIELD_NUMBER: _builtins.int
     SUBMIT_COMMAND_FIELD_NUMBER: _builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
-    EXECUTOR_FIELD_NUMBER: _builtins.int
+    scheduler: _builtins.str
+    """Scheduler that would run it."""
     command_line: _builtins.str
     """The same as one line for a shell."""
     script: _builtins.str
     """Batch script of a cluster run."""
     submit_command: _builtins.str
-    """Command that would submit the script."""
+    """How the script would be submitted: one line for a shell, or the requests of Windows HPC."""
     working_directory: _builtins.str
-    """Folder it would run in."""
-    executor: _builtins.str
-    """local, slurm, lsf, pbs or windows_hpc."""
+    """Folder that it would run in."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments of a local run."""
@@ -904,32 +380,476 @@ class PreviewJobResponse(_message.Message):
         """Variables added to or changed in the environment."""
 
     @_builtins.property
+    def reservation(self) -> _job_pb2.Reservation:
+        """What would be reserved."""
+
+    @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Things to know that would not stop the job."""
+        """Warnings that would not stop it."""
 
     def __init__(
         self,
         *,
+        scheduler: _builtins.str = ...,
         argv: _abc.Iterable[_builtins.str] | None = ...,
         command_line: _builtins.str = ...,
         script: _builtins.str = ...,
         submit_command: _builtins.str = ...,
         working_directory: _builtins.str = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        reservation: _job_pb2.Reservation | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
-        executor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "command_line", b"command_line", "environment", b"environment", "executor", b"executor", "script", b"script", "submit_command", b"submit_command", "warnings", b"warnings", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "command_line", b"command_line", "environment", b"environment", "reservation", b"reservation", "scheduler", b"scheduler", "script", b"script", "submit_command", b"submit_command", "warnings", b"warnings", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewJobResponse: _TypeAlias = PreviewJobResponse  # noqa: Y015
 
 @_typing.final
+class InspectProjectRequest(_message.Message):
+    """InspectProjectRequest is the request of JobsService.InspectProject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_PATH_FIELD_NUMBER: _builtins.int
+    project_path: _builtins.str
+    """Project, as in JobConfig.project_path."""
+    def __init__(
+        self,
+        *,
+        project_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_path", b"project_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectProjectRequest: _TypeAlias = InspectProjectRequest  # noqa: Y015
+
+@_typing.final
+class InspectProjectResponse(_message.Message):
+    """InspectProjectResponse is the response of JobsService.InspectProject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def project(self) -> _project_pb2.Project:
+        """The project."""
+
+    def __init__(
+        self,
+        *,
+        project: _project_pb2.Project | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectProjectResponse: _TypeAlias = InspectProjectResponse  # noqa: Y015
+
+@_typing.final
+class ListProjectsRequest(_message.Message):
+    """ListProjectsRequest is the request of JobsService.ListProjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    directory: _builtins.str
+    """Folder. Default: the folders that the service's settings allow."""
+    page_size: _builtins.int
+    """Items on a page."""
+    page_token: _builtins.str
+    """From the page before; empty: the first page."""
+    def __init__(
+        self,
+        *,
+        directory: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProjectsRequest: _TypeAlias = ListProjectsRequest  # noqa: Y015
+
+@_typing.final
+class ListProjectsResponse(_message.Message):
+    """ListProjectsResponse is the response of JobsService.ListProjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last one."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_project_pb2.ProjectEntry]:
+        """Projects and folders, by name."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_project_pb2.ProjectEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProjectsResponse: _TypeAlias = ListProjectsResponse  # noqa: Y015
+
+@_typing.final
+class GetJobRequest(_message.Message):
+    """GetJobRequest is the request of JobsService.GetJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    view: _job_pb2.JobView.ValueType
+    """How much is sent. Default: JOB_VIEW_FULL."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        view: _job_pb2.JobView.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobRequest: _TypeAlias = GetJobRequest  # noqa: Y015
+
+@_typing.final
+class GetJobResponse(_message.Message):
+    """GetJobResponse is the response of JobsService.GetJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
+
+@_typing.final
+class JobFilter(_message.Message):
+    """JobFilter selects the jobs that agree with every field that is set. UNSPECIFIED values of enums are refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    END_REASONS_FIELD_NUMBER: _builtins.int
+    CONVERGENCES_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PROJECT_PATH_FIELD_NUMBER: _builtins.int
+    SCHEDULERS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FROM_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_BEFORE_FIELD_NUMBER: _builtins.int
+    END_TIME_FROM_FIELD_NUMBER: _builtins.int
+    END_TIME_BEFORE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    INCLUDE_SUPERSEDED_FIELD_NUMBER: _builtins.int
+    ended: _builtins.bool
+    """Ended, or not ended."""
+    held: _builtins.bool
+    """Held, or not held."""
+    project_path: _builtins.str
+    """This project, as Job.project_path has it."""
+    text: _builtins.str
+    """Case-insensitive part of id, project path, batch or user; more fields may follow."""
+    include_superseded: _builtins.bool
+    """Superseded jobs too."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_ref_pb2.JobRef]:
+        """Any of these jobs, superseded or not; in WatchJobs an id is every job that has it."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_job_state_pb2.JobState.ValueType]:
+        """Any of these states."""
+
+    @_builtins.property
+    def end_reasons(self) -> _containers.RepeatedScalarFieldContainer[_job_state_pb2.EndReason.ValueType]:
+        """Any of these reasons of the end."""
+
+    @_builtins.property
+    def convergences(self) -> _containers.RepeatedScalarFieldContainer[_convergence_pb2.Convergence.ValueType]:
+        """Any of these."""
+
+    @_builtins.property
+    def users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these users."""
+
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these batches."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """All of these labels."""
+
+    @_builtins.property
+    def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these schedulers."""
+
+    @_builtins.property
+    def create_time_from(self) -> _timestamp_pb2.Timestamp:
+        """Accepted at or after."""
+
+    @_builtins.property
+    def create_time_before(self) -> _timestamp_pb2.Timestamp:
+        """Accepted before."""
+
+    @_builtins.property
+    def end_time_from(self) -> _timestamp_pb2.Timestamp:
+        """Ended at or after."""
+
+    @_builtins.property
+    def end_time_before(self) -> _timestamp_pb2.Timestamp:
+        """Ended before."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_job_ref_pb2.JobRef] | None = ...,
+        states: _abc.Iterable[_job_state_pb2.JobState.ValueType] | None = ...,
+        ended: _builtins.bool | None = ...,
+        held: _builtins.bool | None = ...,
+        end_reasons: _abc.Iterable[_job_state_pb2.EndReason.ValueType] | None = ...,
+        convergences: _abc.Iterable[_convergence_pb2.Convergence.ValueType] | None = ...,
+        users: _abc.Iterable[_builtins.str] | None = ...,
+        batches: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        project_path: _builtins.str = ...,
+        schedulers: _abc.Iterable[_builtins.str] | None = ...,
+        create_time_from: _timestamp_pb2.Timestamp | None = ...,
+        create_time_before: _timestamp_pb2.Timestamp | None = ...,
+        end_time_from: _timestamp_pb2.Timestamp | None = ...,
+        end_time_before: _timestamp_pb2.Timestamp | None = ...,
+        text: _builtins.str = ...,
+        include_superseded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ended", b"_ended", "_held", b"_held", "create_time_before", b"create_time_before", "create_time_from", b"create_time_from", "end_time_before", b"end_time_before", "end_time_from", b"end_time_from", "ended", b"ended", "held", b"held"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended", b"_ended", "_held", b"_held", "batches", b"batches", "convergences", b"convergences", "create_time_before", b"create_time_before", "create_time_from", b"create_time_from", "end_reasons", b"end_reasons", "end_time_before", b"end_time_before", "end_time_from", b"end_time_from", "ended", b"ended", "held", b"held", "include_superseded", b"include_superseded", "jobs", b"jobs", "labels", b"labels", "project_path", b"project_path", "schedulers", b"schedulers", "states", b"states", "text", b"text", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ended: _TypeAlias = _typing.Literal["ended"]  # noqa: Y015
+    _WhichOneofArgType__ended: _TypeAlias = _typing.Literal["_ended", b"_ended"]  # noqa: Y015
+    _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
+    _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ended) -> _WhichOneofReturnType__ended | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
+
+Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015
+
+@_typing.final
+class ListJobsRequest(_message.Message):
+    """ListJobsRequest is the request of JobsService.ListJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    order: Global___JobOrder.ValueType
+    """In which order."""
+    view: _job_pb2.JobView.ValueType
+    """How much of each is sent. Default: JOB_VIEW_BASIC."""
+    page_size: _builtins.int
+    """Items on a page."""
+    page_token: _builtins.str
+    """From the page before; empty: the first page."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        order: Global___JobOrder.ValueType = ...,
+        view: _job_pb2.JobView.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
+
+@_typing.final
+class ListJobsResponse(_message.Message):
+    """ListJobsResponse is the response of JobsService.ListJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last one."""
+    total_size: _builtins.int
+    """Number of jobs that the filter selects; absent: too costly to count."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """The jobs."""
+
+    @_builtins.property
+    def position(self) -> _event_pb2.Position:
+        """Where a watch begins that misses nothing; the same in every page. A listed job may be newer: skip a change whose
+        revision is not above Job.revision.
+        """
+
+    @_builtins.property
+    def counts(self) -> _batch_pb2.JobCounts:
+        """Jobs that the filter would select without its states and ended; on the first page only, absent: too costly to
+        count.
+        """
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
+        position: _event_pb2.Position | None = ...,
+        counts: _batch_pb2.JobCounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "counts", b"counts", "position", b"position", "total_size", b"total_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "counts", b"counts", "jobs", b"jobs", "next_page_token", b"next_page_token", "position", b"position", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
+
+Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
+
+@_typing.final
+class WaitJobRequest(_message.Message):
+    """WaitJobRequest is the request of JobsService.WaitJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest wait; 0 s answers at once, more than 300 s counts as 300 s. Default: 30 s. The call's deadline should be
+        later.
+        """
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitJobRequest: _TypeAlias = WaitJobRequest  # noqa: Y015
+
+@_typing.final
+class WaitJobResponse(_message.Message):
+    """WaitJobResponse is the response of JobsService.WaitJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job; end_time tells whether it has ended."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitJobResponse: _TypeAlias = WaitJobResponse  # noqa: Y015
+
+@_typing.final
 class WatchJobsRequest(_message.Message):
-    """Request of JobsService.WatchJobs."""
+    """Request of Jobs.WatchJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -973,7 +893,7 @@ Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobsResponse(_message.Message):
-    """One message of JobsService.WatchJobs."""
+    """One message of Jobs.WatchJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1008,77 +928,1278 @@ class WatchJobsResponse(_message.Message):
 Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
 
 @_typing.final
-class TailLogRequest(_message.Message):
-    """Request of JobsService.TailLog."""
+class CancelJobRequest(_message.Message):
+    """CancelJobRequest is the request of JobsService.CancelJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    ABANDON_FIELD_NUMBER: _builtins.int
+    abandon: _builtins.bool
+    """End the record. Only for a job that waits UNKILLABLE, none of whose processes is left or can be seen, or whose
+    cancellation has had no effect for a minute after its grace period. An end that its log proves is recorded as
+    that.
+    """
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    @_builtins.property
+    def grace_period(self) -> _duration_pb2.Duration:
+        """Time between the request to stop and the forced end, up to 1 h; 0 s: at once. Default: the job's."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        grace_period: _duration_pb2.Duration | None = ...,
+        abandon: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandon", b"abandon", "grace_period", b"grace_period", "job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
+
+@_typing.final
+class CancelJobResponse(_message.Message):
+    """CancelJobResponse is the response of JobsService.CancelJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
+
+@_typing.final
+class JobResult(_message.Message):
+    """JobResult is what became of one job of a call on many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    error_reason: _errors_pb2.ErrorReason.ValueType
+    """Reason of the error; UNSPECIFIED: there is none."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job, as the filter named it or by uid."""
+
+    @_builtins.property
+    def changed(self) -> _job_pb2.Job:
+        """The job after the call, as JOB_VIEW_BASIC; of a deleted job, its last state."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why nothing was done."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        changed: _job_pb2.Job | None = ...,
+        error: _status_pb2.Status | None = ...,
+        error_reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "error", b"error", "job", b"job", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "error", b"error", "error_reason", b"error_reason", "job", b"job", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["changed", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___JobResult: _TypeAlias = JobResult  # noqa: Y015
+
+@_typing.final
+class CancelJobsRequest(_message.Message):
+    """CancelJobsRequest is the request of JobsService.CancelJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Needed for a filter without any field but include_superseded."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs."""
+
+    @_builtins.property
+    def grace_period(self) -> _duration_pb2.Duration:
+        """Time between the request to stop and the forced end, up to 1 h; 0 s: at once. Default: each job's."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        all: _builtins.bool = ...,
+        grace_period: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "grace_period", b"grace_period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "grace_period", b"grace_period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobsRequest: _TypeAlias = CancelJobsRequest  # noqa: Y015
+
+@_typing.final
+class CancelJobsResponse(_message.Message):
+    """CancelJobsResponse is the response of JobsService.CancelJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """More jobs are left: call again."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobResult]:
+        """One for each job, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___JobResult] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobsResponse: _TypeAlias = CancelJobsResponse  # noqa: Y015
+
+@_typing.final
+class HoldJobRequest(_message.Message):
+    """HoldJobRequest is the request of JobsService.HoldJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldJobRequest: _TypeAlias = HoldJobRequest  # noqa: Y015
+
+@_typing.final
+class HoldJobResponse(_message.Message):
+    """HoldJobResponse is the response of JobsService.HoldJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldJobResponse: _TypeAlias = HoldJobResponse  # noqa: Y015
+
+@_typing.final
+class HoldJobsRequest(_message.Message):
+    """HoldJobsRequest is the request of JobsService.HoldJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Needed for a filter without any field but include_superseded."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldJobsRequest: _TypeAlias = HoldJobsRequest  # noqa: Y015
+
+@_typing.final
+class HoldJobsResponse(_message.Message):
+    """HoldJobsResponse is the response of JobsService.HoldJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """More jobs are left: call again."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobResult]:
+        """One for each job, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___JobResult] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldJobsResponse: _TypeAlias = HoldJobsResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseJobRequest(_message.Message):
+    """ReleaseJobRequest is the request of JobsService.ReleaseJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseJobRequest: _TypeAlias = ReleaseJobRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseJobResponse(_message.Message):
+    """ReleaseJobResponse is the response of JobsService.ReleaseJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseJobResponse: _TypeAlias = ReleaseJobResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseJobsRequest(_message.Message):
+    """ReleaseJobsRequest is the request of JobsService.ReleaseJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Needed for a filter without any field but include_superseded."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseJobsRequest: _TypeAlias = ReleaseJobsRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseJobsResponse(_message.Message):
+    """ReleaseJobsResponse is the response of JobsService.ReleaseJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """More jobs are left: call again."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobResult]:
+        """One for each job, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___JobResult] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseJobsResponse: _TypeAlias = ReleaseJobsResponse  # noqa: Y015
+
+@_typing.final
+class SetJobPriorityRequest(_message.Message):
+    """SetJobPriorityRequest is the request of JobsService.SetJobPriority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    priority: _builtins.int
+    """The new priority."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetJobPriorityRequest: _TypeAlias = SetJobPriorityRequest  # noqa: Y015
+
+@_typing.final
+class SetJobPriorityResponse(_message.Message):
+    """SetJobPriorityResponse is the response of JobsService.SetJobPriority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetJobPriorityResponse: _TypeAlias = SetJobPriorityResponse  # noqa: Y015
+
+@_typing.final
+class SetJobsPriorityRequest(_message.Message):
+    """SetJobsPriorityRequest is the request of JobsService.SetJobsPriority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Needed for a filter without any field but include_superseded."""
+    priority: _builtins.int
+    """The new priority."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        all: _builtins.bool = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetJobsPriorityRequest: _TypeAlias = SetJobsPriorityRequest  # noqa: Y015
+
+@_typing.final
+class SetJobsPriorityResponse(_message.Message):
+    """SetJobsPriorityResponse is the response of JobsService.SetJobsPriority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """More jobs are left: call again."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobResult]:
+        """One for each job, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___JobResult] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetJobsPriorityResponse: _TypeAlias = SetJobsPriorityResponse  # noqa: Y015
+
+@_typing.final
+class RetryJobRequest(_message.Message):
+    """RetryJobRequest is the request of JobsService.RetryJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CLEAR_MASK_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the request repeatable: see JobsService."""
+    priority: _builtins.int
+    """New priority. Default: as before."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job, which must have ended. Required."""
+
+    @_builtins.property
+    def changes(self) -> _job_config_pb2.JobConfig:
+        """What the retry does differently: each field that is set replaces the one of the job, in nested messages field by
+        field; lists and maps are replaced whole.
+        """
+
+    @_builtins.property
+    def clear_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields of JobConfig that the retry does without, such as "time_limit" or "scheduler_options.account"."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        request_id: _builtins.str = ...,
+        changes: _job_config_pb2.JobConfig | None = ...,
+        clear_mask: _field_mask_pb2.FieldMask | None = ...,
+        priority: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "changes", b"changes", "clear_mask", b"clear_mask", "job", b"job", "priority", b"priority"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "changes", b"changes", "clear_mask", b"clear_mask", "job", b"job", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+
+@_typing.final
+class RetryJobResponse(_message.Message):
+    """RetryJobResponse is the response of JobsService.RetryJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    EXISTED_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """The new job existed: this call changed nothing."""
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The new job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+        existed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobResponse: _TypeAlias = RetryJobResponse  # noqa: Y015
+
+@_typing.final
+class RetryJobsRequest(_message.Message):
+    """RetryJobsRequest is the request of JobsService.RetryJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CLEAR_MASK_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Needed for a filter without any field but include_superseded."""
+    request_id: _builtins.str
+    """Makes the request repeatable: see JobsService."""
+    priority: _builtins.int
+    """New priority. Default: as before."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs."""
+
+    @_builtins.property
+    def changes(self) -> _job_config_pb2.JobConfig:
+        """What the retry does differently: each field that is set replaces the one of the job, in nested messages field by
+        field; lists and maps are replaced whole.
+        """
+
+    @_builtins.property
+    def clear_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields of JobConfig that the retry does without, such as "time_limit" or "scheduler_options.account"."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        all: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        changes: _job_config_pb2.JobConfig | None = ...,
+        clear_mask: _field_mask_pb2.FieldMask | None = ...,
+        priority: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "changes", b"changes", "clear_mask", b"clear_mask", "filter", b"filter", "priority", b"priority"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "all", b"all", "changes", b"changes", "clear_mask", b"clear_mask", "filter", b"filter", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___RetryJobsRequest: _TypeAlias = RetryJobsRequest  # noqa: Y015
+
+@_typing.final
+class RetryJobsResponse(_message.Message):
+    """RetryJobsResponse is the response of JobsService.RetryJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """More jobs are left: call again, with another request_id."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetryJobsResult]:
+        """One for each ended job, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___RetryJobsResult] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobsResponse: _TypeAlias = RetryJobsResponse  # noqa: Y015
+
+@_typing.final
+class RetryJobsResult(_message.Message):
+    """RetryJobsResult is what became of one job of JobsService.RetryJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    error_reason: _errors_pb2.ErrorReason.ValueType
+    """Reason of the error; UNSPECIFIED: there is none."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The ended job, as the filter named it or by uid."""
+
+    @_builtins.property
+    def response(self) -> Global___RetryJobResponse:
+        """What RetryJob would have answered, the job as JOB_VIEW_BASIC without config."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """The error that RetryJob would have had."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        response: Global___RetryJobResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+        error_reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "job", b"job", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "error_reason", b"error_reason", "job", b"job", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___RetryJobsResult: _TypeAlias = RetryJobsResult  # noqa: Y015
+
+@_typing.final
+class DeleteJobRequest(_message.Message):
+    """DeleteJobRequest is the request of JobsService.DeleteJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job, by uid. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobResponse(_message.Message):
+    """DeleteJobResponse is the response of JobsService.DeleteJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
+class DeleteJobsRequest(_message.Message):
+    """DeleteJobsRequest is the request of JobsService.DeleteJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Needed for a filter without any field but include_superseded."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs; JobFilter.jobs by uid only."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobsRequest: _TypeAlias = DeleteJobsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobsResponse(_message.Message):
+    """DeleteJobsResponse is the response of JobsService.DeleteJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """More jobs are left: call again."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobResult]:
+        """One for each job, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___JobResult] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobsResponse: _TypeAlias = DeleteJobsResponse  # noqa: Y015
+
+@_typing.final
+class GetBatchRequest(_message.Message):
+    """GetBatchRequest is the request of JobsService.GetBatch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    STREAM_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    OFFSET_FIELD_NUMBER: _builtins.int
-    FOLLOW_FIELD_NUMBER: _builtins.int
-    LIMIT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """uid or id."""
-    stream: Global___LogStream.ValueType
-    """Which output."""
-    attempt: _builtins.int
-    """Attempt; 0: the last."""
-    offset: _builtins.int
-    """First byte; negative: counted back from the present end."""
-    follow: _builtins.bool
-    """Stay until the attempt has ended."""
-    limit: _builtins.int
-    """Most bytes to send; 0: no limit."""
+    """Name of the batch. Required."""
+    user: _builtins.str
+    """Its user. Default: the caller's Principal.user."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        stream: Global___LogStream.ValueType = ...,
-        attempt: _builtins.int = ...,
-        offset: _builtins.int = ...,
-        follow: _builtins.bool = ...,
-        limit: _builtins.int = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "limit", b"limit", "name", b"name", "offset", b"offset", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TailLogRequest: _TypeAlias = TailLogRequest  # noqa: Y015
+Global___GetBatchRequest: _TypeAlias = GetBatchRequest  # noqa: Y015
 
 @_typing.final
-class TailLogResponse(_message.Message):
-    """One message of JobsService.TailLog."""
+class GetBatchResponse(_message.Message):
+    """GetBatchResponse is the response of JobsService.GetBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batch(self) -> _batch_pb2.Batch:
+        """The batch."""
+
+    def __init__(
+        self,
+        *,
+        batch: _batch_pb2.Batch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBatchResponse: _TypeAlias = GetBatchResponse  # noqa: Y015
+
+@_typing.final
+class ListBatchesRequest(_message.Message):
+    """ListBatchesRequest is the request of JobsService.ListBatches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ended: _builtins.bool
+    """All of whose jobs have ended, or not."""
+    page_size: _builtins.int
+    """Items on a page."""
+    page_token: _builtins.str
+    """From the page before; empty: the first page."""
+    @_builtins.property
+    def users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Batches of any of these users."""
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[_builtins.str] | None = ...,
+        ended: _builtins.bool | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ended", b"_ended", "ended", b"ended"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended", b"_ended", "ended", b"ended", "page_size", b"page_size", "page_token", b"page_token", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ended: _TypeAlias = _typing.Literal["ended"]  # noqa: Y015
+    _WhichOneofArgType__ended: _TypeAlias = _typing.Literal["_ended", b"_ended"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ended) -> _WhichOneofReturnType__ended | None: ...
+
+Global___ListBatchesRequest: _TypeAlias = ListBatchesRequest  # noqa: Y015
+
+@_typing.final
+class ListBatchesResponse(_message.Message):
+    """ListBatchesResponse is the response of JobsService.ListBatches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last one."""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[_batch_pb2.Batch]:
+        """The batches."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[_batch_pb2.Batch] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBatchesResponse: _TypeAlias = ListBatchesResponse  # noqa: Y015
+
+@_typing.final
+class ReadLogRequest(_message.Message):
+    """ReadLogRequest is the request of JobsService.ReadLog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Number of the attempt. Default: the last one."""
+    stream: Global___LogStream.ValueType
+    """Which output."""
+    offset: _builtins.int
+    """First byte; negative: counted back from the present end, at most to the beginning."""
+    max_bytes: _builtins.int
+    """Most bytes that are sent. Default: no limit."""
+    follow: _builtins.bool
+    """Stay until the attempt has ended; its file, and the attempt after the last one, are waited for. A file that
+    became shorter is sent again from 0: see ReadLogResponse.offset.
+    """
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        attempt: _builtins.int | None = ...,
+        stream: Global___LogStream.ValueType = ...,
+        offset: _builtins.int = ...,
+        max_bytes: _builtins.int | None = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_max_bytes", b"_max_bytes", "attempt", b"attempt", "job", b"job", "max_bytes", b"max_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_max_bytes", b"_max_bytes", "attempt", b"attempt", "follow", b"follow", "job", b"job", "max_bytes", b"max_bytes", "offset", b"offset", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
+    _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
+    _WhichOneofReturnType__max_bytes: _TypeAlias = _typing.Literal["max_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_bytes: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt) -> _WhichOneofReturnType__attempt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_bytes) -> _WhichOneofReturnType__max_bytes | None: ...
+
+Global___ReadLogRequest: _TypeAlias = ReadLogRequest  # noqa: Y015
+
+@_typing.final
+class ReadLogResponse(_message.Message):
+    """ReadLogResponse is one message of JobsService.ReadLog."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     EOF_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """Bytes, at most 65,536."""
+    """Bytes as they were written, at most 65,536; a message may split a character. Empty: a keepalive, every 15 s while
+    nothing is written, or the last message.
+    """
     offset: _builtins.int
-    """Offset of the first of them."""
+    """Offset of the first byte."""
+    uid: _builtins.str
+    """The job."""
     attempt: _builtins.int
-    """Attempt they are of."""
+    """Number of the attempt."""
     eof: _builtins.bool
-    """Nothing more will come: the attempt has ended and all was sent."""
+    """The attempt has ended, and all of its output was sent."""
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         offset: _builtins.int = ...,
+        uid: _builtins.str = ...,
         attempt: _builtins.int = ...,
         eof: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "eof", b"eof", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "eof", b"eof", "offset", b"offset", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TailLogResponse: _TypeAlias = TailLogResponse  # noqa: Y015
+Global___ReadLogResponse: _TypeAlias = ReadLogResponse  # noqa: Y015
+
+@_typing.final
+class GetConvergenceRequest(_message.Message):
+    """GetConvergenceRequest is the request of JobsService.GetConvergence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Number of the attempt. Default: the last one."""
+    page_size: _builtins.int
+    """Items on a page."""
+    page_token: _builtins.str
+    """From the page before; empty: the first page."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        attempt: _builtins.int | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "job", b"job", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
+    _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt) -> _WhichOneofReturnType__attempt | None: ...
+
+Global___GetConvergenceRequest: _TypeAlias = GetConvergenceRequest  # noqa: Y015
+
+@_typing.final
+class GetConvergenceResponse(_message.Message):
+    """GetConvergenceResponse is the response of JobsService.GetConvergence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CONVERGENCE_FIELD_NUMBER: _builtins.int
+    SETUPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The job."""
+    attempt: _builtins.int
+    """Number of the attempt."""
+    convergence: _convergence_pb2.Convergence.ValueType
+    """Whether it converged, over all setups."""
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last one."""
+    @_builtins.property
+    def setups(self) -> _containers.RepeatedCompositeFieldContainer[_convergence_pb2.SetupConvergence]:
+        """The setups that were solved, in order."""
+
+    @_builtins.property
+    def totals(self) -> _convergence_pb2.SolveTotals:
+        """Totals of the solve."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        convergence: _convergence_pb2.Convergence.ValueType = ...,
+        setups: _abc.Iterable[_convergence_pb2.SetupConvergence] | None = ...,
+        next_page_token: _builtins.str = ...,
+        totals: _convergence_pb2.SolveTotals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "convergence", b"convergence", "next_page_token", b"next_page_token", "setups", b"setups", "totals", b"totals", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConvergenceResponse: _TypeAlias = GetConvergenceResponse  # noqa: Y015
+
+@_typing.final
+class ResultFile(_message.Message):
+    """ResultFile is a file that belongs to a job. Files whose names are not UTF-8 are left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MODIFY_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    WRITTEN_BY_JOB_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path relative to the folder that holds Job.project_path, with forward slashes."""
+    size_bytes: _builtins.int
+    """Size, bytes."""
+    kind: Global___FileKind.ValueType
+    """What it is."""
+    written_by_job: _builtins.bool
+    """The last attempt of the job wrote it."""
+    etag: _builtins.str
+    """Changes with the file."""
+    @_builtins.property
+    def modify_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last written."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        modify_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___FileKind.ValueType = ...,
+        written_by_job: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modify_time", b"modify_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "kind", b"kind", "modify_time", b"modify_time", "path", b"path", "size_bytes", b"size_bytes", "written_by_job", b"written_by_job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResultFile: _TypeAlias = ResultFile  # noqa: Y015
+
+@_typing.final
+class ListFilesRequest(_message.Message):
+    """ListFilesRequest is the request of JobsService.ListFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    GLOB_FIELD_NUMBER: _builtins.int
+    WRITTEN_BY_JOB_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    glob: _builtins.str
+    """Paths that this glob matches, such as "**/*.s*p". Default: all."""
+    written_by_job: _builtins.bool
+    """Written by the last attempt of the job, or not."""
+    page_size: _builtins.int
+    """Items on a page."""
+    page_token: _builtins.str
+    """From the page before; empty: the first page."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___FileKind.ValueType]:
+        """Any of these kinds."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        kinds: _abc.Iterable[Global___FileKind.ValueType] | None = ...,
+        glob: _builtins.str = ...,
+        written_by_job: _builtins.bool | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_written_by_job", b"_written_by_job", "job", b"job", "written_by_job", b"written_by_job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_written_by_job", b"_written_by_job", "glob", b"glob", "job", b"job", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token", "written_by_job", b"written_by_job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__written_by_job: _TypeAlias = _typing.Literal["written_by_job"]  # noqa: Y015
+    _WhichOneofArgType__written_by_job: _TypeAlias = _typing.Literal["_written_by_job", b"_written_by_job"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__written_by_job) -> _WhichOneofReturnType__written_by_job | None: ...
+
+Global___ListFilesRequest: _TypeAlias = ListFilesRequest  # noqa: Y015
+
+@_typing.final
+class ListFilesResponse(_message.Message):
+    """ListFilesResponse is the response of JobsService.ListFiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The job."""
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last one."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResultFile]:
+        """The files, by path."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        files: _abc.Iterable[Global___ResultFile] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "next_page_token", b"next_page_token", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFilesResponse: _TypeAlias = ListFilesResponse  # noqa: Y015
+
+@_typing.final
+class ReadFileRequest(_message.Message):
+    """ReadFileRequest is the request of JobsService.ReadFile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file, as ListFiles gives it. Required."""
+    offset: _builtins.int
+    """First byte; the size of the file is allowed."""
+    max_bytes: _builtins.int
+    """Most bytes that are sent. Default: no limit."""
+    etag: _builtins.str
+    """FILE_CHANGED if the file is another one: resumes a transfer. Default: not checked."""
+    @_builtins.property
+    def job(self) -> _job_ref_pb2.JobRef:
+        """The job. Required."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_ref_pb2.JobRef | None = ...,
+        path: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        max_bytes: _builtins.int | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes", "job", b"job", "max_bytes", b"max_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes", "etag", b"etag", "job", b"job", "max_bytes", b"max_bytes", "offset", b"offset", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_bytes: _TypeAlias = _typing.Literal["max_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_bytes: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_bytes) -> _WhichOneofReturnType__max_bytes | None: ...
+
+Global___ReadFileRequest: _TypeAlias = ReadFileRequest  # noqa: Y015
+
+@_typing.final
+class ReadFileResponse(_message.Message):
+    """ReadFileResponse is one message of JobsService.ReadFile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes, at most 65,536. An empty file has one message."""
+    offset: _builtins.int
+    """Offset of the first byte."""
+    uid: _builtins.str
+    """The job; in the first message."""
+    size_bytes: _builtins.int
+    """Size of the file when it was opened; in the first message."""
+    etag: _builtins.str
+    """ResultFile.etag; in the first message."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        uid: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "etag", b"etag", "offset", b"offset", "size_bytes", b"size_bytes", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadFileResponse: _TypeAlias = ReadFileResponse  # noqa: Y015

@@ -26,9 +26,37 @@ if _version_not_supported:
 
 
 class JobsServiceStub(object):
-    """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
-    Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
-    each error carries a google.rpc.ErrorInfo with one of the reasons named here.
+    """JobsService submits, follows and ends jobs. These files are the contract; the REST and Socket.IO API is a façade
+    over it.
+
+    Roles: reading needs ROLE_VIEWER; submitting, and changing one's own jobs, ROLE_USER; other users' jobs, the limits
+    and the queue, ROLE_ADMIN. A job is a caller's own if Job.user is its Principal.user.
+
+    Errors: each has google.rpc.ErrorInfo with domain "edbjobs" and a reason of ErrorReason; wrong fields are named in
+    google.rpc.BadRequest, a delay after which another try may help in google.rpc.RetryInfo. Beside the reasons that
+    its comment names, every RPC has INVALID_REQUEST, TOO_LARGE, NOT_SERVED, UNAUTHENTICATED, PERMISSION_DENIED,
+    OVERLOADED, DRAINING, STORE_UNAVAILABLE, DEADLINE and INTERNAL; over HTTP also HOST_NOT_ALLOWED and
+    ORIGIN_NOT_ALLOWED.
+
+    Nothing is ignored silently: a request with a field or an enum value, in nested messages too, that this release
+    does not know or does not serve yet is refused with NOT_SERVED.
+
+    Repeating a call is safe if its idempotency_level is NO_SIDE_EFFECTS or IDEMPOTENT, or if its request has a
+    request_id (SubmitJobs: each item) and that is set. request_ids are remembered for at least 7 days, per
+    Principal.name and in one namespace over all RPCs; refused requests are not remembered. If the job of a repeated
+    request was deleted, the answer is JOB_NOT_FOUND, never a second job.
+
+    Calls on many jobs apply to those that the filter selects, that the caller may change and that are in a state for
+    it, at most 1,000 and the oldest first, all in one transaction (more than 1,000 in JobFilter.jobs: TOO_MANY_ITEMS).
+    Jobs that JobFilter.jobs names, that agree with the rest of the filter, and to which the call does not apply or
+    which do not exist, are results with an error. `more` in the response: call again. A filter without any field but
+    include_superseded needs `all`. A repeated call applies the filter again.
+
+    Lists: page_size is 50 by default and at most 1,000, larger values count as 1,000; it may differ between pages, all
+    else must be as for the first page. A page may be shorter, or empty, though more follow.
+
+    Messages of the service stay below 4 MiB, which clients of gRPC accept by default: pages end early, and calls on
+    many jobs take fewer. A job in an answer about one job is JOB_VIEW_FULL.
     """
 
     def __init__(self, channel):
@@ -47,6 +75,11 @@ class JobsServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsResponse.FromString,
                 _registered_method=True)
+        self.PreviewJob = channel.unary_unary(
+                '/edbjobs.v1.JobsService/PreviewJob',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/edbjobs.v1.JobsService/GetJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetJobRequest.SerializeToString,
@@ -56,6 +89,16 @@ class JobsServiceStub(object):
                 '/edbjobs.v1.JobsService/ListJobs',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.WaitJob = channel.unary_unary(
+                '/edbjobs.v1.JobsService/WaitJob',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.FromString,
+                _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/edbjobs.v1.JobsService/WatchJobs',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/edbjobs.v1.JobsService/CancelJob',
@@ -92,147 +135,165 @@ class JobsServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
-        self.WaitJob = channel.unary_unary(
-                '/edbjobs.v1.JobsService/WaitJob',
-                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.SerializeToString,
-                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.FromString,
-                _registered_method=True)
-        self.PreviewJob = channel.unary_unary(
-                '/edbjobs.v1.JobsService/PreviewJob',
-                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
-                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
-                _registered_method=True)
-        self.WatchJobs = channel.unary_stream(
-                '/edbjobs.v1.JobsService/WatchJobs',
-                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.SerializeToString,
-                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.FromString,
-                _registered_method=True)
-        self.TailLog = channel.unary_stream(
-                '/edbjobs.v1.JobsService/TailLog',
-                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogRequest.SerializeToString,
-                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogResponse.FromString,
+        self.ReadLog = channel.unary_stream(
+                '/edbjobs.v1.JobsService/ReadLog',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogResponse.FromString,
                 _registered_method=True)
 
 
 class JobsServiceServicer(object):
-    """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
-    Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
-    each error carries a google.rpc.ErrorInfo with one of the reasons named here.
+    """JobsService submits, follows and ends jobs. These files are the contract; the REST and Socket.IO API is a façade
+    over it.
+
+    Roles: reading needs ROLE_VIEWER; submitting, and changing one's own jobs, ROLE_USER; other users' jobs, the limits
+    and the queue, ROLE_ADMIN. A job is a caller's own if Job.user is its Principal.user.
+
+    Errors: each has google.rpc.ErrorInfo with domain "edbjobs" and a reason of ErrorReason; wrong fields are named in
+    google.rpc.BadRequest, a delay after which another try may help in google.rpc.RetryInfo. Beside the reasons that
+    its comment names, every RPC has INVALID_REQUEST, TOO_LARGE, NOT_SERVED, UNAUTHENTICATED, PERMISSION_DENIED,
+    OVERLOADED, DRAINING, STORE_UNAVAILABLE, DEADLINE and INTERNAL; over HTTP also HOST_NOT_ALLOWED and
+    ORIGIN_NOT_ALLOWED.
+
+    Nothing is ignored silently: a request with a field or an enum value, in nested messages too, that this release
+    does not know or does not serve yet is refused with NOT_SERVED.
+
+    Repeating a call is safe if its idempotency_level is NO_SIDE_EFFECTS or IDEMPOTENT, or if its request has a
+    request_id (SubmitJobs: each item) and that is set. request_ids are remembered for at least 7 days, per
+    Principal.name and in one namespace over all RPCs; refused requests are not remembered. If the job of a repeated
+    request was deleted, the answer is JOB_NOT_FOUND, never a second job.
+
+    Calls on many jobs apply to those that the filter selects, that the caller may change and that are in a state for
+    it, at most 1,000 and the oldest first, all in one transaction (more than 1,000 in JobFilter.jobs: TOO_MANY_ITEMS).
+    Jobs that JobFilter.jobs names, that agree with the rest of the filter, and to which the call does not apply or
+    which do not exist, are results with an error. `more` in the response: call again. A filter without any field but
+    include_superseded needs `all`. A repeated call applies the filter again.
+
+    Lists: page_size is 50 by default and at most 1,000, larger values count as 1,000; it may differ between pages, all
+    else must be as for the first page. A page may be shorter, or empty, though more follow.
+
+    Messages of the service stay below 4 MiB, which clients of gRPC accept by default: pages end early, and calls on
+    many jobs take fewer. A job in an answer about one job is JOB_VIEW_FULL.
     """
 
     def SubmitJob(self, request, context):
-        """Accepts a job: when it answers, the job is on disk. The same request_id, or the id of a live job with an
-        equal config, answers with the job that exists.
-        Errors: INVALID_ARGUMENT/INVALID_JOB (with BadRequest fields), INVALID_ARGUMENT/INFEASIBLE,
-        INVALID_ARGUMENT/PROJECT_NOT_FOUND, ALREADY_EXISTS/JOB_EXISTS, ALREADY_EXISTS/REQUEST_ID_REUSED,
-        FAILED_PRECONDITION/SOLVER_NOT_FOUND, FAILED_PRECONDITION/NO_SCHEDULER, UNAVAILABLE/STORE_UNAVAILABLE,
-        UNAVAILABLE/DRAINING.
+        """SubmitJob accepts a job; when it answers, the job is on disk. A repeated request_id answers with the job that
+        exists; so does the id of one's own job that has not ended, if config, priority and hold are equal as they were
+        sent. Errors: INVALID_JOB, INVALID_PRIORITY, INFEASIBLE, PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED,
+        PROJECT_NOT_SHARED, DESIGN_NOT_FOUND, SETUP_NOT_FOUND, SOLVER_NOT_FOUND, SOLVER_NOT_ALLOWED,
+        ENVIRONMENT_NOT_ALLOWED, NO_SCHEDULER, NO_SHARED_DIR, LOCAL_NOT_ALLOWED, INVALID_TEMPLATE, DEPENDENCY_NOT_FOUND,
+        JOB_EXISTS, REQUEST_ID_REUSED, JOB_NOT_FOUND, PATH_UNREACHABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubmitJobs(self, request, context):
-        """Accepts up to 1,000 jobs in one transaction; each item gets its job or its own error.
-        Errors: INVALID_ARGUMENT/TOO_MANY_ITEMS, UNAVAILABLE/STORE_UNAVAILABLE, UNAVAILABLE/DRAINING.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetJob(self, request, context):
-        """Tells how one job is. Errors: NOT_FOUND/JOB_NOT_FOUND.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListJobs(self, request, context):
-        """Lists jobs, oldest first unless asked otherwise. Errors: INVALID_ARGUMENT/INVALID_PAGE_TOKEN.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CancelJob(self, request, context):
-        """Ends a job: answers at once, the job is CANCELLED when none of its processes is left. Cancelling a
-        job that is being cancelled is no error. Errors: NOT_FOUND/JOB_NOT_FOUND, FAILED_PRECONDITION/JOB_ENDED.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CancelJobs(self, request, context):
-        """Ends all live jobs the filter finds. Errors: INVALID_ARGUMENT/FILTER_REQUIRED for an empty filter without `all`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def HoldJob(self, request, context):
-        """Keeps a waiting job from starting. Errors: NOT_FOUND/JOB_NOT_FOUND, FAILED_PRECONDITION/JOB_STARTED,
-        FAILED_PRECONDITION/JOB_ENDED.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReleaseJob(self, request, context):
-        """Lets a held job start. Errors: as HoldJob; releasing a job that is not held is no error.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def SetJobPriority(self, request, context):
-        """Changes the priority of a waiting job. Errors: as HoldJob, INVALID_ARGUMENT/INVALID_PRIORITY.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RetryJob(self, request, context):
-        """Makes a new job of the same id from an ended one. Errors: NOT_FOUND/JOB_NOT_FOUND,
-        FAILED_PRECONDITION/JOB_NOT_ENDED, and those of SubmitJob.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def DeleteJob(self, request, context):
-        """Removes the record of an ended job and its run folders; never projects or results.
-        Errors: NOT_FOUND/JOB_NOT_FOUND, FAILED_PRECONDITION/JOB_NOT_ENDED.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def WaitJob(self, request, context):
-        """Answers when the job has ended, or after `timeout` with the state reached. Errors: NOT_FOUND/JOB_NOT_FOUND.
+        """SubmitJobs accepts up to 1,000 jobs in one transaction, in order; each item has its response or its own error.
+        Errors: TOO_MANY_ITEMS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PreviewJob(self, request, context):
-        """Tells the exact command line or batch script; runs and records nothing. Errors: those of SubmitJob.
+        """PreviewJob gives the exact command line or batch script of a job; nothing is run or recorded.
+        Errors: those of SubmitJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJob(self, request, context):
+        """GetJob gives one job. Errors: JOB_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobs(self, request, context):
+        """ListJobs lists jobs. A job that changes its place while pages are read may be missing or appear twice.
+        Errors: INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitJob(self, request, context):
+        """WaitJob answers when the job has ended, or after `timeout` with the job as it is then. An id is resolved when the
+        call begins; a superseded job has ended. Errors: JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Sends every change after a revision, then, after the mark `caught_up`, each new one as it happens.
-        Errors: OUT_OF_RANGE/REVISION_TOO_OLD, OUT_OF_RANGE/REVISION_IN_FUTURE, OUT_OF_RANGE/OTHER_STORE;
-        UNAVAILABLE/DRAINING when the service stops: go on from the last revision.
+        """WatchJobs sends every change after a position, in order and once, then each new one as it happens.
+        Errors: REVISION_TOO_OLD (list again), REVISION_IN_FUTURE, OTHER_STORE. DRAINING: resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def TailLog(self, request, context):
-        """Sends a run's output by attempt and offset, and on wish follows it to its end.
-        Errors: NOT_FOUND/JOB_NOT_FOUND, NOT_FOUND/LOG_NOT_FOUND, OUT_OF_RANGE/OFFSET_BEYOND_END.
+    def CancelJob(self, request, context):
+        """CancelJob ends a job: it answers at once, and the job is CANCELLED when none of its processes is left or its
+        scheduler has confirmed. A solve that ends by itself before that ends with what its end proves. A job that is
+        being cancelled, or is CANCELLED, is answered as it is; a shorter grace period takes effect, a longer one does
+        not. Errors: JOB_NOT_FOUND, JOB_ENDED (otherwise), JOB_NOT_UNKILLABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJobs(self, request, context):
+        """CancelJobs ends jobs. Errors: FILTER_REQUIRED; of items those of CancelJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldJob(self, request, context):
+        """HoldJob keeps a queued job from starting. Errors: JOB_NOT_FOUND, JOB_STARTED (or being started), JOB_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseJob(self, request, context):
+        """ReleaseJob lets a held job start; one that is not held stays as it is. Errors: those of HoldJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetJobPriority(self, request, context):
+        """SetJobPriority changes the priority of a queued job. Errors: those of HoldJob, INVALID_PRIORITY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """RetryJob makes a new job with the same id from an ended one, which it supersedes.
+        Errors: JOB_NOT_FOUND, JOB_NOT_ENDED, JOB_SUPERSEDED, and those of SubmitJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """DeleteJob deletes the record and the run folders of an ended job, and of the jobs that it superseded; never
+        projects or results. It takes a uid only: after it, an id would be an older job. Errors: JOB_NOT_FOUND,
+        JOB_NOT_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLog(self, request, context):
+        """ReadLog sends the output of one attempt from an offset and, if asked, follows it until the attempt has ended; it
+        does not go on to the next attempt. Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, LOG_NOT_FOUND, OFFSET_BEYOND_END,
+        PATH_UNREACHABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -251,6 +312,11 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SubmitJobsResponse.SerializeToString,
             ),
+            'PreviewJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewJob,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetJobRequest.FromString,
@@ -260,6 +326,16 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.ListJobs,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'WaitJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitJob,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -296,25 +372,10 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobResponse.SerializeToString,
             ),
-            'WaitJob': grpc.unary_unary_rpc_method_handler(
-                    servicer.WaitJob,
-                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.FromString,
-                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.SerializeToString,
-            ),
-            'PreviewJob': grpc.unary_unary_rpc_method_handler(
-                    servicer.PreviewJob,
-                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.FromString,
-                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.SerializeToString,
-            ),
-            'WatchJobs': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchJobs,
-                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.FromString,
-                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.SerializeToString,
-            ),
-            'TailLog': grpc.unary_stream_rpc_method_handler(
-                    servicer.TailLog,
-                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogRequest.FromString,
-                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogResponse.SerializeToString,
+            'ReadLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -325,9 +386,37 @@ def add_JobsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobsService(object):
-    """Jobs. A `name` in a request is a uid, or an id, which addresses the newest job that bears it.
-    Every RPC may end with UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE or RESOURCE_EXHAUSTED;
-    each error carries a google.rpc.ErrorInfo with one of the reasons named here.
+    """JobsService submits, follows and ends jobs. These files are the contract; the REST and Socket.IO API is a façade
+    over it.
+
+    Roles: reading needs ROLE_VIEWER; submitting, and changing one's own jobs, ROLE_USER; other users' jobs, the limits
+    and the queue, ROLE_ADMIN. A job is a caller's own if Job.user is its Principal.user.
+
+    Errors: each has google.rpc.ErrorInfo with domain "edbjobs" and a reason of ErrorReason; wrong fields are named in
+    google.rpc.BadRequest, a delay after which another try may help in google.rpc.RetryInfo. Beside the reasons that
+    its comment names, every RPC has INVALID_REQUEST, TOO_LARGE, NOT_SERVED, UNAUTHENTICATED, PERMISSION_DENIED,
+    OVERLOADED, DRAINING, STORE_UNAVAILABLE, DEADLINE and INTERNAL; over HTTP also HOST_NOT_ALLOWED and
+    ORIGIN_NOT_ALLOWED.
+
+    Nothing is ignored silently: a request with a field or an enum value, in nested messages too, that this release
+    does not know or does not serve yet is refused with NOT_SERVED.
+
+    Repeating a call is safe if its idempotency_level is NO_SIDE_EFFECTS or IDEMPOTENT, or if its request has a
+    request_id (SubmitJobs: each item) and that is set. request_ids are remembered for at least 7 days, per
+    Principal.name and in one namespace over all RPCs; refused requests are not remembered. If the job of a repeated
+    request was deleted, the answer is JOB_NOT_FOUND, never a second job.
+
+    Calls on many jobs apply to those that the filter selects, that the caller may change and that are in a state for
+    it, at most 1,000 and the oldest first, all in one transaction (more than 1,000 in JobFilter.jobs: TOO_MANY_ITEMS).
+    Jobs that JobFilter.jobs names, that agree with the rest of the filter, and to which the call does not apply or
+    which do not exist, are results with an error. `more` in the response: call again. A filter without any field but
+    include_superseded needs `all`. A repeated call applies the filter again.
+
+    Lists: page_size is 50 by default and at most 1,000, larger values count as 1,000; it may differ between pages, all
+    else must be as for the first page. A page may be shorter, or empty, though more follow.
+
+    Messages of the service stay below 4 MiB, which clients of gRPC accept by default: pages end early, and calls on
+    many jobs take fewer. A job in an answer about one job is JOB_VIEW_FULL.
     """
 
     @staticmethod
@@ -385,6 +474,33 @@ class JobsService(object):
             _registered_method=True)
 
     @staticmethod
+    def PreviewJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/PreviewJob',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetJob(request,
             target,
             options=(),
@@ -428,6 +544,60 @@ class JobsService(object):
             '/edbjobs.v1.JobsService/ListJobs',
             edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/WaitJob',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/WatchJobs',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -628,61 +798,7 @@ class JobsService(object):
             _registered_method=True)
 
     @staticmethod
-    def WaitJob(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/edbjobs.v1.JobsService/WaitJob',
-            edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobRequest.SerializeToString,
-            edbjobs_dot_v1_dot_jobs__messages__pb2.WaitJobResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def PreviewJob(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/edbjobs.v1.JobsService/PreviewJob',
-            edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
-            edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WatchJobs(request,
+    def ReadLog(request,
             target,
             options=(),
             channel_credentials=None,
@@ -695,36 +811,9 @@ class JobsService(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/edbjobs.v1.JobsService/WatchJobs',
-            edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsRequest.SerializeToString,
-            edbjobs_dot_v1_dot_jobs__messages__pb2.WatchJobsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def TailLog(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/edbjobs.v1.JobsService/TailLog',
-            edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogRequest.SerializeToString,
-            edbjobs_dot_v1_dot_jobs__messages__pb2.TailLogResponse.FromString,
+            '/edbjobs.v1.JobsService/ReadLog',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

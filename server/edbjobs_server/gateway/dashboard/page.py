@@ -23,6 +23,9 @@ from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.util.timeouts import timeout
 
 NEWEST = 50
+_NEWEST_JOBS = jobs_messages_pb2.ListJobsRequest(
+    page_size=NEWEST, order=jobs_messages_pb2.JOB_ORDER_CREATE_TIME_DESCENDING
+)
 ASK_SECONDS = 2.0  # limit of the wait for a slow scheduler
 _FOLDER = Path(__file__).parent
 _STYLE = (_FOLDER / "page.css").read_text()
@@ -51,7 +54,7 @@ class Page:
             response = web.Response(status=303, headers={"Location": "/"})
             self._guard.start_session(response)
             return response
-        page = await self._manager.list_jobs(jobs_messages_pb2.ListJobsRequest(page_size=NEWEST, newest_first=True))
+        page = await self._manager.list_jobs(_NEWEST_JOBS)
         html = render(self._manager.status(), page.jobs, await self._partitions())
         return web.Response(text=html, content_type="text/html")
 

@@ -99,6 +99,8 @@ class FrameEncoder:
 
     def _encode_one(self, event: event_pb2.Event) -> Iterator[tuple[str, Json]]:
         kind = from_number(EventType, event.type)
+        if kind is EventType.JOB_SUPERSEDED:
+            kind = EventType.JOB_NOTE  # its text names the new job
         origin = {"principal": words.principal_text(event), "detail": event.detail}
         if kind is EventType.LIMITS_UPDATED:
             old, new = Limits.json_of(event.old_limits), Limits.json_of(event.limits)

@@ -40,7 +40,7 @@ async def jobs(manager: JobManager, request: web.Request) -> web.StreamResponse:
         return await _documented_list(manager, request)
     page, token = await _page(manager, request)
     text = await asyncio.to_thread(jobs_text, page.jobs)
-    headers = _headers(request, page.revision, page.store_id, token)
+    headers = _headers(request, page.position.revision, page.position.store_id, token)
     return web.Response(text=f"[{text}]", content_type="application/json", headers=headers)
 
 
@@ -65,7 +65,8 @@ async def _page(manager: JobManager, request: web.Request) -> tuple[jobs_message
             filter=job_filter,
             page_size=requests.number_of(request.query, "limit", PAGE, PAGE),
             page_token=requests.text_of(token, "page_token"),
-            newest_first=True,
+            order=jobs_messages_pb2.JOB_ORDER_CREATE_TIME_DESCENDING,
+            view=job_pb2.JOB_VIEW_FULL,
         )
     )
     next_token = page.next_page_token
@@ -95,7 +96,8 @@ async def _newest_ended(manager: JobManager) -> tuple[list[job_pb2.Job], str]:
                 filter=jobs_messages_pb2.JobFilter(states=_ENDED),
                 page_size=NEWEST_ENDED - len(found),
                 page_token=token,
-                newest_first=True,
+                order=jobs_messages_pb2.JOB_ORDER_CREATE_TIME_DESCENDING,
+                view=job_pb2.JOB_VIEW_FULL,
             )
         )
         found += page.jobs

@@ -34,7 +34,7 @@ async def job_events(manager: JobManager, request: web.Request) -> web.Response:
     """
     after = requests.number_of(request.query, "after_revision", 0, 2**63 - 1)
     limit = requests.number_of(request.query, "limit", MAX_EVENTS, MAX_EVENTS) or MAX_EVENTS
-    page = await manager.job_events(requests.name_of(request), after, limit)
+    page = await manager.job_events(await requests.job_of(manager, request), after, limit)
     encoder = FrameEncoder(manager)
     body = {
         "job_id": page.job.id,
@@ -52,26 +52,28 @@ async def job_log(manager: JobManager, request: web.Request) -> web.StreamRespon
     if stream is None:
         raise Refused("LOG_NOT_FOUND", f"expected one of {', '.join(_STREAMS)}, got {request.match_info['stream']!r}")
     attempt = requests.number_of(request.query, "attempt", 0, 2**31 - 1)
-    message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), attempt=attempt, stream=stream)
+    message = jobs_messages_pb2.ReadLogRequest(
+        job=await requests.job_of(manager, request), attempt=attempt or None, stream=stream
+    )
     if hdrs.RANGE not in request.headers:
-        return await _whole(request, manager.tail(message))
+        return await _whole(request, manager.read_log(message))
     first, last = _range(request)
     message.offset = first
-    message.limit = MAX_RANGE if last is None else min(last - first + 1, MAX_RANGE)
-    return await _ranged(manager.tail(message))
+    message.max_bytes = MAX_RANGE if last is None else min(last - first + 1, MAX_RANGE)
+    return await _ranged(manager.read_log(message))
 
 
 async def parsed_log(manager: JobManager, request: web.Request) -> web.StreamResponse:
     """Answer `GET /api/jobs/{id}/log`: the parsed log of the job's last attempt; 204 if there is none."""
-    message = jobs_messages_pb2.TailLogRequest(name=requests.name_of(request), stream=_STREAMS["solver"])
+    message = jobs_messages_pb2.ReadLogRequest(job=await requests.job_of(manager, request), stream=_STREAMS["solver"])
     parser = LogParser()
     attempt = 0
     try:
-        async for piece in manager.tail(message):
+        async for piece in manager.read_log(message):
             attempt = piece.attempt
             await asyncio.to_thread(parser.feed, piece.data)
     except Refused as refused:
-        if refused.reason != "LOG_NOT_FOUND":
+        if refused.reason not in ("LOG_NOT_FOUND", "ATTEMPT_NOT_FOUND"):
             raise
         return web.Response(status=204)
     if not attempt:
@@ -92,7 +94,7 @@ def _range(request: web.Request) -> tuple[int, int | None]:
     return int(first), int(last) if last else None
 
 
-async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> web.Response:
+async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.ReadLogResponse]) -> web.Response:
     """Answer with as much of a range as fits into one answer; Content-Range reports which bytes these are."""
     found: list[bytes] = []
     size, first, attempt = 0, 0, 0
@@ -110,7 +112,7 @@ async def _ranged(pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> w
     return web.Response(body=b"".join(found), status=206, content_type="text/plain", charset="utf-8", headers=headers)
 
 
-async def _whole(request: web.Request, pieces: AsyncIterator[jobs_messages_pb2.TailLogResponse]) -> web.StreamResponse:
+async def _whole(request: web.Request, pieces: AsyncIterator[jobs_messages_pb2.ReadLogResponse]) -> web.StreamResponse:
     """Send the present content piece by piece."""
     first = await anext(pieces)
 

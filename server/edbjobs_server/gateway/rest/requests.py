@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from aiohttp import web
 from edbjobs._enums import JobStatus, to_number
 from edbjobs.config import HFSSSimulationConfig, field_errors
-from edbjobs.v1 import jobs_messages_pb2, resource_pb2, resources_service_pb2
+from edbjobs.v1 import job_state_pb2, jobs_messages_pb2, resource_pb2, resources_service_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from google.protobuf.json_format import ParseDict, ParseError
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ from edbjobs_server.contract.request_check import too_large
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.http_errors import HttpRefused
 from edbjobs_server.gateway.json_values import Json
+from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.manager.validation import Submission, validate
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -202,17 +204,19 @@ def _put_limit(limits: resource_pb2.Limits, name: str, value: Any) -> str:
 def job_filter(query: Mapping[str, str], states: Sequence[str]) -> jobs_messages_pb2.JobFilter:
     """Return the filter of `GET /jobs`.
 
+    ``pending`` is a documented word for a state that no job is in: alone, it finds nothing.
+
     Raises
     ------
     Refused
         INVALID_REQUEST.
     """
-    found = jobs_messages_pb2.JobFilter(
-        user=text_of(query.get("user", ""), "user"), batch=text_of(query.get("batch", ""), "batch")
-    )
-    for word in (part.strip() for text in states for part in text.split(",") if part.strip()):
+    user, batch = text_of(query.get("user", ""), "user"), text_of(query.get("batch", ""), "batch")
+    found = jobs_messages_pb2.JobFilter(users=[user] if user else [], batches=[batch] if batch else [])
+    words = [part.strip() for text in states for part in text.split(",") if part.strip()]
+    for word in words:
         try:
-            found.states.append(to_number(JobStatus(word)))  # type: ignore[arg-type]
+            status = JobStatus(word)
         except ValueError:
             known = ", ".join(status.value for status in JobStatus)
             raise Refused(
@@ -220,6 +224,11 @@ def job_filter(query: Mapping[str, str], states: Sequence[str]) -> jobs_messages
                 f"status: expected one of {known}, got {word!r}",
                 fields={"status": f"expected one of {known}"},
             ) from None
+        if status is not JobStatus.PENDING:
+            found.states.append(to_number(status))  # type: ignore[arg-type]
+    if words and not found.states:
+        found.states.append(job_state_pb2.JOB_STATE_QUEUED)
+        found.ended = True
     return found
 
 
@@ -252,6 +261,11 @@ def name_of(request: web.Request) -> str:
     if not _encodable(name) or len(name) > MAX_NAME:
         raise Refused("JOB_NOT_FOUND", "there is no job of that name; names have at most 63 characters")
     return name
+
+
+async def job_of(manager: JobManager, request: web.Request) -> JobRef:
+    """Return the job in the path: of the form of a uid, that uid if there is such a job; else an id."""
+    return await manager.ref_of(name_of(request))
 
 
 def text_of(value: Any, field: str, longest: int = MAX_NAME) -> str:

@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 from edbjobs.v1 import job_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway import words
@@ -58,7 +59,9 @@ class Rest:
             if refused.reason != "JOB_EXISTS":
                 raise
             # As documented, a live job of the same id is returned, whatever the configuration.
-            job = await self._manager.get(refused.metadata["uid"])
+            job = await self._manager.get(JobRef(uid=refused.metadata["uid"]))
+            if job.HasField("end_time") or job.user != (message.request.user or who.user):
+                raise
             accepted = Accepted(job.SerializeToString(), existed=True)
             warnings.append(f"{refused.message}; the configuration of this request was not taken")
         return accepted, [*warnings, *accepted.job.warnings]
@@ -69,7 +72,7 @@ class Rest:
 
     async def job(self, request: web.Request) -> web.Response:
         """Return one job."""
-        job = await self._manager.get(requests.name_of(request))
+        job = await self._manager.get(await requests.job_of(self._manager, request))
         return web.Response(text=job_text(job), content_type="application/json")
 
     async def job_events(self, request: web.Request) -> web.Response:
@@ -100,13 +103,14 @@ class Rest:
 
     async def _cancel(self, request: web.Request) -> job_pb2.Job:
         await requests.body_of(request)
-        return await self._manager.cancel(requests.name_of(request), request[CALLER], None)
+        job = await requests.job_of(self._manager, request)
+        return await self._manager.cancel(job, request[CALLER], None, refuse_cancelled=True)
 
     async def priority(self, request: web.Request) -> web.Response:
         """Change the priority of a waiting job."""
-        name = requests.name_of(request)
+        job_ref = await requests.job_of(self._manager, request)
         priority = requests.priority_of(await requests.body_of(request))
-        job = await self._manager.set_priority(name, priority, request[CALLER])
+        job = await self._manager.set_priority(job_ref, priority, request[CALLER])
         return answer(bodies.Changed(message=f"Priority set to {job.priority}", **_state(job)))
 
     # Host, queue, limits ---------------------------------------------------------------------------------

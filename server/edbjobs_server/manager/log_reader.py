@@ -18,13 +18,14 @@ from edbjobs_server.util.files import GrowingFile, is_transient, text_of
 from edbjobs_server.util.path_workers import PathWorkers
 
 _FILES = {
-    jobs_messages_pb2.LOG_STREAM_UNSPECIFIED: ("stdout",),
     jobs_messages_pb2.LOG_STREAM_STDOUT: ("stdout",),
     jobs_messages_pb2.LOG_STREAM_STDERR: ("stderr",),
     jobs_messages_pb2.LOG_STREAM_SCRIPT: ("script", "script.ps1"),
 }
+_SOLVER = (jobs_messages_pb2.LOG_STREAM_UNSPECIFIED, jobs_messages_pb2.LOG_STREAM_SOLVER)
 CHUNK = 65_536
 POLL_SECONDS = 0.25
+KEEPALIVE_SECONDS = 15.0
 UNREACHABLE_SECONDS = 30.0  # a followed file may be unreachable for so long
 
 
@@ -39,7 +40,7 @@ class Piece:
     offset : int
         Offset of the first byte, or of the next one.
     attempt : int
-        Attempt of the output; 0: none has started.
+        Attempt of the output.
     ended : bool
         Whether the attempt had ended before the file was read: no more output follows.
     cut : bool
@@ -53,20 +54,20 @@ class Piece:
     cut: bool = False
 
 
-async def tail(
-    request: jobs_messages_pb2.TailLogRequest,
+async def read_log(
+    request: jobs_messages_pb2.ReadLogRequest,
     get: Callable[[], Awaitable[job_pb2.Job]],
     paths: PathWorkers,
     project_path: str,
-) -> AsyncIterator[jobs_messages_pb2.TailLogResponse]:
-    """Yield the bytes of an output, in order, each once.
+) -> AsyncIterator[jobs_messages_pb2.ReadLogResponse]:
+    """Yield the bytes of an output, in order, each once; while nothing is written, empty keepalive messages.
 
     A file that is truncated or replaced while it is followed is sent from its start: the offset goes back to 0.
 
     Parameters
     ----------
-    request : TailLogRequest
-        Offset (negative: from the present end), limit, and whether to follow.
+    request : ReadLogRequest
+        Offset (negative: from the present end), number of bytes, and whether to follow.
     get : callable
         Returns the job as it is now; called again while following.
     paths : PathWorkers
@@ -77,23 +78,32 @@ async def tail(
     Raises
     ------
     Refused
-        OFFSET_BEYOND_END, LOG_NOT_FOUND or PATH_UNREACHABLE.
+        ATTEMPT_NOT_FOUND, OFFSET_BEYOND_END, LOG_NOT_FOUND or PATH_UNREACHABLE; INVALID_REQUEST.
     """
+    _require_size(request)
     output = Output(request, project_path)
     job = await get()
+    sent = time.monotonic()
     while True:
         # The job is read before the file, so that no output written before its end is missed.
         piece = await paths.run(partial(output.read, job), output.source)
+        message = jobs_messages_pb2.ReadLogResponse(
+            data=piece.data, offset=piece.offset, uid=job.uid, attempt=piece.attempt
+        )
+        if output.left == 0:
+            yield message
+            return
         if piece.data:
-            yield jobs_messages_pb2.TailLogResponse(data=piece.data, offset=piece.offset, attempt=piece.attempt)
-            if output.left == 0:
-                return
+            sent = time.monotonic()
+            yield message
             continue
         if piece.ended or piece.cut or not request.follow:
-            yield jobs_messages_pb2.TailLogResponse(
-                offset=piece.offset, attempt=piece.attempt, eof=piece.ended and not piece.cut
-            )
+            message.eof = piece.ended and not piece.cut
+            yield message
             return
+        if time.monotonic() - sent >= KEEPALIVE_SECONDS:
+            sent = time.monotonic()
+            yield message
         await asyncio.sleep(POLL_SECONDS)
         job = await get()
 
@@ -103,20 +113,20 @@ class Output:
 
     Parameters
     ----------
-    request : TailLogRequest
+    request : ReadLogRequest
         Of the client; its attempt defaults to the last one at the time of the first read.
     project_path : str
         Real path of the job's project.
     """
 
-    def __init__(self, request: jobs_messages_pb2.TailLogRequest, project_path: str) -> None:
+    def __init__(self, request: jobs_messages_pb2.ReadLogRequest, project_path: str) -> None:
         self._request = request
         self._project = project_path
-        self._attempt = request.attempt
+        self._attempt = request.attempt if request.HasField("attempt") else None
         self._file: GrowingFile | None = None
         self._sent = False
         self._unreachable_since: float | None = None
-        self.left = request.limit if request.limit > 0 else None
+        self.left = request.max_bytes if request.HasField("max_bytes") else None
 
     @property
     def source(self) -> str:
@@ -129,16 +139,15 @@ class Output:
         Raises
         ------
         Refused
-            As of `tail`.
+            As of `read_log`.
         """
-        _refuse_attempt(job, self._request.attempt)
-        self._attempt = self._attempt or job.attempt
-        if not self._attempt and not self._request.follow:
-            raise Refused("LOG_NOT_FOUND", f"job {job.id} has not started; it has no output yet")
-        if not self._attempt:
-            return Piece(b"", max(0, self._request.offset), 0, ended=False)
+        if self._attempt is None:
+            self._attempt = job.attempt or 1  # until the first one starts, it is waited for
+        if self._awaits(job):
+            return Piece(b"", max(0, self._request.offset), self._attempt, ended=False)
         attempt = next((item for item in job.attempts if item.number == self._attempt), None)
-        ended = attempt is not None and attempt.HasField("end_time")
+        # Of attempts in a row that never ran, only the latest stay on record.
+        ended = attempt is None or attempt.HasField("end_time")
         try:
             piece = self._read(job, ended)
         except OSError as error:
@@ -150,7 +159,21 @@ class Output:
             self.left -= len(piece.data)
         return piece
 
+    def _awaits(self, job: job_pb2.Job) -> bool:
+        """Return whether the attempt may still start; refuse one that the job does not have."""
+        if self._attempt is not None and 1 <= self._attempt <= job.attempt:
+            return False
+        if self._request.follow and self._attempt == job.attempt + 1 and not job.HasField("end_time"):
+            return True
+        what = f"its last one is {job.attempt}" if job.attempt else "none has started"
+        raise Refused(
+            "ATTEMPT_NOT_FOUND",
+            f"job {job.id} has no attempt {self._attempt}: {what}",
+            metadata={"attempt_count": str(job.attempt)},
+        )
+
     def _read(self, job: job_pb2.Job, ended: bool) -> Piece:
+        assert self._attempt is not None, "it was chosen before"
         path = self._path(job)
         if self._file is None:
             self._file = GrowingFile(path, self._first_offset(path, ended))
@@ -167,12 +190,10 @@ class Output:
         """Return the path of the output; run folders are named after the job's number."""
         last = Path(job.run_directory)
         seq = last.name.partition(".")[0]
-        if self._request.stream == jobs_messages_pb2.LOG_STREAM_SOLVER:
+        assert self._attempt is not None, "it was chosen before"
+        if self._request.stream in _SOLVER:
             return find_log(self._project, job_name(self._project, job.id, int(seq), self._attempt))
-        names = _FILES.get(self._request.stream)
-        if names is None:
-            raise Refused("LOG_NOT_FOUND", f"this release knows no output of the kind {self._request.stream}")
-        paths = [last.with_name(f"{seq}.{self._attempt}") / name for name in names]
+        paths = [last.with_name(f"{seq}.{self._attempt}") / name for name in _FILES[self._request.stream]]
         return next((path for path in paths if files.mode_of(path) is not None), paths[0])
 
     def _first_offset(self, path: Path, ended: bool) -> int:
@@ -183,7 +204,7 @@ class Output:
         size = found.st_size if found is not None else 0
         if offset < 0:
             return max(0, size + offset)
-        if offset > size and not follow:
+        if offset > size and found is not None:
             text = f"offset {offset} lies beyond the end, {size}"
             raise Refused("OFFSET_BEYOND_END", text, metadata={"size_bytes": str(size)})
         return offset
@@ -199,8 +220,7 @@ class Output:
             raise Refused("PATH_UNREACHABLE", f"{where} cannot be read now: {text_of(error)}; try again") from error
 
 
-def _refuse_attempt(job: job_pb2.Job, attempt: int) -> None:
-    if not job.attempt and job.end_time.ByteSize():
-        raise Refused("LOG_NOT_FOUND", f"job {job.id} ended before it started; it has no output")
-    if attempt and not 0 < attempt <= job.attempt:
-        raise Refused("LOG_NOT_FOUND", f"job {job.id} has no attempt {attempt}; its last is {job.attempt}")
+def _require_size(request: jobs_messages_pb2.ReadLogRequest) -> None:
+    if request.max_bytes < 0:
+        what = "expected a number that is not negative"
+        raise Refused("INVALID_REQUEST", f"max_bytes: {what}", fields={"max_bytes": what})
