@@ -13,7 +13,7 @@ from support.service import ServiceProcess
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A running service with the demo solver."""
-    with ServiceProcess(tmp_path_factory.mktemp("service"), max_concurrent_jobs=8, max_cores=16) as running:
+    with ServiceProcess(tmp_path_factory.mktemp("service"), max_local_jobs=8, max_cores=16) as running:
         yield running
 
 

@@ -107,9 +107,9 @@ def test_queues_are_told(service: BatchService) -> None:
     before = len(service.commands())
     found = [service.cluster.ListPartitions(cluster_service_pb2.ListPartitionsRequest(), timeout=20) for _ in range(5)]
     queues = {queue.name: queue for queue in found[0].partitions}
-    assert queues["small"].time_limit_seconds == 600
+    assert queues["small"].time_limit.seconds == 600
     default = queues["workq" if service.kind is PBS else "normal"]
-    assert (default.default, default.state, default.scheduler) == (True, "up", service.kind.name)
+    assert (default.is_default, default.state, default.scheduler) == (True, "up", service.kind.name)
     assert (default.nodes_total, default.cores_total) == (2, 32)
     asked = Counter(tuple(call["argv"][:2]) for call in service.commands()[before:])
     names = [("pbsnodes", "-a"), ("qstat", "-Q")] if service.kind is PBS else [("bqueues", "-l"), ("bhosts", "-w")]
@@ -121,7 +121,10 @@ def test_jobs_of_the_cluster_are_told(service: BatchService) -> None:
 
     def told() -> dict[str, tuple[str, str, int, str]]:
         jobs = service.cluster.ListClusterJobs(cluster_service_pb2.ListClusterJobsRequest(), timeout=20).jobs
-        return {item.scheduler_job_id: (item.job_uid, item.partition, item.cores, item.nodelist) for item in jobs}
+        return {
+            item.scheduler_job_id: (item.job_uid, item.partition, item.core_count, ",".join(item.nodes))
+            for item in jobs
+        }
 
     queue = "workq" if service.kind is PBS else "normal"
     wanted = (job.uid, queue, 2, "n1")

@@ -47,7 +47,7 @@ def wait(service: ServiceProcess, name: str, seconds: int = 60) -> job_pb2.Job:
 def test_ten_hung_starts_delay_nobody_and_a_stop_ends(tmp_path: Path) -> None:
     flag = tmp_path / "hang"
     flag.touch()
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=HUNG + 2, max_cores=64)
+    service = ServiceProcess(tmp_path, max_local_jobs=HUNG + 2, max_cores=64)
     service.prelude = PRELUDE.format(flag=str(flag))
     with service:
         hung = [submit(service, f"frozen-{number}") for number in range(HUNG)]
@@ -67,7 +67,7 @@ def test_ten_hung_starts_delay_nobody_and_a_stop_ends(tmp_path: Path) -> None:
 
 def test_a_result_that_hangs_keeps_no_cores_and_a_cancel_ends_it(tmp_path: Path) -> None:
     flag = tmp_path / "hang"
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=1)
+    service = ServiceProcess(tmp_path, max_local_jobs=1)
     service.prelude = PRELUDE.format(flag=str(flag))
     with service:
         hung = [submit(service, f"frozen-{number}", "seconds=1") for number in range(2)]

@@ -15,7 +15,6 @@ from edbjobs._calls import job_ref
 from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2, resource_pb2, resources_service_pb2
 from edbjobs_server.solver.demo.examples import example_project
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 from support.service import ServiceProcess
 
@@ -434,15 +433,15 @@ def test_hold_release_priority(service: ServiceProcess, make_project: MakeProjec
 
 def test_limits_are_applied_whole_or_not_at_all(service: ServiceProcess) -> None:
     before = service.resources.GetLimits(resources_service_pb2.GetLimitsRequest()).limits
-    wrong = resource_pb2.Limits(max_concurrent_jobs=3, min_disk_gb=-1)
+    wrong = resource_pb2.Limits(max_local_jobs=3, min_free_disk_bytes=-1)
     request = resources_service_pb2.UpdateLimitsRequest(limits=wrong)
     assert refused(lambda: service.resources.UpdateLimits(request)) == ("INVALID_ARGUMENT", "INVALID_LIMITS")
     assert service.resources.GetLimits(resources_service_pb2.GetLimitsRequest()).limits == before
-    right = resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_concurrent_jobs=7))
+    right = resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_local_jobs=7))
     answer = service.resources.UpdateLimits(right)
-    assert (answer.old_limits.max_concurrent_jobs, answer.limits.max_concurrent_jobs) == (8, 7)
+    assert (answer.old_limits.max_local_jobs, answer.limits.max_local_jobs) == (8, 7)
     service.resources.UpdateLimits(
-        resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_concurrent_jobs=8))
+        resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_local_jobs=8))
     )
 
 
@@ -462,9 +461,7 @@ def test_a_lower_limit_ends_nothing_and_a_waiting_job_says_why(
     first = submit(service, make_project("a"), "seconds=1")
     wait_for(service, first, lambda job: job.state == S.JOB_STATE_RUNNING)
     service.resources.UpdateLimits(
-        resources_service_pb2.UpdateLimitsRequest(
-            limits=resource_pb2.Limits(max_concurrent_jobs=0), update_mask=FieldMask(paths=["max_concurrent_jobs"])
-        )
+        resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_local_jobs=0))
     )
     try:
         second, third = submit(service, make_project("b"), priority=1), submit(service, make_project("c"))
@@ -477,7 +474,7 @@ def test_a_lower_limit_ends_nothing_and_a_waiting_job_says_why(
         assert wait(service, first).state == S.JOB_STATE_COMPLETED
     finally:
         service.resources.UpdateLimits(
-            resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_concurrent_jobs=8))
+            resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_local_jobs=8))
         )
     for job in (second, third):
         wait(service, job)

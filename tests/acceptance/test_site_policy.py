@@ -63,7 +63,7 @@ def answers(service: ServiceProcess) -> None:
     """Wait until the scheduler has answered."""
     end = time.monotonic() + 30
     request = cluster_service_pb2.GetSystemStatusRequest()
-    while not all(item.answering for item in service.cluster.GetSystemStatus(request).schedulers):
+    while not all(item.responding for item in service.cluster.GetSystemStatus(request).schedulers):
         assert time.monotonic() < end, "the scheduler does not answer"
         time.sleep(0.02)
 

@@ -55,7 +55,7 @@ def listed(service: SlurmService) -> list[job_pb2.Job]:
 
 
 def test_the_limit_for_cluster_jobs_and_local_runs_beside_them(tmp_path: Path, cluster: SlurmCluster) -> None:
-    with SlurmService(tmp_path / "service", cluster, max_cluster_jobs=2, max_concurrent_jobs=1) as service:
+    with SlurmService(tmp_path / "service", cluster, max_cluster_jobs=2, max_local_jobs=1) as service:
         there = [service.submit(LONG) for _ in range(3)]
         for job in there[:2]:
             service.running(job)
@@ -97,14 +97,15 @@ def test_the_cluster_as_it_is(tmp_path: Path, cluster: SlurmCluster) -> None:
         by_name = {row.name: row for row in found}
         assert sorted(by_name) == ["closed", "normal", "short"]
         normal = by_name["normal"]
-        assert (normal.default, normal.state, normal.scheduler) == (True, "up", "slurm")
+        assert (normal.is_default, normal.state, normal.scheduler) == (True, "up", "slurm")
         assert (normal.nodes_total, normal.nodes_used, normal.nodes_free) == (4, 1, 3)
         assert (normal.cores_total, normal.cores_used, normal.cores_free) == (32, 3, 29)
         assert (normal.memory_total_bytes, normal.memory_used_bytes) == (4 * 6000 << 20, 512 << 20)
-        assert (normal.time_limit_seconds, by_name["short"].time_limit_seconds) == (0, 300)
+        assert (normal.HasField("time_limit"), by_name["short"].time_limit.seconds) == (False, 300)
         assert by_name["closed"].state == "down"
         jobs = service.cluster.ListClusterJobs(cluster_service_pb2.ListClusterJobsRequest(), timeout=10).jobs
         mine = next(row for row in jobs if row.job_uid == job.uid)
-        assert (mine.scheduler_job_id, mine.state, mine.cores, mine.nodes) == (job.scheduler_job_id, "RUNNING", 3, 1)
+        assert (mine.scheduler_job_id, mine.state) == (job.scheduler_job_id, "RUNNING")
+        assert (mine.core_count, mine.node_count) == (3, 1)
         service.cancel(job)
         service.ended(job)

@@ -100,7 +100,7 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
     dice = random.Random(seed)
     witness = tmp_path / "witness"
     witness.mkdir()
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=4, max_cores=4)
+    service = ServiceProcess(tmp_path, max_local_jobs=4, max_cores=4)
     with service:
         watcher = Watcher(service)
         watcher.start()
@@ -118,7 +118,7 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
         after = {
             job.uid: service.jobs.GetJob(jobs_messages_pb2.GetJobRequest(job=job_ref(job.uid))).job for job in jobs
         }
-        last = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest()).revision
+        last = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest()).position.revision
         while watcher.revision < last:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -114,7 +114,7 @@ class Upgrade:
 @pytest.fixture
 def v1(tmp_path: Path) -> Iterator[Upgrade]:
     """Copy the state; what it says of open jobs is moved to the copy's place, as if it had been made there."""
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=1)
+    service = ServiceProcess(tmp_path, max_local_jobs=1)
     shutil.copytree(V1 / "state", service.state_dir)
     for name in ("running", "waiting"):
         example_project(tmp_path / name)
@@ -244,7 +244,7 @@ def test_history_goes_on(going_on: Upgrade) -> None:
     store_id, revision, last_seq = on_record(going_on.store)
     going_on.service.start()
     status = going_on.service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest())
-    assert status.store_id == store_id
+    assert status.position.store_id == store_id
     assert status.limits.max_cores == 3
     jobs = going_on.jobs()
     assert {name: job.state for name, job in jobs.items()} == STATES
@@ -299,7 +299,7 @@ def test_a_run_of_another_host_is_left_alone(v1: Upgrade) -> None:
     v1.service.start()
     assert v1.jobs()["running"].state == S.JOB_STATE_RUNNING
     resources = v1.service.resources
-    resources.UpdateLimits(resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_concurrent_jobs=2)))
+    resources.UpdateLimits(resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(max_local_jobs=2)))
     assert v1.wait("waiting").state == S.JOB_STATE_COMPLETED
     assert v1.jobs()["running"].state == S.JOB_STATE_RUNNING
 

@@ -107,7 +107,7 @@ class HpcService(ServiceProcess):
             schedulers = self.cluster.GetSystemStatus(request, timeout=10).schedulers
             return next(scheduler for scheduler in schedulers if scheduler.name == HEAD)
 
-        found: cluster_pb2.SchedulerStatus = eventually("it answers", ask, lambda now: now.answering is expected)
+        found: cluster_pb2.SchedulerStatus = eventually("it answers", ask, lambda now: now.responding is expected)
         return found
 
     # Jobs ------------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ def test_node_groups_and_jobs_are_told(service: HpcService) -> None:
     assert groups["Big"] == (1, 16)
     assert {queue.scheduler for queue in queues} == {HEAD}
     jobs = service.cluster.ListClusterJobs(cluster_service_pb2.ListClusterJobsRequest(), timeout=20).jobs
-    assert [item.nodelist for item in jobs if item.job_uid == job.uid] == ["CN001"]
+    assert [list(item.nodes) for item in jobs if item.job_uid == job.uid] == [["CN001"]]
     service.cancel(job)
     service.ended(job)
 
@@ -374,4 +374,6 @@ def test_solvers_of_the_nodes_are_told(service: HpcService) -> None:
     """Beside those of this host, which Windows' nodes cannot run."""
     found = service.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest(), timeout=20).solvers
     assert {(item.scheduler, item.demo) for item in found} == {("", True), (HEAD, False)}
-    assert [(item.path, item.source) for item in found if item.scheduler] == [(str(SOLVER), "nodes")]
+    (theirs,) = [item for item in found if item.scheduler]
+    assert (theirs.path, theirs.source_name) == (str(SOLVER), "hpc_solvers")
+    assert theirs.source == cluster_pb2.SOLVER_SOURCE_SETTINGS

@@ -135,7 +135,7 @@ def _watchers(running: MeasuredService, folder: Path) -> Round:
 
 
 COMPARED: Mapping[str, Compared] = {
-    "noop": Compared("no-op jobs, 2 at a time", "/s", _noop, settings={"max_concurrent_jobs": runs.AT_ONCE}),
+    "noop": Compared("no-op jobs, 2 at a time", "/s", _noop, settings={"max_local_jobs": runs.AT_ONCE}),
     "submits": Compared("submits, 16 clients, gRPC", "/s", _submits, paused=True),
     "rest": Compared("submits, 16 clients, REST", "/s", _rest, paused=True, settings={"http": "127.0.0.1:0"}),
     "batch": Compared("SubmitJobs of 1,000", "ms", _batch, more_is_better=False, paused=True),

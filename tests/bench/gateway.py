@@ -198,14 +198,14 @@ def run() -> list[Row]:
             floor = measured(url, submit)
         with old_service(places[1]) as url:
             old = measured(url, submit)
-        with WebService(places[3], max_concurrent_jobs=0) as service:
+        with WebService(places[3], max_local_jobs=0) as service:
             own = measured(service.url, submit)
         beside = f"bare echo {floor}, the old service in memory {old}"
         rows = [Row(f"durable submits over REST, {CLIENTS} clients", own, "1/s", beside)]
         for clients in (100, 1000):
             with old_service(places[2]) as url:
                 before = measured(url, partial(fan_out, clients=clients))
-            with WebService(places[4] / str(clients), max_concurrent_jobs=0) as service:
+            with WebService(places[4] / str(clients), max_local_jobs=0) as service:
                 after = measured(service.url, partial(fan_out, clients=clients))
             text = f"the old service {before}"
             rows.append(Row(f"events to {clients} Socket.IO clients", after, "deliveries/s", text))

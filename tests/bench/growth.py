@@ -76,7 +76,7 @@ def _filled(folder: Path, queued: int, ended: int, **settings: Any) -> Iterator[
     prelude = f"from bench import probed; probed.install({str(report)!r})"
     try:
         # Not paused, which would come after some had started: there is no room for any.
-        with service(folder, prelude=prelude, max_concurrent_jobs=0, **KEPT, **settings) as running:
+        with service(folder, prelude=prelude, max_local_jobs=0, **KEPT, **settings) as running:
             yield running, report
     finally:
         shutil.rmtree(folder / "state")  # a million jobs are a gigabyte

@@ -83,7 +83,7 @@ def restart(folder: Path) -> Iterator[Row]:
 
 
 def _restart_time(folder: Path, paths: list[Path]) -> float:
-    with service(folder, script="exec sleep 600", max_concurrent_jobs=RUNNING, max_cores=RUNNING) as running:
+    with service(folder, script="exec sleep 600", max_local_jobs=RUNNING, max_cores=RUNNING) as running:
         for begin in range(0, len(paths), 1000):
             part = [request(path, request_id=path.name) for path in paths[begin : begin + 1000]]
             running.jobs.SubmitJobs(pb.SubmitJobsRequest(requests=part))

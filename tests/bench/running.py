@@ -36,9 +36,8 @@ def running(folder: Path) -> Iterator[Row]:
 def _measured(folder: Path, number: int) -> tuple[float, float]:
     """Run so many jobs; gives the memory in MiB, solvers left out, and the processor time in % of a core."""
     settings: dict[str, Any] = {
-        "max_concurrent_jobs": max(number, 1),
+        "max_local_jobs": max(number, 1),
         "max_cores": max(number, 1),
-        "min_memory_gb": 0.0,
     }
     with service(folder, script="exec sleep 600", http="127.0.0.1:0", **settings) as made:
         solvers: set[int] = set()

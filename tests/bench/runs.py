@@ -34,7 +34,7 @@ def noop_jobs(folder: Path) -> Iterator[Row]:
     paths = projects(folder / "projects", JOBS)
     values, floors = [], []
     others: dict[str, list[float | None]] = {name: [] for name in references.PEERS}
-    with service(folder / "s", max_concurrent_jobs=AT_ONCE) as running, postgres() as database:
+    with service(folder / "s", max_local_jobs=AT_ONCE) as running, postgres() as database:
         for _ in range(ROUNDS):
             values.append(asyncio.run(run_all(running, paths)))
             floors.append(_spawn_rate(folder / "ends"))
@@ -102,7 +102,7 @@ def start(folder: Path) -> Iterator[Row]:
     shown = os.open(pipe, os.O_RDWR)  # a writer of our own, or it would be at its end between two jobs
     values, floors = [], []
     try:
-        with service(folder / "s", script=f"echo > {pipe}", max_concurrent_jobs=AT_ONCE) as running:
+        with service(folder / "s", script=f"echo > {pipe}", max_local_jobs=AT_ONCE) as running:
             script = running.settings["solvers"][0]
 
             def spawn() -> int:

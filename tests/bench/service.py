@@ -101,7 +101,7 @@ def service(
 ) -> Iterator[MeasuredService]:
     """Run the service on a state folder; `script` is what its solver does, else it does nothing."""
     folder.mkdir(exist_ok=True)
-    values = {"demo_solver": False, "solvers": [str(solver(folder, script))], "min_disk_gb": 0.0, **settings}
+    values = {"demo_solver": False, "solvers": [str(solver(folder, script))], **settings}
     running = MeasuredService(folder, tree, **values)
     running.prelude = prelude
     running.environment.update(environment or {})

@@ -24,7 +24,7 @@ ENDED = {"completed", "failed", "cancelled"}
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
     folder = tmp_path_factory.mktemp("gateway")
-    with WebService(folder, max_concurrent_jobs=1, telemetry_seconds=0.5, kill_leftovers_seconds=1) as running:
+    with WebService(folder, max_local_jobs=1, telemetry_seconds=0.5, kill_leftovers_seconds=1) as running:
         yield running
 
 
@@ -254,7 +254,7 @@ async def test_fault_14_output_is_served_and_not_kept_in_memory(api: Api, servic
 
 
 async def test_fault_17_jobs_and_solves_outlive_the_service(tmp_path: Path) -> None:
-    service = WebService(tmp_path / "s", max_concurrent_jobs=1)
+    service = WebService(tmp_path / "s", max_local_jobs=1)
     with service:
         async with aiohttp.ClientSession(service.url) as session:
             api = Api(session)

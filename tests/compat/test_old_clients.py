@@ -16,7 +16,7 @@ BACKEND = "pyedb.workflows.job_manager.backend"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("gateway"), max_concurrent_jobs=4) as running:
+    with WebService(tmp_path_factory.mktemp("gateway"), max_local_jobs=4) as running:
         yield running
 
 

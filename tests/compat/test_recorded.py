@@ -28,7 +28,7 @@ MAY_BE_NULL = {"return_code", "start_time", "end_time", "scheduler_job_id"}
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("gateway"), max_concurrent_jobs=1) as running:
+    with WebService(tmp_path_factory.mktemp("gateway"), max_local_jobs=1) as running:
         yield running
 
 

@@ -77,7 +77,7 @@ def submit_until_refused(service: ServiceProcess, folder: Path) -> tuple[list[st
 
 
 def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=3, max_cores=8)
+    service = ServiceProcess(tmp_path, max_local_jobs=3, max_cores=8)
     service.state_dir = small_disk / "state"
     with service:
         short, long = submit(service, tmp_path, "short", "seconds=3"), submit(service, tmp_path, "long", "seconds=40")
@@ -89,8 +89,8 @@ def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert "state folder cannot be written" in (error.details() or "")
         status = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=10)
-        assert not status.store_writable
-        assert any("cannot be written" in warning for warning in status.warnings)
+        assert status.store_unavailable
+        assert any("cannot be written" in warning for warning in status.details.warnings)
 
         cancelled = service.jobs.CancelJob(
             pb.CancelJobRequest(job=job_ref("long"), grace_period=Duration(seconds=1)), timeout=10

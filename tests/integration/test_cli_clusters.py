@@ -22,7 +22,7 @@ ON_CLUSTER = ("--scheduler", "slurm")
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ClusterService]:
-    with ClusterService(tmp_path, max_concurrent_jobs=2) as running:
+    with ClusterService(tmp_path, max_local_jobs=2) as running:
         yield running
 
 
@@ -142,9 +142,9 @@ def test_preview_shows_script_and_command(edbjobs: Run, project: str) -> None:
 
 def test_partitions(edbjobs: Run, service: ClusterService) -> None:
     lines = edbjobs("partitions").stdout.splitlines()
-    assert lines[0].split("  ")[0] == "PARTITION"
+    assert lines[0].split("  ")[0] == "SCHEDULER"
     cells = [cell.strip() for cell in lines[1].split("  ") if cell.strip()]
-    assert cells == ["normal*", "up", "3 of 4", "24 of 32", "192.0 GiB of 256.0 GiB", "1-12:00:00"]
+    assert cells == ["slurm", "normal*", "up", "3 of 4", "24 of 32", "192.0 GiB of 256.0 GiB", "1-12:00:00"]
     assert lines[2].split()[-2:] == ["no", "limit"]
     (normal, _) = parse_json(edbjobs("partitions", *ON_CLUSTER, "--json"))
     assert (normal["name"], normal["cores_free"], normal["memory_total_bytes"]) == ("normal", 24, 256 * 2**30)
@@ -168,5 +168,6 @@ def test_status_shows_whether_a_scheduler_answers_and_since_when(edbjobs: Run, s
     service.until(lambda: text in edbjobs("status").stdout)
     assert "Unable to contact slurm controller" in edbjobs("status").stdout
     (slurm,) = [item for item in parse_json(edbjobs("status", "--json"))["schedulers"] if item["name"] == "slurm"]
-    assert slurm["answering"] is False
-    assert "slurm does not answer: Unable" in edbjobs("partitions", code=1).stderr
+    assert slurm["responding"] is False
+    assert "slurm does not respond: Unable" in edbjobs("partitions", code=1).stderr
+    assert "slurm does not answer: Unable" in edbjobs("partitions", *ON_CLUSTER, code=1).stderr

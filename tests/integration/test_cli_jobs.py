@@ -19,7 +19,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path_factory.mktemp("cli"), max_concurrent_jobs=4, max_cores=8) as running:
+    with ServiceProcess(tmp_path_factory.mktemp("cli"), max_local_jobs=4, max_cores=8) as running:
         running.environment["ANS_EDBJOBS_DEMO"] = "seconds=0.2"
         yield running
 

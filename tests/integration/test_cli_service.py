@@ -143,14 +143,14 @@ def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "--log-level": "debug",
         "--retention-days": "1",
         "--retention-jobs": "2",
-        "--max-concurrent-jobs": "3",
+        "--max-local-jobs": "3",
         "--max-cores": "4",
-        "--max-memory-mib": "5",
+        "--max-memory-bytes": "5",
         "--max-cluster-jobs": "6",
         "--license": "hfss=7",
         "--max-cpu-percent": "8",
-        "--min-memory": "9",
-        "--min-disk": "10",
+        "--min-free-memory-bytes": "9",
+        "--min-free-disk-bytes": "10",
         "--solver": "/bin/true",
         "--project-root": "/p",
         "--environment-allow": "X_*",
@@ -164,7 +164,7 @@ def test_serve_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(make_app(), ["serve", "--demo-solver", *line]).exit_code == 7
     assert len(given) == len(options) + 1
     assert set(given) == set(Settings.model_fields) - FILE_ONLY
-    assert (given["licenses"], given["min_disk_gb"], given["demo_solver"]) == ({"hfss": 7}, 10.0, True)
+    assert (given["licenses"], given["min_free_disk_bytes"], given["demo_solver"]) == ({"hfss": 7}, 10, True)
     given.clear()
     assert CliRunner().invoke(make_app(), ["serve"]).exit_code == 7
     assert given == {}

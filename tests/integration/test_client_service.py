@@ -22,7 +22,7 @@ SLOW = {"ANS_EDBJOBS_DEMO": "seconds=60"}
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path_factory.mktemp("client"), max_concurrent_jobs=4, max_cores=8) as running:
+    with ServiceProcess(tmp_path_factory.mktemp("client"), max_local_jobs=4, max_cores=8) as running:
         yield running
 
 
@@ -79,7 +79,8 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
     service: ServiceProcess, client: Client, tmp_path: Path
 ) -> None:
     projects = [example_project(tmp_path / str(number)) for number in range(6)]
-    start = client.status()
+    start = client.status().position
+    assert start is not None
     received: list[edbjobs.Event] = []
     ended: set[str] = set()
 
@@ -136,7 +137,8 @@ def test_waiting_and_reading_go_on_though_the_service_is_killed(
 
 async def test_the_asyncio_client(service: ServiceProcess, project: Path) -> None:
     async with AsyncClient(service.target) as client:
-        before = await client.status()
+        before = (await client.status()).position
+        assert before is not None
         jobs = await asyncio.gather(*(client.submit(project, environment=FAST) for _ in range(5)))
         ended = await asyncio.gather(*(client.wait(job.uid, timeout=60) for job in jobs))
         assert {job.status.value for job in ended} == {"completed"}
@@ -165,16 +167,22 @@ def test_limits_and_queue(client: Client) -> None:
     before = client.limits()
     caps = edbjobs.UserLimits(max_running_jobs=2)
     assert client.update_limits(users={"ann": caps}).users == {"ann": caps}
-    assert client.limits().max_concurrent_jobs == before.max_concurrent_jobs
+    assert client.limits().max_local_jobs == before.max_local_jobs
     with pytest.raises(edbjobs.InvalidRequestError):
         client.update_limits(max_cpu_percent=101, max_cores=1)
     assert client.limits().max_cores == before.max_cores
-    client.update_limits(users={})
+    assert client.update_limits(users={"ann": None}).users == {}
+    assert client.update_limits(max_cores=0).max_cores == 0
+    assert client.update_limits(max_cores=None).max_cores is None
+    with pytest.raises(edbjobs.EdbJobsError) as changed:
+        client.update_limits(max_cores=1, etag="of others")
+    assert changed.value.reason == "ETAG_MISMATCH"
+    client.update_limits(max_cores=before.max_cores, etag=client.limits().etag)
     assert client.pause_queue().paused
     assert not client.resume_queue().paused
     resources, queue = next(client.watch_resources())
     assert resources.cpu_count > 0
-    assert queue.max_concurrent_jobs == before.max_concurrent_jobs
+    assert (queue.local_runs, queue.starting, queue.blocked_message) == (0, 0, "")
 
 
 def test_mutual_tls(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from support.cluster_runs import KEY, Scene, spec
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     async with Scene(tmp_path) as made:
-        await made.update(Reachability, answering=True)
+        await made.update(Reachability, responding=True)
         yield made
 
 
@@ -52,7 +52,7 @@ async def test_a_run_from_submit_to_end(scene: Scene) -> None:
 
 async def test_a_start_is_told_by_the_run_before_the_scheduler_is_asked(tmp_path: Path) -> None:
     async with Scene(tmp_path, interval=60.0, floor=0.5) as scene:
-        await scene.update(Reachability, answering=True)
+        await scene.update(Reachability, responding=True)
         job = await scheduled(scene)
         scene.job_starts(job)
         assert (await scene.update(RunStarted)).nodes == ("n1", "n2")
@@ -105,7 +105,7 @@ async def test_a_submit_that_happened_without_an_answer_is_found(scene: Scene) -
     scene.scheduler.swallows = "Socket timed out on send/recv operation"
     job = await scheduled(scene)
     assert list(scene.scheduler.table) == [job]
-    assert not (await scene.update(Reachability, answering=False)).answering
+    assert not (await scene.update(Reachability, responding=False)).responding
 
 
 async def test_a_submit_that_did_not_happen_is_called_off_after_two_denials(scene: Scene) -> None:
@@ -154,8 +154,8 @@ async def test_nothing_is_concluded_while_the_scheduler_is_silent(scene: Scene) 
     job = await running(scene)
     scene.scheduler.silent = "Unable to contact slurm controller (connect failure)"
     scene.exits(0)
-    reach = await scene.update(Reachability, answering=False, error=scene.scheduler.silent)
-    assert reach.since > 0
+    reach = await scene.update(Reachability, responding=False, error=scene.scheduler.silent)
+    assert reach.since_time > 0
     assert scene.told(RunEnded) == 0
     scene.scheduler.silent = ""
     scene.scheduler.set(job, Phase.ENDED, "COMPLETED", ending=Ending.EXITED, exit_code=0)
@@ -164,7 +164,7 @@ async def test_nothing_is_concluded_while_the_scheduler_is_silent(scene: Scene) 
 
 async def test_an_answer_without_the_job_is_no_end_until_it_was_denied_twice(tmp_path: Path) -> None:
     async with Scene(tmp_path, confirm=0.5) as scene:
-        await scene.update(Reachability, answering=True)
+        await scene.update(Reachability, responding=True)
         job = await running(scene)
         kept = scene.scheduler.table.pop(job)
         await scene.asked("look", 3)
@@ -270,13 +270,13 @@ async def test_one_that_answers_only_a_probe_does_not_answer(scene: Scene) -> No
     await running(scene)
     scene.updates.clear()
     scene.scheduler.silent_about = "poll"
-    reach = await scene.update(Reachability, answering=False)
+    reach = await scene.update(Reachability, responding=False)
     scene.updates.clear()
     await scene.asked("probe", 3)
     assert scene.executor.reach == reach
     assert scene.told(Reachability) == 0
     scene.scheduler.silent_about = ""
-    assert (await scene.update(Reachability)).answering
+    assert (await scene.update(Reachability)).responding
 
 
 async def test_a_fault_of_ours_is_told_and_goes_by(
@@ -286,11 +286,11 @@ async def test_a_fault_of_ours_is_told_and_goes_by(
     scene.updates.clear()
     with monkeypatch.context() as patch:
         patch.setattr(scene.scheduler, "poll", lambda: int("odd"))
-        reach = await scene.update(Reachability, answering=False)
+        reach = await scene.update(Reachability, responding=False)
         assert "ValueError" in reach.error
         assert "could not be dealt with" in caplog.text
     scene.updates.clear()
-    assert (await scene.update(Reachability)).answering
+    assert (await scene.update(Reachability)).responding
     scene.scheduler.set(job, Phase.ENDED, "COMPLETED", ending=Ending.EXITED, exit_code=0)
     assert (await scene.update(RunEnded)).ending is Ending.EXITED
 
@@ -359,7 +359,7 @@ async def test_cancel_while_the_scheduler_is_silent_is_done_when_it_answers(scen
     job = await scheduled(scene)
     scene.scheduler.silent = "no answer"
     await scene.executor.cancel(KEY, 30.0)
-    await scene.update(Reachability, answering=False)
+    await scene.update(Reachability, responding=False)
     assert scene.told(RunEnded) == 0
     scene.scheduler.silent = ""
     await scene.executor.cancel(KEY, 30.0)
@@ -432,7 +432,7 @@ async def test_a_wanted_end_is_asked_for_again_after_a_restart(scene: Scene) -> 
 async def test_a_run_folder_that_cannot_be_made_fails_the_start(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where a folder should be")
     async with Scene(tmp_path) as scene:
-        await scene.update(Reachability, answering=True)
+        await scene.update(Reachability, responding=True)
         await scene.submit()
         ended = await scene.update(RunEnded)
         assert ended.ending is Ending.START_FAILED

@@ -16,7 +16,7 @@ from support.cluster_runs import KEY, Scene
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     async with Scene(tmp_path) as made:
-        await made.update(Reachability, answering=True)
+        await made.update(Reachability, responding=True)
         yield made
 
 
@@ -39,7 +39,7 @@ async def test_a_cancel_waits_where_nothing_can_be_told_of_the_job(tmp_path: Pat
         job = await scheduled(scene)
         scene.scheduler.knows_nothing = True
         await scene.executor.cancel(KEY, 30.0)
-        await scene.update(Reachability, answering=False)
+        await scene.update(Reachability, responding=False)
         assert (scene.told(RunEnded), scene.scheduler.cancelled) == (0, [])
         scene.scheduler.knows_nothing = False
         await scene.executor.cancel(KEY, 30.0)

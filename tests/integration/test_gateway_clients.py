@@ -25,7 +25,7 @@ DOCUMENTED = ["job_queued", "job_started", "job_completed"]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
     if not BUNDLE.exists():
         pytest.skip("socket.io-client is not installed: npm is missing")
-    with WebService(tmp_path_factory.mktemp("gateway"), max_concurrent_jobs=2) as running:
+    with WebService(tmp_path_factory.mktemp("gateway"), max_local_jobs=2) as running:
         yield running
 
 

@@ -23,7 +23,7 @@ DOCUMENTED = ("name", "nodes_total", "nodes_used", "cores_total", "cores_used", 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ClusterService]:
-    with ClusterService(tmp_path, max_concurrent_jobs=2) as running:
+    with ClusterService(tmp_path, max_local_jobs=2) as running:
         yield running
 
 

@@ -18,7 +18,7 @@ NAMES = ("job_queued", "job_started", "job_completed", "job_cancelled", "job_pro
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("gateway"), max_concurrent_jobs=2) as running:
+    with WebService(tmp_path_factory.mktemp("gateway"), max_local_jobs=2) as running:
         yield running
 
 

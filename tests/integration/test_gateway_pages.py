@@ -20,7 +20,7 @@ SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "samples" / "hfss-3dla
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("gateway"), max_concurrent_jobs=2) as running:
+    with WebService(tmp_path_factory.mktemp("gateway"), max_local_jobs=2) as running:
         yield running
 
 

@@ -18,7 +18,7 @@ Http = aiohttp.ClientSession
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("gateway"), max_concurrent_jobs=4) as running:
+    with WebService(tmp_path_factory.mktemp("gateway"), max_local_jobs=4) as running:
         yield running
 
 
@@ -193,7 +193,7 @@ async def test_pages_filters_and_the_same_key_twice(http: Http, tmp_path: Path) 
 
 def test_a_shortened_list_has_a_token_for_the_rest(tmp_path: Path) -> None:
     """All live jobs, the newest 1,000 ended ones, and a token for the others."""
-    with WebService(tmp_path / "s", max_concurrent_jobs=0) as running:
+    with WebService(tmp_path / "s", max_local_jobs=0) as running:
         project = job_config(tmp_path / "p")["project_path"]
         for first in (0, 600):
             numbers = range(first, first + 600)

@@ -23,7 +23,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("gateway"), max_concurrent_jobs=2) as running:
+    with WebService(tmp_path_factory.mktemp("gateway"), max_local_jobs=2) as running:
         import requests
 
         folder = tmp_path_factory.mktemp("project")

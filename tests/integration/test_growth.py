@@ -48,7 +48,7 @@ async def test_no_state_is_kept_of_ended_jobs(it: World) -> None:
 
 async def test_all_running_logs_cost_one_hand_over(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many solves run, their logs are read by one thread in one go; waiting jobs cost nothing (G5)."""
-    await it.manager.set_limits({"max_concurrent_jobs": 8})
+    await it.manager.set_limits({"max_local_jobs": 8})
     waits = []
     for number in range(8):
         path = it.project(f"job{number}")
@@ -89,9 +89,7 @@ def test_more_runs_than_the_soft_limit_of_descriptors_allows(tmp_path: Path) -> 
     solver.chmod(0o755)
     wait = tmp_path / "wait"
     wait.touch()
-    service = ServiceProcess(
-        tmp_path, max_concurrent_jobs=count, max_cores=count, demo_solver=False, solvers=[str(solver)]
-    )
+    service = ServiceProcess(tmp_path, max_local_jobs=count, max_cores=count, demo_solver=False, solvers=[str(solver)])
     service.prelude = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))"
     with service:
         uids = []

@@ -215,10 +215,10 @@ async def test_queues_and_everybodys_jobs(lsf: Lsf, fake: FakeLsf) -> None:
     await reach(lsf, ident, Phase.RUNNING)
     found = {item.name: item for item in await lsf.partitions()}
     normal = found["normal"]
-    assert (normal.default, normal.cores_total, normal.cores_used, normal.cores_free) == (True, 4, 3, 1)
-    assert (normal.memory_total_bytes, found["small"].time_limit_seconds) == (24105 << 20, 600)
+    assert (normal.is_default, normal.cores_total, normal.cores_used, normal.cores_free) == (True, 4, 3, 1)
+    assert (normal.memory_total_bytes, found["small"].time_limit) == (24105 << 20, 600)
     (job,) = await lsf.jobs()
-    assert (job.id, job.name, job.state, job.cores, job.nodes) == (ident, NAME, "RUN", 3, 1)
+    assert (job.id, job.name, job.state, job.core_count, job.node_count) == (ident, NAME, "RUN", 3, 1)
     fake.trouble("stopped")
     assert {item.state for item in await lsf.partitions()} == {"down"}
 

@@ -205,14 +205,14 @@ async def test_queues_and_everybodys_jobs(pbs: Pbs, fake: FakePbs) -> None:
     ident = await pbs.submit(prepare(pbs, fake, "sleep 60", cores_per_node=3))
     await reach(pbs, ident, Phase.RUNNING)
     found = {item.name: item for item in await pbs.partitions()}
-    assert (found["workq"].default, found["workq"].cores_total, found["workq"].cores_free) == (True, 4, 1)
-    assert (found["stopped"].state, found["disabled"].state, found["small"].time_limit_seconds) == (
+    assert (found["workq"].is_default, found["workq"].cores_total, found["workq"].cores_free) == (True, 4, 1)
+    assert (found["stopped"].state, found["disabled"].state, found["small"].time_limit) == (
         "down",
         "drain",
         600,
     )
     (job,) = await pbs.jobs()
-    assert (job.id, job.name, job.state, job.cores, job.nodes) == (ident, NAME, "R", 3, 1)
+    assert (job.id, job.name, job.state, job.core_count, job.node_count) == (ident, NAME, "R", 3, 1)
 
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures" / "openpbs-23.06.jsonl"

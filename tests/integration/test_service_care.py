@@ -14,7 +14,6 @@ from edbjobs.v1 import (
     job_pb2,
     job_state_pb2,
     jobs_messages_pb2,
-    resource_pb2,
     resources_service_pb2,
 )
 from edbjobs_server.solver.demo import example_project
@@ -55,7 +54,7 @@ def event(
 
 
 def test_a_gate_that_stays_closed_is_an_event(tmp_path: Path) -> None:
-    settings = {"min_disk_gb": 900_000, "gate_event_seconds": 0.5, "telemetry_seconds": 0.1}
+    settings = {"min_free_disk_bytes": 900_000 << 30, "gate_event_seconds": 0.5, "telemetry_seconds": 0.1}
     with ServiceProcess(tmp_path, **settings) as service:
         submit(service, "kept")
         shut = event(service, event_pb2.EVENT_TYPE_GATE)
@@ -64,11 +63,9 @@ def test_a_gate_that_stays_closed_is_an_event(tmp_path: Path) -> None:
         kept = get(service, "kept")
         assert (kept.state, kept.waiting_reason) == (S.JOB_STATE_QUEUED, S.WAITING_REASON_DISK_GATE)
         queue = service.resources.GetQueue(resources_service_pb2.GetQueueRequest(), timeout=10).queue
-        assert "disk" in queue.gate
+        assert "disk" in queue.blocked_message
         service.resources.UpdateLimits(
-            resources_service_pb2.UpdateLimitsRequest(
-                limits=resource_pb2.Limits(), update_mask=FieldMask(paths=["min_disk_gb"])
-            ),
+            resources_service_pb2.UpdateLimitsRequest(remove_mask=FieldMask(paths=["min_free_disk_bytes"])),
             timeout=10,
         )
         opened = event(service, event_pb2.EVENT_TYPE_GATE, after=shut.revision)
@@ -81,7 +78,7 @@ def files(*roots: Path) -> set[Path]:
 
 
 def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=1)
+    service = ServiceProcess(tmp_path, max_local_jobs=1)
     runs = service.state_dir / "runs"
     with service:
         ended = [submit(service, f"p{number}") for number in range(4)]
@@ -116,7 +113,7 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_corrupt_store_is_rebuilt_from_the_runs(tmp_path: Path) -> None:
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=2)
+    service = ServiceProcess(tmp_path, max_local_jobs=2)
     service.start()
     submit(service, "done")
     done = wait(service, "done")

@@ -34,7 +34,7 @@ LONG_GRACE = "import edbjobs_server.service.app as app; app.GRACE_SECONDS = 300.
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path, max_concurrent_jobs=2) as running:
+    with ServiceProcess(tmp_path, max_local_jobs=2) as running:
         yield running
 
 
@@ -124,7 +124,7 @@ def test_watchers_are_notified_of_the_stop_and_resume_after_it(service: ServiceP
 
 def test_waiting_calls_end_at_once(tmp_path: Path) -> None:
     """They do not last for the grace of open calls, which is five minutes here."""
-    service = ServiceProcess(tmp_path, max_concurrent_jobs=2)
+    service = ServiceProcess(tmp_path, max_local_jobs=2)
     service.prelude = LONG_GRACE
     with service:
         submit(service, "held", hold=True)

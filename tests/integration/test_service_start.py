@@ -104,7 +104,7 @@ def test_a_state_folder_in_use(tmp_path: Path, running: ServiceProcess) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"max_concurrent_jobs": -1}, ["--max-concurrent-jobs", "-1"]),
+        ({"max_local_jobs": -1}, ["--max-local-jobs", "-1"]),
         ({"max_cpu_percent": 101}, ["--max-cpu-percent"]),
         ({"grpc": "somewhere"}, ["--grpc", "somewhere"]),
         ({"grpc": "", "uds": "none"}, ["the service would be unreachable"]),
@@ -120,10 +120,10 @@ def test_a_bad_setting(tmp_path: Path, settings: dict[str, Any], words: list[str
 
 def test_a_bad_variable(tmp_path: Path) -> None:
     service = other(tmp_path)
-    service.environment["EDBJOBS_MAX_CONCURENT_JOBS"] = "3"
+    service.environment["EDBJOBS_MAX_LOCL_JOBS"] = "3"
     line = refusal(service)
-    assert "EDBJOBS_MAX_CONCURENT_JOBS" in line
-    assert "max_concurrent_jobs" in line
+    assert "EDBJOBS_MAX_LOCL_JOBS" in line
+    assert "max_local_jobs" in line
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_endpoint_file_exists_while_it_serves(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with grpc.insecure_channel(found["grpc"]) as channel:
         status = cluster_service_pb2_grpc.ClusterServiceStub(channel).GetSystemStatus(STATUS, timeout=10)
-    assert (status.pid, status.service) == (pid, "edbjobs")
+    assert (status.details.pid, status.details.state_directory) == (pid, str(service.state_dir))
     assert service.stop() == 0
     assert not service.ready_file.exists()
     assert not endpoint.exists()
@@ -255,12 +255,13 @@ def test_mutual_tls_accepts_clients_with_a_certificate_of_ours(tmp_path: Path) -
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(service.endpoint["grpc"], credentials, options=options) as channel:
             try:
-                return cluster_service_pb2_grpc.ClusterServiceStub(channel).GetSystemStatus(STATUS, timeout=20).service
+                stub = cluster_service_pb2_grpc.ClusterServiceStub(channel)
+                return stub.GetSystemStatus(STATUS, timeout=20).caller.name
             except grpc.RpcError as error:
                 return code_of(error)
 
     with ServiceProcess(tmp_path, transport_mode="mtls", certificates=str(folder)) as service:
-        assert call(ours.issue_cert(common_name="alice")) == "edbjobs"
+        assert call(ours.issue_cert(common_name="alice")) == "alice"
         assert call(None) == "UNAVAILABLE"
         assert call(theirs.issue_cert(common_name="alice")) == "UNAVAILABLE"
         assert call(ours.issue_cert("nameless.example")) == "UNAUTHENTICATED"

@@ -17,7 +17,7 @@ DEADLINE = 100.0
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    process = ServiceProcess(tmp_path_factory.mktemp("service"), max_concurrent_jobs=4, max_cores=8)
+    process = ServiceProcess(tmp_path_factory.mktemp("service"), max_local_jobs=4, max_cores=8)
     process.environment = {"ANS_EDBJOBS_DEMO": "seconds=0.5"}  # the service's own reaches its runs
     with process:
         yield process

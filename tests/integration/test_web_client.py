@@ -44,7 +44,7 @@ async def guest(built: Path) -> AsyncIterator[str]:
 
 @pytest.fixture
 def service(tmp_path: Path, guest: str) -> Iterator[WebService]:
-    with WebService(tmp_path / "service", max_concurrent_jobs=2, cors_origins=[guest]) as running:
+    with WebService(tmp_path / "service", max_local_jobs=2, cors_origins=[guest]) as running:
         yield running
 
 

@@ -291,8 +291,14 @@ async def test_only_our_own_jobs_are_polled_and_all_are_listed(fake: FakeHpcPack
     fake.start(ours, "CN001")
     assert set(await hpc.poll()) == {ours}
     first, second = sorted(await hpc.jobs(), key=lambda job: int(job.id))
-    assert (first.user, first.state, first.nodes, first.cores, first.nodelist) == (USER, "Running", 1, 4, "CN001")
-    assert (second.user, second.state, second.nodes) == ("HPC\\bob", "Queued", 0)
+    assert (first.user, first.state, first.node_count, first.core_count, first.nodes) == (
+        USER,
+        "Running",
+        1,
+        4,
+        ("CN001",),
+    )
+    assert (second.user, second.state, second.node_count) == ("HPC\\bob", "Queued", 0)
 
 
 async def test_partitions_add_up_their_nodes(fake: FakeHpcPack, hpc: WindowsHpc) -> None:

@@ -30,7 +30,7 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeHpcPack]:
 @pytest.fixture
 async def scene(fake: FakeHpcPack, tmp_path: Path) -> AsyncIterator[HpcScene]:
     async with HpcScene(fake, tmp_path) as made:
-        await made.update(Reachability, answering=True)
+        await made.update(Reachability, responding=True)
         made.updates.clear()
         yield made
 
@@ -214,19 +214,19 @@ async def test_a_map_that_was_changed_after_the_submit_fails_the_start(scene: Hp
 async def test_the_head_node_goes_down_and_comes_back(scene: HpcScene) -> None:
     job_id = await running(scene)
     scene.fake.trouble("GET", ".*", unable, times=4)
-    reach = await scene.update(Reachability, answering=False)
+    reach = await scene.update(Reachability, responding=False)
     assert "SQL timeout" in reach.error
     scene.node.ends(job_id, 3)
     ended = await scene.update(RunEnded)
     assert (ended.ending, ended.exit_code) == (Ending.EXITED, 3)
-    assert scene.executor.reach.answering
+    assert scene.executor.reach.responding
 
 
 async def test_nothing_is_concluded_from_the_record_alone(scene: HpcScene) -> None:
     job_id = await running(scene)
     scene.fake.trouble("GET", ".*", unable, times=4)
     scene.node.program_ends(job_id, 0)
-    await scene.update(Reachability, answering=False)
+    await scene.update(Reachability, responding=False)
     assert scene.told(RunEnded) == 0
     scene.fake.cancel(job_id)
     assert (await scene.update(RunEnded)).ending is Ending.CANCELLED_EXTERNALLY
@@ -265,7 +265,7 @@ async def test_a_password_file_gone_bad_is_told_and_mended(scene: HpcScene) -> N
 
     job_id = await running(scene)
     scene.credentials = bad
-    assert "chmod 600" in (await scene.update(Reachability, answering=False)).error
+    assert "chmod 600" in (await scene.update(Reachability, responding=False)).error
     scene.node.ends(job_id, 0)
     scene.credentials = lambda: (USER, PASSWORD)
     assert (await scene.update(RunEnded)).ending is Ending.EXITED

@@ -44,7 +44,17 @@ TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z")
 MADE_ID = re.compile(r"(patch_antenna-)[0-9a-f]{8}")
 # Something may or may not be there yet.
 PASSING = frozenset(
-    {"waitingReason", "waitingDetail", "jobsBefore", "progress", "coresReserved", "running", "gate", "resources"}
+    {
+        "waitingReason",
+        "waitingDetail",
+        "jobsBefore",
+        "progress",
+        "running",
+        "localRuns",
+        "starting",
+        "reserved",
+        "resources",
+    }
 )
 SHORT_LOG = 16
 PASSING_EVENTS = ("EVENT_TYPE_JOB_PROGRESS", "EVENT_TYPE_GATE", "EVENT_TYPE_JOB_NOTE")
@@ -54,7 +64,7 @@ def settings(folder: Path) -> dict[str, Any]:
     """Give the settings of the service that the table wants."""
     return {
         "http": "127.0.0.1:0",
-        "max_concurrent_jobs": 2,
+        "max_local_jobs": 2,
         "max_cores": 4,
         "project_roots": [str(folder / "projects")],
     }

@@ -67,52 +67,86 @@ STATUS = (
     Case(
         "what the service is",
         "ClusterService.GetSystemStatus",
-        expect={"service": "edbjobs", "caller": {"role": "ROLE_ADMIN"}, "storeWritable": True},
-        save={"store": "storeId"},
+        expect={"apiLevel": 1, "caller": {"role": "ROLE_ADMIN"}, "details": {}, "position": {}},
+        save={"store": "position.storeId"},
     ),
     Case(
         "solvers", "ClusterService.ListSolvers", expect={"solvers": [{"demo": True}]}, save={"solver": "solvers.0.path"}
     ),
-    Case("partitions", "ClusterService.ListPartitions", {}, "FAILED_PRECONDITION", "NO_SCHEDULER"),
-    Case("cluster jobs", "ClusterService.ListClusterJobs", {"user": UNICODE}, "FAILED_PRECONDITION", "NO_SCHEDULER"),
+    Case("partitions of no scheduler", "ClusterService.ListPartitions", expect={}),
+    Case(
+        "cluster jobs",
+        "ClusterService.ListClusterJobs",
+        {"scheduler": "slurm", "user": UNICODE},
+        "FAILED_PRECONDITION",
+        "NO_SCHEDULER",
+        ("scheduler",),
+    ),
+    Case(
+        "solvers of another request's page",
+        "ClusterService.ListSolvers",
+        {"pageToken": "x"},
+        BAD,
+        "INVALID_PAGE_TOKEN",
+        ("page_token",),
+    ),
     Case("a wrong token", "ClusterService.GetSystemStatus", {}, "UNAUTHENTICATED", "UNAUTHENTICATED", token="wrong"),
     Case("the host", "ResourcesService.GetResources", expect={"resources": {}}),
     Case(
         "the host, live", "ResourcesService.WatchResources", {"interval": "1s"}, until='"queue"', expect={"queue": {}}
     ),
-    Case("limits", "ResourcesService.GetLimits", expect={"limits": {"maxConcurrentJobs": 2, "maxCores": 4}}),
+    Case("limits", "ResourcesService.GetLimits", expect={"limits": {"maxLocalJobs": 2, "maxCores": 4}}),
     Case("pause", "ResourcesService.PauseQueue", expect={"queue": {"paused": True}}),
-    Case("queue", "ResourcesService.GetQueue", expect={"queue": {"paused": True, "maxConcurrentJobs": 2}}),
+    Case(
+        "queue",
+        "ResourcesService.GetQueue",
+        expect={"queue": {"paused": True, "blockedMessage": "*"}},
+    ),
 )
 
 LIMITS = (
     Case(
-        "a mask takes what it names, zero included",
-        "ResourcesService.UpdateLimits",
-        {"limits": {"maxClusterJobs": 7, "maxCores": 99}, "updateMask": "maxClusterJobs,minDiskGb"},
-        expect={"limits": {"maxClusterJobs": 7, "maxCores": 4}, "oldLimits": {"maxCores": 4}},
-    ),
-    Case(
-        "without a mask what is set; int64, maps, presence of zero",
+        "what is set replaces, zero included; int64, maps, presence of zero",
         "ResourcesService.UpdateLimits",
         {
             "limits": {
-                "maxMemoryMib": BEYOND_DOUBLE,
+                "maxClusterJobs": 0,
+                "maxMemoryBytes": BEYOND_DOUBLE,
                 "maxCpuPercent": 99.9,
                 "licenses": {"hfss_solve": 3},
                 "users": {"Jürgen 李": {"maxPriority": 0, "maxCores": 4}, "$x": {}},
             }
         },
         expect={
-            "limits": {"maxMemoryMib": BEYOND_DOUBLE, "users": {"Jürgen 李": {"maxPriority": 0}}},
-            "oldLimits": {"maxClusterJobs": 7},
+            "limits": {
+                "maxClusterJobs": 0,
+                "maxCores": 4,
+                "maxMemoryBytes": BEYOND_DOUBLE,
+                "users": {"Jürgen 李": {"maxPriority": 0}},
+            },
+            "oldLimits": {"maxCores": 4},
         },
+        save={"limits": "limits.etag"},
     ),
     Case(
-        "a mask of absent fields clears them",
+        "what is removed is no limit, with the etag of what was seen",
         "ResourcesService.UpdateLimits",
-        {"limits": {}, "updateMask": "maxClusterJobs,maxCpuPercent"},
-        expect={"limits": {"maxMemoryMib": BEYOND_DOUBLE}, "oldLimits": {"maxClusterJobs": 7}},
+        {
+            "limits": {"etag": "$limits"},
+            "removeMask": "maxClusterJobs,maxCpuPercent",
+            "removeLicenses": ["hfss_solve"],
+            "removeUsers": ["$x"],
+        },
+        expect={"limits": {"maxMemoryBytes": BEYOND_DOUBLE}, "oldLimits": {"maxClusterJobs": 0}},
+        save={"left": "limits.etag"},
+    ),
+    Case(
+        "an etag of other limits",
+        "ResourcesService.UpdateLimits",
+        {"limits": {"etag": "$limits", "maxCores": 1}},
+        "ABORTED",
+        "ETAG_MISMATCH",
+        metadata={"etag": "$left"},
     ),
     Case(
         "limits that cannot be, all named",
@@ -123,12 +157,12 @@ LIMITS = (
         ("max_cores", "max_cpu_percent"),
     ),
     Case(
-        "a mask of no such field",
+        "a limit that is set and removed",
         "ResourcesService.UpdateLimits",
-        {"updateMask": "noSuchLimit"},
+        {"limits": {"maxCores": 1}, "removeMask": "maxCores,noSuchLimit"},
         BAD,
         "INVALID_LIMITS",
-        ("no_such_limit",),
+        ("max_cores", "no_such_limit"),
     ),
 )
 

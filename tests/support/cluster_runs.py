@@ -126,7 +126,7 @@ class MemoryScheduler(SamePaths):
 
     async def partitions(self) -> Sequence[Partition]:
         self._answer("partitions")
-        return [Partition("normal", "up", default=True, nodes_total=4)]
+        return [Partition("normal", "up", is_default=True, nodes_total=4)]
 
     async def jobs(self) -> Sequence[ClusterJob]:
         self._answer("jobs")
@@ -268,4 +268,4 @@ def spec(key: RunKey = KEY) -> RunSpec:
 
 def answers(update: RunUpdate) -> bool:
     """Return whether an update reports that the scheduler responds."""
-    return isinstance(update, Reachability) and update.answering
+    return isinstance(update, Reachability) and update.responding

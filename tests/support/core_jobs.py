@@ -12,7 +12,8 @@ from edbjobs_server.core.planner import Explanation, Planner
 from edbjobs_server.core.states import Evidence, Reason, State
 from edbjobs_server.core.transitions import Change, Outcome
 
-HOST = Host(cores=8, memory_mib=1000)
+MIB = 1024**2
+HOST = Host(cores=8, memory_bytes=1000 * MIB)
 
 
 def make_job(seq: int, **values: Any) -> Job:
@@ -54,7 +55,7 @@ class Lab:
     """A core, and what is committed. Jobs are named by their id."""
 
     def __init__(self, jobs: Iterable[Job] = (), limits: Limits | None = None, host: Host = HOST) -> None:
-        self.core = Planner(host, limits or Limits(max_concurrent_jobs=100))
+        self.core = Planner(host, limits or Limits(max_local_jobs=100))
         self.now = 100.0
         self.jobs: dict[str, Job] = {}
         self.put(*jobs)

@@ -148,7 +148,7 @@ class HpcScene(Told):
         given: dict[str, Any] = {
             "releases": (),
             "executors": frozenset({"windows_hpc"}),
-            "host": Host(8, 1 << 16),
+            "host": Host(8, 1 << 36),
             "clusters": {"windows_hpc": self.hpc},
             "node_releases": {"windows_hpc": on_windows_nodes([SOLVER])},
             "policy": ClusterPolicy(shared_dir=self.shared),

@@ -77,7 +77,7 @@ class World:
         rules = Rules(
             releases=(Release("2025.2", "252", self.solver, "settings"),),
             executors=frozenset(executors),
-            host=Host(cores=8, memory_mib=8192),
+            host=Host(cores=8, memory_bytes=8192 << 20),
             clusters={name: executor.scheduler for name, executor in self.clusters.items()},
             policy=ClusterPolicy(shared_dir=self.folder),
         )
@@ -86,7 +86,7 @@ class World:
         self.manager = JobManager(
             store, executors, rules, dict(os.environ), boot, HostSampler(state), about, **self.options
         )
-        await self.manager.open({"max_concurrent_jobs": 2})
+        await self.manager.open({"max_local_jobs": 2})
         return self.manager
 
     async def close(self) -> None:

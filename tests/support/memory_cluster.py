@@ -25,7 +25,7 @@ DEADLINE = 30.0
 GIB = 1024**3
 PARTITIONS = (
     Partition("normal", "up", True, 4, 1, 3, 32, 8, 24, 256 * GIB, 64 * GIB, 36 * 3600),
-    Partition("closed", "down", False, 2, 0, 0, 16, 0, 0, 128 * GIB, 0, 0),
+    Partition("closed", "down", False, 2, 0, 0, 16, 0, 0, 128 * GIB, 0, None),
 )
 
 
@@ -40,7 +40,7 @@ class MemorySlurm(MemoryScheduler):
 
     async def jobs(self) -> Sequence[ClusterJob]:
         self._answer("jobs")
-        others = ClusterJob("9000", "weather", "bob", "closed", "RUNNING", "", 2, 16, "n[1-2]", 1_700_000_000.0)
+        others = ClusterJob("9000", "weather", "bob", "closed", "RUNNING", "", 2, 16, ("n[1-2]",), 1_700_000_000.0)
         ours = [ClusterJob(job.id, job.name, "ann", "normal", job.state, job.reason) for job in self.table.values()]
         return [*ours, others]
 

@@ -83,7 +83,7 @@ class SlurmService(ServiceProcess):
     def answering(self, expected: bool) -> cluster_pb2.SchedulerStatus:
         """Wait until the service says that SLURM answers, or does not."""
         found: cluster_pb2.SchedulerStatus = eventually(
-            f"SLURM answers: {expected}", self._status, lambda status: status.answering is expected
+            f"SLURM answers: {expected}", self._status, lambda status: status.responding is expected
         )
         return found
 

@@ -81,14 +81,14 @@ def test_what_cannot_be_measured_is_refused(line: list[str], said: str, capsys: 
 def test_another_checkout_is_started_by_its_own_program_or_from_its_sources(tmp_path: Path) -> None:
     tree = tmp_path / "other"
     (tree / ".venv" / "bin").mkdir(parents=True)
-    other = MeasuredService(tmp_path, tree, solvers=["/bin/true"], min_disk_gb=0.0)
+    other = MeasuredService(tmp_path, tree, solvers=["/bin/true"], min_free_disk_bytes=0)
     line = other.command()
     assert line[:4] == [sys.executable, "-m", "edbjobs", "serve"]
     assert other.environment["PYTHONPATH"].split(":") == [str(tree / "client" / "python"), str(tree / "server")]
     (tree / ".venv" / "bin" / "edbjobs").touch()
     assert other.command()[:2] == [str(tree / ".venv" / "bin" / "edbjobs"), "serve"]
     settings = load_settings({}, Path(line[line.index("--config") + 1]))
-    assert (list(settings.solvers), settings.min_disk_gb) == ([Path("/bin/true")], 0.0)
+    assert (list(settings.solvers), settings.min_free_disk_bytes) == ([Path("/bin/true")], 0)
 
 
 def test_only_gaps_of_the_time_that_is_measured_count(tmp_path: Path) -> None:

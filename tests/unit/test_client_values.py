@@ -5,6 +5,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from edbjobs import _calls as calls
 from edbjobs import _convert as c
 from edbjobs import _models as m
 from edbjobs._enums import EndReason, JobStatus, WaitingReason
@@ -18,14 +19,18 @@ from edbjobs.v1 import (
     principal_pb2,
     resource_pb2,
 )
+from google.protobuf.duration_pb2 import Duration
 
 PAIRS: list[tuple[type[Any], Any]] = [
     (m.Attempt, job_pb2.Attempt),
     (m.JobProgress, job_pb2.JobProgress),
     (m.Job, job_pb2.Job),
     (m.Event, event_pb2.Event),
-    (m.DiskUsage, resource_pb2.DiskUsage),
-    (m.ResourceSnapshot, resource_pb2.ResourceSnapshot),
+    (m.Volume, resource_pb2.Volume),
+    (m.HostResources, resource_pb2.HostResources),
+    (m.Reservation, job_pb2.Reservation),
+    (m.Position, event_pb2.Position),
+    (m.ServiceDetails, cluster_service_pb2.ServiceDetails),
     (m.UserLimits, resource_pb2.UserLimits),
     (m.Limits, resource_pb2.Limits),
     (m.QueueStatus, resource_pb2.QueueStatus),
@@ -41,8 +46,8 @@ PAIRS: list[tuple[type[Any], Any]] = [
 
 @pytest.mark.parametrize(("kind", "message"), PAIRS)
 def test_every_field_of_the_contract_has_its_attribute(kind: type[Any], message: Any) -> None:
-    ours = {c._RENAMED.get(field.name, field.name) for field in fields(kind)}
-    assert ours == {field.name for field in message.DESCRIPTOR.fields}
+    names = message.DESCRIPTOR.fields_by_name
+    assert {f.name if f.name in names else c._RENAMED[f.name] for f in fields(kind)} == set(names)
     c.read(kind, message())
 
 
@@ -89,3 +94,34 @@ def test_durations_fit_six_characters(seconds: int, text: str) -> None:
     start = datetime(2026, 1, 1, tzinfo=timezone.utc)
     assert age(start, start + timedelta(seconds=seconds)) == text
     assert age(None) == ""
+
+
+def test_an_absent_limit_is_none_and_0_is_a_limit() -> None:
+    limits = resource_pb2.Limits(max_cores=0, users={"ann": resource_pb2.UserLimits(max_cores=0)})
+    found = c.read(m.Limits, limits)
+    assert (found.max_cores, found.max_local_jobs, found.max_cpu_percent, found.default_user) == (0, None, None, None)
+    assert found.users == {"ann": m.UserLimits(max_cores=0)}
+
+
+def test_numbers_of_a_partition_that_are_not_known_are_none() -> None:
+    limit = Duration(seconds=90)
+    found = c.read(m.Partition, cluster_pb2.Partition(name="p", cores_total=0, time_limit=limit))
+    assert (found.cores_total, found.cores_used, found.time_limit) == (0, None, timedelta(seconds=90))
+
+
+def test_limits_are_sent_by_presence() -> None:
+    request: Any = calls.update_limits(
+        {
+            "max_local_jobs": 0,
+            "max_cores": None,
+            "licenses": {"a": 1, "b": None},
+            "users": {"ann": m.UserLimits(max_cores=0), "AnnLee": None},
+            "default_user": None,
+            "etag": "e",
+        }
+    ).request
+    assert request.limits == resource_pb2.Limits(
+        max_local_jobs=0, licenses={"a": 1}, users={"ann": resource_pb2.UserLimits(max_cores=0)}, etag="e"
+    )
+    assert list(request.remove_mask.paths) == ["default_user", "max_cores"]
+    assert (list(request.remove_licenses), list(request.remove_users)) == (["b"], ["AnnLee"])

@@ -203,18 +203,19 @@ def _varint(value: int) -> bytes:
     return bytes([group | 0x80 for group in groups[:-1]] + [groups[-1]])
 
 
-USERS = st.builds(UserLimits, max_running_jobs=NATURAL, max_cores=NATURAL, max_priority=st.none() | INT32)
+LIMIT = st.none() | NATURAL
+USERS = st.builds(UserLimits, max_running_jobs=LIMIT, max_cores=LIMIT, max_priority=st.none() | INT32)
 LIMITS = st.builds(
     Limits,
-    max_concurrent_jobs=NATURAL,
-    max_cores=NATURAL,
-    max_memory_mib=NATURAL,
-    max_cluster_jobs=NATURAL,
+    max_local_jobs=LIMIT,
+    max_cores=LIMIT,
+    max_memory_bytes=st.none() | st.integers(0, 2**63 - 1),
+    max_cluster_jobs=LIMIT,
     licenses=st.dictionaries(TEXT, NATURAL, max_size=3),
-    max_cpu_percent=st.floats(0, 100),
-    min_memory_gb=st.floats(0, 1e6),
-    min_disk_gb=st.floats(0, 1e6),
-    default_user=USERS,
+    max_cpu_percent=st.none() | st.floats(0, 100),
+    min_free_memory_bytes=st.none() | st.integers(0, 2**63 - 1),
+    min_free_disk_bytes=st.none() | st.integers(0, 2**63 - 1),
+    default_user=st.none() | USERS,
     users=st.dictionaries(TEXT, USERS, max_size=3),
 )
 
@@ -222,6 +223,11 @@ LIMITS = st.builds(
 @given(LIMITS)
 def test_limits_come_back_as_they_were(limits: Limits) -> None:
     assert limits_from_message(limits_to_message(limits)) == limits
+
+
+@given(LIMITS, LIMITS)
+def test_the_etag_changes_with_the_limits(one: Limits, other: Limits) -> None:
+    assert (limits_to_message(one).etag == limits_to_message(other).etag) == (one == other)
 
 
 def test_what_a_configuration_does_not_say_has_the_documented_defaults() -> None:

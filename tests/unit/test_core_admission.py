@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from edbjobs_server.core.admission import Usage, fit_block, need_of, refuse_infe
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.states import Waiting
-from support.core_jobs import HOST, make_job
+from support.core_jobs import HOST, MIB, make_job
 
 ANN_MAY = {"ann": UserLimits(max_running_jobs=2, max_cores=4, max_priority=3)}
 
@@ -20,31 +21,33 @@ ANN_MAY = {"ann": UserLimits(max_running_jobs=2, max_cores=4, max_priority=3)}
         ({}, {"cores": 8, "memory_mib": 1000}, []),
         ({}, {"cores": 9, "memory_mib": 5000}, []),
         ({}, {"licenses": (("hfss", 99),)}, []),
-        ({"max_concurrent_jobs": 0}, {}, []),
+        ({"max_local_jobs": 0}, {}, []),
         ({"max_cores": 4}, {"cores": 4}, []),
         ({"max_cores": 4}, {"cores": 5}, ["config.cores"]),
         ({"max_cores": 16}, {"cores": 12}, []),
-        ({"max_memory_mib": 500}, {"memory_mib": 500}, []),
-        ({"max_memory_mib": 500}, {"memory_mib": 501}, ["config.memory_mib"]),
-        ({"max_cores": 4, "max_memory_mib": 500}, {"cores": 9, "memory_mib": 900, "executor": "slurm"}, []),
+        ({"max_memory_bytes": 500 * MIB}, {"memory_mib": 500}, []),
+        ({"max_memory_bytes": 500 * MIB}, {"memory_mib": 501}, ["config.memory_mib"]),
+        ({"max_cores": 4, "max_memory_bytes": 500 * MIB}, {"cores": 9, "memory_mib": 900, "executor": "slurm"}, []),
         ({"licenses": {"hfss": 2}}, {"licenses": (("hfss", 2), ("other", 9))}, []),
         ({"licenses": {"hfss": 2}}, {"licenses": (("hfss", 3),)}, ["config.licenses"]),
-        ({"licenses": {"hfss": 0}}, {"licenses": (("hfss", 1),), "executor": "slurm"}, ["config.licenses"]),
+        ({"licenses": {"hfss": 0}}, {"licenses": (("hfss", 1),), "executor": "slurm"}, []),
+        ({"max_cores": 0, "max_memory_bytes": 0, "default_user": UserLimits(0, 0)}, {"memory_mib": 1}, []),
         ({"users": ANN_MAY}, {"cores": 5}, []),
         ({"users": ANN_MAY}, {"cores": 4, "user": "ann"}, []),
         ({"users": ANN_MAY}, {"cores": 5, "user": "ann"}, ["config.cores"]),
-        ({"users": ANN_MAY}, {"cores": 5, "user": "ann", "executor": "slurm"}, []),
+        ({"users": ANN_MAY}, {"cores": 4, "user": "ann", "executor": "slurm"}, []),
+        ({"users": ANN_MAY}, {"cores": 5, "user": "ann", "executor": "slurm"}, ["config.cores"]),
         ({"users": {"ann": UserLimits(max_cores=8)}}, {"cores": 99, "user": "ann"}, []),
         ({"default_user": UserLimits(max_cores=1)}, {"cores": 2, "user": "anybody"}, ["config.cores"]),
         ({"default_user": UserLimits(max_cores=1), "users": ANN_MAY}, {"cores": 2, "user": "ann"}, []),
         (
-            {"max_cores": 1, "max_memory_mib": 1, "licenses": {"hfss": 0}},
-            {"cores": 2, "memory_mib": 2, "licenses": (("hfss", 1),)},
+            {"max_cores": 1, "max_memory_bytes": MIB, "licenses": {"hfss": 1}},
+            {"cores": 2, "memory_mib": 2, "licenses": (("hfss", 2),)},
             ["config.cores", "config.licenses", "config.memory_mib"],
         ),
     ],
 )
-def test_only_limits_that_were_set_make_a_job_infeasible(
+def test_only_limits_above_0_make_a_job_infeasible(
     limits: dict[str, Any], job: dict[str, Any], fields: list[str]
 ) -> None:
     if not fields:
@@ -97,12 +100,12 @@ def test_priorities(priority: int, user: str, wrong: str) -> None:
     [
         ({"cores": 3, "memory_mib": 20}, (True, 3, 20)),
         ({"cores": 99, "memory_mib": 99_999}, (True, 8, 1000)),
-        ({"cores": 99, "memory_mib": 99_999, "executor": "slurm"}, (False, 0, 0)),
+        ({"cores": 99, "memory_mib": 99_999, "executor": "slurm"}, (False, 99, 0)),
     ],
 )
 def test_more_than_the_host_has_counts_as_all_of_it(asked: dict[str, Any], counted: tuple[bool, int, int]) -> None:
     need = need_of(make_job(1, **asked), HOST)
-    assert (need.local, need.cores, need.memory_mib) == counted
+    assert (need.local, need.cores, need.memory_bytes // MIB) == counted
 
 
 BUSY = [
@@ -123,11 +126,28 @@ def busy() -> Usage:
 @pytest.mark.parametrize(
     ("limits", "job", "reason", "own", "detail"),
     [
-        ({"max_concurrent_jobs": 3}, {}, None, False, ""),
-        ({"max_concurrent_jobs": 2}, {}, Waiting.JOB_LIMIT, False, "2 of 2 jobs are running"),
-        ({"max_concurrent_jobs": 0}, {}, Waiting.JOB_LIMIT, False, "2 of 0 jobs are running"),
-        ({"max_concurrent_jobs": 0}, {"executor": "slurm"}, None, False, ""),
-        ({"max_concurrent_jobs": 0, "max_cluster_jobs": 2}, {"executor": "slurm"}, None, False, ""),
+        ({"max_local_jobs": 3}, {}, None, False, ""),
+        ({"max_local_jobs": 2}, {}, Waiting.JOB_LIMIT, False, "2 of 2 jobs are running"),
+        ({"max_local_jobs": 0}, {}, Waiting.JOB_LIMIT, False, "2 of 0 jobs are running"),
+        ({"max_local_jobs": None}, {}, None, False, ""),
+        ({"max_local_jobs": 0}, {"executor": "slurm"}, None, False, ""),
+        (
+            {"max_cluster_jobs": 0},
+            {"executor": "slurm"},
+            Waiting.CLUSTER_JOB_LIMIT,
+            False,
+            "1 of 0 jobs are with the cluster",
+        ),
+        ({"max_cores": 0}, {}, Waiting.CORES, True, "needs 1 cores; the limit is 0"),
+        ({"max_memory_bytes": 0}, {}, Waiting.MEMORY, True, "needs 0 MiB; the limit is 0"),
+        (
+            {"licenses": {"hfss": 0}},
+            {"licenses": (("hfss", 1),)},
+            Waiting.LICENSES,
+            True,
+            "needs 1 of license hfss; the limit is 0",
+        ),
+        ({"max_local_jobs": 0, "max_cluster_jobs": 2}, {"executor": "slurm"}, None, False, ""),
         (
             {"max_cluster_jobs": 1},
             {"executor": "slurm"},
@@ -143,7 +163,7 @@ def busy() -> Usage:
         ({"max_cores": 5}, {"cores": 2}, Waiting.CORES, False, "needs 2 cores; 4 of 5 are reserved"),
         ({"max_cores": 5}, {"cores": 6}, Waiting.CORES, True, "needs 6 cores; the limit is 5"),
         (
-            {"max_concurrent_jobs": 2, "max_cores": 5},
+            {"max_local_jobs": 2, "max_cores": 5},
             {"cores": 6},
             Waiting.CORES,
             True,
@@ -151,16 +171,16 @@ def busy() -> Usage:
         ),
         ({}, {"memory_mib": 600}, None, False, ""),
         ({}, {"memory_mib": 601}, Waiting.MEMORY, False, "needs 601 MiB; 400 of 1000 MiB are reserved"),
-        ({"max_memory_mib": 500}, {"memory_mib": 100}, None, False, ""),
+        ({"max_memory_bytes": 500 * MIB}, {"memory_mib": 100}, None, False, ""),
         (
-            {"max_memory_mib": 500},
+            {"max_memory_bytes": 500 * MIB},
             {"memory_mib": 101},
             Waiting.MEMORY,
             False,
             "needs 101 MiB; 400 of 500 MiB are reserved",
         ),
         (
-            {"max_memory_mib": 500},
+            {"max_memory_bytes": 500 * MIB},
             {"memory_mib": 501},
             Waiting.MEMORY,
             True,
@@ -187,7 +207,7 @@ def busy() -> Usage:
 def test_what_does_not_fit(
     limits: dict[str, Any], job: dict[str, Any], reason: Waiting | None, own: bool, detail: str
 ) -> None:
-    limits = {"max_concurrent_jobs": 9, **limits}
+    limits = {"max_local_jobs": 9, **limits}
     block = fit_block(need_of(make_job(9, **job), HOST), busy(), Limits(**limits), HOST)
     found = (block.reason, block.own, block.detail) if block is not None else (None, False, "")
     assert found == (reason, own, detail)
@@ -200,12 +220,14 @@ def test_what_does_not_fit(
         ({"max_running_jobs": 3}, {}, None, ""),
         ({"max_running_jobs": 2}, {}, Waiting.USER_JOBS, "2 of 2 jobs of bob are running"),
         ({"max_running_jobs": 2}, {"executor": "slurm"}, Waiting.USER_JOBS, "2 of 2 jobs of bob are running"),
-        ({"max_cores": 3}, {"cores": 2}, None, ""),
-        ({"max_cores": 3}, {"cores": 3}, Waiting.USER_CORES, "needs 3 cores; bob uses 1 of 3"),
-        ({"max_cores": 1}, {"cores": 3, "executor": "slurm"}, None, ""),
+        ({"max_running_jobs": 0}, {}, Waiting.USER_JOBS, "2 of 0 jobs of bob are running"),
+        ({"max_cores": 0}, {}, Waiting.USER_CORES, "needs 1 cores; bob uses 65 of 0"),
+        ({"max_cores": 67}, {"cores": 2}, None, ""),
+        ({"max_cores": 67}, {"cores": 3}, Waiting.USER_CORES, "needs 3 cores; bob uses 65 of 67"),
+        ({"max_cores": 67}, {"cores": 3, "executor": "slurm"}, Waiting.USER_CORES, "needs 3 cores; bob uses 65 of 67"),
     ],
 )
-def test_caps_of_a_user(caps: dict[str, int], job: dict[str, Any], reason: Waiting | None, detail: str) -> None:
+def test_limits_of_a_user(caps: dict[str, int], job: dict[str, Any], reason: Waiting | None, detail: str) -> None:
     limits = Limits(users={"bob": UserLimits(**caps)}, default_user=UserLimits(max_running_jobs=1))
     block = user_block(need_of(make_job(9, user="bob", **job), HOST), busy(), limits)
     found = (block.reason, block.detail) if block is not None else (None, "")
@@ -219,3 +241,9 @@ def test_what_is_given_back_leaves_nothing() -> None:
         usage.add(need_of(make_job(number, **values), HOST), -1)
     assert vars(usage) == vars(Usage())
     assert not usage.user_jobs, "users who have nothing are forgotten"
+
+
+def test_the_sites_limit_of_cluster_jobs_counts_0_as_well() -> None:
+    need = need_of(make_job(9, executor="slurm"), HOST)
+    for most, waits in ((None, False), (2, False), (1, True), (0, True)):
+        assert (fit_block(need, busy(), Limits(), replace(HOST, max_cluster_jobs=most)) is not None) is waits

@@ -64,12 +64,12 @@ def same_project(lab: Lab) -> None:
 
 def capped(lab: Lab) -> None:
     lab.put(running(make_job(5, user="ann")), replace(lab.jobs["job2"], user="ann"))
-    lab.core.limits = Limits(max_concurrent_jobs=9, users={"ann": UserLimits(max_running_jobs=1)})
+    lab.core.limits = Limits(max_local_jobs=9, users={"ann": UserLimits(max_running_jobs=1)})
 
 
 def too_big(lab: Lab) -> None:
     lab.put(make_job(2, cores=4))
-    lab.core.limits = Limits(max_concurrent_jobs=9, max_cores=2)
+    lab.core.limits = Limits(max_local_jobs=9, max_cores=2)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_queue_that_stands_still(flag: str, reason: Waiting, detail: str) -> N
 
 
 def test_who_stands_first_names_the_limit_and_the_others_name_who_stands_first() -> None:
-    lab = Lab([make_job(number) for number in (1, 2, 3, 4)], Limits(max_concurrent_jobs=1))
+    lab = Lab([make_job(number) for number in (1, 2, 3, 4)], Limits(max_local_jobs=1))
     assert lab.why("job2") == Explanation(Waiting.JOBS_BEFORE, "behind job job1", before=1)
     lab.start()
     full = "1 of 1 jobs are running"
@@ -121,14 +121,14 @@ def test_who_stands_first_names_the_limit_and_the_others_name_who_stands_first()
 
 
 def test_who_waits_alone_stands_in_nobodys_way() -> None:
-    lab = Lab([make_job(1, held=True), make_job(2, cores=99), make_job(3)], Limits(max_concurrent_jobs=1, max_cores=4))
+    lab = Lab([make_job(1, held=True), make_job(2, cores=99), make_job(3)], Limits(max_local_jobs=1, max_cores=4))
     lab.put(running(make_job(9)))
     assert lab.why("job3") == Explanation(Waiting.JOB_LIMIT, "1 of 1 jobs are running", before=2)
 
 
 def test_executors_have_lines_of_their_own() -> None:
     jobs = [make_job(1), make_job(2, executor="slurm"), make_job(3, executor="slurm", project="/p/1"), make_job(4)]
-    lab = Lab(jobs, Limits(max_concurrent_jobs=0, max_cluster_jobs=1))
+    lab = Lab(jobs, Limits(max_local_jobs=0, max_cluster_jobs=1))
     lab.put(running(make_job(9, executor="slurm")))
     cluster = "1 of 1 jobs are with the cluster"
     assert lab.why("job1").reason is Waiting.JOB_LIMIT
@@ -147,7 +147,7 @@ def test_a_job_whose_time_has_come_is_not_behind_those_after_it() -> None:
 
 
 def plan_one_more(lab: Lab) -> None:
-    lab.core.limits = Limits(max_concurrent_jobs=2)
+    lab.core.limits = Limits(max_local_jobs=2)
     lab.plan()
 
 
@@ -158,7 +158,7 @@ CHANGES: dict[str, Callable[[Lab], None]] = {
     "the first is deleted": lambda lab: lab.core.remove("u0001"),
     "its project is taken": lambda lab: lab.put(running(make_job(9, project="/p/1", executor="slurm"))),
     "its user is capped": lambda lab: lab.put(running(make_job(9, user="ann", executor="slurm"))),
-    "limits": lambda lab: setattr(lab.core, "limits", Limits(max_concurrent_jobs=1, max_cores=1)),
+    "limits": lambda lab: setattr(lab.core, "limits", Limits(max_local_jobs=1, max_cores=1)),
     "a priority": lambda lab: lab.put(changed(transitions.set_priority(lab.jobs["job3"], 5))),
     "a plan": plan_one_more,
 }
@@ -171,7 +171,7 @@ def is_planned(lab: Lab, job: Job) -> bool:
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_was_remembered_is_forgotten_with_every_change(change: str) -> None:
     """Explaining one job remembers who stands first; the next answer is that of a core made anew."""
-    limits = Limits(max_concurrent_jobs=1, users={"ann": UserLimits(max_running_jobs=1)})
+    limits = Limits(max_local_jobs=1, users={"ann": UserLimits(max_running_jobs=1)})
     lab = Lab([make_job(1, user="ann", cores=2), make_job(2), make_job(3)], limits)
     lab.put(running(make_job(8)))
     before = lab.why("job3").detail

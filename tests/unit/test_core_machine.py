@@ -6,6 +6,7 @@ five times as many orders.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -22,9 +23,9 @@ from edbjobs_server.core.states import Reason, State, Waiting
 from edbjobs_server.core.transitions import Change
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.core_jobs import make_job, outcome
+from support.core_jobs import MIB, make_job, outcome
 
-HOST = Host(cores=12, memory_mib=1000)
+HOST = Host(cores=12, memory_bytes=1000 * MIB)
 picks = st.integers(min_value=0, max_value=1_000_000)
 
 # Many projects and small jobs, or several runs at once are too rare to show a limit that does not hold.
@@ -48,16 +49,18 @@ def make_limits(values: dict[str, Any]) -> Limits:
 
 
 caps = st.one_of(
-    st.builds(UserLimits, max_running_jobs=st.integers(1, 2)), st.builds(UserLimits, max_cores=st.sampled_from([3, 6]))
+    st.builds(UserLimits, max_running_jobs=st.integers(0, 2)),
+    st.builds(UserLimits, max_cores=st.sampled_from([0, 3, 6])),
 )
 # Each limit is absent half the time, or the tightest would hide the others.
 limits = st.fixed_dictionaries(
-    {"max_concurrent_jobs": st.sampled_from([0, 2, 4, 9, 9, 9])},
+    {},
     optional={
-        "max_cores": st.sampled_from([4, 8, 30]),
-        "max_memory_mib": st.sampled_from([400, 700]),
-        "max_cluster_jobs": st.integers(1, 2),
-        "licenses": st.sampled_from([{"hfss": 1}, {"hfss": 2}, {"hfss": 3, "beta": 1}]),
+        "max_local_jobs": st.sampled_from([0, 2, 4, 9, 9, 9]),
+        "max_cores": st.sampled_from([0, 4, 8, 30]),
+        "max_memory_bytes": st.sampled_from([0, 400 * MIB, 700 * MIB]),
+        "max_cluster_jobs": st.integers(0, 2),
+        "licenses": st.sampled_from([{"hfss": 1}, {"hfss": 2}, {"hfss": 3, "beta": 0}]),
         "default_user": caps,
         "users": st.fixed_dictionaries({"ann": caps}, optional={"bob": caps}),
     },
@@ -73,7 +76,11 @@ OUTCOMES = {
 
 
 def cores_of(job: Job) -> int:
-    return min(job.spec.cores, HOST.cores) if job.spec.executor == LOCAL else 0
+    return min(job.spec.cores, HOST.cores) if job.spec.executor == LOCAL else job.spec.cores
+
+
+def or_none(limit: int | None) -> float:
+    return math.inf if limit is None else limit
 
 
 def place(job: Job) -> tuple[int, int]:
@@ -112,9 +119,9 @@ class Model:
         if any(other.spec.project_key == job.spec.project_key for other in self.taken):
             return True
         cap, mine = self.limits.of_user(job.user), [other for other in self.taken if other.user == job.user]
-        if cap.max_running_jobs and len(mine) >= cap.max_running_jobs:
+        if len(mine) >= or_none(cap.max_running_jobs):
             return True
-        if cap.max_cores and sum(map(cores_of, mine)) + cores_of(job) > cap.max_cores:
+        if sum(map(cores_of, mine)) + cores_of(job) > or_none(cap.max_cores):
             return True
         alone = Model(self.limits, [])
         return alone.is_short_of_licenses(job) or not alone.fits(job, alone=True)
@@ -123,11 +130,13 @@ class Model:
         """Return whether a job fits; `alone`: as the only one, if any may run at all."""
         lane = [job, *(other for other in self.taken if other.spec.executor == job.spec.executor)]
         if job.spec.executor != LOCAL:
-            return len(lane) <= (self.limits.max_cluster_jobs or 10**6)
+            return alone or len(lane) <= or_none(self.limits.max_cluster_jobs)
+        cores, memory = self.limits.max_cores, self.limits.max_memory_bytes
         return (
-            (alone or len(lane) <= self.limits.max_concurrent_jobs)
-            and sum(map(cores_of, lane)) <= (self.limits.max_cores or HOST.cores)
-            and sum(other.spec.memory_mib for other in lane) <= (self.limits.max_memory_mib or HOST.memory_mib)
+            (alone or len(lane) <= or_none(self.limits.max_local_jobs))
+            and sum(map(cores_of, lane)) <= (HOST.cores if cores is None else cores)
+            and memory != 0
+            and sum(other.spec.memory_mib for other in lane) * MIB <= (HOST.memory_bytes if memory is None else memory)
         )
 
     def is_short_of_licenses(self, job: Job) -> bool:
@@ -366,7 +375,8 @@ class World(RuleBasedStateMachine):
         fresh = self.fresh()
         assert vars(self.core.usage) == vars(fresh.usage)
         assert self.core.counts() == fresh.counts()
-        assert self.core.counts()["queued"] == len(self.waiting())
+        assert sum(self.core.waiting_by_priority().values()) == len(self.waiting())
+        assert self.core.counts()["queued"] == sum(job.state is State.QUEUED for job in self.live())
         assert self.core.queued_by_priority() == fresh.queued_by_priority()
 
     @invariant()

@@ -8,7 +8,7 @@ import pytest
 from edbjobs_server.core import transitions
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.states import Waiting
-from support.core_jobs import Lab, changed, make_job
+from support.core_jobs import MIB, Lab, changed, make_job
 
 ONE_OF_ANN = {"ann": UserLimits(max_running_jobs=1)}
 
@@ -31,15 +31,15 @@ def plan(limits: dict[str, Any], *jobs: dict[str, Any]) -> list[int]:
     ],
 )
 def test_higher_priority_first_and_first_come_first_served_within(priorities: list[int], order: list[int]) -> None:
-    assert plan({"max_concurrent_jobs": 9}, *({"priority": priority} for priority in priorities)) == order
+    assert plan({"max_local_jobs": 9}, *({"priority": priority} for priority in priorities)) == order
 
 
 @pytest.mark.parametrize(
     ("limits", "jobs", "chosen"),
     [
         # no more than there is room for
-        ({"max_concurrent_jobs": 2}, [{}, {}, {}], [1, 2]),
-        ({"max_concurrent_jobs": 0}, [{}, {"executor": "slurm"}], [2]),
+        ({"max_local_jobs": 2}, [{}, {}, {}], [1, 2]),
+        ({"max_local_jobs": 0}, [{}, {"executor": "slurm"}], [2]),
         ({"max_cluster_jobs": 1}, [{"executor": "slurm"}, {"executor": "slurm"}, {}], [1, 3]),
         # the first that does not fit blocks those behind it: no backfill
         ({}, [{"cores": 6}, {"cores": 4}, {"cores": 1}], [1]),
@@ -63,12 +63,12 @@ def test_higher_priority_first_and_first_come_first_served_within(priorities: li
         ),
         # so is what limits lowered later can never let run
         ({"max_cores": 4}, [{"cores": 5}, {"cores": 4}], [2]),
-        ({"max_memory_mib": 400}, [{"cores": 4}, {"cores": 5, "memory_mib": 500}, {}], [1, 3]),
-        ({"max_memory_mib": 400}, [{"memory_mib": 500}, {}], [2]),
+        ({"max_memory_bytes": 400 * MIB}, [{"cores": 4}, {"cores": 5, "memory_mib": 500}, {}], [1, 3]),
+        ({"max_memory_bytes": 400 * MIB}, [{"memory_mib": 500}, {}], [2]),
         ({"licenses": {"hfss": 1}}, [{"licenses": (("hfss", 2),)}, {}], [2]),
         # of a project whose first job waits alone, the next takes its place, in the order of the queue
         (
-            {"users": ONE_OF_ANN, "max_concurrent_jobs": 3},
+            {"users": ONE_OF_ANN, "max_local_jobs": 3},
             [
                 {"user": "ann"},
                 {"user": "ann", "project": "/a"},
@@ -80,11 +80,11 @@ def test_higher_priority_first_and_first_come_first_served_within(priorities: li
         ),
         ({"max_cores": 4}, [{"cores": 5, "project": "/a"}, {"project": "/a", "executor": "slurm"}], [2]),
         # a job that blocks its executor leaves its project to others
-        ({"max_concurrent_jobs": 0}, [{"project": "/a"}, {"project": "/a", "executor": "slurm"}], [2]),
+        ({"max_local_jobs": 0}, [{"project": "/a"}, {"project": "/a", "executor": "slurm"}], [2]),
     ],
 )
 def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: list[int]) -> None:
-    assert plan({"max_concurrent_jobs": 9, **limits}, *jobs) == chosen
+    assert plan({"max_local_jobs": 9, **limits}, *jobs) == chosen
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: 
     ],
 )
 def test_licenses_are_shared_by_all_executors(jobs: list[dict[str, Any]], chosen: list[int]) -> None:
-    assert plan({"max_concurrent_jobs": 9, "licenses": {"hfss": 2}}, *jobs) == chosen
+    assert plan({"max_local_jobs": 9, "licenses": {"hfss": 2}}, *jobs) == chosen
 
 
 def test_a_license_is_kept_for_a_job_that_comes_before_with_another_executor() -> None:
@@ -132,7 +132,7 @@ def test_a_license_is_kept_for_a_job_that_comes_before_with_another_executor() -
             make_job(2, executor="slurm", licenses=(("hfss", 2),)),
             make_job(3, licenses=(("hfss", 1),)),
         ],
-        Limits(max_concurrent_jobs=9, licenses={"hfss": 2}),
+        Limits(max_local_jobs=9, licenses={"hfss": 2}),
     )
     assert lab.start() == ["job1"]
     assert lab.why("job2").detail == "needs 2 of license hfss; 1 of 2 are reserved"
@@ -145,7 +145,7 @@ def test_a_license_is_kept_for_a_job_that_comes_before_with_another_executor() -
 
 
 def test_what_waits_starts_when_there_is_room() -> None:
-    lab = Lab([make_job(number) for number in (1, 2, 3)], Limits(max_concurrent_jobs=1))
+    lab = Lab([make_job(number) for number in (1, 2, 3)], Limits(max_local_jobs=1))
     assert lab.start() == ["job1"]
     assert lab.start() == []
     lab.end("job1")
@@ -161,10 +161,10 @@ def test_jobs_of_one_project_run_one_after_another() -> None:
 
 
 def test_another_priority_changes_the_place() -> None:
-    lab = Lab([make_job(1), make_job(2, project="/a"), make_job(3, project="/a")], Limits(max_concurrent_jobs=1))
+    lab = Lab([make_job(1), make_job(2, project="/a"), make_job(3, project="/a")], Limits(max_local_jobs=1))
     lab.put(changed(transitions.set_priority(lab.jobs["job3"], 1)))
     assert lab.start() == ["job3"]
-    assert lab.core.queued_by_priority() == {0: 2}
+    assert lab.core.waiting_by_priority() == {0: 2}
 
 
 def test_two_runs_on_one_project_free_it_when_the_second_ends() -> None:

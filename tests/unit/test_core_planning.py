@@ -13,27 +13,27 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.states import Reason, State, Waiting
 from edbjobs_server.core.transitions import Change
-from support.core_jobs import Lab, changed, make_job, outcome, reserved, running
+from support.core_jobs import MIB, Lab, changed, make_job, outcome, reserved, running
 
 LOCKED = Block(Waiting.PROJECT_LOCKED, "somebody has it open", own=True)
 
 
-def lab_of(count: int, max_concurrent_jobs: int = 9) -> Lab:
-    return Lab([make_job(number) for number in range(1, count + 1)], Limits(max_concurrent_jobs))
+def lab_of(count: int, max_local_jobs: int = 9) -> Lab:
+    return Lab([make_job(number) for number in range(1, count + 1)], Limits(max_local_jobs))
 
 
 # Planned starts -----------------------------------------------------------------------------------------
 
 
 def test_a_planned_start_holds_what_it_needs() -> None:
-    lab = lab_of(2, max_concurrent_jobs=1)
+    lab = lab_of(2, max_local_jobs=1)
     assert lab.plan() == ["job1"]
     assert lab.plan() == []
     assert lab.core.usage.jobs == 1
 
 
 def test_a_start_that_does_not_come_about_gives_back_what_it_held() -> None:
-    lab = lab_of(2, max_concurrent_jobs=1)
+    lab = lab_of(2, max_local_jobs=1)
     lab.plan()
     lab.core.release(lab.jobs["job1"].uid)
     assert lab.core.usage.jobs == 0
@@ -41,7 +41,7 @@ def test_a_start_that_does_not_come_about_gives_back_what_it_held() -> None:
 
 
 def test_running_jobs_are_those_that_hold_resources() -> None:
-    lab = lab_of(3, max_concurrent_jobs=2)
+    lab = lab_of(3, max_local_jobs=2)
     assert lab.core.running() == []
     assert lab.plan() == ["job1", "job2"]
     lab.put(running(lab.jobs["job1"]))
@@ -51,7 +51,7 @@ def test_running_jobs_are_those_that_hold_resources() -> None:
 
 
 def test_only_a_planned_start_is_given_back() -> None:
-    lab = lab_of(2, max_concurrent_jobs=1)
+    lab = lab_of(2, max_local_jobs=1)
     lab.start()
     for job in lab.jobs.values():
         lab.core.release(job.uid)
@@ -79,7 +79,7 @@ def test_a_change_of_a_planned_job_shows_when_its_start_is_given_back(change: Ca
 
 
 def test_a_planned_job_that_is_cancelled_or_deleted_leaves_nothing() -> None:
-    lab = lab_of(2, max_concurrent_jobs=1)
+    lab = lab_of(2, max_local_jobs=1)
     lab.plan()
     lab.put(changed(transitions.cancel(lab.jobs["job1"], 5.0, None)))
     lab.core.release(lab.jobs["job1"].uid)
@@ -94,7 +94,7 @@ def test_a_planned_job_that_is_cancelled_or_deleted_leaves_nothing() -> None:
 
 
 def test_a_deferred_start_is_left_alone_until_its_time() -> None:
-    lab = lab_of(2, max_concurrent_jobs=1)
+    lab = lab_of(2, max_local_jobs=1)
     lab.plan()
     lab.core.defer(lab.jobs["job1"].uid, 105.0, LOCKED)
     assert lab.core.next_wake() == 105.0
@@ -177,11 +177,11 @@ def test_what_comes_due_during_a_pause_starts_after_it() -> None:
 
 
 def test_a_new_beginning_keeps_only_what_is_committed() -> None:
-    lab = lab_of(4, max_concurrent_jobs=2)
+    lab = lab_of(4, max_local_jobs=2)
     lab.start()
     lab.end("job1")
     lab.plan()
-    lab.core.reset([job for job in lab.jobs.values() if not job.state.terminal], Limits(max_concurrent_jobs=3), True)
+    lab.core.reset([job for job in lab.jobs.values() if not job.state.terminal], Limits(max_local_jobs=3), True)
     assert lab.core.paused
     assert lab.core.usage.jobs == 1, "the planned start is forgotten, the run is not"
     lab.core.paused = False
@@ -189,9 +189,9 @@ def test_a_new_beginning_keeps_only_what_is_committed() -> None:
 
 
 def test_lowered_limits_end_nothing_and_start_nothing() -> None:
-    lab = lab_of(4, max_concurrent_jobs=3)
+    lab = lab_of(4, max_local_jobs=3)
     lab.start()
-    lab.core.limits = Limits(max_concurrent_jobs=1)
+    lab.core.limits = Limits(max_local_jobs=1)
     for job_id in ("job1", "job2", "job3"):
         assert lab.start() == []
         lab.end(job_id)
@@ -201,22 +201,27 @@ def test_lowered_limits_end_nothing_and_start_nothing() -> None:
 # Counting -----------------------------------------------------------------------------------------------
 
 
+def counts(**values: int) -> dict[str, int]:
+    return {"queued": 0, "held": 0, "starting": 0, "scheduled": 0, "running": 0, **values}
+
+
 def test_counts() -> None:
     scheduled = make_job(6, executor="slurm", priority=9)
     jobs = [make_job(1), make_job(2, priority=-1), make_job(3, held=True), make_job(4), make_job(5), scheduled]
-    lab = Lab(jobs, Limits(max_concurrent_jobs=2))
-    assert lab.core.counts() == {"queued": 6, "held": 1, "running": 0, "scheduled": 0}
+    lab = Lab(jobs, Limits(max_local_jobs=2))
+    assert lab.core.counts() == counts(queued=6, held=1)
     assert lab.core.queued_by_priority() == {-1: 1, 0: 4, 9: 1}
     assert lab.start() == ["job6", "job1", "job4"]
     lab.put(running_as(State.SCHEDULED, lab.jobs["job6"]))
-    assert lab.core.counts() == {"queued": 3, "held": 1, "running": 2, "scheduled": 1}
-    assert lab.core.queued_by_priority() == {-1: 1, 0: 2}
+    assert lab.core.counts() == counts(queued=5, held=1, starting=2, scheduled=1)
+    assert lab.core.queued_by_priority() == {-1: 1, 0: 4}
+    assert lab.core.waiting_by_priority() == {-1: 1, 0: 2}
     lab.put(running_as(State.RUNNING, lab.jobs["job6"]))
-    assert lab.core.counts() == {"queued": 3, "held": 1, "running": 3, "scheduled": 0}
+    assert lab.core.counts() == counts(queued=5, held=1, starting=2, running=1)
     for job_id in ("job1", "job4", "job6"):
         lab.end(job_id)
     lab.put(changed(transitions.release(lab.jobs["job3"])))
-    assert lab.core.counts() == {"queued": 3, "held": 0, "running": 0, "scheduled": 0}
+    assert lab.core.counts() == counts(queued=3)
 
 
 def running_as(state: State, job: Job) -> Job:
@@ -228,9 +233,9 @@ def running_as(state: State, job: Job) -> Job:
 
 def gated(count: int = 16, foreign: float = 0.0, **spec: int) -> Lab:
     """Jobs on an eight-core host where nothing starts above 80 % or with less than 1 GiB free."""
-    limits = Limits(max_concurrent_jobs=99, max_cores=99, max_memory_mib=9999, max_cpu_percent=80, min_memory_gb=1)
+    limits = Limits(max_cores=99, max_memory_bytes=9999 * MIB, max_cpu_percent=80, min_free_memory_bytes=1024 * MIB)
     lab = Lab([make_job(number, **spec) for number in range(1, count + 1)], limits)
-    lab.core.load = HostLoad(foreign_cpu_percent=foreign, cpu_count=8, memory_available_mib=3000)
+    lab.core.load = HostLoad(foreign_cpu_percent=foreign, cpu_count=8, memory_available_bytes=3000 * MIB)
     return lab
 
 

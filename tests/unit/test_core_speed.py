@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits, UserLimits
-from support.core_jobs import Lab, make_job, running
+from support.core_jobs import MIB, Lab, make_job, running
 
 COUNT = 10_000
 
@@ -46,7 +46,7 @@ def best(work: Callable[[], object], tries: int = 7) -> float:
 @pytest.mark.parametrize("kind", [projects, one_project, one_capped_user, all_users_capped, too_big])
 def test_planning_and_explaining_do_not_depend_on_the_number_of_waiting_jobs(kind: Callable[[int], Job]) -> None:
     caps = {user: UserLimits(max_running_jobs=1) for user in ("ann", *(f"user{number}" for number in range(100)))}
-    lab = Lab(map(kind, range(COUNT)), Limits(max_concurrent_jobs=4, max_memory_mib=800, users=caps))
+    lab = Lab(map(kind, range(COUNT)), Limits(max_local_jobs=4, max_memory_bytes=800 * MIB, users=caps))
     lab.put(running(make_job(COUNT, user="ann", project="/p")))
     for number in range(100):
         lab.put(running(make_job(COUNT + 1 + number, user=f"user{number}", executor="slurm")))

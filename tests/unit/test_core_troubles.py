@@ -15,7 +15,7 @@ TROUBLE = Block(Waiting.BACK_OFF, "its result cannot be read yet")
 
 
 def lab_with_one_running() -> Lab:
-    lab = Lab([make_job(1, project="/p/a"), make_job(2, project="/p/a"), make_job(3)], Limits(max_concurrent_jobs=1))
+    lab = Lab([make_job(1, project="/p/a"), make_job(2, project="/p/a"), make_job(3)], Limits(max_local_jobs=1))
     lab.put(running(lab.jobs["job1"]))
     return lab
 
@@ -138,7 +138,7 @@ def test_a_run_that_cannot_be_observed_is_abandoned() -> None:
 
 
 def test_a_clock_that_is_set_back_makes_no_delay_longer() -> None:
-    lab = Lab([make_job(1), make_job(2), make_job(3), make_job(4)], Limits(max_concurrent_jobs=9))
+    lab = Lab([make_job(1), make_job(2), make_job(3), make_job(4)], Limits(max_local_jobs=9))
     policy = RetryPolicy(max_attempts=3, initial_backoff=500.0)
     job = running(make_job(2, retry=policy), now=99_999.0)
     failed = transitions.ended(job, 1, outcome(State.FAILED, Reason.LICENSE), 100_000.0)

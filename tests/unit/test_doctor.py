@@ -186,7 +186,7 @@ def test_the_state_folder(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_disk(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert one(service.disk(settings(state, min_disk_gb=1e9))).status == "fail"
+    assert one(service.disk(settings(state, min_free_disk_bytes=2**60))).status == "fail"
     monkeypatch.setattr(service, "_LOW_GIB", 1e9)
     assert one(service.disk(settings(state))).status == "warn"
     monkeypatch.setattr(service, "_LOW_GIB", 0)

@@ -37,10 +37,10 @@ def jobs() -> Iterator[job_pb2.Job]:
 
 @pytest.mark.parametrize("answering", [True, False])
 def test_hostile_texts_are_escaped(answering: bool) -> None:
-    status, partition = cluster_service_pb2.GetSystemStatusResponse(), cluster_pb2.Partition(default=True)
+    status, partition = cluster_service_pb2.GetSystemStatusResponse(), cluster_pb2.Partition(is_default=True)
     fill(status)
     fill(partition)
-    status.schedulers[0].answering = answering
+    status.schedulers[0].responding = answering
     html = render(status, list(jobs()), [partition])
     assert "<script" not in html
     assert 'alert("1")' not in html

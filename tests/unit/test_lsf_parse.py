@@ -328,8 +328,8 @@ def test_recorded_queues() -> None:
         {},
     )
     small, normal = found
-    assert (small.name, small.default, small.time_limit_seconds, small.state) == ("small", False, 600, "up")
-    assert (normal.name, normal.default, normal.time_limit_seconds) == ("normal", True, 0)
+    assert (small.name, small.is_default, small.time_limit, small.state) == ("small", False, 600, "up")
+    assert (normal.name, normal.is_default, normal.time_limit) == ("normal", True, None)
     assert (normal.nodes_total, normal.nodes_used, normal.nodes_free) == (1, 0, 1)
     assert (normal.cores_total, normal.cores_used, normal.cores_free) == (4, 0, 4)
     assert normal.memory_total_bytes == 24105 << 20
@@ -376,7 +376,7 @@ def test_queues_with_hosts_of_their_own() -> None:
     big, shut = tables.partitions(
         tables.queues(QUEUES), tables.rows(HOSTS), tables.rows(STATIC), known
     )  # fmt: skip
-    assert (big.name, big.state, big.default, big.time_limit_seconds) == ("big", "down", True, 86400)
+    assert (big.name, big.state, big.is_default, big.time_limit) == ("big", "down", True, 86400)
     assert (big.nodes_total, big.nodes_used, big.nodes_free) == (3, 1, 1)
     assert (big.cores_total, big.cores_used, big.cores_free) == (50, 4, 14)
     assert big.memory_total_bytes == (512 << 30) + (1 << 40)

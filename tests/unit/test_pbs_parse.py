@@ -285,11 +285,11 @@ def test_recorded_queues(queues: str, nodes: str, used: int) -> None:
         "disabled": "drain",
     }
     workq = found["workq"]
-    assert workq.default
+    assert workq.is_default
     assert (workq.nodes_total, workq.cores_total, workq.cores_used, workq.cores_free) == (1, 4, used, 4 - used)
     assert (workq.nodes_used, workq.nodes_free) == ((1, 0) if used else (0, 1))
     assert workq.memory_total_bytes == 24684084 * 1024
-    assert (found["small"].time_limit_seconds, workq.time_limit_seconds) == (600, 0)
+    assert (found["small"].time_limit, workq.time_limit) == (600, None)
 
 
 def test_a_node_that_is_down_is_not_free() -> None:
@@ -314,7 +314,7 @@ def test_nodes_of_a_queue_are_its_own() -> None:
     assert (workq.nodes_total, workq.nodes_used, workq.nodes_free) == (2, 2, 0)
     assert (workq.cores_total, workq.cores_used, workq.cores_free) == (24, 8, 8)
     assert (big.nodes_total, big.nodes_free, big.memory_total_bytes) == (1, 1, 64 * GB)
-    assert (way.nodes_total, way.state, way.default) == (0, "down", True)
+    assert (way.nodes_total, way.state, way.is_default) == (0, "down", True)
 
 
 @pytest.mark.parametrize(

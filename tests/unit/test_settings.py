@@ -53,12 +53,12 @@ def test_defaults(tmp_path: Path) -> None:
 def test_command_line_before_environment_before_file_before_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = toml(tmp_path, "max_cores = 1\nmax_concurrent_jobs = 1\nretention_days = 1\n")
+    file = toml(tmp_path, "max_cores = 1\nmax_local_jobs = 1\nretention_days = 1\n")
     monkeypatch.setenv("EDBJOBS_MAX_CORES", "2")
-    monkeypatch.setenv("EDBJOBS_MAX_CONCURRENT_JOBS", "2")
+    monkeypatch.setenv("EDBJOBS_MAX_LOCAL_JOBS", "2")
     found = load_settings({"max_cores": 3, "retention_jobs": None}, file)
     assert found.max_cores == 3
-    assert found.max_concurrent_jobs == 2
+    assert found.max_local_jobs == 2
     assert found.retention_days == 1.0
     assert found.retention_jobs == 100_000
 
@@ -74,13 +74,14 @@ def test_the_default_file_is_read_when_it_is_there(tmp_path: Path) -> None:
 def test_explicit_limits_are_those_given_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDBJOBS_LICENSES", '{"hfss_solve": 4}')
     file = toml(tmp_path, "[users.alice]\nmax_running_jobs = 2\nmax_priority = -1\n[default_user]\nmax_cores = 8\n")
-    given = load_settings({"max_concurrent_jobs": 1, "min_disk_gb": 0}, file).explicit_limits()
+    given = load_settings({"max_local_jobs": 1, "max_cores": "none", "min_free_disk_bytes": 0}, file).explicit_limits()
     assert given == {
-        "max_concurrent_jobs": 1,
-        "min_disk_gb": 0.0,
+        "max_local_jobs": 1,
+        "max_cores": None,
+        "min_free_disk_bytes": 0,
         "licenses": {"hfss_solve": 4},
-        "users": {"alice": UserLimits(2, 0, -1)},
-        "default_user": UserLimits(0, 8, None),
+        "users": {"alice": UserLimits(2, None, -1)},
+        "default_user": UserLimits(None, 8, None),
     }
     assert Limits(**given).of_user("bob").max_cores == 8
     assert set(Limits.__dataclass_fields__) <= set(Settings.model_fields)
@@ -136,10 +137,10 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def test_an_error_names_where_the_value_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert refused({"max_concurrent_jobs": -1}) == (
-        "setting --max-concurrent-jobs: -1 is not allowed: input should be greater than or equal to 0"
+    assert refused({"max_local_jobs": -1}) == (
+        "setting --max-local-jobs: -1 is not allowed: input should be greater than or equal to 0"
     )
-    assert refused({"min_memory_gb": "x"}).startswith("setting --min-memory: 'x'")
+    assert refused({"min_free_memory_bytes": "x"}).startswith("setting --min-free-memory-bytes: 'x'")
     file = toml(tmp_path, "max_cores = true\n")
     assert refused(file=file) == (
         f"setting max_cores in {file}: True is not allowed: expected a number, not true or false"
@@ -156,10 +157,8 @@ def test_an_error_names_where_the_value_stands(tmp_path: Path, monkeypatch: pyte
 def test_an_unknown_name_is_refused_with_the_one_that_was_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = toml(tmp_path, "max_concurent_jobs = 2\n")
-    assert refused(file=file) == (
-        f"there is no setting max_concurent_jobs in {file}; did you mean max_concurrent_jobs?"
-    )
+    file = toml(tmp_path, "max_local_job = 2\n")
+    assert refused(file=file) == (f"there is no setting max_local_job in {file}; did you mean max_local_jobs?")
     monkeypatch.setenv("EDBJOBS_STATEDIR", "/x")
     assert refused() == "there is no setting EDBJOBS_STATEDIR; did you mean state_dir?"
     monkeypatch.delenv("EDBJOBS_STATEDIR")
@@ -238,8 +237,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_every_setting_is_documented() -> None:
     text = Settings.__doc__ or ""
-    listed = {"max_cores", "max_memory_mib", "max_cluster_jobs", "licenses", "max_cpu_percent", "min_memory_gb"}
-    listed |= {"min_disk_gb", "default_user"}  # "max_concurrent_jobs, ..., users"
+    listed = set(Limits.__dataclass_fields__)  # "max_local_jobs, ..., users"
     assert [name for name in Settings.model_fields if name not in text and name not in listed] == []
 
 

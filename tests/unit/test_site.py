@@ -171,8 +171,9 @@ def test_where_solves_may_run(local_runs: bool | None, host: str, answers: bool,
 def test_floor_and_ceiling() -> None:
     site = SitePolicy(min_poll_seconds=60, max_cluster_jobs=10)
     assert [site.poll_seconds(seconds) for seconds in (30, 90)] == [60, 90]
-    assert [site.cluster_jobs(jobs) for jobs in (0, 5, 20)] == [10, 5, 10]
-    assert [SitePolicy().cluster_jobs(jobs) for jobs in (0, 5)] == [0, 5]
+    assert [site.cluster_jobs(jobs) for jobs in (None, 0, 5, 20)] == [10, 0, 5, 10]
+    assert [SitePolicy().cluster_jobs(jobs) for jobs in (None, 0, 5)] == [None, 0, 5]
+    assert SitePolicy(max_cluster_jobs=0).cluster_jobs(5) == 0
     assert SitePolicy().poll_seconds(30) == 30
 
 

@@ -235,11 +235,11 @@ def test_partitions_are_sums_over_their_nodes() -> None:
         + node.format("n4", 0, 0, "DOWN*+NOT_RESPONDING", "normal")
     )
     normal, short = parse.partitions(partitions, nodes)
-    assert (normal.name, normal.default, normal.state, normal.time_limit_seconds) == ("normal", True, "up", 0)
+    assert (normal.name, normal.is_default, normal.state, normal.time_limit) == ("normal", True, "up", None)
     assert (normal.nodes_total, normal.nodes_used, normal.nodes_free) == (4, 1, 1)
     assert (normal.cores_total, normal.cores_used, normal.cores_free) == (32, 6, 14)
     assert (normal.memory_total_bytes, normal.memory_used_bytes) == (24000 << 20, 600 << 20)
-    assert (short.default, short.state, short.time_limit_seconds, short.nodes_total) == (False, "drain", 86_700, 2)
+    assert (short.is_default, short.state, short.time_limit, short.nodes_total) == (False, "drain", 86_700, 2)
 
 
 def test_jobs_of_the_cluster_are_those_that_have_not_ended() -> None:
@@ -253,7 +253,7 @@ def test_jobs_of_the_cluster_are_those_that_have_not_ended() -> None:
     assert (waiting.id, waiting.user, waiting.start_time, waiting.reason) == (
         *("19_[2-3%2]", "ann", None, "JobArrayTaskLimit"),
     )
-    assert (running.name, running.nodes, running.cores, running.nodelist) == ("a|b", 2, 8, "n[1-2]")
+    assert (running.name, running.node_count, running.core_count, running.nodes) == ("a|b", 2, 8, ("n[1-2]",))
     assert (running.start_time, running.reason) == (1795455907.0, "")
 
 
@@ -303,5 +303,5 @@ def test_captured_partitions() -> None:
     normal, short, closed = parse.partitions(captured("074"), captured("077"))
     assert (normal.nodes_total, normal.cores_total, normal.cores_used) == (4, 32, 8)
     assert normal.memory_total_bytes == 24000 << 20
-    assert (short.time_limit_seconds, closed.time_limit_seconds) == (300, 3600)
+    assert (short.time_limit, closed.time_limit) == (300, 3600)
     assert closed.state == "down"

@@ -11,7 +11,7 @@ from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.contract.codec import job_to_message
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
-from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.limits import INITIAL_LIMITS, Limits
 from edbjobs_server.core.states import EventType, State
 from edbjobs_server.store.database import open_checked
 from edbjobs_server.store.errors import Duplicate
@@ -49,7 +49,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.requests: dict[str, str] = {}
         self.revision = 0
         self.paused = False
-        self.limits = Limits()
+        self.limits = INITIAL_LIMITS
         self.events: list[tuple[int, EventType, str]] = []
         self.begin()
 

@@ -17,7 +17,7 @@ from edbjobs_server.telemetry import run_usage, volumes
 from edbjobs_server.telemetry.host import HostSampler, Sample, capacity
 from edbjobs_server.telemetry.processors import cgroup_quota, usable_processors
 from edbjobs_server.telemetry.run_usage import RunTimes, process_times, tree_times
-from edbjobs_server.telemetry.volumes import Volumes
+from edbjobs_server.telemetry.volumes import Volume, Volumes
 
 MIB = 1024**2
 BURN = "while True: pass"
@@ -56,13 +56,13 @@ async def test_a_sample_tells_processors_memory_and_volumes(tmp_path: Path) -> N
     assert 1 <= sample.cpu_count <= sample.host_cpu_count
     assert sample.memory_used + sample.memory_available == sample.memory_total > MIB
     space = os.statvfs(tmp_path)
-    assert sample.disks[0].path == str(tmp_path)
-    assert sample.disks[0].total == space.f_blocks * space.f_frsize
+    assert sample.volumes[0].path == str(tmp_path)
+    assert sample.volumes[0].total == space.f_blocks * space.f_frsize
     assert sample.load() == HostLoad(
         sample.foreign_cpu_percent,
         sample.host_cpu_count,
-        sample.memory_available / MIB,
-        tuple((disk.path, disk.free) for disk in sample.disks),
+        sample.memory_available,
+        tuple((volume.path, volume.free) for volume in sample.volumes),
     )
 
 
@@ -112,9 +112,11 @@ async def test_a_hanging_volume_holds_neither_the_loop_nor_the_next_samples(
     sampler = HostSampler(tmp_path, 0.1, project_paths=lambda: ["/hung", "/fine"])
     try:
         sample = await sampled(sampler, 3)
-        paths = [disk.path for disk in sample.disks]
-        assert "/hung" not in paths
-        assert "/fine" in paths
+        assert {volume.path: volume.unreachable for volume in sample.volumes}.items() >= {
+            "/hung": True,
+            "/fine": False,
+        }.items()
+        assert "/hung" not in dict(sample.load().disks)
         assert asked.count("/hung") == 1
         assert asked.count("/fine") == 3
     finally:
@@ -134,12 +136,16 @@ def test_a_volume_is_told_once_and_comes_back_when_it_answers(monkeypatch: pytes
 
     asked = Volumes(usage)
     found = asked.sample(["/a", "/hung"], ["/a/b", "/missing"])
-    assert [disk.path for disk in found] == ["/a"]
-    assert [disk.path for disk in asked.sample(["/a", "/hung"])] == ["/a"]
+    never = Volume("/hung", 0, 0, unreachable=True)
+    assert found == (Volume("/a", 10, 5), never)
+    assert asked.sample(["/a", "/hung"]) == (Volume("/a", 10, 5), never)
     (hanging,) = (probe for probe in asked._open.values() if not probe.done.is_set())
     hang.set()
     assert hanging.done.wait(10)
-    assert [disk.path for disk in asked.sample(["/a", "/hung"])] == ["/a", "/hung"]
+    assert asked.sample(["/a", "/hung"]) == (Volume("/a", 10, 5), Volume("/hung", 10, 5))
+    hang.clear()
+    assert asked.sample(["/a", "/hung"]) == (Volume("/a", 10, 5), Volume("/hung", 10, 5, unreachable=True))
+    hang.set()
 
 
 def test_threads_for_hanging_volumes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +163,7 @@ def test_threads_for_hanging_volumes_are_bounded(monkeypatch: pytest.MonkeyPatch
         asked.sample(["/own"], [f"/a{number}" for number in range(500)])
         found = asked.sample(["/own"], [f"/b{number}" for number in range(500)])
         assert len(started) == 2 + volumes.MAX_FURTHER
-        assert [disk.path for disk in found] == ["/own"]
+        assert [volume.path for volume in found if not volume.unreachable] == ["/own"]
     finally:
         hang.set()
 
@@ -221,4 +227,4 @@ def test_affinity_counts() -> None:
         assert capacity().cores == 1
     finally:
         os.sched_setaffinity(0, before)
-    assert capacity().memory_mib > 16
+    assert capacity().memory_bytes > 16 * MIB

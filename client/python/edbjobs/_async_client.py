@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from edbjobs import _calls as calls
 from edbjobs import _models as m
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 __all__ = ["AsyncClient"]
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -258,16 +260,16 @@ class AsyncClient:
             else:
                 return
 
-    async def resources(self) -> m.ResourceSnapshot:
+    async def resources(self) -> m.HostResources:
         """As `Client.resources`."""
         return await self._transport.call(calls.resources())
 
-    async def watch_resources(self, interval: float = 5.0) -> AsyncIterator[tuple[m.ResourceSnapshot, m.QueueStatus]]:
+    async def watch_resources(self, interval: float = 5.0) -> AsyncIterator[tuple[m.HostResources, m.QueueStatus]]:
         """As `Client.watch_resources`."""
         request = WatchResourcesRequest(interval=duration(timedelta(seconds=interval)))
         async with aclosing(self._transport.stream("ResourcesService", "WatchResources", request)) as messages:
             async for message in messages:
-                yield read(m.ResourceSnapshot, message.resources), read(m.QueueStatus, message.queue)
+                yield read(m.HostResources, message.resources), read(m.QueueStatus, message.queue)
 
     async def queue(self) -> m.QueueStatus:
         """As `Client.queue`."""
@@ -295,15 +297,23 @@ class AsyncClient:
 
     async def partitions(self, scheduler: str = "") -> Sequence[m.Partition]:
         """As `Client.partitions`."""
-        return await self._transport.call(calls.partitions(scheduler))
+        return await self._all(lambda token: calls.partitions(scheduler, token))
 
     async def cluster_jobs(self, scheduler: str = "", *, partition: str = "", user: str = "") -> Sequence[m.ClusterJob]:
         """As `Client.cluster_jobs`."""
-        return await self._transport.call(calls.cluster_jobs(scheduler, partition, user))
+        return await self._all(lambda token: calls.cluster_jobs(scheduler, partition, user, token))
 
     async def solvers(self) -> Sequence[m.Solver]:
         """As `Client.solvers`."""
-        return await self._transport.call(calls.solvers())
+        return await self._all(calls.solvers)
+
+    async def _all(self, page: Callable[[str], calls.Call[calls.Listed[T]]]) -> Sequence[T]:
+        """Return the items of all pages."""
+        items, token = await self._transport.call(page(""))
+        while token:
+            more, token = await self._transport.call(page(token))
+            items += more
+        return items
 
 
 async def _texts(pieces: AsyncIterator[m.LogPiece]) -> AsyncIterator[str]:

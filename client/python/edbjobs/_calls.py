@@ -100,18 +100,23 @@ class JobFilter(TypedDict, total=False):
 
 
 class LimitValues(TypedDict, total=False):
-    """New limits, as the fields of `Limits`."""
+    """Limits to change, as the fields of `Limits`; None removes one.
 
-    max_concurrent_jobs: int
-    max_cores: int
-    max_memory_mib: int
-    max_cluster_jobs: int
-    licenses: Mapping[str, int]
-    max_cpu_percent: float
-    min_memory_gb: float
-    min_disk_gb: float
-    default_user: m.UserLimits
-    users: Mapping[str, m.UserLimits]
+    Entries of `licenses` and `users` replace those of the same key, a user's limits whole; None removes an entry.
+    With `etag` nothing is changed unless these are the limits in force.
+    """
+
+    max_local_jobs: int | None
+    max_cores: int | None
+    max_memory_bytes: int | None
+    max_cluster_jobs: int | None
+    licenses: Mapping[str, int | None]
+    max_cpu_percent: float | None
+    min_free_memory_bytes: int | None
+    min_free_disk_bytes: int | None
+    default_user: m.UserLimits | None
+    users: Mapping[str, m.UserLimits | None]
+    etag: str
 
 
 def _job(answer: Any) -> m.Job:
@@ -316,9 +321,9 @@ def wait(name: Named, seconds: float) -> Call[m.Job]:
     return Call("JobsService", "WaitJob", request, _job, extra_time=seconds)
 
 
-def resources() -> Call[m.ResourceSnapshot]:
+def resources() -> Call[m.HostResources]:
     request = resources_service_pb2.GetResourcesRequest()
-    return Call("ResourcesService", "GetResources", request, lambda answer: read(m.ResourceSnapshot, answer.resources))
+    return Call("ResourcesService", "GetResources", request, lambda answer: read(m.HostResources, answer.resources))
 
 
 def _queue(answer: Any) -> m.QueueStatus:
@@ -346,14 +351,17 @@ def limits() -> Call[m.Limits]:
 
 
 def update_limits(values: LimitValues) -> Call[m.Limits]:
-    """Change the given limits and no others, 0 and empty included: the mask names them."""
-    plain: dict[str, Any] = dict(values)
-    if "default_user" in plain:
-        plain["default_user"] = _user_limits(plain["default_user"])
-    if "users" in plain:
-        plain["users"] = {name: _user_limits(value) for name, value in plain["users"].items()}
-    request = resources_service_pb2.UpdateLimitsRequest(limits=resource_pb2.Limits(**plain))
-    request.update_mask.paths.extend(sorted(plain))
+    given: dict[str, Any] = dict(values)
+    request = resources_service_pb2.UpdateLimitsRequest()
+    for name, removed in (("licenses", request.remove_licenses), ("users", request.remove_users)):
+        entries = given.pop(name, {})
+        removed.extend(sorted(key for key, value in entries.items() if value is None))
+        given[name] = {key: value for key, value in entries.items() if value is not None}
+    given["users"] = {name: _user_limits(value) for name, value in given["users"].items()}
+    request.remove_mask.paths.extend(sorted(name for name, value in given.items() if value is None))
+    if given.get("default_user") is not None:
+        given["default_user"] = _user_limits(given["default_user"])
+    request.limits.MergeFrom(resource_pb2.Limits(**{name: value for name, value in given.items() if value is not None}))
     return Call("ResourcesService", "UpdateLimits", request, _limits)
 
 
@@ -366,19 +374,36 @@ def status() -> Call[m.SystemStatus]:
     return Call("ClusterService", "GetSystemStatus", request, lambda answer: read(m.SystemStatus, answer))
 
 
-def partitions(scheduler: str) -> Call[list[m.Partition]]:
-    request = cluster_pb.ListPartitionsRequest(scheduler=scheduler)
-    return Call("ClusterService", "ListPartitions", request, lambda a: [read(m.Partition, p) for p in a.partitions])
+Listed: TypeAlias = tuple[list[R], str]  # items of a page, and the token of the next one
 
 
-def cluster_jobs(scheduler: str, partition: str, user: str) -> Call[list[m.ClusterJob]]:
-    request = cluster_pb.ListClusterJobsRequest(scheduler=scheduler, partition=partition, user=user)
-    return Call("ClusterService", "ListClusterJobs", request, lambda a: [read(m.ClusterJob, job) for job in a.jobs])
+def partitions(scheduler: str, token: str) -> Call[Listed[m.Partition]]:
+    request = cluster_pb.ListPartitionsRequest(scheduler=scheduler, page_size=PAGE_SIZE, page_token=token)
+    return Call(
+        "ClusterService",
+        "ListPartitions",
+        request,
+        lambda a: ([read(m.Partition, p) for p in a.partitions], a.next_page_token),
+    )
 
 
-def solvers() -> Call[list[m.Solver]]:
-    request = cluster_pb.ListSolversRequest()
-    return Call("ClusterService", "ListSolvers", request, lambda a: [read(m.Solver, s) for s in a.solvers])
+def cluster_jobs(scheduler: str, partition: str, user: str, token: str) -> Call[Listed[m.ClusterJob]]:
+    request = cluster_pb.ListClusterJobsRequest(
+        scheduler=scheduler, partition=partition, user=user, page_size=PAGE_SIZE, page_token=token
+    )
+    return Call(
+        "ClusterService",
+        "ListClusterJobs",
+        request,
+        lambda a: ([read(m.ClusterJob, job) for job in a.jobs], a.next_page_token),
+    )
+
+
+def solvers(token: str) -> Call[Listed[m.Solver]]:
+    request = cluster_pb.ListSolversRequest(page_size=PAGE_SIZE, page_token=token)
+    return Call(
+        "ClusterService", "ListSolvers", request, lambda a: ([read(m.Solver, s) for s in a.solvers], a.next_page_token)
+    )
 
 
 def submit_requests(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from edbjobs import _calls as calls
 from edbjobs import _models as m
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 __all__ = ["Client"]
+
+T = TypeVar("T")
 
 
 class Client:
@@ -376,15 +378,15 @@ class Client:
             else:
                 return
 
-    def resources(self) -> m.ResourceSnapshot:
+    def resources(self) -> m.HostResources:
         """Return the resource usage of the service's host."""
         return self._transport.call(calls.resources())
 
-    def watch_resources(self, interval: float = 5.0) -> Iterator[tuple[m.ResourceSnapshot, m.QueueStatus]]:
+    def watch_resources(self, interval: float = 5.0) -> Iterator[tuple[m.HostResources, m.QueueStatus]]:
         """Yield the state of host and queue, first now, then every `interval` seconds (at least 1)."""
         request = WatchResourcesRequest(interval=duration(timedelta(seconds=interval)))
         for message in self._transport.stream("ResourcesService", "WatchResources", request):
-            yield read(m.ResourceSnapshot, message.resources), read(m.QueueStatus, message.queue)
+            yield read(m.HostResources, message.resources), read(m.QueueStatus, message.queue)
 
     def queue(self) -> m.QueueStatus:
         """Return the state of the queue."""
@@ -403,24 +405,32 @@ class Client:
         return self._transport.call(calls.limits())
 
     def update_limits(self, **values: Unpack[LimitValues]) -> m.Limits:
-        """Change the given limits, all or none, and return the limits now in force."""
+        """Change the given limits, all or none, and return the limits now in force; None removes one."""
         return self._transport.call(calls.update_limits(values))
 
     def status(self) -> m.SystemStatus:
-        """Return the service's version, identity and health."""
+        """Return the service's version and health, and who the caller is to it."""
         return self._transport.call(calls.status())
 
     def partitions(self, scheduler: str = "") -> Sequence[m.Partition]:
-        """Return the partitions or queues of a scheduler; empty: the detected one."""
-        return self._transport.call(calls.partitions(scheduler))
+        """Return the partitions or queues of a scheduler, or of all that respond."""
+        return self._all(lambda token: calls.partitions(scheduler, token))
 
     def cluster_jobs(self, scheduler: str = "", *, partition: str = "", user: str = "") -> Sequence[m.ClusterJob]:
-        """Return the jobs of a cluster, from this service and from others."""
-        return self._transport.call(calls.cluster_jobs(scheduler, partition, user))
+        """Return the jobs of a scheduler, or of all that respond, from this service and from others."""
+        return self._all(lambda token: calls.cluster_jobs(scheduler, partition, user, token))
 
     def solvers(self) -> Sequence[m.Solver]:
         """Return the installed solvers, newest first."""
-        return self._transport.call(calls.solvers())
+        return self._all(calls.solvers)
+
+    def _all(self, page: Callable[[str], calls.Call[calls.Listed[T]]]) -> Sequence[T]:
+        """Return the items of all pages."""
+        items, token = self._transport.call(page(""))
+        while token:
+            more, token = self._transport.call(page(token))
+            items += more
+        return items
 
 
 def _texts(pieces: Iterator[m.LogPiece]) -> Iterator[str]:

@@ -36,7 +36,6 @@ __all__ = ["API_LEVEL", "Settings", "check_service", "make_stubs", "metadata", "
 
 # The oldest API level of a service that has everything this client uses.
 API_LEVEL = 1
-SERVICE = "edbjobs"
 
 # Not retried by gRPC though they are safe to repeat. DeleteJob: if the first try was executed, the second would answer
 # NOT_FOUND. The streams: the client resumes them itself.
@@ -162,10 +161,6 @@ def check_service(answer: SystemStatus | EdbJobsError, target: Target) -> None:
                 f"the server at {target} is a gRPC server, but not edbjobs", reason="NOT_EDBJOBS"
             ) from answer
         raise answer
-    if answer.service != SERVICE:
-        raise NotEdbJobsError(
-            f"the server at {target} reports the name {answer.service!r}, expected 'edbjobs'", reason="NOT_EDBJOBS"
-        )
     if answer.api_level < API_LEVEL:
         raise VersionError(
             f"the service at {target} is edbjobs {answer.version} with API level {answer.api_level}; "

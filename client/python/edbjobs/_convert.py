@@ -19,6 +19,7 @@ from edbjobs._enums import (
     JobStatus,
     JobView,
     Role,
+    SolverSource,
     WaitingReason,
     Word,
     from_number,
@@ -47,6 +48,7 @@ _ENUMS: Mapping[str, tuple[type[Word], bool]] = {
     "JobView": (JobView, False),
     "Role": (Role, False),
     "Authentication": (Authentication, False),
+    "SolverSource": (SolverSource, False),
     "WaitingReason": (WaitingReason, True),
     "EndReason": (EndReason, True),
     "Evidence": (Evidence, True),
@@ -56,13 +58,15 @@ _VALUES: Mapping[str, type[Any]] = {
     "JobProgress": m.JobProgress,
     "Job": m.Job,
     "Reservation": m.Reservation,
-    "DiskUsage": m.DiskUsage,
-    "ResourceSnapshot": m.ResourceSnapshot,
+    "Volume": m.Volume,
+    "HostResources": m.HostResources,
     "UserLimits": m.UserLimits,
     "Limits": m.Limits,
     "QueueStatus": m.QueueStatus,
     "Principal": m.Principal,
     "SchedulerStatus": m.SchedulerStatus,
+    "Position": m.Position,
+    "ServiceDetails": m.ServiceDetails,
 }
 
 
@@ -77,7 +81,7 @@ _PLANS: dict[type[Any], list[tuple[str, Reader]]] = {}
 
 def _plan(kind: type[Any], descriptor: Any) -> list[tuple[str, Reader]]:
     by_name = descriptor.fields_by_name
-    return [(f.name, _reader(by_name[_RENAMED.get(f.name, f.name)])) for f in fields(kind)]
+    return [(f.name, _reader(by_name.get(f.name) or by_name[_RENAMED[f.name]])) for f in fields(kind)]
 
 
 def _reader(field: FieldDescriptor) -> Reader:
@@ -102,6 +106,8 @@ def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
     name = field.message_type.name
     if name == "Timestamp":
         return _time
+    if name == "Duration":
+        return lambda message: timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
     if name in _VALUES:
         value = _VALUES[name]
         return lambda message: read(value, message)

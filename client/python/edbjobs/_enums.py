@@ -22,6 +22,7 @@ __all__ = [
     "LogStream",
     "Role",
     "SchedulerType",
+    "SolverSource",
     "WaitingReason",
     "Word",
     "from_number",
@@ -201,6 +202,17 @@ class LogStream(Word):
     SOLVER = "solver"
     SCRIPT = "script"
     EXPORT = "export"
+
+
+class SolverSource(Word):
+    """Where a solver was found."""
+
+    UNKNOWN = "unknown"
+    ENVIRONMENT = "environment"
+    SETTINGS = "settings"
+    REGISTRY = "registry"
+    FOLDER = "folder"
+    BUILT_IN = "built_in"
 
 
 class Role(Word):

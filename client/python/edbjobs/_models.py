@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edbjobs._enums import Authentication, EndReason, EventType, Evidence, JobStatus, JobView, Role, WaitingReason
+from edbjobs._enums import (
+    Authentication,
+    EndReason,
+    EventType,
+    Evidence,
+    JobStatus,
+    JobView,
+    Role,
+    SolverSource,
+    WaitingReason,
+)
 from edbjobs._exceptions import EdbJobsError, VersionError
 from edbjobs._json import to_json
 
@@ -23,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Attempt",
     "ClusterJob",
-    "DiskUsage",
     "Event",
+    "HostResources",
     "Job",
     "JobProgress",
     "JobResult",
@@ -36,13 +46,14 @@ __all__ = [
     "Principal",
     "QueueStatus",
     "Reservation",
-    "ResourceSnapshot",
     "SchedulerStatus",
+    "ServiceDetails",
     "Snapshot",
     "Solver",
     "SubmitResult",
     "SystemStatus",
     "UserLimits",
+    "Volume",
 ]
 
 
@@ -195,71 +206,69 @@ class Job:
 
 
 @dataclass(frozen=True)
-class DiskUsage:
-    """Disk space of one volume."""
+class Volume:
+    """Space on one volume; `unreachable`: it does not respond, and the sizes are the last known ones."""
 
     path: str
     total_bytes: int = 0
     free_bytes: int = 0
-    used_percent: float = 0.0
+    unreachable: bool = False
 
 
 @dataclass(frozen=True)
-class ResourceSnapshot:
-    """Resource usage of the host at one time."""
+class HostResources:
+    """State of the host at one time."""
 
-    time: datetime | None = None
+    sample_time: datetime | None = None
     cpu_percent: float = 0.0
     foreign_cpu_percent: float = 0.0
     cpu_count: int = 0
-    memory_percent: float = 0.0
-    memory_used_bytes: int = 0
     memory_total_bytes: int = 0
+    memory_used_bytes: int = 0
     memory_available_bytes: int = 0
-    disks: tuple[DiskUsage, ...] = ()
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True)
 class UserLimits:
-    """Limits of one user: 0 is no limit, None no highest priority."""
+    """Limits of one user; None: no limit."""
 
-    max_running_jobs: int = 0
-    max_cores: int = 0
+    max_running_jobs: int | None = None
+    max_cores: int | None = None
     max_priority: int | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the service; the meaning of 0 is as in ``edbjobs.v1.Limits``."""
+    """Limits of the service. None: no limit; 0 lets nothing start, but of `min_*`, where it requires nothing."""
 
-    max_concurrent_jobs: int = 1
-    max_cores: int = 0
-    max_memory_mib: int = 0
-    max_cluster_jobs: int = 0
+    max_local_jobs: int | None = None
+    max_cores: int | None = None
+    max_memory_bytes: int | None = None
+    max_cluster_jobs: int | None = None
     licenses: Mapping[str, int] = field(default_factory=dict)
-    max_cpu_percent: float = 0.0
-    min_memory_gb: float = 0.0
-    min_disk_gb: float = 0.0
+    max_cpu_percent: float | None = None
+    min_free_memory_bytes: int | None = None
+    min_free_disk_bytes: int | None = None
     default_user: UserLimits | None = None
     users: Mapping[str, UserLimits] = field(default_factory=dict)
+    etag: str = ""
 
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """State of the queue at one time; `gate` is the closed resource gate, empty: none."""
+    """State of the queue at one time; `blocked_message`: why nothing starts on the host, empty: jobs start."""
 
     queued: int = 0
     queued_by_priority: Mapping[int, int] = field(default_factory=dict)
-    running: int = 0
-    scheduled: int = 0
     held: int = 0
+    starting: int = 0
+    scheduled: int = 0
+    running: int = 0
+    local_runs: int = 0
+    reserved: Reservation | None = None
     paused: bool = False
-    draining: bool = False
-    max_concurrent_jobs: int = 0
-    cores_reserved: int = 0
-    memory_reserved_mib: int = 0
-    licenses_reserved: Mapping[str, int] = field(default_factory=dict)
-    gate: str = ""
+    blocked_message: str = ""
 
 
 @dataclass(frozen=True)
@@ -289,86 +298,95 @@ class Event:
 
 @dataclass(frozen=True)
 class SchedulerStatus:
-    """A cluster scheduler the service uses, and whether it responds."""
+    """A scheduler the service uses, and whether it responds."""
 
     name: str
-    answering: bool = False
-    since: datetime | None = None
     version: str = ""
+    responding: bool = False
+    since_time: datetime | None = None
     error: str = ""
 
 
 @dataclass(frozen=True)
-class SystemStatus:
-    """Version, identity and health of the service."""
+class ServiceDetails:
+    """What only administrators are told about the service."""
 
-    service: str
-    version: str
-    api_level: int
-    features: tuple[str, ...] = ()
-    store_id: str = ""
-    revision: int = 0
-    schedulers: tuple[SchedulerStatus, ...] = ()
-    limits: Limits | None = None
-    caller: Principal | None = None
     account: str = ""
-    host: str = ""
-    started: datetime | None = None
-    draining: bool = False
-    store_writable: bool = False
-    warnings: tuple[str, ...] = ()
-    queue: QueueStatus | None = None
-    resources: ResourceSnapshot | None = None
     pid: int = 0
     state_directory: str = ""
+    warnings: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SystemStatus:
+    """Version and health of the service, and who the caller is to it."""
+
+    version: str
+    api_level: int
+    position: Position | None = None
+    caller: Principal | None = None
+    host: str = ""
+    start_time: datetime | None = None
+    schedulers: tuple[SchedulerStatus, ...] = ()
+    limits: Limits | None = None
+    queue: QueueStatus | None = None
+    resources: HostResources | None = None
+    detected_scheduler: str = ""
+    draining: bool = False
+    store_unavailable: bool = False
+    details: ServiceDetails | None = None
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition or queue of a cluster."""
+    """A partition or queue of a cluster; None: not known."""
 
+    scheduler: str
     name: str
-    default: bool = False
+    is_default: bool = False
     state: str = ""
-    nodes_total: int = 0
-    nodes_used: int = 0
-    nodes_free: int = 0
-    cores_total: int = 0
-    cores_used: int = 0
-    cores_free: int = 0
-    memory_total_bytes: int = 0
-    memory_used_bytes: int = 0
-    time_limit_seconds: int = 0
-    scheduler: str = ""
+    nodes_total: int | None = None
+    nodes_used: int | None = None
+    nodes_free: int | None = None
+    cores_total: int | None = None
+    cores_used: int | None = None
+    cores_free: int | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    time_limit: timedelta | None = None
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """A job of the cluster; `job_uid` is empty if it is not from this service."""
+    """A job of a cluster; `job_uid` is empty if it is not from this service."""
 
+    scheduler: str
     scheduler_job_id: str
     name: str = ""
     user: str = ""
     partition: str = ""
     state: str = ""
     reason: str = ""
-    nodes: int = 0
-    cores: int = 0
-    nodelist: str = ""
+    nodes: tuple[str, ...] = ()
+    node_count: int = 0
+    core_count: int = 0
+    start_time: datetime | None = None
     job_uid: str = ""
-    started: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Solver:
     """An installed solver; `demo` is True for the demo solver, which solves nothing.
 
-    `scheduler` is the scheduler whose nodes have it; empty: this host, and nodes that have the same paths.
+    `source_name` is the environment variable or the setting that names it. `scheduler` is the scheduler whose nodes
+    have it; empty: this host, and nodes that have the same paths.
     """
 
     version: str
     path: str
-    source: str = ""
+    source: SolverSource = SolverSource.UNKNOWN
+    source_name: str = ""
     demo: bool = False
     student: bool = False
     scheduler: str = ""

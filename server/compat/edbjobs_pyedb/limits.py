@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from edbjobs_server.gateway.rest.requests import limits_request
+from edbjobs_server.gateway.models import Limits
+from edbjobs_server.gateway.rest.limits import update_limits
 from edbjobs_server.manager.job_manager import JobManager
 
 from edbjobs_pyedb.embedded import PRINCIPAL
@@ -88,8 +89,11 @@ class LiveLimits(ResourceLimits):
 
 
 async def _limits(manager: JobManager) -> dict[str, Any]:
-    limits = manager.limits()
-    return {name: getattr(limits, name) for name in NAMES}
+    return _documented(Limits.json_of(manager.limits()))
+
+
+def _documented(limits: dict[str, Any]) -> dict[str, Any]:
+    return {name: limits[name] for name in NAMES}
 
 
 async def update(manager: JobManager, values: dict[str, Any]) -> dict[str, Any]:
@@ -100,5 +104,4 @@ async def update(manager: JobManager, values: dict[str, Any]) -> dict[str, Any]:
     Refused
         INVALID_LIMITS.
     """
-    await manager.update_limits(limits_request(values), PRINCIPAL)
-    return await _limits(manager)
+    return _documented(await update_limits(manager, values, PRINCIPAL))

@@ -21,6 +21,7 @@ from edbjobs.v1 import jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.config.settings import EmbeddedSettings, Settings, SettingsError, load_settings
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.rest.limits import limit_settings
 from edbjobs_server.manager.job_manager import JobManager as Core
 
 from edbjobs_pyedb.configuration import HFSSSimulationConfig
@@ -183,7 +184,7 @@ class JobManager:
         return self._ensure_started().resume()
 
     def _settings(self) -> Settings:
-        values = {**_NO_ENDPOINTS, **self._limits.given(), **self._given}
+        values = {**_NO_ENDPOINTS, **limit_settings({**self._limits.given(), **self._given})}
         if self._state_dir is not None:
             values["state_dir"] = self._state_dir
         try:

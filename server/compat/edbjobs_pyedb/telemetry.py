@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edbjobs.config import SchedulerType
-from edbjobs.v1 import cluster_pb2
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.models import Partition, Queue, Resources
+from edbjobs_server.manager.clusters import partition_message
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.manager.status import resources_message
 from edbjobs_server.telemetry.host import HostSampler, Sample
@@ -99,7 +98,8 @@ async def _running(manager: JobManager) -> set[str]:
 
 
 async def _queue(manager: JobManager) -> dict[str, Any]:
-    return Queue.json_of(manager.queue())
+    queue = Queue.of(manager.queue(), manager.limits(), manager.waiting_by_priority(), manager.draining)
+    return queue.model_dump()
 
 
 class SchedulerManager:
@@ -123,10 +123,7 @@ class SchedulerManager:
             NO_SCHEDULER or SCHEDULER_UNREACHABLE.
         """
         found = await cluster.partitions(self.scheduler_type)
-        return [
-            Partition.json_of(cluster_pb2.Partition(scheduler=self.scheduler_type.value, **asdict(partition)))
-            for partition in found
-        ]
+        return [Partition.json_of(partition_message(self.scheduler_type.value, partition)) for partition in found]
 
     async def get_jobs(self) -> list[dict[str, Any]]:
         """List the jobs that have not ended, of all users; ``memory_gb`` is None, as not every scheduler reports it.
@@ -142,12 +139,12 @@ class SchedulerManager:
                 "partition": job.partition,
                 "user": job.user,
                 "state": job.state,
-                "nodes": job.nodes,
-                "cpus": job.cores,
+                "nodes": job.node_count,
+                "cpus": job.core_count,
                 "memory_gb": None,
                 "name": job.name,
                 "reason": job.reason,
-                "nodelist": job.nodelist,
+                "nodelist": ",".join(job.nodes),
             }
             for job in await cluster.jobs(self.scheduler_type)
         ]

@@ -42,8 +42,6 @@ OTHER_VARIABLES = frozenset(
 # Options whose name on the command line is not the setting's.
 FLAGS = {
     "solvers": "--solver",
-    "min_memory_gb": "--min-memory",
-    "min_disk_gb": "--min-disk",
     "project_roots": "--project-root",
     "shared_roots": "--shared-root",
     "licenses": "--license",
@@ -132,8 +130,8 @@ class Settings(BaseSettings):
         File with the certificates it is checked against; default: the system's.
     hpc_solvers : list of PureWindowsPath
         Programs on its nodes, as these see them; empty: those of this host that the nodes see as well.
-    max_concurrent_jobs, ..., users
-        Limits. One given here is put in force at the start; of the others the stored value stays.
+    max_local_jobs, ..., users
+        Limits; "none": no limit. One given here is put in force at the start; of the others the stored value stays.
     project_roots : list of Path
         Folders projects must lie in; empty: any.
     environment_allow : list of str
@@ -183,16 +181,16 @@ class Settings(BaseSettings):
     hpc_ca: t.File | None = None
     hpc_solvers: Annotated[list[t.WindowsProgram], NoDecode, t.SplitWindowsPaths] = []
 
-    max_concurrent_jobs: t.Count = 1
-    max_cores: t.Count = 0
-    max_memory_mib: t.Memory = 0
-    max_cluster_jobs: t.Count = 0
+    max_local_jobs: t.OptionalCount = 1
+    max_cores: t.OptionalCount = None
+    max_memory_bytes: t.OptionalBytes = None
+    max_cluster_jobs: t.OptionalCount = None
     licenses: dict[str, t.Count] = {}
-    max_cpu_percent: Annotated[t.Number, Field(le=100)] = 0.0
-    min_memory_gb: t.Number = 0.0
-    min_disk_gb: t.Number = 0.0
-    default_user: t.UserCaps = t.UserCaps()
-    users: dict[str, t.UserCaps] = {}
+    max_cpu_percent: t.OptionalPercent = None
+    min_free_memory_bytes: t.OptionalBytes = None
+    min_free_disk_bytes: t.OptionalBytes = None
+    default_user: t.UserLimitSettings = t.UserLimitSettings()
+    users: dict[str, t.UserLimitSettings] = {}
 
     retention_days: t.Number = 30.0
     retention_jobs: t.Count = 100_000
@@ -257,9 +255,9 @@ class Settings(BaseSettings):
         names = self.model_fields_set.intersection(Limits.__dataclass_fields__)
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         if "default_user" in given:
-            given["default_user"] = self.default_user.limits()
+            given["default_user"] = self.default_user.limits() if self.default_user.model_fields_set else None
         if "users" in given:
-            given["users"] = {user: caps.limits() for user, caps in self.users.items()}
+            given["users"] = {user: limits.limits() for user, limits in self.users.items()}
         return given
 
 

@@ -134,8 +134,12 @@ SplitPaths = BeforeValidator(_split_paths)
 SplitWindowsPaths = BeforeValidator(_split_windows_paths)
 SplitWords = BeforeValidator(_split_words)
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**31 - 1)]
-Memory = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**53)]
+OptionalCount = Annotated[Count | None, BeforeValidator(none_of)]
+OptionalBytes = Annotated[
+    Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**63 - 1)] | None, BeforeValidator(none_of)
+]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
+OptionalPercent = Annotated[Annotated[Number, Field(le=100)] | None, BeforeValidator(none_of)]
 Seconds = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 AbsolutePath = Annotated[Path, AfterValidator(_path)]
 OptionalPath = Annotated[AbsolutePath | None, BeforeValidator(none_of)]
@@ -150,13 +154,13 @@ Line = Annotated[str, AfterValidator(_line)]
 Word = Annotated[str, AfterValidator(_word)]
 
 
-class UserCaps(BaseModel):
-    """Caps of one user; names, units and the meaning of 0 are those of ``edbjobs.v1.UserLimits``."""
+class UserLimitSettings(BaseModel):
+    """Limits of one user, as ``edbjobs.v1.UserLimits``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_running_jobs: Count = 0
-    max_cores: Count = 0
+    max_running_jobs: OptionalCount = None
+    max_cores: OptionalCount = None
     max_priority: Annotated[int, BeforeValidator(_no_bool)] | None = None
 
     def limits(self) -> UserLimits:

@@ -83,7 +83,7 @@ class SitePolicy(BaseModel):
     local_runs: StrictBool | None = None
     login_nodes: tuple[t.Word, ...] = ()
     min_poll_seconds: Annotated[t.Number, Field(le=3600)] = 0.0
-    max_cluster_jobs: t.Count = 0
+    max_cluster_jobs: t.OptionalCount = None
     partitions: tuple[t.Word, ...] = ()
     default_partition: t.Word = ""
     accounts: tuple[t.Word, ...] = ()
@@ -123,9 +123,9 @@ class SitePolicy(BaseModel):
         """Return the interval at which the jobs on a cluster are polled."""
         return max(requested, self.min_poll_seconds)
 
-    def cluster_jobs(self, requested: int) -> int:
-        """Return how many jobs may be on a cluster at once; 0, of `requested` as well: no limit."""
-        return min((limit for limit in (requested, self.max_cluster_jobs) if limit), default=0)
+    def cluster_jobs(self, requested: int | None) -> int | None:
+        """Return how many jobs may be on a cluster at once; None, of `requested` as well: no limit."""
+        return min((limit for limit in (requested, self.max_cluster_jobs) if limit is not None), default=None)
 
     def shared_dir_of(self, settings: Settings) -> Path | None:
         """Return the folder for runs on a cluster."""

@@ -9,6 +9,7 @@ comes back bit for bit. What is computed for an answer (``waiting_reason``, ``wa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -212,8 +213,10 @@ def spec_from_config(
 
 
 def limits_to_message(limits: Limits) -> resource_pb2.Limits:
-    """Return the message of the limits."""
-    return _LIMITS.to_message(limits)
+    """Return the message of the limits; their etag is a digest of them."""
+    message = _LIMITS.to_message(limits)
+    message.etag = blake2b(message.SerializeToString(deterministic=True), digest_size=8).hexdigest()
+    return message
 
 
 def limits_from_message(message: resource_pb2.Limits) -> Limits:

@@ -12,6 +12,8 @@ from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.states import Waiting
 
+_MIB = 1024**2
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -25,13 +27,15 @@ class Block:
 class Need(NamedTuple):
     """What a job takes while it runs, as counted against limits and host.
 
+    `cores` of a cluster job count against its user's limit only.
+
     It is a tuple because it is a key of the queue: each job that is queued has it hashed several times.
     """
 
     local: bool
     user: str
     cores: int
-    memory_mib: int
+    memory_bytes: int
     licenses: tuple[tuple[str, int], ...]
 
 
@@ -42,8 +46,8 @@ def need_of(job: Job, host: Host) -> Need:
     return Need(
         local=local,
         user=job.user,
-        cores=min(spec.cores, host.cores) if local else 0,
-        memory_mib=min(spec.memory_mib, host.memory_mib) if local else 0,
+        cores=min(spec.cores, host.cores) if local else spec.cores,
+        memory_bytes=min(spec.memory_mib * _MIB, host.memory_bytes) if local else 0,
         licenses=spec.licenses,
     )
 
@@ -55,7 +59,7 @@ class Usage:
         self.jobs = 0
         self.cluster_jobs = 0
         self.cores = 0
-        self.memory_mib = 0
+        self.memory_bytes = 0
         self.licenses: Counter[str] = Counter()
         self.user_jobs: Counter[str] = Counter()
         self.user_cores: Counter[str] = Counter()
@@ -64,10 +68,10 @@ class Usage:
         """Add a reservation, or take one back with `sign` -1."""
         if need.local:
             self.jobs += sign
+            self.cores += sign * need.cores
+            self.memory_bytes += sign * need.memory_bytes
         else:
             self.cluster_jobs += sign
-        self.cores += sign * need.cores
-        self.memory_mib += sign * need.memory_mib
         for feature, count in need.licenses:
             self.licenses[feature] += sign * count
         self._add_user(need, sign)
@@ -80,13 +84,13 @@ class Usage:
 
 
 def user_block(need: Need, usage: Usage, limits: Limits) -> Block | None:
-    """Return the cap of the user that keeps a job waiting; it stops no other job."""
-    caps = limits.of_user(need.user)
+    """Return the limit of the user that keeps a job waiting; it stops no other job."""
+    own = limits.of_user(need.user)
     jobs, cores = usage.user_jobs.get(need.user, 0), usage.user_cores.get(need.user, 0)
-    if caps.max_running_jobs and jobs + 1 > caps.max_running_jobs:
-        return Block(Waiting.USER_JOBS, f"{jobs} of {caps.max_running_jobs} jobs of {need.user} are running", own=True)
-    if caps.max_cores and cores + need.cores > caps.max_cores:
-        detail = f"needs {need.cores} cores; {need.user} uses {cores} of {caps.max_cores}"
+    if own.max_running_jobs is not None and jobs + 1 > own.max_running_jobs:
+        return Block(Waiting.USER_JOBS, f"{jobs} of {own.max_running_jobs} jobs of {need.user} are running", own=True)
+    if own.max_cores is not None and cores + need.cores > own.max_cores:
+        detail = f"needs {need.cores} cores; {need.user} uses {cores} of {own.max_cores}"
         return Block(Waiting.USER_CORES, detail, own=True)
     return None
 
@@ -97,24 +101,27 @@ def fit_block(need: Need, usage: Usage, limits: Limits, host: Host) -> Block | N
     if never is not None:
         return never
     if not need.local:
-        most = min(filter(None, (limits.max_cluster_jobs, host.max_cluster_jobs)), default=0)
-        if most and usage.cluster_jobs + 1 > most:
+        both = (limits.max_cluster_jobs, host.max_cluster_jobs)
+        most = min((limit for limit in both if limit is not None), default=None)
+        if most is not None and usage.cluster_jobs + 1 > most:
             detail = f"{usage.cluster_jobs} of {most} jobs are with the cluster"
             return Block(Waiting.CLUSTER_JOB_LIMIT, detail)
         return _license_block(need, usage, limits)
-    if usage.jobs + 1 > limits.max_concurrent_jobs:
-        return Block(Waiting.JOB_LIMIT, f"{usage.jobs} of {limits.max_concurrent_jobs} jobs are running")
+    if limits.max_local_jobs is not None and usage.jobs + 1 > limits.max_local_jobs:
+        return Block(Waiting.JOB_LIMIT, f"{usage.jobs} of {limits.max_local_jobs} jobs are running")
     cores, memory = _capacity(limits, host)
     if usage.cores + need.cores > cores:
         return Block(Waiting.CORES, f"needs {need.cores} cores; {usage.cores} of {cores} are reserved")
-    if usage.memory_mib + need.memory_mib > memory:
-        detail = f"needs {need.memory_mib} MiB; {usage.memory_mib} of {memory} MiB are reserved"
+    if usage.memory_bytes + need.memory_bytes > memory:
+        used = f"{_mib(usage.memory_bytes)} of {_mib(memory)} MiB"
+        detail = f"needs {_mib(need.memory_bytes)} MiB; {used} are reserved"
         return Block(Waiting.MEMORY, detail)
     return _license_block(need, usage, limits)
 
 
 def _capacity(limits: Limits, host: Host) -> tuple[int, int]:
-    return limits.max_cores or host.cores, limits.max_memory_mib or host.memory_mib
+    cores, memory = limits.max_cores, limits.max_memory_bytes
+    return host.cores if cores is None else cores, host.memory_bytes if memory is None else memory
 
 
 def _never_block(need: Need, limits: Limits, host: Host) -> Block | None:
@@ -122,8 +129,8 @@ def _never_block(need: Need, limits: Limits, host: Host) -> Block | None:
     cores, memory = _capacity(limits, host)
     if need.local and need.cores > cores:
         return Block(Waiting.CORES, f"needs {need.cores} cores; the limit is {cores}", own=True)
-    if need.local and need.memory_mib > memory:
-        return Block(Waiting.MEMORY, f"needs {need.memory_mib} MiB; the limit is {memory}", own=True)
+    if need.local and (need.memory_bytes > memory or limits.max_memory_bytes == 0):
+        return Block(Waiting.MEMORY, f"needs {_mib(need.memory_bytes)} MiB; the limit is {_mib(memory)}", own=True)
     for feature, count in need.licenses:
         total = limits.licenses.get(feature)
         if total is not None and count > total:
@@ -157,7 +164,7 @@ def claim_block(need: Need, claims: Mapping[str, str]) -> Block | None:
 
 
 def refuse_infeasible(job: Job, limits: Limits, host: Host) -> None:
-    """Refuse a job that limits set explicitly can never let run.
+    """Refuse a job that is larger than a limit. It waits for a limit of 0, which is a pause.
 
     Raises
     ------
@@ -174,19 +181,32 @@ def refuse_infeasible(job: Job, limits: Limits, host: Host) -> None:
 
 
 def _excesses(job: Job, limits: Limits, host: Host) -> Iterator[tuple[str, str]]:
-    spec, caps = job.spec, limits.of_user(job.user)
+    spec, own, cores = job.spec, limits.of_user(job.user), need_of(job, host).cores
+    memory = spec.memory_mib * _MIB
     if spec.executor == LOCAL:
-        cores = need_of(job, host).cores
         if limits.max_cores and spec.cores > limits.max_cores:
             yield "config.cores", f"{spec.cores} cores asked for, the limit is {limits.max_cores}"
-        if caps.max_cores and cores > caps.max_cores:
-            yield "config.cores", f"{cores} cores asked for, the limit of user {job.user} is {caps.max_cores}"
-        if limits.max_memory_mib and spec.memory_mib > limits.max_memory_mib:
-            yield "config.memory_mib", f"{spec.memory_mib} MiB asked for, the limit is {limits.max_memory_mib}"
+        if limits.max_memory_bytes and memory > limits.max_memory_bytes:
+            most = limits.max_memory_bytes
+            yield "config.memory_mib", f"{_mib(memory)} MiB asked for, the limit is {_mib(most)}"
+    if own.max_cores and cores > own.max_cores:
+        yield "config.cores", f"{cores} cores asked for, the limit of user {job.user} is {own.max_cores}"
     for feature, count in spec.licenses:
         total = limits.licenses.get(feature)
-        if total is not None and count > total:
+        if total and count > total:
             yield "config.licenses", f"{count} of license {feature} asked for, the limit is {total}"
+
+
+def zero_limit_text(limits: Limits) -> str:
+    """Return which limit of 0 keeps every local job from starting, as a sentence; empty: none does."""
+    for name in ("max_local_jobs", "max_cores", "max_memory_bytes"):
+        if getattr(limits, name) == 0:
+            return f"the limit {name} is 0"
+    return ""
+
+
+def _mib(size: int) -> int:
+    return -(-size // _MIB)
 
 
 def refuse_priority(priority: int, user: str, limits: Limits) -> None:

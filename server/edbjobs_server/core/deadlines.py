@@ -51,13 +51,13 @@ class RecentStarts:
 
     Attributes
     ----------
-    cores, memory_mib : int
+    cores, memory_bytes : int
         Sums over these runs, as of the last `expire`.
     """
 
     def __init__(self) -> None:
         self.cores = 0
-        self.memory_mib = 0
+        self.memory_bytes = 0
         self._needs: dict[str, Need] = {}
         self._until = Deadlines()
 
@@ -67,7 +67,7 @@ class RecentStarts:
         self._needs[uid] = need
         self._until.set(uid, start_time + SETTLING_SECONDS)
         self.cores += need.cores
-        self.memory_mib += need.memory_mib
+        self.memory_bytes += need.memory_bytes
 
     def discard(self, uid: str) -> None:
         """Stop counting a run: it ended, or never started."""
@@ -75,7 +75,7 @@ class RecentStarts:
         if need is not None:
             self._until.drop(uid)
             self.cores -= need.cores
-            self.memory_mib -= need.memory_mib
+            self.memory_bytes -= need.memory_bytes
 
     def expire(self, now: float) -> None:
         """Stop counting runs that started a minute ago or earlier."""

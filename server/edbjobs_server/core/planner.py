@@ -6,11 +6,21 @@ Its jobs change only by `apply`, so it can be rebuilt from the store at any mome
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from edbjobs_server.core.admission import Block, Need, Usage, claim_block, fit_block, need_of, user_block
+from edbjobs_server.core.admission import (
+    Block,
+    Need,
+    Usage,
+    claim_block,
+    fit_block,
+    need_of,
+    user_block,
+    zero_limit_text,
+)
 from edbjobs_server.core.deadlines import Deadlines, RecentStarts
 from edbjobs_server.core.gates import HostLoad, gate
 from edbjobs_server.core.job import Job
@@ -207,22 +217,36 @@ class Planner:
         return [self.jobs[uid] for uid in self._held]
 
     def counts(self) -> dict[str, int]:
-        """Count live jobs: waiting, held, running (starting included), scheduled."""
+        """Count live jobs by state; of the queued ones those that are held, and those that are being started."""
+        states = Counter(self.jobs[uid].state for uid in self._held)
+        starting = states[State.QUEUED]
         return {
-            "queued": len(self._queue),
+            "queued": len(self._queue) + starting,
             "held": self._queue.held,
-            "running": len(self._held) - len(self._scheduled),
-            "scheduled": len(self._scheduled),
+            "starting": starting,
+            "scheduled": states[State.SCHEDULED],
+            "running": states[State.RUNNING],
         }
 
-    def queued_by_priority(self) -> dict[int, int]:
-        """Count the waiting jobs of each priority."""
+    def waiting_by_priority(self) -> dict[int, int]:
+        """Count the waiting jobs of each priority, without those that are being started."""
         return dict(self._queue.priorities)
+
+    def queued_by_priority(self) -> dict[int, int]:
+        """Count the queued jobs of each priority."""
+        held = (self.jobs[uid] for uid in self._held)
+        starting = Counter(job.priority for job in held if job.state is State.QUEUED)
+        return dict(self._queue.priorities + starting)
+
+    def blocked_text(self, now: float) -> str:
+        """Return why nothing starts on this host at present, as a sentence; empty: jobs start."""
+        block = self._service_block() or self.gate_block(now)
+        return block.detail if block is not None else zero_limit_text(self.limits)
 
     def gate_block(self, now: float) -> Block | None:
         """Return the gate that keeps local runs from starting now."""
         self._settling.expire(now)
-        found = gate(self.limits, self.load, self._settling.cores, self._settling.memory_mib)
+        found = gate(self.limits, self.load, self._settling.cores, self._settling.memory_bytes)
         return Block(found.reason, found.detail) if found is not None else None
 
     # Reservations ----------------------------------------------------------------------------------------
@@ -351,8 +375,8 @@ class Planner:
             block = fit_block(need, self.usage, self.limits, self.host)
         return block if block is not None and block.own else None
 
-    def _queue_block(self, job: Job, now: float) -> Block:
-        """Return what a waiting job waits for together with others."""
+    def _service_block(self) -> Block | None:
+        """Return why the service starts no job at all."""
         if self.draining:
             return Block(Waiting.DRAINING, "the service is stopping; jobs start again when it comes back")
         if self.store_error:
@@ -360,6 +384,13 @@ class Planner:
             return Block(Waiting.STORE_UNAVAILABLE, text)
         if self.paused:
             return Block(Waiting.QUEUE_PAUSED, "the queue is paused")
+        return None
+
+    def _queue_block(self, job: Job, now: float) -> Block:
+        """Return what a waiting job waits for together with others."""
+        block = self._service_block()
+        if block is not None:
+            return block
         claims: dict[str, str] = {}
         for first in self._firsts():
             if first.order >= job.order:

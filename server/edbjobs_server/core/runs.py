@@ -118,17 +118,17 @@ class Reachability:
     ----------
     executor : str
         Its name.
-    answering : bool
+    responding : bool
         It responded last time.
-    since : float
-        When `answering` got its value, seconds since the epoch.
+    since_time : float
+        When `responding` got its value, seconds since the epoch.
     version, error : str
         Its release, and its error, as it reports them.
     """
 
     executor: str
-    answering: bool
-    since: float
+    responding: bool
+    since_time: float
     version: str = ""
     error: str = ""
 

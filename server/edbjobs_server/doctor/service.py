@@ -139,9 +139,10 @@ def disk(settings: Settings) -> Iterator[Check]:
     place = next(path for path in (settings.state_dir, *settings.state_dir.parents) if path.exists())
     free = shutil.disk_usage(place).free / _GIB
     text = f"{free:.1f} GiB free at {place}"
-    if free < settings.min_disk_gb:
-        text += f", less than the {settings.min_disk_gb:g} GiB without which nothing starts"
-        yield Check("disk", "fail", text, "free space, or lower --min-disk")
+    least = (settings.min_free_disk_bytes or 0) / _GIB
+    if free < least:
+        text += f", less than the {least:g} GiB without which nothing starts"
+        yield Check("disk", "fail", text, "free space, or lower --min-free-disk-bytes")
     elif free < _LOW_GIB:
         yield Check("disk", "warn", text, "free space: with a full disk submits are refused")
     else:

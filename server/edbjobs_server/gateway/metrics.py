@@ -117,7 +117,7 @@ def _clusters(measured: Measurements) -> Iterator[Metric]:
     up = GaugeMetricFamily("edbjobs_scheduler_up", "1: the cluster's scheduler is reachable.", labels=["scheduler"])
     submitted = GaugeMetricFamily("edbjobs_cluster_jobs", "Jobs submitted to a cluster.", labels=["scheduler"])
     for status, jobs in measured.schedulers:
-        up.add_metric([status.name], status.answering)
+        up.add_metric([status.name], status.responding)
         submitted.add_metric([status.name], jobs)
     yield up
     yield submitted

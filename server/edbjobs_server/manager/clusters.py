@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from edbjobs.v1 import cluster_pb2, cluster_service_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs_server.contract import codec
 from edbjobs_server.core.errors import Refused
@@ -20,7 +23,8 @@ from edbjobs_server.executors.cluster.allocation import job_name
 from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.executors.cluster.poller import waiting_text
 from edbjobs_server.executors.cluster.script import ScriptError
-from edbjobs_server.executors.schedulers.base import Phase, Unreachable
+from edbjobs_server.executors.schedulers.base import ClusterJob, Partition, Phase, Unreachable
+from edbjobs_server.manager.pages import page_of
 from edbjobs_server.manager.run_spec import run_key
 from edbjobs_server.solver.command_line import shell_line
 from edbjobs_server.util.timeouts import timeout
@@ -31,6 +35,23 @@ NO_CLUSTER = "none"
 _FIRST_ANSWER_SECONDS = 15.0  # a request to a scheduler times out after 10
 ANSWER_SECONDS = 10.0  # clients do not wait much longer
 FRESH_SECONDS = 5.0  # age up to which an answer is reused
+
+
+_Query = Callable[[], Awaitable[Sequence[T]]]
+
+
+@dataclass(frozen=True)
+class _Answers(Generic[T]):
+    """What schedulers answered, each with the time at which it was asked; and the state of all that were asked."""
+
+    answers: Sequence[tuple[ClusterExecutor, float, Sequence[T]]]
+    schedulers: Sequence[cluster_pb2.SchedulerStatus]
+
+    @property
+    def update_time(self) -> Timestamp | None:
+        """The oldest time."""
+        times = [at for _, at, _ in self.answers]
+        return codec.timestamp(min(times)) if times else None
 
 
 class Clusters:
@@ -61,7 +82,7 @@ class Clusters:
         must not run on its login node meanwhile.
         """
         for name, executor in self._executors.items():
-            if self._chosen or executor.reach.version or executor.reach.answering:
+            if self._chosen or executor.reach.version or executor.reach.responding:
                 return name
         return NO_CLUSTER
 
@@ -85,7 +106,7 @@ class Clusters:
         executor = self._executors.get(job.spec.executor)
         if executor is None or job.open_attempt is None or job.cancel_time is not None or job.state is State.RUNNING:
             return None
-        if not executor.reach.answering:
+        if not executor.reach.responding:
             detail = self._core.unreachable.get(job.spec.executor, executor.reach.error)
             return Explanation(Waiting.SCHEDULER_UNREACHABLE, detail)
         status = executor.status(run_key(job))
@@ -113,57 +134,53 @@ class Clusters:
             raise Refused("INVALID_TEMPLATE", str(error)) from error
         return script, shell_line(list(executor.scheduler.submit_command(executor.submission(spec))))
 
-    async def partitions(self, scheduler: str) -> cluster_service_pb2.ListPartitionsResponse:
-        """List partitions or queues.
+    async def partitions(
+        self, request: cluster_service_pb2.ListPartitionsRequest
+    ) -> cluster_service_pb2.ListPartitionsResponse:
+        """Return a page of the partitions or queues of one scheduler, or of all.
 
         Raises
         ------
         Refused
-            NO_SCHEDULER or SCHEDULER_UNREACHABLE.
+            NO_SCHEDULER, SCHEDULER_UNREACHABLE or INVALID_PAGE_TOKEN.
         """
-        executor = await self._executor(scheduler)
-        at, found = await self._query(executor, "partitions", executor.scheduler.partitions)
-        answer = cluster_service_pb2.ListPartitionsResponse(time=codec.timestamp(at))
-        for item in found:
-            values = {name: getattr(item, name) for name in item.__dataclass_fields__}
-            answer.partitions.add(scheduler=executor.name, **values)
-        return answer
+        found = await self._ask(request.scheduler, "partitions", lambda executor: executor.scheduler.partitions)
+        items = [partition_message(executor.name, item) for executor, _, answer in found.answers for item in answer]
+        asked = cluster_service_pb2.ListPartitionsRequest(scheduler=request.scheduler)
+        page, token = page_of(items, asked, request.page_size, request.page_token, _partition_key)
+        return cluster_service_pb2.ListPartitionsResponse(
+            partitions=page, next_page_token=token, update_time=found.update_time, schedulers=found.schedulers
+        )
 
     async def jobs(
         self, request: cluster_service_pb2.ListClusterJobsRequest
     ) -> cluster_service_pb2.ListClusterJobsResponse:
-        """List the jobs of a cluster that have not ended, ours and others'.
+        """Return a page of the jobs that have not ended of one cluster, or of all, ours and others'.
 
         Raises
         ------
         Refused
-            NO_SCHEDULER or SCHEDULER_UNREACHABLE.
+            NO_SCHEDULER, SCHEDULER_UNREACHABLE or INVALID_PAGE_TOKEN.
         """
-        executor = await self._executor(request.scheduler)
-        at, found = await self._query(executor, "jobs", executor.scheduler.jobs)
+        found = await self._ask(request.scheduler, "jobs", lambda executor: executor.scheduler.jobs)
         ours = {  # by id and name: a controller that crashed reuses ids
-            (job.attempts[-1].scheduler_job_id, job_name(job.uid, job.id, job.attempt)): job.uid
+            (job.spec.executor, job.attempts[-1].scheduler_job_id, job_name(job.uid, job.id, job.attempt)): job.uid
             for job in self._core.jobs.values()
-            if job.spec.executor == executor.name and job.attempts
+            if job.attempts
         }
-        answer = cluster_service_pb2.ListClusterJobsResponse(time=codec.timestamp(at))
-        for item in found:
-            if request.partition not in ("", item.partition) or request.user not in ("", item.user):
-                continue
-            answer.jobs.add(
-                scheduler_job_id=item.id,
-                name=item.name,
-                user=item.user,
-                partition=item.partition,
-                state=item.state,
-                reason=item.reason,
-                nodes=item.nodes,
-                cores=item.cores,
-                nodelist=item.nodelist,
-                job_uid=ours.get((item.id, item.name), ""),
-                start_time=codec.timestamp(item.start_time) if item.start_time is not None else None,
-            )
-        return answer
+        items = [
+            _job_message(executor.name, item, ours.get((executor.name, item.id, item.name), ""))
+            for executor, _, answer in found.answers
+            for item in answer
+            if request.partition in ("", item.partition) and request.user in ("", item.user)
+        ]
+        asked = cluster_service_pb2.ListClusterJobsRequest(
+            scheduler=request.scheduler, partition=request.partition, user=request.user
+        )
+        page, token = page_of(items, asked, request.page_size, request.page_token, _job_key)
+        return cluster_service_pb2.ListClusterJobsResponse(
+            jobs=page, next_page_token=token, update_time=found.update_time, schedulers=found.schedulers
+        )
 
     async def close(self) -> None:
         """Cancel pending queries."""
@@ -172,23 +189,41 @@ class Clusters:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _executor(self, scheduler: str) -> ClusterExecutor:
-        """Choose the cluster to query; an unreachable one is not queried again for each request."""
-        detected = await self.detect()
-        name = scheduler or (detected if detected != NO_CLUSTER else next(iter(self._executors), NO_CLUSTER))
+    async def _ask(self, scheduler: str, what: str, query_of: Callable[[ClusterExecutor], _Query[T]]) -> _Answers[T]:
+        """Query one scheduler, or all of them; an unreachable one is not queried again for each request."""
+        await self.detect()
+        if scheduler:
+            executor = self._executor(scheduler)
+            at, answer = await self._query(executor, what, query_of(executor))
+            return _Answers([(executor, at, answer)], [_status(executor.reach)])
+        executors = list(self._executors.values())
+        queries = [self._query(executor, what, query_of(executor)) for executor in executors]
+        answers: list[tuple[ClusterExecutor, float, Sequence[T]]] = []
+        schedulers = []
+        for executor, result in zip(executors, await asyncio.gather(*queries, return_exceptions=True), strict=True):
+            status = _status(executor.reach)
+            if isinstance(result, Refused):
+                status.responding = False
+                status.error = status.error or result.message
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                answers.append((executor, *result))
+            schedulers.append(status)
+        return _Answers(answers, schedulers)
+
+    def _executor(self, name: str) -> ClusterExecutor:
         executor = self._executors.get(name)
         if executor is None:
             have = ", ".join(self._executors) or "none"
-            what = f"{name} is no cluster of this service" if scheduler else "this service has no cluster"
-            raise Refused("NO_SCHEDULER", f"{what}; clusters it has: {have}", fields={"scheduler": f"one of {have}"})
-        if not executor.reach.answering:
-            raise _unreachable(executor.name, executor.reach.error)
+            text = f"{name} is no cluster of this service; clusters it has: {have}"
+            raise Refused("NO_SCHEDULER", text, fields={"scheduler": f"one of {have}"})
         return executor
 
-    async def _query(
-        self, executor: ClusterExecutor, what: str, query: Callable[[], Awaitable[Sequence[T]]]
-    ) -> tuple[float, Sequence[T]]:
+    async def _query(self, executor: ClusterExecutor, what: str, query: _Query[T]) -> tuple[float, Sequence[T]]:
         """Query a scheduler once for all requests of a few seconds."""
+        if not executor.reach.responding:
+            raise _unreachable(executor.name, executor.reach.error)
         now = time.time()
         key = (executor.name, what)
         at, task = self._answers.get(key, (0.0, None))
@@ -219,8 +254,40 @@ def _retrieve_error(task: asyncio.Task[Any]) -> None:
 def _status(reach: Reachability) -> cluster_pb2.SchedulerStatus:
     return cluster_pb2.SchedulerStatus(
         name=reach.executor,
-        answering=reach.answering,
-        since=codec.timestamp(reach.since),
+        responding=reach.responding,
+        since_time=codec.timestamp(reach.since_time),
         version=reach.version,
         error=reach.error,
     )
+
+
+def partition_message(scheduler: str, item: Partition) -> cluster_pb2.Partition:
+    """Return the message of a partition."""
+    values = {name: getattr(item, name) for name in item.__dataclass_fields__ if name != "time_limit"}
+    limit = Duration(seconds=item.time_limit) if item.time_limit is not None else None
+    return cluster_pb2.Partition(scheduler=scheduler, time_limit=limit, **values)
+
+
+def _job_message(scheduler: str, item: ClusterJob, uid: str) -> cluster_pb2.ClusterJob:
+    return cluster_pb2.ClusterJob(
+        scheduler=scheduler,
+        scheduler_job_id=item.id,
+        name=item.name,
+        user=item.user,
+        partition=item.partition,
+        state=item.state,
+        reason=item.reason,
+        nodes=item.nodes,
+        node_count=item.node_count,
+        core_count=item.core_count,
+        start_time=codec.timestamp(item.start_time) if item.start_time is not None else None,
+        job_uid=uid,
+    )
+
+
+def _partition_key(item: cluster_pb2.Partition) -> str:
+    return f"{item.scheduler} {item.name}"
+
+
+def _job_key(item: cluster_pb2.ClusterJob) -> str:
+    return f"{item.scheduler} {item.scheduler_job_id}"

@@ -24,7 +24,7 @@ class GateMonitor:
 
     def check(self, now: float) -> str | None:
         """Check the gates; return the text to report, once for each change."""
-        block = self._core.gate_block(now) if self._core.counts()["queued"] else None
+        block = self._core.gate_block(now) if self._core.waiting_by_priority() else None
         if block is None:
             reported, self._since, self._reported = self._reported, None, False
             return "the gate is open again" if reported else None

@@ -14,7 +14,14 @@ from itertools import islice
 from typing import Any
 
 from edbjobs._version import __version__
-from edbjobs.v1 import cluster_pb2, cluster_service_pb2, resource_pb2, resources_service_pb2
+from edbjobs.v1 import (
+    cluster_pb2,
+    cluster_service_pb2,
+    event_pb2,
+    job_pb2,
+    resource_pb2,
+    resources_service_pb2,
+)
 
 from edbjobs_server.auth import roles
 from edbjobs_server.contract import codec
@@ -22,14 +29,15 @@ from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.core.principal import Principal, Role
+from edbjobs_server.manager.clusters import NO_CLUSTER
 from edbjobs_server.manager.limits import changed
 from edbjobs_server.manager.manager_base import ManagerBase
-from edbjobs_server.solver.releases import is_known
+from edbjobs_server.manager.pages import MAX_SIZE, page_of
+from edbjobs_server.solver.releases import DEMO, Release, is_known
 from edbjobs_server.store import Transaction
 from edbjobs_server.telemetry.host import Sample
 
 API_LEVEL = 1
-FEATURES = ("jobs", "resources", "logs", "watch", "local", "clusters")
 _OLDEST_JOBS = 200  # live jobs whose projects' volumes are sampled beside those of running jobs
 _PROJECT_FOLDERS = 20
 
@@ -55,7 +63,7 @@ class Measurements:
 class ServiceStatus(ManagerBase):
     """The methods of `JobManager` for host, queue, limits, clusters and the service itself."""
 
-    def resources(self) -> resource_pb2.ResourceSnapshot:
+    def resources(self) -> resource_pb2.HostResources:
         """Return the last sample of the host.
 
         Raises
@@ -77,22 +85,33 @@ class ServiceStatus(ManagerBase):
     def queue(self) -> resource_pb2.QueueStatus:
         """Return the state of the queue."""
         core = self._core
-        gate = core.gate_block(time.time())
-        counts = core.counts()
+        usage, counts = core.usage, core.counts()
         return resource_pb2.QueueStatus(
-            queued=counts["queued"],
-            running=counts["running"],
-            scheduled=counts["scheduled"],
-            held=counts["held"],
+            **counts,
             queued_by_priority=core.queued_by_priority(),
+            local_runs=usage.jobs,
+            reserved=job_pb2.Reservation(
+                cores=usage.cores,
+                memory_bytes=usage.memory_bytes,
+                licenses={name: count for name, count in usage.licenses.items() if count},
+            ),
             paused=core.paused,
-            draining=core.draining,
-            max_concurrent_jobs=core.limits.max_concurrent_jobs,
-            cores_reserved=core.usage.cores,
-            memory_reserved_mib=core.usage.memory_mib,
-            licenses_reserved={name: count for name, count in core.usage.licenses.items() if count},
-            gate=gate.detail if gate is not None else "",
+            blocked_message=core.blocked_text(time.time()),
         )
+
+    def waiting_by_priority(self) -> dict[int, int]:
+        """Count the waiting jobs of each priority, without those that are being started."""
+        return self._core.waiting_by_priority()
+
+    @property
+    def store_writable(self) -> bool:
+        """Whether changes can be written."""
+        return self._store.writable
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service is stopping and starts no more jobs."""
+        return self._core.draining
 
     def limits(self) -> resource_pb2.Limits:
         """Return the limits in force."""
@@ -150,29 +169,35 @@ class ServiceStatus(ManagerBase):
         """Return for each cluster whether its scheduler answers, and since when."""
         return self._clusters.statuses()
 
-    async def partitions(self, scheduler: str) -> cluster_service_pb2.ListPartitionsResponse:
-        """List the partitions or queues of a cluster, by default of the detected one."""
-        return await self._clusters.partitions(scheduler)
+    async def partitions(
+        self, request: cluster_service_pb2.ListPartitionsRequest
+    ) -> cluster_service_pb2.ListPartitionsResponse:
+        """Return a page of the partitions or queues of one cluster, or of all."""
+        return await self._clusters.partitions(request)
+
+    async def all_partitions(self, scheduler: str) -> AsyncIterator[cluster_pb2.Partition]:
+        """Yield all partitions or queues of one cluster."""
+        request = cluster_service_pb2.ListPartitionsRequest(scheduler=scheduler, page_size=MAX_SIZE)
+        while True:
+            page = await self._clusters.partitions(request)
+            for partition in page.partitions:
+                yield partition
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                return
 
     async def cluster_jobs(
         self, request: cluster_service_pb2.ListClusterJobsRequest
     ) -> cluster_service_pb2.ListClusterJobsResponse:
-        """List the jobs of a cluster that have not ended."""
+        """Return a page of the jobs of one cluster, or of all, that have not ended."""
         return await self._clusters.jobs(request)
 
-    def solvers(self) -> cluster_service_pb2.ListSolversResponse:
-        """List the installed solvers, of this host and of clusters."""
-        answer = cluster_service_pb2.ListSolversResponse()
-        for scheduler, release in self._rules.solvers():
-            answer.solvers.add(
-                scheduler=scheduler,
-                version=release.version,
-                path=str(release.path),
-                source=release.source,
-                demo=release.demo,
-                student=release.student,
-            )
-        return answer
+    def solvers(self, request: cluster_service_pb2.ListSolversRequest) -> cluster_service_pb2.ListSolversResponse:
+        """Return a page of the installed solvers, of this host and of clusters."""
+        items = [_solver_message(scheduler, release) for scheduler, release in self._rules.solvers()]
+        asked = cluster_service_pb2.ListSolversRequest()
+        page, token = page_of(items, asked, request.page_size, request.page_token, _solver_key)
+        return cluster_service_pb2.ListSolversResponse(solvers=page, next_page_token=token)
 
     def default_solver(self) -> str | None:
         """Return the path of the solver that runs jobs on this host which name none; None: there is none."""
@@ -205,51 +230,80 @@ class ServiceStatus(ManagerBase):
         jobs = [*self._core.running(), *islice(self._core.jobs.values(), _OLDEST_JOBS)]
         return list(dict.fromkeys(os.path.dirname(job.spec.project_path) for job in jobs))[:_PROJECT_FOLDERS]
 
-    def status(self) -> cluster_service_pb2.GetSystemStatusResponse:
-        """Return identity and state of this service."""
+    def status(self, principal: Principal) -> cluster_service_pb2.GetSystemStatusResponse:
+        """Return what this service is and whether its parts work; its details only to administrators."""
+        about = self._about
+        local = cluster_pb2.SchedulerStatus(
+            name=LOCAL, responding=True, since_time=codec.timestamp(about.start_time), version=__version__
+        )
+        detected = self._clusters.detected
+        return cluster_service_pb2.GetSystemStatusResponse(
+            version=__version__,
+            api_level=API_LEVEL,
+            position=event_pb2.Position(revision=self._events.revision, store_id=self._store.store_id),
+            caller=codec.principal_to_message(principal),
+            host=socket.gethostname(),
+            start_time=codec.timestamp(about.start_time),
+            schedulers=[local, *self._clusters.statuses()],
+            limits=self.limits(),
+            queue=self.queue(),
+            resources=self.resources() if self._sampler.latest is not None else None,
+            detected_scheduler=detected if detected != NO_CLUSTER else "",
+            draining=self._core.draining,
+            store_unavailable=not self._store.writable,
+            details=self._details() if roles.may_see_details(principal) else None,
+        )
+
+    def _details(self) -> cluster_service_pb2.ServiceDetails:
         about = self._about
         warnings = list(about.warnings)
         if not self._store.writable:
             warnings.append(f"the state folder cannot be written: {self._store.last_error}")
-        local = cluster_pb2.SchedulerStatus(
-            name="local", answering=True, since=codec.timestamp(about.start_time), version=__version__
-        )
-        sample = self._sampler.latest
-        return cluster_service_pb2.GetSystemStatusResponse(
-            service="edbjobs",
-            version=__version__,
-            api_level=API_LEVEL,
-            features=FEATURES,
-            store_id=self._store.store_id,
-            revision=self._events.revision,
-            schedulers=[local, *self._clusters.statuses()],
-            limits=self.limits(),
-            account=about.account,
-            host=socket.gethostname(),
-            start_time=codec.timestamp(about.start_time),
-            draining=self._core.draining,
-            store_writable=self._store.writable,
-            warnings=warnings,
-            queue=self.queue(),
-            resources=self.resources() if sample is not None else None,
-            pid=os.getpid(),
-            state_directory=str(about.state_dir),
+        return cluster_service_pb2.ServiceDetails(
+            account=about.account, pid=os.getpid(), state_directory=str(about.state_dir), warnings=warnings
         )
 
 
-def resources_message(sample: Sample) -> resource_pb2.ResourceSnapshot:
+def resources_message(sample: Sample) -> resource_pb2.HostResources:
     """Build the message of a sample of the host."""
-    message = resource_pb2.ResourceSnapshot(
-        time=codec.timestamp(sample.time),
+    return resource_pb2.HostResources(
+        sample_time=codec.timestamp(sample.time),
         cpu_percent=sample.cpu_percent,
         foreign_cpu_percent=sample.foreign_cpu_percent,
         cpu_count=sample.cpu_count,
-        memory_percent=sample.memory_percent,
-        memory_used_bytes=sample.memory_used,
         memory_total_bytes=sample.memory_total,
+        memory_used_bytes=sample.memory_used,
         memory_available_bytes=sample.memory_available,
+        volumes=[
+            resource_pb2.Volume(
+                path=volume.path, total_bytes=volume.total, free_bytes=volume.free, unreachable=volume.unreachable
+            )
+            for volume in sample.volumes
+        ],
     )
-    for disk in sample.disks:
-        used = 100.0 * (1 - disk.free / disk.total) if disk.total else 0.0
-        message.disks.add(path=disk.path, total_bytes=disk.total, free_bytes=disk.free, used_percent=used)
-    return message
+
+
+_SOURCES = {  # of `Release.source`; each other one is an environment variable
+    "settings": (cluster_pb2.SOLVER_SOURCE_SETTINGS, "solvers"),
+    "nodes": (cluster_pb2.SOLVER_SOURCE_SETTINGS, "hpc_solvers"),
+    "registry": (cluster_pb2.SOLVER_SOURCE_REGISTRY, ""),
+    "folder": (cluster_pb2.SOLVER_SOURCE_FOLDER, ""),
+    DEMO: (cluster_pb2.SOLVER_SOURCE_BUILT_IN, ""),
+}
+
+
+def _solver_message(scheduler: str, release: Release) -> cluster_pb2.Solver:
+    source, name = _SOURCES.get(release.source, (cluster_pb2.SOLVER_SOURCE_ENVIRONMENT, release.source))
+    return cluster_pb2.Solver(
+        version=release.version,
+        path=str(release.path),
+        source=source,
+        source_name=name,
+        demo=release.demo,
+        student=release.student,
+        scheduler=scheduler,
+    )
+
+
+def _solver_key(item: cluster_pb2.Solver) -> str:
+    return f"{item.scheduler} {item.path}"

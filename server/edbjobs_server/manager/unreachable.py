@@ -33,12 +33,12 @@ class UnreachableSchedulers:
 
     def take(self, reach: Reachability) -> None:
         """Record whether an executor's scheduler responds."""
-        if reach.answering:
+        if reach.responding:
             self._core.unreachable.pop(reach.executor, None)
             return
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reach.since))
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reach.since_time))
         self._core.unreachable[reach.executor] = f"{reach.executor} does not answer since {since}: {reach.error}"
-        self._since[reach.executor] = reach.since
+        self._since[reach.executor] = reach.since_time
 
     def note_missing(self, needed: Iterable[str], executors: Mapping[str, Executor]) -> None:
         """Mark schedulers that this service was started without as unreachable."""

@@ -8,7 +8,6 @@ import grpc.aio
 from edbjobs.v1 import cluster_service_pb2 as pb
 from edbjobs.v1 import cluster_service_pb2_grpc
 
-from edbjobs_server.contract.codec import principal_to_message
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.rpc.interceptors import current_principal
 
@@ -23,17 +22,15 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServiceServicer):
 
     async def GetSystemStatus(self, request: pb.GetSystemStatusRequest, context: Context) -> pb.GetSystemStatusResponse:
         """Return identity and state of this service."""
-        status = self._manager.status()
-        status.caller.CopyFrom(principal_to_message(current_principal()))
-        return status
+        return self._manager.status(current_principal())
 
     async def ListSolvers(self, request: pb.ListSolversRequest, context: Context) -> pb.ListSolversResponse:
         """List the installed solvers."""
-        return self._manager.solvers()
+        return self._manager.solvers(request)
 
     async def ListPartitions(self, request: pb.ListPartitionsRequest, context: Context) -> pb.ListPartitionsResponse:
         """List partitions or queues of a cluster."""
-        return await self._manager.partitions(request.scheduler)
+        return await self._manager.partitions(request)
 
     async def ListClusterJobs(self, request: pb.ListClusterJobsRequest, context: Context) -> pb.ListClusterJobsResponse:
         """List the jobs of a cluster."""

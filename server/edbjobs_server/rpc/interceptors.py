@@ -153,7 +153,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         write(
             "call",
             method=method,
-            peer=caller.address or context.peer() if caller else context.peer(),
+            peer=caller.address if caller and caller.address else context.peer(),
             principal=caller.name if caller else None,
             authentication=caller.authentication.name.lower() if caller else None,
             code=code.name,

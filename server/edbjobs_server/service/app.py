@@ -272,7 +272,7 @@ class Service:
         )
 
     def _no_local(self) -> str:
-        answers = any(status.answering for status in self.manager.schedulers())
+        answers = any(status.responding for status in self.manager.schedulers())
         return self._site.local_allowed(socket.gethostname(), answers)
 
 

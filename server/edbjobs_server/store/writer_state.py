@@ -10,7 +10,7 @@ from edbjobs.v1 import resource_pb2
 
 from edbjobs_server.contract.codec import limits_from_message
 from edbjobs_server.core.job import Job
-from edbjobs_server.core.limits import Limits
+from edbjobs_server.core.limits import INITIAL_LIMITS, Limits
 from edbjobs_server.store.queries import QUERIES
 from edbjobs_server.store.rows import live_jobs
 from edbjobs_server.store.values import Snapshot
@@ -68,4 +68,4 @@ def read_state(connection: sqlite3.Connection) -> State:
 
 
 def _limits_of(data: bytes | None) -> Limits:
-    return Limits() if data is None else limits_from_message(resource_pb2.Limits.FromString(data))
+    return INITIAL_LIMITS if data is None else limits_from_message(resource_pb2.Limits.FromString(data))

@@ -19,17 +19,16 @@ from edbjobs_server.core.gates import HostLoad
 from edbjobs_server.core.limits import Host
 from edbjobs_server.telemetry.processors import usable_processors
 from edbjobs_server.telemetry.run_usage import RunTimes
-from edbjobs_server.telemetry.volumes import Disk, Volumes
+from edbjobs_server.telemetry.volumes import Volume, Volumes
 from edbjobs_server.util import timeouts
 
 _WINDOW_SECONDS = 60.0
 _FIRST_SECONDS = 0.25  # a share of processor time needs two readings
-_MIB = 1024**2
 
 
 def capacity() -> Host:
     """Return the host's capacity for runs."""
-    return Host(usable_processors(), psutil.virtual_memory().total // _MIB)
+    return Host(usable_processors(), psutil.virtual_memory().total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +49,8 @@ class Sample:
         Processors of the host, of which the percentages are shares.
     memory_total, memory_available, memory_used : int
         Bytes; available is what a new process can have without swapping.
-    memory_percent : float
-        Memory that is not available, percent.
-    disks : tuple of Disk
-        Volumes that answered.
+    volumes : tuple of Volume
+        Volumes that were asked.
     """
 
     time: float
@@ -64,13 +61,12 @@ class Sample:
     memory_total: int
     memory_available: int
     memory_used: int
-    memory_percent: float
-    disks: tuple[Disk, ...]
+    volumes: tuple[Volume, ...]
 
     def load(self) -> HostLoad:
         """Make what the gates decide by."""
-        disks = tuple((disk.path, disk.free) for disk in self.disks)
-        return HostLoad(self.foreign_cpu_percent, self.host_cpu_count, self.memory_available / _MIB, disks)
+        disks = tuple((volume.path, volume.free) for volume in self.volumes if not volume.unreachable)
+        return HostLoad(self.foreign_cpu_percent, self.host_cpu_count, self.memory_available, disks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +175,7 @@ class HostSampler:
             memory_total=memory.total,
             memory_available=memory.available,
             memory_used=memory.total - memory.available,
-            memory_percent=memory.percent,
-            disks=self._volumes.sample(self._paths, paths),
+            volumes=self._volumes.sample(self._paths, paths),
         )
 
     def _read(self, pids: Sequence[int]) -> _Reading:

@@ -15,22 +15,27 @@ MAX_HANGING = 16  # threads that wait for volumes that do not answer
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
-    """Space on the volume of a path, bytes; free is what this account can use."""
+class Volume:
+    """Space on the volume of a path, bytes; free is what this account can use.
+
+    `unreachable`: it does not answer; the numbers are the last known ones, 0 if there are none.
+    """
 
     path: str
     total: int
     free: int
+    unreachable: bool = False
 
 
 class Volumes:
-    """Asks for the space on volumes; one that does not answer in time is left out until it does."""
+    """Asks for the space on volumes; one that does not answer in time is reported as such until it does."""
 
     def __init__(self, usage: Callable[[str], tuple[int, int, int]] | None = None) -> None:
         self._usage = usage or _usage
         self._open: dict[str, _Probe] = {}
+        self._known: dict[str, tuple[int, int, int]] = {}  # by path, of those of the last sample
 
-    def sample(self, own: Sequence[str], further: Sequence[str] = ()) -> tuple[Disk, ...]:
+    def sample(self, own: Sequence[str], further: Sequence[str] = ()) -> tuple[Volume, ...]:
         """Return the space on each volume once, under the first of its paths.
 
         Parameters
@@ -47,12 +52,19 @@ class Volumes:
         paths = [*own, *(path for path in paths if path in self._open or not crowded)]
         hanging = set(self._open)
         probes = [self._probe(path) for path in dict.fromkeys(paths)]
-        found: dict[int, Disk] = {}
+        known: dict[str, tuple[int, int, int]] = {}
+        found: dict[int | str, Volume] = {}
         for probe in probes:
             patience = 0.0 if probe.path in hanging else max(0.0, until - time.monotonic())
-            if probe.done.wait(patience) and probe.answer is not None:
-                device, total, free = probe.answer
-                found.setdefault(device, Disk(probe.path, total, free))
+            answered = probe.done.wait(patience)
+            answer = probe.answer if answered else self._known.get(probe.path)
+            if answer is not None:
+                known[probe.path] = answer
+                device, total, free = answer
+                found.setdefault(device, Volume(probe.path, total, free, not answered))
+            elif not answered:
+                found.setdefault(probe.path, Volume(probe.path, 0, 0, unreachable=True))
+        self._known = known
         return tuple(found.values())
 
     def _probe(self, path: str) -> _Probe:

@@ -74,7 +74,7 @@ def main() -> None:
     PLACE.mkdir()
     for name in (*ENDED, "running", "waiting"):
         example_project(PLACE / name)
-    service = ServiceProcess(PLACE, max_concurrent_jobs=1, max_cores=4)
+    service = ServiceProcess(PLACE, max_local_jobs=1, max_cores=4)
     service.start()
     for name, (demo, _) in ENDED.items():
         service.jobs.SubmitJob(request(name, demo))

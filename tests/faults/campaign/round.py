@@ -91,7 +91,7 @@ class Round:
         self.dice = random.Random(seed)
         self.folder = folder
         (folder / "witness").mkdir()
-        self.service = ServiceProcess(folder, max_concurrent_jobs=MAX_JOBS, max_cores=MAX_JOBS, grpc="")
+        self.service = ServiceProcess(folder, max_local_jobs=MAX_JOBS, max_cores=MAX_JOBS, grpc="")
         self._clock = folder / "clock"
         self._clock.write_text("0")
         if clock:
@@ -217,7 +217,7 @@ class Round:
             if not token:
                 break
         status = self.service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest(), timeout=30)
-        self.evidence.revision = status.revision
+        self.evidence.revision = status.position.revision
 
     def _left(self) -> list[tuple[str, int]]:
         """Live processes of this round's runs; their supervisors too, unless they wait for other runs."""

@@ -31,7 +31,8 @@ def answers(endpoint: Endpoint) -> bool:
 
     try:
         with Client(address(endpoint), token=_token(endpoint), timeout=5.0) as client:
-            return client.status().pid == endpoint.pid
+            details = client.status().details
+            return details is not None and details.pid == endpoint.pid
     except EdbJobsError:
         return False
 

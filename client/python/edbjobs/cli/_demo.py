@@ -66,7 +66,7 @@ class _Demo:
         arguments = ["--config", str(settings), "--state-dir", str(self.folder / "state"), "--demo-solver"]
         # The second start needs the port of the first: port 0 would be another one.
         arguments += ["--grpc", self.endpoint.grpc if self.endpoint else "127.0.0.1:0"]
-        arguments += ["--http", "", "--max-concurrent-jobs", "1"]
+        arguments += ["--http", "", "--max-local-jobs", "1"]
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EDBJOBS_")}

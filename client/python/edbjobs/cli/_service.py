@@ -57,28 +57,30 @@ def serve(
         float | None, typer.Option(help="Delete ended jobs after so many days; 0: never.")
     ] = None,
     retention_jobs: Annotated[int | None, typer.Option(help="Ended jobs to keep; 0: all.")] = None,
-    max_concurrent_jobs: Annotated[
-        int | None, typer.Option(help="Concurrent local runs.", rich_help_panel=_LIMITS)
+    max_local_jobs: Annotated[
+        int | None, typer.Option(help="Local runs at once; 0: start none.", rich_help_panel=_LIMITS)
     ] = None,
-    max_cores: Annotated[int | None, typer.Option(help="Cores; 0: all of the host.", rich_help_panel=_LIMITS)] = None,
-    max_memory_mib: Annotated[
-        int | None, typer.Option(help="Reserved memory, MiB; 0: all of the host.", rich_help_panel=_LIMITS)
+    max_cores: Annotated[
+        int | None, typer.Option(help="Cores reserved at once; 0: start none.", rich_help_panel=_LIMITS)
+    ] = None,
+    max_memory_bytes: Annotated[
+        int | None, typer.Option(help="Memory reserved at once; 0: start none.", rich_help_panel=_LIMITS)
     ] = None,
     max_cluster_jobs: Annotated[
-        int | None, typer.Option(help="Active jobs in clusters; 0: no limit.", rich_help_panel=_LIMITS)
+        int | None, typer.Option(help="Jobs in clusters at once; 0: start none.", rich_help_panel=_LIMITS)
     ] = None,
     licenses: Annotated[
         list[str] | None,
         typer.Option("--license", metavar="FEATURE=N", help="License tokens by feature.", rich_help_panel=_LIMITS),
     ] = None,
     max_cpu_percent: Annotated[
-        float | None, typer.Option(help="Start no job above this CPU usage.", rich_help_panel=_LIMITS)
+        float | None, typer.Option(help="Start no job above this CPU usage; 0: start none.", rich_help_panel=_LIMITS)
     ] = None,
-    min_memory: Annotated[
-        float | None, typer.Option(help="Start no job with less free memory, GiB.", rich_help_panel=_LIMITS)
+    min_free_memory_bytes: Annotated[
+        int | None, typer.Option(help="Start no job with less free memory.", rich_help_panel=_LIMITS)
     ] = None,
-    min_disk: Annotated[
-        float | None, typer.Option(help="Start no job with less free disk space, GiB.", rich_help_panel=_LIMITS)
+    min_free_disk_bytes: Annotated[
+        int | None, typer.Option(help="Start no job with less free disk space.", rich_help_panel=_LIMITS)
     ] = None,
     solver: Annotated[
         list[Path] | None,
@@ -154,8 +156,6 @@ _RENAMED = {
     "allowed_host": "allowed_hosts",
     "trusted_proxy": "trusted_proxies",
     "cors_origin": "cors_origins",
-    "min_memory": "min_memory_gb",
-    "min_disk": "min_disk_gb",
 }
 
 

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64\x62jobs/v1/cluster.proto\x12\nedbjobs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\x0fSchedulerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tanswering\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x99\x02\n\tPartition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x02 \x01(\x08\x12\r\n\x05state\x18\x03 \x01(\t\x12\x13\n\x0bnodes_total\x18\x04 \x01(\x05\x12\x12\n\nnodes_used\x18\x05 \x01(\x05\x12\x12\n\nnodes_free\x18\x06 \x01(\x05\x12\x13\n\x0b\x63ores_total\x18\x07 \x01(\x05\x12\x12\n\ncores_used\x18\x08 \x01(\x05\x12\x12\n\ncores_free\x18\t \x01(\x05\x12\x1a\n\x12memory_total_bytes\x18\n \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x0b \x01(\x03\x12\x1a\n\x12time_limit_seconds\x18\x0c \x01(\x03\x12\x11\n\tscheduler\x18\r \x01(\t\"\xe5\x01\n\nClusterJob\x12\x18\n\x10scheduler_job_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x11\n\tpartition\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05nodes\x18\x07 \x01(\x05\x12\r\n\x05\x63ores\x18\x08 \x01(\x05\x12\x10\n\x08nodelist\x18\t \x01(\t\x12\x0f\n\x07job_uid\x18\n \x01(\t\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x06Solver\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65mo\x18\x04 \x01(\x08\x12\x0f\n\x07student\x18\x05 \x01(\x08\x12\x11\n\tscheduler\x18\x06 \x01(\tBT\n\nedbjobs.v1B\x0c\x43lusterProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64\x62jobs/v1/cluster.proto\x12\nedbjobs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x0fSchedulerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nresponding\x18\x03 \x01(\x08\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\xe0\x03\n\tPartition\x12\x11\n\tscheduler\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12\r\n\x05state\x18\x04 \x01(\t\x12\x18\n\x0bnodes_total\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nnodes_used\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\nnodes_free\x18\x07 \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x0b\x63ores_total\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\ncores_used\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x17\n\ncores_free\x18\n \x01(\x05H\x05\x88\x01\x01\x12\x1f\n\x12memory_total_bytes\x18\x0b \x01(\x03H\x06\x88\x01\x01\x12\x1e\n\x11memory_used_bytes\x18\x0c \x01(\x03H\x07\x88\x01\x01\x12-\n\ntime_limit\x18\r \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_nodes_totalB\r\n\x0b_nodes_usedB\r\n\x0b_nodes_freeB\x0e\n\x0c_cores_totalB\r\n\x0b_cores_usedB\r\n\x0b_cores_freeB\x15\n\x13_memory_total_bytesB\x14\n\x12_memory_used_bytes\"\xff\x01\n\nClusterJob\x12\x11\n\tscheduler\x18\x01 \x01(\t\x12\x18\n\x10scheduler_job_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\r\n\x05nodes\x18\x08 \x03(\t\x12\x12\n\nnode_count\x18\t \x01(\x05\x12\x12\n\ncore_count\x18\n \x01(\x05\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07job_uid\x18\x0c \x01(\t\"\x98\x01\n\x06Solver\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12(\n\x06source\x18\x03 \x01(\x0e\x32\x18.edbjobs.v1.SolverSource\x12\x13\n\x0bsource_name\x18\x04 \x01(\t\x12\x0c\n\x04\x64\x65mo\x18\x05 \x01(\x08\x12\x0f\n\x07student\x18\x06 \x01(\x08\x12\x11\n\tscheduler\x18\x07 \x01(\t*\xba\x01\n\x0cSolverSource\x12\x1d\n\x19SOLVER_SOURCE_UNSPECIFIED\x10\x00\x12\x1d\n\x19SOLVER_SOURCE_ENVIRONMENT\x10\x01\x12\x1a\n\x16SOLVER_SOURCE_SETTINGS\x10\x02\x12\x1a\n\x16SOLVER_SOURCE_REGISTRY\x10\x03\x12\x18\n\x14SOLVER_SOURCE_FOLDER\x10\x04\x12\x1a\n\x16SOLVER_SOURCE_BUILT_IN\x10\x05\x42T\n\nedbjobs.v1B\x0c\x43lusterProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +34,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edbjobs.v1.cluster_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\014ClusterProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
-  _globals['_SCHEDULERSTATUS']._serialized_start=73
-  _globals['_SCHEDULERSTATUS']._serialized_end=198
-  _globals['_PARTITION']._serialized_start=201
-  _globals['_PARTITION']._serialized_end=482
-  _globals['_CLUSTERJOB']._serialized_start=485
-  _globals['_CLUSTERJOB']._serialized_end=714
-  _globals['_SOLVER']._serialized_start=716
-  _globals['_SOLVER']._serialized_end=821
+  _globals['_SOLVERSOURCE']._serialized_start=1136
+  _globals['_SOLVERSOURCE']._serialized_end=1322
+  _globals['_SCHEDULERSTATUS']._serialized_start=106
+  _globals['_SCHEDULERSTATUS']._serialized_end=237
+  _globals['_PARTITION']._serialized_start=240
+  _globals['_PARTITION']._serialized_end=720
+  _globals['_CLUSTERJOB']._serialized_start=723
+  _globals['_CLUSTERJOB']._serialized_end=978
+  _globals['_SOLVER']._serialized_start=981
+  _globals['_SOLVER']._serialized_end=1133
 # @@protoc_insertion_point(module_scope)

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from edbjobs.v1 import cluster_pb2 as edbjobs_dot_v1_dot_cluster__pb2
+from edbjobs.v1 import event_pb2 as edbjobs_dot_v1_dot_event__pb2
 from edbjobs.v1 import principal_pb2 as edbjobs_dot_v1_dot_principal__pb2
 from edbjobs.v1 import resource_pb2 as edbjobs_dot_v1_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n edbjobs/v1/cluster_service.proto\x12\nedbjobs.v1\x1a\x18\x65\x64\x62jobs/v1/cluster.proto\x1a\x1a\x65\x64\x62jobs/v1/principal.proto\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x18\n\x16GetSystemStatusRequest\"\x8a\x04\n\x17GetSystemStatusResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tapi_level\x18\x03 \x01(\x05\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12\x10\n\x08store_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12/\n\nschedulers\x18\x07 \x03(\x0b\x32\x1b.edbjobs.v1.SchedulerStatus\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12%\n\x06\x63\x61ller\x18\t \x01(\x0b\x32\x15.edbjobs.v1.Principal\x12\x0f\n\x07\x61\x63\x63ount\x18\n \x01(\t\x12\x0c\n\x04host\x18\x0b \x01(\t\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\r \x01(\x08\x12\x16\n\x0estore_writable\x18\x0e \x01(\x08\x12\x10\n\x08warnings\x18\x0f \x03(\t\x12&\n\x05queue\x18\x10 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\x12/\n\tresources\x18\x11 \x01(\x0b\x32\x1c.edbjobs.v1.ResourceSnapshot\x12\x0b\n\x03pid\x18\x12 \x01(\x03\x12\x17\n\x0fstate_directory\x18\x13 \x01(\t\"*\n\x15ListPartitionsRequest\x12\x11\n\tscheduler\x18\x01 \x01(\t\"m\n\x16ListPartitionsResponse\x12)\n\npartitions\x18\x01 \x03(\x0b\x32\x15.edbjobs.v1.Partition\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x16ListClusterJobsRequest\x12\x11\n\tscheduler\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\"i\n\x17ListClusterJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.edbjobs.v1.ClusterJob\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12ListSolversRequest\":\n\x13ListSolversResponse\x12#\n\x07solvers\x18\x01 \x03(\x0b\x32\x12.edbjobs.v1.Solver2\x85\x03\n\x0e\x43lusterService\x12_\n\x0fGetSystemStatus\x12\".edbjobs.v1.GetSystemStatusRequest\x1a#.edbjobs.v1.GetSystemStatusResponse\"\x03\x90\x02\x01\x12\\\n\x0eListPartitions\x12!.edbjobs.v1.ListPartitionsRequest\x1a\".edbjobs.v1.ListPartitionsResponse\"\x03\x90\x02\x01\x12_\n\x0fListClusterJobs\x12\".edbjobs.v1.ListClusterJobsRequest\x1a#.edbjobs.v1.ListClusterJobsResponse\"\x03\x90\x02\x01\x12S\n\x0bListSolvers\x12\x1e.edbjobs.v1.ListSolversRequest\x1a\x1f.edbjobs.v1.ListSolversResponse\"\x03\x90\x02\x01\x42[\n\nedbjobs.v1B\x13\x43lusterServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n edbjobs/v1/cluster_service.proto\x12\nedbjobs.v1\x1a\x18\x65\x64\x62jobs/v1/cluster.proto\x1a\x16\x65\x64\x62jobs/v1/event.proto\x1a\x1a\x65\x64\x62jobs/v1/principal.proto\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x18\n\x16GetSystemStatusRequest\"\xeb\x03\n\x17GetSystemStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tapi_level\x18\x02 \x01(\x05\x12&\n\x08position\x18\x03 \x01(\x0b\x32\x14.edbjobs.v1.Position\x12%\n\x06\x63\x61ller\x18\x04 \x01(\x0b\x32\x15.edbjobs.v1.Principal\x12\x0c\n\x04host\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nschedulers\x18\x07 \x03(\x0b\x32\x1b.edbjobs.v1.SchedulerStatus\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12&\n\x05queue\x18\t \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\x12,\n\tresources\x18\n \x01(\x0b\x32\x19.edbjobs.v1.HostResources\x12\x1a\n\x12\x64\x65tected_scheduler\x18\x0b \x01(\t\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12\x19\n\x11store_unavailable\x18\r \x01(\x08\x12+\n\x07\x64\x65tails\x18\x0e \x01(\x0b\x32\x1a.edbjobs.v1.ServiceDetails\"\xc6\x01\n\x0eServiceDetails\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x17\n\x0fstate_directory\x18\x03 \x01(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\x12:\n\x08settings\x18\x05 \x03(\x0b\x32(.edbjobs.v1.ServiceDetails.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x12ListSolversRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x13ListSolversResponse\x12#\n\x07solvers\x18\x01 \x03(\x0b\x32\x12.edbjobs.v1.Solver\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x15ListPartitionsRequest\x12\x11\n\tscheduler\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xbe\x01\n\x16ListPartitionsResponse\x12)\n\npartitions\x18\x01 \x03(\x0b\x32\x15.edbjobs.v1.Partition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nschedulers\x18\x04 \x03(\x0b\x32\x1b.edbjobs.v1.SchedulerStatus\"s\n\x16ListClusterJobsRequest\x12\x11\n\tscheduler\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\xba\x01\n\x17ListClusterJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.edbjobs.v1.ClusterJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nschedulers\x18\x04 \x03(\x0b\x32\x1b.edbjobs.v1.SchedulerStatus2\x85\x03\n\x0e\x43lusterService\x12_\n\x0fGetSystemStatus\x12\".edbjobs.v1.GetSystemStatusRequest\x1a#.edbjobs.v1.GetSystemStatusResponse\"\x03\x90\x02\x01\x12S\n\x0bListSolvers\x12\x1e.edbjobs.v1.ListSolversRequest\x1a\x1f.edbjobs.v1.ListSolversResponse\"\x03\x90\x02\x01\x12\\\n\x0eListPartitions\x12!.edbjobs.v1.ListPartitionsRequest\x1a\".edbjobs.v1.ListPartitionsResponse\"\x03\x90\x02\x01\x12_\n\x0fListClusterJobs\x12\".edbjobs.v1.ListClusterJobsRequest\x1a#.edbjobs.v1.ListClusterJobsResponse\"\x03\x90\x02\x01\x42[\n\nedbjobs.v1B\x13\x43lusterServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,30 +37,36 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edbjobs.v1.cluster_service_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\023ClusterServiceProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
+  _globals['_SERVICEDETAILS_SETTINGSENTRY']._loaded_options = None
+  _globals['_SERVICEDETAILS_SETTINGSENTRY']._serialized_options = b'8\001'
   _globals['_CLUSTERSERVICE'].methods_by_name['GetSystemStatus']._loaded_options = None
   _globals['_CLUSTERSERVICE'].methods_by_name['GetSystemStatus']._serialized_options = b'\220\002\001'
+  _globals['_CLUSTERSERVICE'].methods_by_name['ListSolvers']._loaded_options = None
+  _globals['_CLUSTERSERVICE'].methods_by_name['ListSolvers']._serialized_options = b'\220\002\001'
   _globals['_CLUSTERSERVICE'].methods_by_name['ListPartitions']._loaded_options = None
   _globals['_CLUSTERSERVICE'].methods_by_name['ListPartitions']._serialized_options = b'\220\002\001'
   _globals['_CLUSTERSERVICE'].methods_by_name['ListClusterJobs']._loaded_options = None
   _globals['_CLUSTERSERVICE'].methods_by_name['ListClusterJobs']._serialized_options = b'\220\002\001'
-  _globals['_CLUSTERSERVICE'].methods_by_name['ListSolvers']._loaded_options = None
-  _globals['_CLUSTERSERVICE'].methods_by_name['ListSolvers']._serialized_options = b'\220\002\001'
-  _globals['_GETSYSTEMSTATUSREQUEST']._serialized_start=162
-  _globals['_GETSYSTEMSTATUSREQUEST']._serialized_end=186
-  _globals['_GETSYSTEMSTATUSRESPONSE']._serialized_start=189
-  _globals['_GETSYSTEMSTATUSRESPONSE']._serialized_end=711
-  _globals['_LISTPARTITIONSREQUEST']._serialized_start=713
-  _globals['_LISTPARTITIONSREQUEST']._serialized_end=755
-  _globals['_LISTPARTITIONSRESPONSE']._serialized_start=757
-  _globals['_LISTPARTITIONSRESPONSE']._serialized_end=866
-  _globals['_LISTCLUSTERJOBSREQUEST']._serialized_start=868
-  _globals['_LISTCLUSTERJOBSREQUEST']._serialized_end=944
-  _globals['_LISTCLUSTERJOBSRESPONSE']._serialized_start=946
-  _globals['_LISTCLUSTERJOBSRESPONSE']._serialized_end=1051
-  _globals['_LISTSOLVERSREQUEST']._serialized_start=1053
-  _globals['_LISTSOLVERSREQUEST']._serialized_end=1073
-  _globals['_LISTSOLVERSRESPONSE']._serialized_start=1075
-  _globals['_LISTSOLVERSRESPONSE']._serialized_end=1133
-  _globals['_CLUSTERSERVICE']._serialized_start=1136
-  _globals['_CLUSTERSERVICE']._serialized_end=1525
+  _globals['_GETSYSTEMSTATUSREQUEST']._serialized_start=186
+  _globals['_GETSYSTEMSTATUSREQUEST']._serialized_end=210
+  _globals['_GETSYSTEMSTATUSRESPONSE']._serialized_start=213
+  _globals['_GETSYSTEMSTATUSRESPONSE']._serialized_end=704
+  _globals['_SERVICEDETAILS']._serialized_start=707
+  _globals['_SERVICEDETAILS']._serialized_end=905
+  _globals['_SERVICEDETAILS_SETTINGSENTRY']._serialized_start=858
+  _globals['_SERVICEDETAILS_SETTINGSENTRY']._serialized_end=905
+  _globals['_LISTSOLVERSREQUEST']._serialized_start=907
+  _globals['_LISTSOLVERSREQUEST']._serialized_end=966
+  _globals['_LISTSOLVERSRESPONSE']._serialized_start=968
+  _globals['_LISTSOLVERSRESPONSE']._serialized_end=1051
+  _globals['_LISTPARTITIONSREQUEST']._serialized_start=1053
+  _globals['_LISTPARTITIONSREQUEST']._serialized_end=1134
+  _globals['_LISTPARTITIONSRESPONSE']._serialized_start=1137
+  _globals['_LISTPARTITIONSRESPONSE']._serialized_end=1327
+  _globals['_LISTCLUSTERJOBSREQUEST']._serialized_start=1329
+  _globals['_LISTCLUSTERJOBSREQUEST']._serialized_end=1444
+  _globals['_LISTCLUSTERJOBSRESPONSE']._serialized_start=1447
+  _globals['_LISTCLUSTERJOBSRESPONSE']._serialized_end=1633
+  _globals['_CLUSTERSERVICE']._serialized_start=1636
+  _globals['_CLUSTERSERVICE']._serialized_end=2025
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ClusterServiceStub(object):
-    """The service itself, its solvers, and the clusters it can use.
+    """ClusterService gives the service itself, its solvers, and the clusters that it can use. What JobsService says of
+    errors, repetition and lists holds here.
     """
 
     def __init__(self, channel):
@@ -40,6 +41,11 @@ class ClusterServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusResponse.FromString,
                 _registered_method=True)
+        self.ListSolvers = channel.unary_unary(
+                '/edbjobs.v1.ClusterService/ListSolvers',
+                request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.FromString,
+                _registered_method=True)
         self.ListPartitions = channel.unary_unary(
                 '/edbjobs.v1.ClusterService/ListPartitions',
                 request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListPartitionsRequest.SerializeToString,
@@ -50,40 +56,37 @@ class ClusterServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsResponse.FromString,
                 _registered_method=True)
-        self.ListSolvers = channel.unary_unary(
-                '/edbjobs.v1.ClusterService/ListSolvers',
-                request_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.SerializeToString,
-                response_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.FromString,
-                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
-    """The service itself, its solvers, and the clusters it can use.
+    """ClusterService gives the service itself, its solvers, and the clusters that it can use. What JobsService says of
+    errors, repetition and lists holds here.
     """
 
     def GetSystemStatus(self, request, context):
-        """Tells what this service is and whether its parts answer. Errors: none.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListPartitions(self, request, context):
-        """Lists partitions or queues. Errors: FAILED_PRECONDITION/NO_SCHEDULER, UNAVAILABLE/SCHEDULER_UNREACHABLE.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListClusterJobs(self, request, context):
-        """Lists the cluster's jobs. Errors: as ListPartitions.
+        """GetSystemStatus gives what this service is and whether its parts work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSolvers(self, request, context):
-        """Lists the installed solvers, newest first. Errors: none.
+        """ListSolvers lists installed solvers, newest first; those of this host before those of nodes.
+        Errors: INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPartitions(self, request, context):
+        """ListPartitions lists partitions or queues. Errors: NO_SCHEDULER, SCHEDULER_UNREACHABLE, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListClusterJobs(self, request, context):
+        """ListClusterJobs lists jobs of a cluster. Errors: NO_SCHEDULER, SCHEDULER_UNREACHABLE, INVALID_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +100,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     request_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusResponse.SerializeToString,
             ),
+            'ListSolvers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSolvers,
+                    request_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.SerializeToString,
+            ),
             'ListPartitions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPartitions,
                     request_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListPartitionsRequest.FromString,
@@ -107,11 +115,6 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     request_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsResponse.SerializeToString,
             ),
-            'ListSolvers': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSolvers,
-                    request_deserializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.FromString,
-                    response_serializer=edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'edbjobs.v1.ClusterService', rpc_method_handlers)
@@ -121,7 +124,8 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService(object):
-    """The service itself, its solvers, and the clusters it can use.
+    """ClusterService gives the service itself, its solvers, and the clusters that it can use. What JobsService says of
+    errors, repetition and lists holds here.
     """
 
     @staticmethod
@@ -141,6 +145,33 @@ class ClusterService(object):
             '/edbjobs.v1.ClusterService/GetSystemStatus',
             edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusRequest.SerializeToString,
             edbjobs_dot_v1_dot_cluster__service__pb2.GetSystemStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSolvers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.ClusterService/ListSolvers',
+            edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.SerializeToString,
+            edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -195,33 +226,6 @@ class ClusterService(object):
             '/edbjobs.v1.ClusterService/ListClusterJobs',
             edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsRequest.SerializeToString,
             edbjobs_dot_v1_dot_cluster__service__pb2.ListClusterJobsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListSolvers(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/edbjobs.v1.ClusterService/ListSolvers',
-            edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversRequest.SerializeToString,
-            edbjobs_dot_v1_dot_cluster__service__pb2.ListSolversResponse.FromString,
             options,
             channel_credentials,
             insecure,

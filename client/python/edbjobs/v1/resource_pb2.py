@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from edbjobs.v1 import job_pb2 as edbjobs_dot_v1_dot_job__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x64\x62jobs/v1/resource.proto\x12\nedbjobs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"X\n\tDiskUsage\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\x12\x14\n\x0cused_percent\x18\x04 \x01(\x01\"\x96\x02\n\x10ResourceSnapshot\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63pu_percent\x18\x02 \x01(\x01\x12\x1b\n\x13\x66oreign_cpu_percent\x18\x03 \x01(\x01\x12\x11\n\tcpu_count\x18\x04 \x01(\x05\x12\x16\n\x0ememory_percent\x18\x05 \x01(\x01\x12\x19\n\x11memory_used_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12memory_total_bytes\x18\x07 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x08 \x01(\x03\x12$\n\x05\x64isks\x18\t \x03(\x0b\x32\x15.edbjobs.v1.DiskUsage\"e\n\nUserLimits\x12\x18\n\x10max_running_jobs\x18\x01 \x01(\x05\x12\x11\n\tmax_cores\x18\x02 \x01(\x05\x12\x19\n\x0cmax_priority\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_max_priority\"\xb6\x03\n\x06Limits\x12\x1b\n\x13max_concurrent_jobs\x18\x01 \x01(\x05\x12\x11\n\tmax_cores\x18\x02 \x01(\x05\x12\x16\n\x0emax_memory_mib\x18\x03 \x01(\x03\x12\x18\n\x10max_cluster_jobs\x18\x04 \x01(\x05\x12\x32\n\x08licenses\x18\x05 \x03(\x0b\x32 .edbjobs.v1.Limits.LicensesEntry\x12\x17\n\x0fmax_cpu_percent\x18\x06 \x01(\x01\x12\x15\n\rmin_memory_gb\x18\x07 \x01(\x01\x12\x13\n\x0bmin_disk_gb\x18\x08 \x01(\x01\x12,\n\x0c\x64\x65\x66\x61ult_user\x18\t \x01(\x0b\x32\x16.edbjobs.v1.UserLimits\x12,\n\x05users\x18\n \x03(\x0b\x32\x1d.edbjobs.v1.Limits.UsersEntry\x1a/\n\rLicensesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a\x44\n\nUsersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.edbjobs.v1.UserLimits:\x02\x38\x01\"\xd8\x03\n\x0bQueueStatus\x12\x0e\n\x06queued\x18\x01 \x01(\x03\x12I\n\x12queued_by_priority\x18\x02 \x03(\x0b\x32-.edbjobs.v1.QueueStatus.QueuedByPriorityEntry\x12\x0f\n\x07running\x18\x03 \x01(\x03\x12\x11\n\tscheduled\x18\x04 \x01(\x03\x12\x0c\n\x04held\x18\x05 \x01(\x03\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12\x1b\n\x13max_concurrent_jobs\x18\x08 \x01(\x05\x12\x16\n\x0e\x63ores_reserved\x18\t \x01(\x05\x12\x1b\n\x13memory_reserved_mib\x18\n \x01(\x03\x12H\n\x11licenses_reserved\x18\x0b \x03(\x0b\x32-.edbjobs.v1.QueueStatus.LicensesReservedEntry\x12\x0c\n\x04gate\x18\x0c \x01(\t\x1a\x37\n\x15QueuedByPriorityEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x37\n\x15LicensesReservedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x42U\n\nedbjobs.v1B\rResourceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x64\x62jobs/v1/resource.proto\x12\nedbjobs.v1\x1a\x14\x65\x64\x62jobs/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\rHostResources\x12/\n\x0bsample_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63pu_percent\x18\x02 \x01(\x01\x12\x1b\n\x13\x66oreign_cpu_percent\x18\x03 \x01(\x01\x12\x11\n\tcpu_count\x18\x04 \x01(\x05\x12\x1a\n\x12memory_total_bytes\x18\x05 \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x06 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x07 \x01(\x03\x12#\n\x07volumes\x18\x08 \x03(\x0b\x32\x12.edbjobs.v1.Volume\"T\n\x06Volume\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\x12\x13\n\x0bunreachable\x18\x04 \x01(\x08\"\x85\x05\n\x06Limits\x12\x1b\n\x0emax_local_jobs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_cores\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10max_memory_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10max_cluster_jobs\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x32\n\x08licenses\x18\x05 \x03(\x0b\x32 .edbjobs.v1.Limits.LicensesEntry\x12\x1c\n\x0fmax_cpu_percent\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\"\n\x15min_free_memory_bytes\x18\x07 \x01(\x03H\x05\x88\x01\x01\x12 \n\x13min_free_disk_bytes\x18\x08 \x01(\x03H\x06\x88\x01\x01\x12,\n\x0c\x64\x65\x66\x61ult_user\x18\t \x01(\x0b\x32\x16.edbjobs.v1.UserLimits\x12,\n\x05users\x18\n \x03(\x0b\x32\x1d.edbjobs.v1.Limits.UsersEntry\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x1a/\n\rLicensesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a\x44\n\nUsersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.edbjobs.v1.UserLimits:\x02\x38\x01\x42\x11\n\x0f_max_local_jobsB\x0c\n\n_max_coresB\x13\n\x11_max_memory_bytesB\x13\n\x11_max_cluster_jobsB\x12\n\x10_max_cpu_percentB\x18\n\x16_min_free_memory_bytesB\x16\n\x14_min_free_disk_bytes\"\x92\x01\n\nUserLimits\x12\x1d\n\x10max_running_jobs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_cores\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0cmax_priority\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x13\n\x11_max_running_jobsB\x0c\n\n_max_coresB\x0f\n\r_max_priority\"\xcd\x02\n\x0bQueueStatus\x12\x0e\n\x06queued\x18\x01 \x01(\x03\x12I\n\x12queued_by_priority\x18\x02 \x03(\x0b\x32-.edbjobs.v1.QueueStatus.QueuedByPriorityEntry\x12\x0c\n\x04held\x18\x03 \x01(\x03\x12\x10\n\x08starting\x18\x04 \x01(\x03\x12\x11\n\tscheduled\x18\x05 \x01(\x03\x12\x0f\n\x07running\x18\x06 \x01(\x03\x12\x12\n\nlocal_runs\x18\x07 \x01(\x05\x12)\n\x08reserved\x18\x08 \x01(\x0b\x32\x17.edbjobs.v1.Reservation\x12\x0e\n\x06paused\x18\t \x01(\x08\x12\x17\n\x0f\x62locked_message\x18\n \x01(\t\x1a\x37\n\x15QueuedByPriorityEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe9\x01\n\x0eLicenseFeature\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\t\x12\x13\n\x06issued\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06in_use\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08reserved\x18\x05 \x01(\x05\x12$\n\x04uses\x18\x06 \x03(\x0b\x32\x16.edbjobs.v1.LicenseUse\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x08 \x01(\tB\t\n\x07_issuedB\t\n\x07_in_use\"y\n\nLicenseUse\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07job_uid\x18\x05 \x01(\tBU\n\nedbjobs.v1B\rResourceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,24 +40,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITS_USERSENTRY']._serialized_options = b'8\001'
   _globals['_QUEUESTATUS_QUEUEDBYPRIORITYENTRY']._loaded_options = None
   _globals['_QUEUESTATUS_QUEUEDBYPRIORITYENTRY']._serialized_options = b'8\001'
-  _globals['_QUEUESTATUS_LICENSESRESERVEDENTRY']._loaded_options = None
-  _globals['_QUEUESTATUS_LICENSESRESERVEDENTRY']._serialized_options = b'8\001'
-  _globals['_DISKUSAGE']._serialized_start=74
-  _globals['_DISKUSAGE']._serialized_end=162
-  _globals['_RESOURCESNAPSHOT']._serialized_start=165
-  _globals['_RESOURCESNAPSHOT']._serialized_end=443
-  _globals['_USERLIMITS']._serialized_start=445
-  _globals['_USERLIMITS']._serialized_end=546
-  _globals['_LIMITS']._serialized_start=549
-  _globals['_LIMITS']._serialized_end=987
-  _globals['_LIMITS_LICENSESENTRY']._serialized_start=870
-  _globals['_LIMITS_LICENSESENTRY']._serialized_end=917
-  _globals['_LIMITS_USERSENTRY']._serialized_start=919
-  _globals['_LIMITS_USERSENTRY']._serialized_end=987
-  _globals['_QUEUESTATUS']._serialized_start=990
-  _globals['_QUEUESTATUS']._serialized_end=1462
-  _globals['_QUEUESTATUS_QUEUEDBYPRIORITYENTRY']._serialized_start=1350
-  _globals['_QUEUESTATUS_QUEUEDBYPRIORITYENTRY']._serialized_end=1405
-  _globals['_QUEUESTATUS_LICENSESRESERVEDENTRY']._serialized_start=1407
-  _globals['_QUEUESTATUS_LICENSESRESERVEDENTRY']._serialized_end=1462
+  _globals['_HOSTRESOURCES']._serialized_start=97
+  _globals['_HOSTRESOURCES']._serialized_end=354
+  _globals['_VOLUME']._serialized_start=356
+  _globals['_VOLUME']._serialized_end=440
+  _globals['_LIMITS']._serialized_start=443
+  _globals['_LIMITS']._serialized_end=1088
+  _globals['_LIMITS_LICENSESENTRY']._serialized_start=826
+  _globals['_LIMITS_LICENSESENTRY']._serialized_end=873
+  _globals['_LIMITS_USERSENTRY']._serialized_start=875
+  _globals['_LIMITS_USERSENTRY']._serialized_end=943
+  _globals['_USERLIMITS']._serialized_start=1091
+  _globals['_USERLIMITS']._serialized_end=1237
+  _globals['_QUEUESTATUS']._serialized_start=1240
+  _globals['_QUEUESTATUS']._serialized_end=1573
+  _globals['_QUEUESTATUS_QUEUEDBYPRIORITYENTRY']._serialized_start=1518
+  _globals['_QUEUESTATUS_QUEUEDBYPRIORITYENTRY']._serialized_end=1573
+  _globals['_LICENSEFEATURE']._serialized_start=1576
+  _globals['_LICENSEFEATURE']._serialized_end=1809
+  _globals['_LICENSEUSE']._serialized_start=1811
+  _globals['_LICENSEUSE']._serialized_end=1932
 # @@protoc_insertion_point(module_scope)

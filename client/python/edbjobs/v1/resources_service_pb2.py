@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"edbjobs/v1/resources_service.proto\x12\nedbjobs.v1\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x15\n\x13GetResourcesRequest\"G\n\x14GetResourcesResponse\x12/\n\tresources\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.ResourceSnapshot\"D\n\x15WatchResourcesRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"q\n\x16WatchResourcesResponse\x12/\n\tresources\x18\x01 \x01(\x0b\x32\x1c.edbjobs.v1.ResourceSnapshot\x12&\n\x05queue\x18\x02 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x11\n\x0fGetQueueRequest\":\n\x10GetQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x12\n\x10GetLimitsRequest\"7\n\x11GetLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"j\n\x13UpdateLimitsRequest\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"b\n\x14UpdateLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12&\n\nold_limits\x18\x02 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"\x13\n\x11PauseQueueRequest\"<\n\x12PauseQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x14\n\x12ResumeQueueRequest\"=\n\x13ResumeQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus2\xe4\x04\n\x10ResourcesService\x12V\n\x0cGetResources\x12\x1f.edbjobs.v1.GetResourcesRequest\x1a .edbjobs.v1.GetResourcesResponse\"\x03\x90\x02\x01\x12^\n\x0eWatchResources\x12!.edbjobs.v1.WatchResourcesRequest\x1a\".edbjobs.v1.WatchResourcesResponse\"\x03\x90\x02\x01\x30\x01\x12J\n\x08GetQueue\x12\x1b.edbjobs.v1.GetQueueRequest\x1a\x1c.edbjobs.v1.GetQueueResponse\"\x03\x90\x02\x01\x12M\n\tGetLimits\x12\x1c.edbjobs.v1.GetLimitsRequest\x1a\x1d.edbjobs.v1.GetLimitsResponse\"\x03\x90\x02\x01\x12V\n\x0cUpdateLimits\x12\x1f.edbjobs.v1.UpdateLimitsRequest\x1a .edbjobs.v1.UpdateLimitsResponse\"\x03\x90\x02\x02\x12P\n\nPauseQueue\x12\x1d.edbjobs.v1.PauseQueueRequest\x1a\x1e.edbjobs.v1.PauseQueueResponse\"\x03\x90\x02\x02\x12S\n\x0bResumeQueue\x12\x1e.edbjobs.v1.ResumeQueueRequest\x1a\x1f.edbjobs.v1.ResumeQueueResponse\"\x03\x90\x02\x02\x42]\n\nedbjobs.v1B\x15ResourcesServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"edbjobs/v1/resources_service.proto\x12\nedbjobs.v1\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x15\n\x13GetResourcesRequest\"D\n\x14GetResourcesResponse\x12,\n\tresources\x18\x01 \x01(\x0b\x32\x19.edbjobs.v1.HostResources\"D\n\x15WatchResourcesRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x16WatchResourcesResponse\x12,\n\tresources\x18\x01 \x01(\x0b\x32\x19.edbjobs.v1.HostResources\x12&\n\x05queue\x18\x02 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x11\n\x0fGetQueueRequest\":\n\x10GetQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x13\n\x11PauseQueueRequest\"<\n\x12PauseQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x14\n\x12ResumeQueueRequest\"=\n\x13ResumeQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.edbjobs.v1.QueueStatus\"\x12\n\x10GetLimitsRequest\"7\n\x11GetLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"\x99\x01\n\x13UpdateLimitsRequest\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12/\n\x0bremove_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x17\n\x0fremove_licenses\x18\x03 \x03(\t\x12\x14\n\x0cremove_users\x18\x04 \x03(\t\"b\n\x14UpdateLimitsResponse\x12\"\n\x06limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12&\n\nold_limits\x18\x02 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"N\n\x13ListLicensesRequest\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x03(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListLicensesResponse\x12,\n\x08licenses\x18\x01 \x03(\x0b\x32\x1a.edbjobs.v1.LicenseFeature\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xbc\x05\n\x10ResourcesService\x12V\n\x0cGetResources\x12\x1f.edbjobs.v1.GetResourcesRequest\x1a .edbjobs.v1.GetResourcesResponse\"\x03\x90\x02\x01\x12^\n\x0eWatchResources\x12!.edbjobs.v1.WatchResourcesRequest\x1a\".edbjobs.v1.WatchResourcesResponse\"\x03\x90\x02\x01\x30\x01\x12J\n\x08GetQueue\x12\x1b.edbjobs.v1.GetQueueRequest\x1a\x1c.edbjobs.v1.GetQueueResponse\"\x03\x90\x02\x01\x12P\n\nPauseQueue\x12\x1d.edbjobs.v1.PauseQueueRequest\x1a\x1e.edbjobs.v1.PauseQueueResponse\"\x03\x90\x02\x02\x12S\n\x0bResumeQueue\x12\x1e.edbjobs.v1.ResumeQueueRequest\x1a\x1f.edbjobs.v1.ResumeQueueResponse\"\x03\x90\x02\x02\x12M\n\tGetLimits\x12\x1c.edbjobs.v1.GetLimitsRequest\x1a\x1d.edbjobs.v1.GetLimitsResponse\"\x03\x90\x02\x01\x12V\n\x0cUpdateLimits\x12\x1f.edbjobs.v1.UpdateLimitsRequest\x1a .edbjobs.v1.UpdateLimitsResponse\"\x03\x90\x02\x02\x12V\n\x0cListLicenses\x12\x1f.edbjobs.v1.ListLicensesRequest\x1a .edbjobs.v1.ListLicensesResponse\"\x03\x90\x02\x01\x42]\n\nedbjobs.v1B\x15ResourcesServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,42 +41,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOURCESSERVICE'].methods_by_name['WatchResources']._serialized_options = b'\220\002\001'
   _globals['_RESOURCESSERVICE'].methods_by_name['GetQueue']._loaded_options = None
   _globals['_RESOURCESSERVICE'].methods_by_name['GetQueue']._serialized_options = b'\220\002\001'
-  _globals['_RESOURCESSERVICE'].methods_by_name['GetLimits']._loaded_options = None
-  _globals['_RESOURCESSERVICE'].methods_by_name['GetLimits']._serialized_options = b'\220\002\001'
-  _globals['_RESOURCESSERVICE'].methods_by_name['UpdateLimits']._loaded_options = None
-  _globals['_RESOURCESSERVICE'].methods_by_name['UpdateLimits']._serialized_options = b'\220\002\002'
   _globals['_RESOURCESSERVICE'].methods_by_name['PauseQueue']._loaded_options = None
   _globals['_RESOURCESSERVICE'].methods_by_name['PauseQueue']._serialized_options = b'\220\002\002'
   _globals['_RESOURCESSERVICE'].methods_by_name['ResumeQueue']._loaded_options = None
   _globals['_RESOURCESSERVICE'].methods_by_name['ResumeQueue']._serialized_options = b'\220\002\002'
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetLimits']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['GetLimits']._serialized_options = b'\220\002\001'
+  _globals['_RESOURCESSERVICE'].methods_by_name['UpdateLimits']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['UpdateLimits']._serialized_options = b'\220\002\002'
+  _globals['_RESOURCESSERVICE'].methods_by_name['ListLicenses']._loaded_options = None
+  _globals['_RESOURCESSERVICE'].methods_by_name['ListLicenses']._serialized_options = b'\220\002\001'
   _globals['_GETRESOURCESREQUEST']._serialized_start=143
   _globals['_GETRESOURCESREQUEST']._serialized_end=164
   _globals['_GETRESOURCESRESPONSE']._serialized_start=166
-  _globals['_GETRESOURCESRESPONSE']._serialized_end=237
-  _globals['_WATCHRESOURCESREQUEST']._serialized_start=239
-  _globals['_WATCHRESOURCESREQUEST']._serialized_end=307
-  _globals['_WATCHRESOURCESRESPONSE']._serialized_start=309
-  _globals['_WATCHRESOURCESRESPONSE']._serialized_end=422
-  _globals['_GETQUEUEREQUEST']._serialized_start=424
-  _globals['_GETQUEUEREQUEST']._serialized_end=441
-  _globals['_GETQUEUERESPONSE']._serialized_start=443
-  _globals['_GETQUEUERESPONSE']._serialized_end=501
-  _globals['_GETLIMITSREQUEST']._serialized_start=503
-  _globals['_GETLIMITSREQUEST']._serialized_end=521
-  _globals['_GETLIMITSRESPONSE']._serialized_start=523
-  _globals['_GETLIMITSRESPONSE']._serialized_end=578
-  _globals['_UPDATELIMITSREQUEST']._serialized_start=580
-  _globals['_UPDATELIMITSREQUEST']._serialized_end=686
-  _globals['_UPDATELIMITSRESPONSE']._serialized_start=688
-  _globals['_UPDATELIMITSRESPONSE']._serialized_end=786
-  _globals['_PAUSEQUEUEREQUEST']._serialized_start=788
-  _globals['_PAUSEQUEUEREQUEST']._serialized_end=807
-  _globals['_PAUSEQUEUERESPONSE']._serialized_start=809
-  _globals['_PAUSEQUEUERESPONSE']._serialized_end=869
-  _globals['_RESUMEQUEUEREQUEST']._serialized_start=871
-  _globals['_RESUMEQUEUEREQUEST']._serialized_end=891
-  _globals['_RESUMEQUEUERESPONSE']._serialized_start=893
-  _globals['_RESUMEQUEUERESPONSE']._serialized_end=954
-  _globals['_RESOURCESSERVICE']._serialized_start=957
-  _globals['_RESOURCESSERVICE']._serialized_end=1569
+  _globals['_GETRESOURCESRESPONSE']._serialized_end=234
+  _globals['_WATCHRESOURCESREQUEST']._serialized_start=236
+  _globals['_WATCHRESOURCESREQUEST']._serialized_end=304
+  _globals['_WATCHRESOURCESRESPONSE']._serialized_start=306
+  _globals['_WATCHRESOURCESRESPONSE']._serialized_end=416
+  _globals['_GETQUEUEREQUEST']._serialized_start=418
+  _globals['_GETQUEUEREQUEST']._serialized_end=435
+  _globals['_GETQUEUERESPONSE']._serialized_start=437
+  _globals['_GETQUEUERESPONSE']._serialized_end=495
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=497
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=516
+  _globals['_PAUSEQUEUERESPONSE']._serialized_start=518
+  _globals['_PAUSEQUEUERESPONSE']._serialized_end=578
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=580
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=600
+  _globals['_RESUMEQUEUERESPONSE']._serialized_start=602
+  _globals['_RESUMEQUEUERESPONSE']._serialized_end=663
+  _globals['_GETLIMITSREQUEST']._serialized_start=665
+  _globals['_GETLIMITSREQUEST']._serialized_end=683
+  _globals['_GETLIMITSRESPONSE']._serialized_start=685
+  _globals['_GETLIMITSRESPONSE']._serialized_end=740
+  _globals['_UPDATELIMITSREQUEST']._serialized_start=743
+  _globals['_UPDATELIMITSREQUEST']._serialized_end=896
+  _globals['_UPDATELIMITSRESPONSE']._serialized_start=898
+  _globals['_UPDATELIMITSRESPONSE']._serialized_end=996
+  _globals['_LISTLICENSESREQUEST']._serialized_start=998
+  _globals['_LISTLICENSESREQUEST']._serialized_end=1076
+  _globals['_LISTLICENSESRESPONSE']._serialized_start=1078
+  _globals['_LISTLICENSESRESPONSE']._serialized_end=1171
+  _globals['_RESOURCESSERVICE']._serialized_start=1174
+  _globals['_RESOURCESSERVICE']._serialized_end=1874
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ResourcesServiceStub(object):
-    """The host, the queue and the limits.
+    """ResourcesService gives the host, the queue, the limits and licenses. What JobsService says of errors, repetition
+    and lists holds here.
     """
 
     def __init__(self, channel):
@@ -50,16 +51,6 @@ class ResourcesServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetQueueRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetQueueResponse.FromString,
                 _registered_method=True)
-        self.GetLimits = channel.unary_unary(
-                '/edbjobs.v1.ResourcesService/GetLimits',
-                request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsRequest.SerializeToString,
-                response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsResponse.FromString,
-                _registered_method=True)
-        self.UpdateLimits = channel.unary_unary(
-                '/edbjobs.v1.ResourcesService/UpdateLimits',
-                request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsRequest.SerializeToString,
-                response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsResponse.FromString,
-                _registered_method=True)
         self.PauseQueue = channel.unary_unary(
                 '/edbjobs.v1.ResourcesService/PauseQueue',
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueRequest.SerializeToString,
@@ -70,57 +61,80 @@ class ResourcesServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueResponse.FromString,
                 _registered_method=True)
+        self.GetLimits = channel.unary_unary(
+                '/edbjobs.v1.ResourcesService/GetLimits',
+                request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsResponse.FromString,
+                _registered_method=True)
+        self.UpdateLimits = channel.unary_unary(
+                '/edbjobs.v1.ResourcesService/UpdateLimits',
+                request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsResponse.FromString,
+                _registered_method=True)
+        self.ListLicenses = channel.unary_unary(
+                '/edbjobs.v1.ResourcesService/ListLicenses',
+                request_serializer=edbjobs_dot_v1_dot_resources__service__pb2.ListLicensesRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.ListLicensesResponse.FromString,
+                _registered_method=True)
 
 
 class ResourcesServiceServicer(object):
-    """The host, the queue and the limits.
+    """ResourcesService gives the host, the queue, the limits and licenses. What JobsService says of errors, repetition
+    and lists holds here.
     """
 
     def GetResources(self, request, context):
-        """Tells how the host is. Errors: UNAVAILABLE/NO_SAMPLE before the first sample.
+        """GetResources gives the state of the host. Errors: NO_SAMPLE before the first sample.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchResources(self, request, context):
-        """Sends a snapshot now and then one every `interval`. Errors: as GetResources.
+        """WatchResources sends the state of host and queue now, and again after every interval. Errors: NO_SAMPLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetQueue(self, request, context):
-        """Tells how the queue is. Errors: none.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetLimits(self, request, context):
-        """Tells the limits. Errors: none.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def UpdateLimits(self, request, context):
-        """Changes the limits that the mask names, all or none. Errors: INVALID_ARGUMENT/INVALID_LIMITS,
-        PERMISSION_DENIED, UNAVAILABLE/STORE_UNAVAILABLE.
+        """GetQueue gives the state of the queue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseQueue(self, request, context):
-        """Starts no more jobs; what runs goes on. Errors: PERMISSION_DENIED, UNAVAILABLE/STORE_UNAVAILABLE.
+        """PauseQueue starts no more jobs; what runs goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeQueue(self, request, context):
-        """Starts jobs again. Errors: as PauseQueue.
+        """ResumeQueue starts jobs again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLimits(self, request, context):
+        """GetLimits gives the limits in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateLimits(self, request, context):
+        """UpdateLimits changes some limits, all of the request or none. A change that changes nothing succeeds whatever the
+        etag. Errors: INVALID_LIMITS, ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLicenses(self, request, context):
+        """ListLicenses lists features of the license servers and who uses them. Errors: INVALID_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,16 +158,6 @@ def add_ResourcesServiceServicer_to_server(servicer, server):
                     request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetQueueRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetQueueResponse.SerializeToString,
             ),
-            'GetLimits': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetLimits,
-                    request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsRequest.FromString,
-                    response_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsResponse.SerializeToString,
-            ),
-            'UpdateLimits': grpc.unary_unary_rpc_method_handler(
-                    servicer.UpdateLimits,
-                    request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsRequest.FromString,
-                    response_serializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsResponse.SerializeToString,
-            ),
             'PauseQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseQueue,
                     request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueRequest.FromString,
@@ -164,6 +168,21 @@ def add_ResourcesServiceServicer_to_server(servicer, server):
                     request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueResponse.SerializeToString,
             ),
+            'GetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimits,
+                    request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_resources__service__pb2.GetLimitsResponse.SerializeToString,
+            ),
+            'UpdateLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateLimits,
+                    request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_resources__service__pb2.UpdateLimitsResponse.SerializeToString,
+            ),
+            'ListLicenses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLicenses,
+                    request_deserializer=edbjobs_dot_v1_dot_resources__service__pb2.ListLicensesRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_resources__service__pb2.ListLicensesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'edbjobs.v1.ResourcesService', rpc_method_handlers)
@@ -173,7 +192,8 @@ def add_ResourcesServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ResourcesService(object):
-    """The host, the queue and the limits.
+    """ResourcesService gives the host, the queue, the limits and licenses. What JobsService says of errors, repetition
+    and lists holds here.
     """
 
     @staticmethod
@@ -258,6 +278,60 @@ class ResourcesService(object):
             _registered_method=True)
 
     @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.ResourcesService/PauseQueue',
+            edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueRequest.SerializeToString,
+            edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.ResourcesService/ResumeQueue',
+            edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueRequest.SerializeToString,
+            edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetLimits(request,
             target,
             options=(),
@@ -312,7 +386,7 @@ class ResourcesService(object):
             _registered_method=True)
 
     @staticmethod
-    def PauseQueue(request,
+    def ListLicenses(request,
             target,
             options=(),
             channel_credentials=None,
@@ -325,36 +399,9 @@ class ResourcesService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/edbjobs.v1.ResourcesService/PauseQueue',
-            edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueRequest.SerializeToString,
-            edbjobs_dot_v1_dot_resources__service__pb2.PauseQueueResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ResumeQueue(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/edbjobs.v1.ResourcesService/ResumeQueue',
-            edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueRequest.SerializeToString,
-            edbjobs_dot_v1_dot_resources__service__pb2.ResumeQueueResponse.FromString,
+            '/edbjobs.v1.ResourcesService/ListLicenses',
+            edbjobs_dot_v1_dot_resources__service__pb2.ListLicensesRequest.SerializeToString,
+            edbjobs_dot_v1_dot_resources__service__pb2.ListLicensesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,15 +63,15 @@ class RunTable:
         if self.runs.pop(run.key.folder, None) is not None:
             self.emit(ended)
 
-    def set_reach(self, answering: bool, version: str = "", error: str = "") -> None:
+    def set_reach(self, responding: bool, version: str = "", error: str = "") -> None:
         """Report whether the scheduler responds, if that has changed."""
         before = self.reach
-        same = before.answering == answering and bool(before.version or answering or before.error)
+        same = before.responding == responding and bool(before.version or responding or before.error)
         self.reach = Reachability(
-            before.executor, answering, before.since if same else time.time(), version or before.version, error
+            before.executor, responding, before.since_time if same else time.time(), version or before.version, error
         )
-        if answering != before.answering or error != before.error:
-            if answering:
+        if responding != before.responding or error != before.error:
+            if responding:
                 _log.info("%s %s answers", before.executor, self.reach.version)
             else:
                 _log.warning("%s does not answer: %s", before.executor, error)

@@ -102,20 +102,20 @@ class ClusterJobStatus:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A partition or queue; numbers as of ``edbjobs.v1.Partition``: nodes, cores, and bytes of all nodes together."""
+    """A partition or queue; numbers as of ``edbjobs.v1.Partition``, None: not known."""
 
     name: str
     state: str
-    default: bool = False
-    nodes_total: int = 0
-    nodes_used: int = 0
-    nodes_free: int = 0
-    cores_total: int = 0
-    cores_used: int = 0
-    cores_free: int = 0
-    memory_total_bytes: int = 0
-    memory_used_bytes: int = 0
-    time_limit_seconds: int = 0
+    is_default: bool = False
+    nodes_total: int | None = None
+    nodes_used: int | None = None
+    nodes_free: int | None = None
+    cores_total: int | None = None
+    cores_used: int | None = None
+    cores_free: int | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    time_limit: int | None = None  # seconds; None: no limit, or not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,9 @@ class ClusterJob:
     partition: str
     state: str
     reason: str = ""
-    nodes: int = 0
-    cores: int = 0
-    nodelist: str = ""
+    node_count: int = 0
+    core_count: int = 0
+    nodes: tuple[str, ...] = ()  # names or ranges, as the scheduler writes them
     start_time: float | None = None
 
 

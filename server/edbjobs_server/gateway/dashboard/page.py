@@ -49,23 +49,23 @@ class Page:
     async def index(self, request: web.Request) -> web.StreamResponse:
         """Show the page; with ``?token=`` give the browser a session, and show it without the token in the URL."""
         token = request.query.get("token", "")
-        self._guard.identify(request, token)
+        caller = self._guard.identify(request, token)
         if token:
             response = web.Response(status=303, headers={"Location": "/"})
             self._guard.start_session(response)
             return response
         page = await self._manager.list_jobs(_NEWEST_JOBS)
-        html = render(self._manager.status(), page.jobs, await self._partitions())
+        html = render(self._manager.status(caller), page.jobs, await self._partitions())
         return web.Response(text=html, content_type="text/html")
 
     async def _partitions(self) -> Sequence[cluster_pb2.Partition]:
         """Return the partitions; none if there is no cluster, or it does not answer in time."""
         detected = self._manager.detected_cluster
-        if not any(found.answering for found in self._manager.schedulers() if found.name == detected):
+        if not any(found.responding for found in self._manager.schedulers() if found.name == detected):
             return ()
         try:
             async with timeout(ASK_SECONDS):
-                return (await self._manager.partitions("")).partitions
+                return [partition async for partition in self._manager.all_partitions(detected)]
         except (Refused, asyncio.TimeoutError, TimeoutError):
             return ()
 

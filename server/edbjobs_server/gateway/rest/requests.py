@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 from aiohttp import web
 from edbjobs._enums import JobStatus, to_number
 from edbjobs.config import HFSSSimulationConfig, field_errors
-from edbjobs.v1 import job_state_pb2, jobs_messages_pb2, resource_pb2, resources_service_pb2
+from edbjobs.v1 import job_state_pb2, jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
-from google.protobuf.json_format import ParseDict, ParseError
 from pydantic import ValidationError
 
 from edbjobs_server.contract.request_check import too_large
@@ -27,8 +26,6 @@ from edbjobs_server.manager.validation import Submission, validate
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_NAME = 255
 _INT32 = 2**31
-_EXACT = 2**53  # larger integers are not exact in the JSON of most programs
-_LIMITS = resource_pb2.Limits.DESCRIPTOR.fields_by_name
 
 
 async def body_of(request: web.Request) -> Json:
@@ -154,51 +151,6 @@ def priority_of(body: Json, default: int | None = None) -> int:
         what = "expected an integer, for example 5"
         raise Refused("INVALID_PRIORITY", f"priority: {what}", fields={"priority": what})
     return value
-
-
-def limits_request(body: Json) -> resources_service_pb2.UpdateLimitsRequest:
-    """Return the request that changes limits; the job manager applies all of them or none.
-
-    Raises
-    ------
-    Refused
-        INVALID_LIMITS, with every field of a wrong type.
-    """
-    if not body:
-        raise Refused("INVALID_LIMITS", 'expected at least one limit, for example {"max_concurrent_jobs": 4}')
-    request = resources_service_pb2.UpdateLimitsRequest()
-    wrong: dict[str, str] = {}
-    for name, value in body.items():
-        name = text_of(name, "limit")
-        request.update_mask.paths.append(name)
-        if name in _LIMITS:
-            what = _put_limit(request.limits, name, value)
-            if what:
-                wrong[name] = what
-    if wrong:
-        text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
-        raise Refused("INVALID_LIMITS", f"no limit was changed: {text}", fields=wrong)
-    return request
-
-
-def _put_limit(limits: resource_pb2.Limits, name: str, value: Any) -> str:
-    """Set a limit; return what is wrong with its value, or nothing."""
-    field = _LIMITS[name]
-    if field.message_type is not None:
-        try:
-            ParseDict({name: value}, limits)
-        except (ParseError, TypeError, ValueError, AttributeError, UnicodeError):
-            return "does not match edbjobs.v1.Limits"
-        return ""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_float = field.cpp_type == field.CPPTYPE_DOUBLE
-    if not number or not (is_float or isinstance(value, int)):
-        return "expected a number" if is_float else "expected an integer"
-    largest = _EXACT if field.cpp_type == field.CPPTYPE_INT64 else _INT32 - 1
-    if not -_INT32 <= value <= largest:
-        return "is too large"
-    setattr(limits, name, value)
-    return ""
 
 
 def job_filter(query: Mapping[str, str], states: Sequence[str]) -> jobs_messages_pb2.JobFilter:

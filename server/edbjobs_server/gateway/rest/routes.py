@@ -14,6 +14,7 @@ from edbjobs_server.gateway.json_values import Json, status_of
 from edbjobs_server.gateway.models import Limits, Partition, Queue, Resources, Status
 from edbjobs_server.gateway.rest import bodies, job_list, job_output, requests
 from edbjobs_server.gateway.rest.job_text import job_text
+from edbjobs_server.gateway.rest.limits import update_limits
 from edbjobs_server.gateway.rest.responses import answer, error
 from edbjobs_server.gateway.security import CALLER
 from edbjobs_server.manager.clusters import NO_CLUSTER
@@ -128,7 +129,8 @@ class Rest:
 
     async def queue(self, request: web.Request) -> web.Response:
         """Return the queue."""
-        return answer(Queue.json_of(self._manager.queue()))
+        manager = self._manager
+        return answer(Queue.of(manager.queue(), manager.limits(), manager.waiting_by_priority(), manager.draining))
 
     async def limits(self, request: web.Request) -> web.Response:
         """Return the limits."""
@@ -136,10 +138,9 @@ class Rest:
 
     async def update_limits(self, request: web.Request) -> web.Response:
         """Change limits: all that are named, or none."""
-        message = requests.limits_request(await requests.body_of(request))
-        new, _ = await self._manager.update_limits(message, request[CALLER])
-        limits = Limits.json_of(new)
-        named = {name: limits[name] for name in message.update_mask.paths}
+        body = await requests.body_of(request)
+        limits = await update_limits(self._manager, body, request[CALLER])
+        named = {name: limits[name] for name in body}
         text = "Concurrent job limits updated successfully"
         return answer({**bodies.Done(message=text).model_dump(), "limits": limits, **named})
 
@@ -164,15 +165,18 @@ class Rest:
         return await self._manager.detect_cluster()
 
     async def _partitions(self, request: web.Request) -> list[Json]:
-        scheduler = requests.text_of(request.query.get("scheduler", ""), "scheduler")
-        await self._detect()
-        found = await self._manager.partitions(scheduler)
-        return [Partition.json_of(partition) for partition in found.partitions]
+        scheduler = requests.text_of(request.query.get("scheduler", ""), "scheduler") or await self._detect()
+        if scheduler == NO_CLUSTER:  # it is not detected before it has responded
+            scheduler = next((found.name for found in self._manager.schedulers()), "")
+        if not scheduler:
+            text = "this service has no cluster; clusters it has: none"
+            raise Refused("NO_SCHEDULER", text, fields={"scheduler": "one of none"})
+        return [Partition.json_of(partition) async for partition in self._manager.all_partitions(scheduler)]
 
     async def system_status(self, request: web.Request) -> web.Response:
         """Return scheduler, host, queue and limits."""
-        status = self._manager.status()
-        return answer(Status.of(status, self._manager.detected_cluster))
+        status = self._manager.status(request[CALLER])
+        return answer(Status.of(status, self._manager.waiting_by_priority()))
 
     async def start_monitoring(self, request: web.Request) -> web.Response:
         """Succeed: the host is always monitored."""
@@ -195,9 +199,9 @@ class Rest:
 
     async def ready(self, request: web.Request) -> web.Response:
         """Report whether the service accepts jobs."""
-        status = self._manager.status()
-        ready = status.store_writable and not status.draining
-        body = bodies.Ready(ready=ready, draining=status.draining, store_writable=status.store_writable)
+        draining, writable = self._manager.draining, self._manager.store_writable
+        ready = writable and not draining
+        body = bodies.Ready(ready=ready, draining=draining, store_writable=writable)
         return answer(body, 200 if ready else 503)
 
 

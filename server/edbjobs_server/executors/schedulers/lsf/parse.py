@@ -303,9 +303,9 @@ def cluster_job(job: Job) -> ClusterJob:
         partition=job.queue,
         state=job.state,
         reason=job.reason,
-        nodes=len(job.hosts),
-        cores=job.slots,
-        nodelist=",".join(job.hosts),
+        node_count=len(job.hosts),
+        core_count=job.slots,
+        nodes=tuple(job.hosts),
         start_time=job.start,
     )
 

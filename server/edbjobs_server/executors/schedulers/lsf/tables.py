@@ -126,15 +126,15 @@ def _partition(
     return Partition(
         name=queue.name,
         state=queue.state,
-        default=queue.default,
+        is_default=queue.default,
         nodes_total=total,
         nodes_used=used_nodes,
         nodes_free=free_nodes,
         cores_total=cores,
         cores_used=used,
         cores_free=free,
-        memory_total_bytes=memory,
-        time_limit_seconds=queue.limit_seconds,
+        memory_total_bytes=memory or None,
+        time_limit=queue.limit_seconds or None,
     )
 
 

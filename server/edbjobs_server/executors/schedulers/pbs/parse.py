@@ -216,9 +216,9 @@ def cluster_job(name: str, record: Record) -> ClusterJob:
         partition=_text(record, "queue"),
         state=_text(record, "job_state"),
         reason=_text(record, "comment"),
-        nodes=len(nodes(where)) or _asked(record, asked, "nodect"),
-        cores=_asked(record, asked, "ncpus"),
-        nodelist=",".join(nodes(where)),
+        node_count=len(nodes(where)) or _asked(record, asked, "nodect"),
+        core_count=_asked(record, asked, "ncpus"),
+        nodes=tuple(nodes(where)),
         start_time=moment(_text(record, "stime")),
     )
 

@@ -69,7 +69,7 @@ def _partition(name: str, queue: Record, nodes: list[Record], default: str) -> P
     return Partition(
         name=name,
         state=_queue_state(queue),
-        default=name == default,
+        is_default=name == default,
         nodes_total=len(by_host),
         nodes_used=sum(1 for states in by_host.values() if states & {"used", "mixed"}),
         nodes_free=sum(1 for states in by_host.values() if states == {"free"}),
@@ -78,7 +78,7 @@ def _partition(name: str, queue: Record, nodes: list[Record], default: str) -> P
         cores_free=sums["free"],
         memory_total_bytes=sums["memory"],
         memory_used_bytes=sums["memory_used"],
-        time_limit_seconds=duration_seconds(limit.get("walltime", "")) if isinstance(limit, dict) else 0,
+        time_limit=duration_seconds(limit.get("walltime", "")) or None if isinstance(limit, dict) else None,
     )
 
 

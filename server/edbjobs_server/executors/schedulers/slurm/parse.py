@@ -217,8 +217,9 @@ def partitions(partition_lines: str, node_lines: str) -> list[Partition]:
         rows[name] = Partition(
             name,
             fields["State"].lower(),
-            default=fields.get("Default") == "YES",
-            time_limit_seconds=0 if limit in (None, UNLIMITED) else limit or 0,
+            is_default=fields.get("Default") == "YES",
+            time_limit=None if limit == UNLIMITED else limit or None,
+            **_NO_NODES,
         )
     for line in node_lines.split("\n"):
         fields = pairs(line)
@@ -236,6 +237,15 @@ _OUT = frozenset(
 )
 
 
+_NO_NODES = dict.fromkeys(
+    (
+        *("nodes_total", "nodes_used", "nodes_free", "cores_total", "cores_used", "cores_free"),
+        *("memory_total_bytes", "memory_used_bytes"),
+    ),
+    0,
+)
+
+
 def _add(row: Partition, node: Mapping[str, str]) -> Partition:
     """Add a node. One that is down or drained is neither used nor free; what still runs on it uses its cores."""
     states = {word.rstrip("*~#!%$@^-") for word in node.get("State", "UNKNOWN").split("+")}
@@ -244,14 +254,14 @@ def _add(row: Partition, node: Mapping[str, str]) -> Partition:
     out = bool(states & _OUT)
     return replace(
         row,
-        nodes_total=row.nodes_total + 1,
-        nodes_used=row.nodes_used + (not out and allocated > 0),
-        nodes_free=row.nodes_free + (not out and allocated == 0),
-        cores_total=row.cores_total + cores,
-        cores_used=row.cores_used + allocated,
-        cores_free=row.cores_free + (0 if out else max(cores - allocated, 0)),
-        memory_total_bytes=row.memory_total_bytes + (_number(node, "RealMemory") << 20),
-        memory_used_bytes=row.memory_used_bytes + (_number(node, "AllocMem") << 20),
+        nodes_total=(row.nodes_total or 0) + 1,
+        nodes_used=(row.nodes_used or 0) + (not out and allocated > 0),
+        nodes_free=(row.nodes_free or 0) + (not out and allocated == 0),
+        cores_total=(row.cores_total or 0) + cores,
+        cores_used=(row.cores_used or 0) + allocated,
+        cores_free=(row.cores_free or 0) + (0 if out else max(cores - allocated, 0)),
+        memory_total_bytes=(row.memory_total_bytes or 0) + (_number(node, "RealMemory") << 20),
+        memory_used_bytes=(row.memory_used_bytes or 0) + (_number(node, "AllocMem") << 20),
     )
 
 
@@ -277,9 +287,9 @@ def jobs(text: str) -> list[ClusterJob]:
                 partition=partition,
                 state=state,
                 reason="" if reason == "None" else reason,
-                nodes=int(nodes),
-                cores=int(cores),
-                nodelist=nodelist,
+                node_count=int(nodes),
+                core_count=int(cores),
+                nodes=tuple(re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodelist)),
                 start_time=float(start) if started else None,
             )
         )

@@ -43,15 +43,16 @@ def _partition(name: str, nodes: Sequence[Any], used: Mapping[str, int]) -> Part
     usable = [node for node in nodes if _of(node, "State") == "Online" and _of(node, "Health") in _HEALTHY]
     in_use = {id(node): used.get(str(_of(node, "Name")).lower(), _NOT_KNOWN) for node in nodes}
     measured = [node for node in usable if in_use[id(node)] != _NOT_KNOWN]
+    known = bool(measured) or not nodes  # else nothing is known of what they run
     return Partition(
         name=name,
         state="up" if usable else "down",
         nodes_total=len(nodes),
-        nodes_used=sum(1 for cores in in_use.values() if cores > 0),
-        nodes_free=sum(1 for node in usable if in_use[id(node)] == 0),
+        nodes_used=sum(1 for cores in in_use.values() if cores > 0) if known else None,
+        nodes_free=sum(1 for node in usable if in_use[id(node)] == 0) if known else None,
         cores_total=sum(_count(node, "Cores") for node in nodes),
-        cores_used=sum(max(cores, 0) for cores in in_use.values()),
-        cores_free=sum(max(_count(node, "Cores") - in_use[id(node)], 0) for node in measured),
+        cores_used=sum(max(cores, 0) for cores in in_use.values()) if known else None,
+        cores_free=sum(max(_count(node, "Cores") - in_use[id(node)], 0) for node in measured) if known else None,
         memory_total_bytes=sum(_count(node, "MemorySize") for node in nodes) * _MIB,
     )
 

@@ -382,8 +382,8 @@ def _cluster_job(row: Mapping[str, str], clock: Clock) -> ClusterJob:
         partition=row.get("NodeGroups", ""),
         state=row.get("State", ""),
         reason=row.get("ErrorMessage", ""),
-        nodes=len(nodes) or (number if by_node else 0),
-        cores=0 if by_node else number,
-        nodelist=",".join(nodes),
+        node_count=len(nodes) or (number if by_node else 0),
+        core_count=0 if by_node else number,
+        nodes=tuple(nodes),
         start_time=clock.seconds(row.get("StartTime")),
     )
