@@ -21,4 +21,5 @@ with Client() as client:
     }
     for failure, job in jobs.items():
         ended = client.wait(job.uid)
-        print(f"{failure or '(none)':12} {ended.status!s:10} {ended.reason!s:15} {ended.evidence!s:11} {ended.message}")
+        if (how := ended.outcome) is not None:
+            print(f"{failure or '(none)':12} {ended.state!s:10} {how.reason!s:15} {how.evidence!s:11} {how.message}")

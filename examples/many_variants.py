@@ -16,7 +16,7 @@ if not projects:
     projects = [example_project(folder / f"v{number}", "via_transition") for number in range(4)]
 
 with Client() as client:
-    before = client.snapshot()  # a watch from its revision misses no event
+    before = client.snapshot()  # a watch from its position misses no event
     results = client.submit_many(projects, batch=BATCH, labels={"study": "via"}, hold=True)
     for project, result in zip(projects, results, strict=True):
         if result.error is not None:
@@ -26,11 +26,12 @@ with Client() as client:
         client.set_priority(results[-1].job.uid, 10)
     for uid in waiting:
         client.release(uid)
-    for event in client.watch(after_revision=before.revision, store_id=before.store_id, batch=BATCH) if waiting else ():
-        if event.job is None or event.job.uid not in waiting:
+    for event in client.watch(after=before.position, batch=BATCH) if waiting else ():
+        if event.job_change is None or event.job is None or event.job.uid not in waiting:
             continue
-        print(f"{event.revision:6} {event.type!s:22} {event.job.id} {event.job.message}")
-        if event.job.status.ended:
+        message = event.job.outcome.message if event.job.outcome is not None else ""
+        print(f"{event.revision:6} {event.job_change.type!s:16} {event.job.id} {message}")
+        if event.job.ended:
             waiting.remove(event.job.uid)
         if not waiting:
             break

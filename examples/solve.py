@@ -16,4 +16,5 @@ with Client() as client:
     job = client.submit(project, cores=2)
     print(f"{job.id}: accepted, stored on the service's disk")
     job = client.wait(job.uid, progress=True)
-    print(f"{job.id}: {job.status}, {job.reason}, evidence {job.evidence}: {job.message}")
+    if (how := job.outcome) is not None:
+        print(f"{job.id}: {job.state}, {how.reason}, evidence {how.evidence}: {how.message}")

@@ -27,8 +27,8 @@ async def main() -> None:
         jobs = await asyncio.gather(*(client.submit(project) for project in projects))
         ended = await asyncio.gather(*(client.wait(job.uid) for job in jobs), follow(client, jobs[0]))
         for job in ended:
-            if job is not None:
-                print(f"{job.id}: {job.status}, {job.message}")
+            if job is not None and job.outcome is not None:
+                print(f"{job.id}: {job.state}, {job.outcome.message}")
 
 
 asyncio.run(main())

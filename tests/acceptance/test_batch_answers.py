@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from edbjobs.v1 import job_state_pb2
 from support.batch_service import LSF, OLD_LSF, PBS, QUICK, BatchService
 from support.slurm_service import DONE, LONG, TO_STARTED, end, eventually, kill, state
 
@@ -78,7 +79,7 @@ def test_forgotten_while_the_service_was_away(service: BatchService) -> None:
         "script killed": ("FAILED", "LOST", "NONE"),
         "never started": ("FAILED", "LOST", "NONE"),
     }
-    assert found["script killed"].outcome_unknown
+    assert found["script killed"].outcome.evidence == job_state_pb2.EVIDENCE_NONE
     assert [service.seen("start", job) for job in found.values()] == [1, 1, 1, 1, 0]
 
 

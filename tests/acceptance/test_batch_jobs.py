@@ -34,10 +34,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 def test_success_is_proven_by_the_log(service: BatchService) -> None:
     job = service.ended(service.submit("seconds=0.5", job_id="well"))
     assert end(job) == DONE
-    assert (job.exit_code, list(job.attempts[0].nodes), job.executor) == (0, ["n1"], service.kind.name)
-    assert "normal completion" in job.message
+    assert (job.outcome.exit_code, list(job.attempts[0].nodes), job.scheduler) == (0, ["n1"], service.kind.name)
+    assert "normal completion" in job.outcome.message
     assert service.story(job) == [*TO_STARTED, "COMPLETED"]
-    started = service.history(job)[3].job.attempts[0]
+    started = job.attempts[0]
     assert (list(started.nodes), bool(started.pid)) == (["n1"], True)
     assert (service.seen("start", job), service.seen("end", job)) == (1, 1)
     assert [its["code"] for its in service.its_jobs(job)] == [0]
@@ -55,7 +55,7 @@ def test_success_is_proven_by_the_log(service: BatchService) -> None:
 def test_a_failure(service: BatchService, demo: str, what: tuple[str, str, str]) -> None:
     job = service.ended(service.submit(demo))
     assert end(job) == what
-    assert job.exit_code == {"exit": 3, "killed": 137, "engine": 0}[demo.rpartition("=")[2]]
+    assert job.outcome.exit_code == {"exit": 3, "killed": 137, "engine": 0}[demo.rpartition("=")[2]]
     assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -65,7 +65,7 @@ def test_a_batch_script_that_is_killed(service: BatchService) -> None:
     kill(service.script_pid(job), signal.SIGKILL)
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "SCHEDULER")
-    assert job.exit_code == 137
+    assert job.outcome.exit_code == 137
     eventually("its solver is gone", lambda: alive([solver]), lambda left: not left)
 
 
@@ -74,8 +74,8 @@ def test_a_solver_that_is_killed(service: BatchService) -> None:
     kill(job.attempts[0].pid, signal.SIGKILL)
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
-    assert job.exit_code == 137
-    assert "signal 9" in job.message
+    assert job.outcome.exit_code == 137
+    assert "signal 9" in job.outcome.message
 
 
 # By others ------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_somebody_ends_one_that_waits(service: BatchService) -> None:
         service.by_somebody(job)
         job = service.ended(job)
     assert end(job) == BY_SOMEBODY
-    assert service.kind is not PBS or "before it started" in job.message
+    assert service.kind is not PBS or "before it started" in job.outcome.message
     assert not job.HasField("start_time")
     assert service.story(job)[-1] == "CANCELLED"
     assert service.seen("start", job) == 0
@@ -100,7 +100,7 @@ def test_somebody_ends_one_that_runs(service: BatchService, demo: str) -> None:
     service.by_somebody(job)
     job = service.ended(job)
     assert end(job) == BY_SOMEBODY
-    assert not job.HasField("exit_code")
+    assert not job.outcome.HasField("exit_code")
     assert job.start_time.seconds <= job.end_time.seconds  # LSF tells minutes only
     assert service.story(job) == [*TO_STARTED, "CANCELLED"]
     assert not alive([job.attempts[0].pid])
@@ -119,7 +119,7 @@ def test_a_job_that_is_put_back_into_the_queue_does_not_run_twice(service: Batch
     with service.fake.troubled("requeue", service.number(job)):
         job = service.ended(job)
     assert end(job) == ("FAILED", "NODE_FAIL", "SCHEDULER")
-    assert "not run a second time" in job.message
+    assert "not run a second time" in job.outcome.message
     assert service.story(job) == [*TO_STARTED, "FAILED"]
     assert service.seen("start", job) == 1
 
@@ -143,7 +143,7 @@ def test_a_cancel_while_it_waits(service: BatchService) -> None:
         service.cancel(job)
         job = service.ended(job)
     assert end(job) == UNSTARTED
-    assert "before it started" in job.message
+    assert "before it started" in job.outcome.message
     assert service.story(job)[-2:] == ["CANCEL_REQUESTED", "CANCELLED"]
     eventually("nothing of it is left", lambda: service.left(job), lambda left: not left)
     assert service.seen("start", job) == 0
@@ -181,7 +181,7 @@ def test_refused_by_a_hook_of_the_site(service: BatchService) -> None:
     with service.fake.troubled("refuse", "this project has no hours left"):
         job = service.ended(service.submit())
     assert end(job) == ("FAILED", "SUBMIT_REFUSED", "SCHEDULER")
-    assert "this project has no hours left" in job.message
+    assert "this project has no hours left" in job.outcome.message
 
 
 def test_held_and_released(service: BatchService) -> None:

@@ -99,7 +99,7 @@ def test_what_happened_while_the_service_was_away(service: BatchService, ending:
 )
 def test_killed_at(service: BatchService, point: str, attempts: int) -> None:
     job = service.killed_at(point)
-    assert job.attempt == attempts
+    assert job.attempt_count == attempts
     assert len(service.its_jobs(job)) == 1
 
 

@@ -71,7 +71,7 @@ def test_silent_when_a_job_comes(service: BatchService) -> None:
         service.waits(job, "SCHEDULER_UNREACHABLE", "since")
         limited = service.ended(limited)
         assert end(limited) == ("FAILED", "SUBMIT_REFUSED", "NONE")
-        assert "scheduler_wait_limit" in limited.message
+        assert "scheduler_wait_limit" in limited.outcome.message
     job = service.ended(job)
     assert end(job) == DONE
     assert service.story(job) == [*TO_STARTED, "COMPLETED"]
@@ -97,7 +97,7 @@ def test_a_submit_that_was_not_answered_but_happened(service: BatchService) -> N
         eventually("it was taken", lambda: service.its_jobs(job), bool)
         job = service.ended(job)
     assert end(job) == DONE
-    assert job.attempt == 1
+    assert job.attempt_count == 1
     assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     (its,) = service.its_jobs(job)
     assert service.number(job) == its["number"]

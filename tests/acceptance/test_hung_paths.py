@@ -55,7 +55,7 @@ def test_ten_hung_starts_delay_nobody_and_a_stop_ends(tmp_path: Path) -> None:
         for job in hung:
             found = service.jobs.GetJob(pb.GetJobRequest(job=job_ref(job.uid)), timeout=10).job
             assert found.state == S.JOB_STATE_QUEUED
-            assert found.waiting_detail
+            assert found.waiting.message
         started_at = time.monotonic()
         assert service.stop() == 0
         assert time.monotonic() - started_at < DEADLINE
@@ -71,9 +71,9 @@ def test_a_result_that_hangs_keeps_no_cores_and_a_cancel_ends_it(tmp_path: Path)
     service.prelude = PRELUDE.format(flag=str(flag))
     with service:
         hung = [submit(service, f"frozen-{number}", "seconds=1") for number in range(2)]
-        follow = pb.WatchJobsRequest(after_revision=0)
+        follow = pb.WatchJobsRequest(from_oldest=True)
         for message in service.jobs.WatchJobs(follow, timeout=DEADLINE):
-            if any(event.job.state == S.JOB_STATE_RUNNING for event in message.events):
+            if any(event.job_change.job.state == S.JOB_STATE_RUNNING for event in message.events):
                 break
         flag.touch()
         well = submit(service, "well")
@@ -82,8 +82,8 @@ def test_a_result_that_hangs_keeps_no_cores_and_a_cancel_ends_it(tmp_path: Path)
         assert first.state == S.JOB_STATE_RUNNING, "it is not told to have ended before its result was read"
         service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(first.uid), abandon=True), timeout=DEADLINE)
         ended = wait(service, first.uid)
-        assert (ended.state, ended.reason) == (S.JOB_STATE_FAILED, S.END_REASON_UNVERIFIED)
-        assert "exit code 0" in ended.message
+        assert (ended.state, ended.outcome.reason) == (S.JOB_STATE_FAILED, S.END_REASON_UNVERIFIED)
+        assert "exit code 0" in ended.outcome.message
         service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(hung[1].uid)), timeout=DEADLINE)
         assert wait(service, hung[1].uid).state == S.JOB_STATE_CANCELLED
         assert service.stop() == 0

@@ -12,7 +12,15 @@ from typing import Any
 import grpc
 import pytest
 from edbjobs._calls import job_ref
-from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2, resource_pb2, resources_service_pb2
+from edbjobs.v1 import (
+    event_pb2,
+    job_config_pb2,
+    job_pb2,
+    job_state_pb2,
+    jobs_messages_pb2,
+    resource_pb2,
+    resources_service_pb2,
+)
 from edbjobs_server.solver.demo.examples import example_project
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -49,11 +57,12 @@ def wait_for(service: ServiceProcess, job: job_pb2.Job, wanted: Callable[[job_pb
     now = get(service, job)
     if wanted(now):
         return now
-    request = pb.WatchJobsRequest(after_revision=now.revision, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
+    after = event_pb2.Position(revision=now.revision)
+    request = pb.WatchJobsRequest(after=after, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
     for message in service.jobs.WatchJobs(request, timeout=30):
         for event in message.events:
-            if wanted(event.job):
-                return event.job
+            if wanted(event.job_change.job):
+                return event.job_change.job
     raise AssertionError("the watch ended")
 
 
@@ -98,9 +107,9 @@ def alive(pid: int) -> bool:
 def test_a_solve_is_proven_by_its_log(service: ServiceProcess, make_project: MakeProject) -> None:
     job = wait(service, submit(service, make_project("p"), labels={"part": "antenna"}, batch="b1"))
     assert job.state == S.JOB_STATE_COMPLETED
-    assert job.evidence == S.EVIDENCE_SOLVER_LOG
+    assert job.outcome.evidence == S.EVIDENCE_SOLVER_LOG
     assert job.demo
-    assert "normal completion" in job.message
+    assert "normal completion" in job.outcome.message
     assert job.attempts[0].nodes
     listed = service.jobs.ListJobs(
         pb.ListJobsRequest(filter=pb.JobFilter(batches=["b1"], labels={"part": "antenna"}))
@@ -194,7 +203,7 @@ def test_preview_runs_and_records_nothing(service: ServiceProcess, make_project:
 
 def test_cancel_of_a_waiting_job(service: ServiceProcess, make_project: MakeProject) -> None:
     job = submit(service, make_project("p"), hold=True)
-    assert job.waiting_reason == S.WAITING_REASON_HELD
+    assert job.waiting.reason == S.WAITING_REASON_HELD
     ended = service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid))).job
     assert ended.state == S.JOB_STATE_CANCELLED
     assert not ended.attempts
@@ -218,11 +227,11 @@ def test_cancel_of_a_running_job_leaves_no_process(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     cancelling = service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid))).job
-    assert cancelling.HasField("cancel_time")
+    assert cancelling.HasField("cancel_request_time")
     assert cancelling.state == S.JOB_STATE_RUNNING, "cancel answers at once"
     ended = wait(service, job)
     assert ended.state == S.JOB_STATE_CANCELLED
-    assert ended.reason == S.END_REASON_CANCELLED
+    assert ended.outcome.reason == S.END_REASON_CANCELLED
     assert not processes_of(job.uid)
 
 
@@ -252,7 +261,7 @@ def test_cancel_while_starting_never_leaves_a_run(service: ServiceProcess, make_
 def test_wall_clock_limit(service: ServiceProcess, make_project: MakeProject) -> None:
     job = submit(service, make_project("p"), "seconds=60", wall_clock_limit={"seconds": 1}, cancel_grace={"seconds": 1})
     ended = wait(service, job)
-    assert (ended.state, ended.reason) == (S.JOB_STATE_FAILED, S.END_REASON_TIMEOUT)
+    assert (ended.state, ended.outcome.reason) == (S.JOB_STATE_FAILED, S.END_REASON_TIMEOUT)
     assert not processes_of(job.uid)
 
 
@@ -270,13 +279,13 @@ def test_wall_clock_limit(service: ServiceProcess, make_project: MakeProject) ->
 def test_failures_say_why(service: ServiceProcess, make_project: MakeProject, demo: str, reason: int) -> None:
     ended = wait(service, submit(service, make_project("p"), demo))
     assert ended.state == S.JOB_STATE_FAILED
-    assert ended.reason == reason, ended.message
-    assert ended.message
+    assert ended.outcome.reason == reason, ended.outcome.message
+    assert ended.outcome.message
 
 
 def test_exit_code_zero_without_a_log_is_told_as_such(service: ServiceProcess, make_project: MakeProject) -> None:
     ended = wait(service, submit(service, make_project("p"), "seconds=0.1,fail=nolog"))
-    assert (ended.state, ended.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_EXIT_CODE)
+    assert (ended.state, ended.outcome.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_EXIT_CODE)
 
 
 def test_the_wait_for_a_license_has_its_limit(service: ServiceProcess, make_project: MakeProject) -> None:
@@ -290,11 +299,11 @@ def test_the_wait_for_a_license_has_its_limit(service: ServiceProcess, make_proj
         retry={"max_attempts": 1},
     )
     deadline = time.monotonic() + 10
-    while get(service, job).waiting_reason != S.WAITING_REASON_LICENSE_WAIT:
+    while get(service, job).waiting.reason != S.WAITING_REASON_LICENSE_WAIT:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     ended = wait(service, job)
-    assert (ended.state, ended.reason) == (S.JOB_STATE_FAILED, S.END_REASON_LICENSE), ended.message
+    assert (ended.state, ended.outcome.reason) == (S.JOB_STATE_FAILED, S.END_REASON_LICENSE), ended.outcome.message
 
 
 def test_progress_is_told_while_it_runs(service: ServiceProcess, make_project: MakeProject) -> None:
@@ -304,7 +313,7 @@ def test_progress_is_told_while_it_runs(service: ServiceProcess, make_project: M
     while not (
         answer := service.jobs.WaitJob(pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(nanos=300_000_000)))
     ).job.HasField("end_time"):
-        passes.append(answer.job.progress.adaptive_pass)
+        passes.append(max(answer.job.progress.current_pass, answer.job.progress.last_pass.number))
         if answer.job.progress.HasField("fraction"):
             fractions.append(answer.job.progress.fraction)
     assert passes == sorted(passes)
@@ -318,7 +327,7 @@ def test_retries_are_new_attempts(service: ServiceProcess, make_project: MakePro
     ended = wait(service, submit(service, make_project("p"), "seconds=0.1,fail=license", retry=retry))
     assert ended.state == S.JOB_STATE_FAILED
     assert [attempt.number for attempt in ended.attempts] == [1, 2, 3]
-    assert {attempt.reason for attempt in ended.attempts} == {S.END_REASON_LICENSE}
+    assert {attempt.outcome.reason for attempt in ended.attempts} == {S.END_REASON_LICENSE}
 
 
 def test_retry_makes_a_new_job_of_the_same_id(service: ServiceProcess, make_project: MakeProject) -> None:
@@ -337,11 +346,11 @@ def test_retry_makes_a_new_job_of_the_same_id(service: ServiceProcess, make_proj
 def test_delete_removes_record_and_run_folder_only(service: ServiceProcess, make_project: MakeProject) -> None:
     project = make_project("p")
     job = wait(service, submit(service, project))
-    assert Path(job.run_directory).is_dir()
+    assert Path(job.attempts[-1].run_directory).is_dir()
     beside = set(project.parent.iterdir())
     service.jobs.DeleteJob(pb.DeleteJobRequest(job=job_ref(job.uid)))
     assert refused(lambda: get(service, job)) == ("NOT_FOUND", "JOB_NOT_FOUND")
-    assert not Path(job.run_directory).exists()
+    assert not Path(job.attempts[-1].run_directory).exists()
     assert set(project.parent.iterdir()) == beside
 
 
@@ -354,8 +363,8 @@ def test_two_runs_never_share_a_project(service: ServiceProcess, make_project: M
     second = submit(service, project, "seconds=0.1")
     waiting = wait_for(service, first, lambda job: job.state == S.JOB_STATE_RUNNING)
     found = get(service, second)
-    assert found.waiting_reason == S.WAITING_REASON_PROJECT_BUSY
-    assert waiting.id in found.waiting_detail
+    assert found.waiting.reason == S.WAITING_REASON_PROJECT_BUSY
+    assert waiting.id in found.waiting.message
     one, two = wait(service, first), wait(service, second)
     assert two.attempts[0].reserve_time.ToNanoseconds() >= one.end_time.ToNanoseconds()
 
@@ -366,10 +375,10 @@ def test_a_foreign_lock_is_waited_for(service: ServiceProcess, make_project: Mak
     lock.write_text("somebody")
     job = submit(service, project)
     deadline = time.monotonic() + 10
-    while get(service, job).waiting_reason != S.WAITING_REASON_PROJECT_LOCKED:
+    while get(service, job).waiting.reason != S.WAITING_REASON_PROJECT_LOCKED:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert str(lock) in get(service, job).waiting_detail
+    assert str(lock) in get(service, job).waiting.message
     lock.unlink()
     assert wait(service, job).state == S.JOB_STATE_COMPLETED
 
@@ -389,11 +398,11 @@ def test_the_lock_of_our_killed_run_is_removed(service: ServiceProcess, make_pro
     events = [
         event
         for message in take_until_caught_up(
-            service, pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
+            service, pb.WatchJobsRequest(from_oldest=True, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
         )
         for event in message.events
     ]
-    assert any(str(lock) in event.detail for event in events)
+    assert any(str(lock) in event.message for event in events)
 
 
 def test_existing_results(service: ServiceProcess, make_project: MakeProject) -> None:
@@ -404,7 +413,7 @@ def test_existing_results(service: ServiceProcess, make_project: MakeProject) ->
     kept = results / "mark"
     kept.write_text("x")
     refuse = wait(service, submit(service, project, existing_results=job_config_pb2.EXISTING_RESULTS_REFUSE))
-    assert (refuse.state, refuse.reason) == (S.JOB_STATE_FAILED, S.END_REASON_RESULTS_EXIST)
+    assert (refuse.state, refuse.outcome.reason) == (S.JOB_STATE_FAILED, S.END_REASON_RESULTS_EXIST)
     assert kept.exists()
     assert wait(service, submit(service, project)).state == S.JOB_STATE_COMPLETED
     assert kept.exists()
@@ -449,7 +458,7 @@ def test_a_paused_queue_starts_nothing(service: ServiceProcess, make_project: Ma
     assert service.resources.PauseQueue(resources_service_pb2.PauseQueueRequest()).queue.paused
     try:
         job = submit(service, make_project("p"))
-        assert get(service, job).waiting_reason == S.WAITING_REASON_QUEUE_PAUSED
+        assert get(service, job).waiting.reason == S.WAITING_REASON_QUEUE_PAUSED
     finally:
         service.resources.ResumeQueue(resources_service_pb2.ResumeQueueRequest())
     assert wait(service, job).state == S.JOB_STATE_COMPLETED
@@ -466,11 +475,11 @@ def test_a_lower_limit_ends_nothing_and_a_waiting_job_says_why(
     try:
         second, third = submit(service, make_project("b"), priority=1), submit(service, make_project("c"))
         found = get(service, second)
-        assert found.waiting_reason == S.WAITING_REASON_JOB_LIMIT
+        assert found.waiting.reason == S.WAITING_REASON_JOB_LIMIT
         behind = get(service, third)
-        assert behind.waiting_reason == S.WAITING_REASON_JOBS_BEFORE
-        assert behind.jobs_before == 1
-        assert second.id in behind.waiting_detail
+        assert behind.waiting.reason == S.WAITING_REASON_JOBS_BEFORE
+        assert behind.waiting.jobs_before == 1
+        assert second.id in behind.waiting.message
         assert wait(service, first).state == S.JOB_STATE_COMPLETED
     finally:
         service.resources.UpdateLimits(
@@ -505,8 +514,8 @@ def take_until_caught_up(service: ServiceProcess, request: pb.WatchJobsRequest) 
 
 def test_watch_refuses_another_store_and_the_future(service: ServiceProcess) -> None:
     for request, reason in (
-        (pb.WatchJobsRequest(after_revision=1, store_id="other"), "OTHER_STORE"),
-        (pb.WatchJobsRequest(after_revision=10**9), "REVISION_IN_FUTURE"),
+        (pb.WatchJobsRequest(after=event_pb2.Position(revision=1, store_id="other")), "OTHER_STORE"),
+        (pb.WatchJobsRequest(after=event_pb2.Position(revision=10**9)), "REVISION_IN_FUTURE"),
     ):
         assert refused(lambda request=request: next(service.jobs.WatchJobs(request, timeout=10))) == (  # type: ignore[misc]
             "OUT_OF_RANGE",
@@ -517,9 +526,10 @@ def test_watch_refuses_another_store_and_the_future(service: ServiceProcess) -> 
 def test_list_then_watch_misses_nothing(service: ServiceProcess, make_project: MakeProject) -> None:
     page = service.jobs.ListJobs(pb.ListJobsRequest(page_size=1))
     job = wait(service, submit(service, make_project("p")))
-    request = pb.WatchJobsRequest(after_revision=page.position.revision, store_id=page.position.store_id)
+    request = pb.WatchJobsRequest(after=page.position)
     events = [event for message in take_until_caught_up(service, request) for event in message.events]
-    states = [event.job.state for event in events if event.job.uid == job.uid]
+    jobs = [event.job_change.job for event in events]
+    states = [found.state for found in jobs if found.uid == job.uid]
     assert states == [S.JOB_STATE_QUEUED, S.JOB_STATE_QUEUED, S.JOB_STATE_RUNNING, S.JOB_STATE_COMPLETED]
 
 
@@ -586,8 +596,8 @@ def test_real_board(service: ServiceProcess, tmp_path: Path) -> None:
         (board / file.name).write_bytes(file.read_bytes())
     os.chmod(board, 0o755)
     ended = wait(service, submit(service, board))
-    assert ended.state == S.JOB_STATE_COMPLETED, ended.message
-    assert "HFSS_Solution" in ended.message
+    assert ended.state == S.JOB_STATE_COMPLETED, ended.outcome.message
+    assert "HFSS_Solution" in ended.outcome.message
 
 
 def test_results_have_the_usual_mode_and_the_services_own_files_are_private(tmp_path: Path) -> None:
@@ -607,4 +617,4 @@ def test_results_have_the_usual_mode_and_the_services_own_files_are_private(tmp_
     results = [path for path in project.parent.rglob("*") if path.is_file() and path != project]
     assert results
     assert {oct(path.stat().st_mode & 0o777) for path in results} <= {"0o640", "0o750"}
-    assert (Path(ended.run_directory) / "stdout").stat().st_mode & 0o077 == 0
+    assert (Path(ended.attempts[-1].run_directory) / "stdout").stat().st_mode & 0o077 == 0

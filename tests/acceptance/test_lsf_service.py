@@ -27,7 +27,7 @@ def test_the_time_limit(service: BatchService) -> None:
     for job in jobs:
         job = service.ended(job)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
-        assert ("limit of 1 min" if is_old(service) else "RUNLIMIT") in job.message
+        assert ("limit of 1 min" if is_old(service) else "RUNLIMIT") in job.outcome.message
         assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -41,10 +41,10 @@ def test_what_the_host_does(service: BatchService, trouble: str, reason: str, wo
         job = service.ended(job)
     if not is_old(service):
         assert end(job) == ("FAILED", reason, "SCHEDULER")
-        assert words in job.message
+        assert words in job.outcome.message
     elif trouble == "memory":
         assert end(job) == ("FAILED", "EXIT_CODE", "SCHEDULER")
-        assert (job.exit_code, "memory" in job.message) == (137, True)
+        assert (job.outcome.exit_code, "memory" in job.outcome.message) == (137, True)
     else:
         assert end(job) == ("FAILED", "LOST", "NONE")
     assert service.story(job) == [*TO_STARTED, "FAILED"]
@@ -74,7 +74,7 @@ def test_a_host_that_does_not_answer(service: BatchService) -> None:
 def test_a_refused_submit(service: BatchService, options: dict[str, Any], words: str) -> None:
     job = service.ended(service.submit(**options))
     assert end(job) == ("FAILED", "SUBMIT_REFUSED", "SCHEDULER")
-    assert words in job.message
+    assert words in job.outcome.message
     assert service.story(job) == ["QUEUED", "STARTING", "FAILED"]
     assert not job.scheduler_job_id
     assert service.its_jobs(job) == []

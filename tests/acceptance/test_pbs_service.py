@@ -22,7 +22,7 @@ def test_the_time_limit(service: BatchService) -> None:
     for job in jobs:
         job = service.ended(job)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
-        assert "time limit" in job.message
+        assert "time limit" in job.outcome.message
         assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -34,7 +34,7 @@ def test_what_the_node_does(service: BatchService, trouble: str, reason: str, wo
     with service.fake.troubled(trouble):
         job = service.ended(job)
     assert end(job) == ("FAILED", reason, "SCHEDULER")
-    assert words in job.message
+    assert words in job.outcome.message
     assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -55,7 +55,7 @@ def test_what_the_node_does(service: BatchService, trouble: str, reason: str, wo
 def test_a_refused_submit(service: BatchService, options: dict[str, Any], words: str) -> None:
     job = service.ended(service.submit(**options))
     assert end(job) == ("FAILED", "SUBMIT_REFUSED", "SCHEDULER")
-    assert words in job.message
+    assert words in job.outcome.message
     assert service.story(job) == ["QUEUED", "STARTING", "FAILED"]
     assert not job.scheduler_job_id
     assert service.its_jobs(job) == []

@@ -32,7 +32,7 @@ def test_the_account_is_charged(service: SlurmService) -> None:
 def test_another_account_is_refused(service: SlurmService) -> None:
     job = service.ended(service.submit(account="nosuch"))
     assert end(job) == ("FAILED", "SUBMIT_REFUSED", "SCHEDULER")
-    assert "Invalid account" in job.message
+    assert "Invalid account" in job.outcome.message
 
 
 def test_what_the_controller_has_forgotten_the_accounting_knows(service: SlurmService) -> None:
@@ -62,4 +62,4 @@ def test_what_the_controller_has_forgotten_the_accounting_knows(service: SlurmSe
         "killed": ("FAILED", "SIGNAL", "SCHEDULER"),
         "scancel of one that waits": cancelled,
     }
-    assert found["killed"].signal == 9
+    assert found["killed"].outcome.signal == 9

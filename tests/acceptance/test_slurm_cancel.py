@@ -30,7 +30,7 @@ def test_while_it_waits(service: SlurmService) -> None:
     service.cancel(job)
     job = service.ended(job)
     assert end(job) == UNSTARTED
-    assert "before it started" in job.message
+    assert "before it started" in job.outcome.message
     assert service.story(job) == ["QUEUED", "STARTING", "SCHEDULED", "CANCEL_REQUESTED", "CANCELLED"]
     assert service.slurm_jobs(job) == [f"{job.scheduler_job_id} CANCELLED"]
 
@@ -96,7 +96,7 @@ def test_while_it_is_submitted(service: SlurmService, cluster: SlurmCluster) -> 
     cluster.pause_controller()
     try:
         job = service.submit(LONG)
-        eventually("it is being submitted", lambda: service.job(job).attempt, bool)
+        eventually("it is being submitted", lambda: service.job(job).attempt_count, bool)
         service.cancel(job)
         service.waits(job, "CANCELLING")
     finally:

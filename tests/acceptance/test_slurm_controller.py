@@ -70,12 +70,12 @@ def test_started_again_by_a_controller_that_forgot_that_it_ran(
         saved(cluster).write_bytes(early)  # as if it had been killed before it saved again
         cluster.start_controller()
         cluster.run(*begin)
-        eventually("it is started again", lambda: list(Path(job.run_directory).glob("dup.*")), bool)
+        eventually("it is started again", lambda: list(Path(job.attempts[-1].run_directory).glob("dup.*")), bool)
         service.start()
         job = service.ended(job)
         assert service.seen("start", job) == 1
         # With the second run SLURM ends the first one as well.
-        assert end(job) == DONE if ended else (end(job)[0] == "FAILED" and job.reason in KILLED)
+        assert end(job) == DONE if ended else (end(job)[0] == "FAILED" and job.outcome.reason in KILLED)
         assert not alive([service.solver_pid(job)])
 
 
@@ -90,7 +90,7 @@ def test_away_when_a_job_comes(tmp_path: Path, cluster: SlurmCluster) -> None:
         service.waits(job, "SCHEDULER_UNREACHABLE", "since")
         limited = service.ended(limited)
         assert end(limited) == ("FAILED", "SUBMIT_REFUSED", "NONE")
-        assert "scheduler_wait_limit" in limited.message
+        assert "scheduler_wait_limit" in limited.outcome.message
         local = service.ended(service.submit(scheduler_type="SCHEDULER_TYPE_LOCAL"))
         assert end(local) == DONE
         cluster.start_controller()
@@ -142,7 +142,7 @@ def test_a_submit_that_timed_out_but_happened(tmp_path: Path, cluster: SlurmClus
             cluster.resume_controller()
         job = service.ended(job)
         assert end(job) == DONE
-        assert job.attempt == 1
+        assert job.attempt_count == 1
         assert service.story(job) == [*TO_STARTED, "COMPLETED"]
         assert service.seen("start", job) == 1
 
@@ -160,7 +160,7 @@ def test_an_id_that_another_job_has_got(tmp_path: Path, cluster: SlurmCluster, c
             again_every_second(service)
             job = service.ended(job)
             assert end(job) == ("FAILED", "LOST", "NONE")
-            assert "never started" in job.message
+            assert "never started" in job.outcome.message
         assert service.seen("start", job) == 0
         foreign = cluster.run("squeue", "-h", "-j", job.scheduler_job_id, "-o", "%T %j")
         assert foreign == "PENDING foreign"
@@ -214,8 +214,8 @@ def test_forgotten_while_the_service_was_away(tmp_path: Path, cluster: SlurmClus
             "solver killed": ("FAILED", "EXIT_CODE", "EXIT_CODE"),
             "never started": ("FAILED", "LOST", "NONE"),
         }
-        assert found["killed"].outcome_unknown
-        assert "CANCELLED AT" in found["scancel"].message
+        assert found["killed"].outcome.evidence == job_state_pb2.EVIDENCE_NONE
+        assert "CANCELLED AT" in found["scancel"].outcome.message
         assert [service.seen("start", job) for job in found.values()] == [1, 1, 1, 1, 1, 0]
 
 

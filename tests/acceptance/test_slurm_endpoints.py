@@ -18,6 +18,7 @@ import grpc
 import pytest
 import socketio
 from edbjobs.v1 import event_pb2, jobs_messages_pb2, jobs_service_pb2_grpc
+from edbjobs.v1.job_ref_pb2 import JobRef
 from support.facade import BACKEND
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import SlurmService
@@ -49,7 +50,7 @@ class Watcher:
         token = (service.state_dir / "token").read_text().strip()
         self.bearer = {"Authorization": f"Bearer {token}"}
         self.heard: list[tuple[str, dict[str, Any], float]] = []
-        self.events: list[tuple[event_pb2.Event, float]] = []
+        self.events: list[tuple[event_pb2.WatchEvent, float]] = []
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:
@@ -70,7 +71,7 @@ class Watcher:
     async def _read(self) -> None:
         metadata = tuple((name.lower(), value) for name, value in self.bearer.items())
         async with grpc.aio.insecure_channel(self.target) as channel:
-            request = jobs_messages_pb2.WatchJobsRequest(after_revision=0)
+            request = jobs_messages_pb2.WatchJobsRequest(from_oldest=True)
             async for message in jobs_service_pb2_grpc.JobsServiceStub(channel).WatchJobs(request, metadata=metadata):
                 self.events += [(event, time.time()) for event in message.events]
 
@@ -82,19 +83,21 @@ class Watcher:
             assert response.status == status, await response.text()
             return await response.json()
 
+    def changes(self, name: str) -> list[tuple[event_pb2.JobChange, float]]:
+        """Return the changes of a job, and when each was received."""
+        return [(event.job_change, at) for event, at in self.events if event.job_change.job.id == name]
+
     async def completed(self, name: str) -> dict[str, Any]:
         """Wait until the job has completed at each endpoint, and check what each reported."""
 
         async def look() -> Any:
-            ended = any(e.type == event_pb2.EVENT_TYPE_JOB_COMPLETED and e.job.id == name for e, _ in self.events)
+            ended = event_pb2.JOB_CHANGE_TYPE_COMPLETED in [change.type for change, _ in self.changes(name)]
             heard = any(told == "job_completed" and data["job_id"] == name for told, data, _ in self.heard)
             return ended and heard
 
         await until(look, 40)
-        types = [
-            event_pb2.EventType.Name(e.type).removeprefix("EVENT_TYPE_") for e, _ in self.events if e.job.id == name
-        ]
-        assert [told for told in types if told != "JOB_PROGRESS"] == [*TO_STARTED, "JOB_COMPLETED"]
+        names = [event_pb2.JobChangeType.Name(change.type) for change, _ in self.changes(name)]
+        assert [found.removeprefix("JOB_CHANGE_TYPE_") for found in names] == [*TO_STARTED, "COMPLETED"]
         heard = [(told, data) for told, data, _ in self.heard if data.get("job_id") == name]
         assert [told for told, _ in heard if told in HEARD] == HEARD
         job = dict(await self.rest(f"/jobs/{name}"))
@@ -195,12 +198,13 @@ async def test_how_soon_it_is_told(service: SlurmService, watcher: Watcher) -> N
     started_at = time.time()
     await watcher.rest("/jobs/submit", {"config": config | {"environment": {"ANS_EDBJOBS_DEMO": "seconds=3"}}})
     await watcher.completed("timed")
-    at = {event.type: when for event, when in watcher.events if event.job.id == "timed"}
-    folder = Path(next(event.job.run_directory for event, _ in reversed(watcher.events) if event.job.id == "timed"))
+    at = {change.type: when for change, when in watcher.changes("timed")}
+    request = jobs_messages_pb2.GetJobRequest(job=JobRef(id="timed"))
+    folder = Path(service.jobs.GetJob(request).job.attempts[-1].run_directory)
     record = {name: (folder / name).stat().st_mtime for name in ("start", "exit")}
-    scheduled = at[event_pb2.EVENT_TYPE_JOB_SCHEDULED] - started_at
-    start = at[event_pb2.EVENT_TYPE_JOB_STARTED] - record["start"]
-    end = at[event_pb2.EVENT_TYPE_JOB_COMPLETED] - record["exit"]
+    scheduled = at[event_pb2.JOB_CHANGE_TYPE_SCHEDULED] - started_at
+    start = at[event_pb2.JOB_CHANGE_TYPE_STARTED] - record["start"]
+    end = at[event_pb2.JOB_CHANGE_TYPE_COMPLETED] - record["exit"]
     print(f"submit -> SCHEDULED {scheduled:.2f} s, start -> event {start:.2f} s, end -> event {end:.2f} s")
     assert scheduled < 5
     assert start < 10

@@ -34,11 +34,11 @@ def polite(service: SlurmService) -> str:
 def test_success_is_proven_by_the_log(service: SlurmService) -> None:
     job = service.ended(service.submit("seconds=0.5", job_id="well"))
     assert end(job) == ("COMPLETED", "NORMAL", "SOLVER_LOG")
-    assert (job.exit_code, list(job.attempts[0].nodes), job.executor) == (0, ["n1"], "slurm")
+    assert (job.outcome.exit_code, list(job.attempts[0].nodes), job.scheduler) == (0, ["n1"], "slurm")
     assert service.slurm_jobs(job) == [f"{job.scheduler_job_id} COMPLETED"]
-    assert "normal completion" in job.message
+    assert "normal completion" in job.outcome.message
     assert service.story(job) == [*TO_STARTED, "COMPLETED"]
-    started = service.history(job)[3].job.attempts[0]
+    started = job.attempts[0]
     assert started.nodes == ["n1"]
     assert (service.seen("start", job), service.seen("end", job)) == (1, 1)
     assert job.create_time.ToNanoseconds() // 10**9 <= job.start_time.seconds <= job.end_time.seconds
@@ -54,8 +54,8 @@ def test_two_nodes_are_told(service: SlurmService) -> None:
 def test_the_solvers_exit_code_is_told(service: SlurmService, demo: str, code: int) -> None:
     job = service.ended(service.submit(demo))
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
-    assert job.exit_code == code
-    assert f"exit code {code}" in job.message
+    assert job.outcome.exit_code == code
+    assert f"exit code {code}" in job.outcome.message
     assert service.slurm_jobs(job) == [f"{job.scheduler_job_id} FAILED"]
     assert service.story(job) == [*TO_STARTED, "FAILED"]
 
@@ -71,8 +71,8 @@ def test_a_solver_that_is_killed(service: SlurmService) -> None:
     kill(service.solver_pid(job), signal.SIGKILL)
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
-    assert job.exit_code == 137
-    assert "signal 9" in job.message
+    assert job.outcome.exit_code == 137
+    assert "signal 9" in job.outcome.message
     assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -82,7 +82,7 @@ def test_a_batch_script_that_is_killed(service: SlurmService) -> None:
     kill(service.script_pid(job), signal.SIGKILL)
     job = service.ended(job)
     assert end(job) == ("FAILED", "SIGNAL", "SCHEDULER")
-    assert (job.signal, job.HasField("exit_code")) == (9, False)
+    assert (job.outcome.signal, job.outcome.HasField("exit_code")) == (9, False)
     assert service.story(job) == [*TO_STARTED, "FAILED"]
     eventually("its solver is gone", lambda: alive([solver]), lambda left: not left)
 
@@ -90,7 +90,7 @@ def test_a_batch_script_that_is_killed(service: SlurmService) -> None:
 def test_too_much_memory(service: SlurmService) -> None:
     job = service.ended(service.submit(LONG, memory="8MB"))
     assert end(job) == ("FAILED", "OUT_OF_MEMORY", "SCHEDULER")
-    assert "memory" in job.message
+    assert "memory" in job.outcome.message
     # SLURM's own word is less.
     assert "JobState=FAILED" in service.slurm.run("scontrol", "show", "job", job.scheduler_job_id)
     assert service.story(job)[-1] == "FAILED"
@@ -116,7 +116,7 @@ def test_scancel_of_a_job_that_runs(service: SlurmService, demo: str) -> None:
     service.slurm.run("scancel", job.scheduler_job_id)
     job = service.ended(job)
     assert end(job) == ("CANCELLED", "CANCELLED_EXTERNALLY", "SCHEDULER")
-    assert not job.HasField("exit_code")
+    assert not job.outcome.HasField("exit_code")
     assert service.story(job) == [*TO_STARTED, "CANCELLED"]
     assert not alive([service.solver_pid(job)])
 
@@ -143,7 +143,7 @@ def test_the_time_limit(service: SlurmService) -> None:
     for started in jobs:
         job = service.ended(started, 90)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
-        assert "TIMEOUT" in job.message
+        assert "TIMEOUT" in job.outcome.message
         assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -165,7 +165,7 @@ def test_an_administrators_requeue_does_not_run_it_twice(service: SlurmService) 
     service.slurm.run("scontrol", "requeue", job.scheduler_job_id)
     job = service.ended(job)
     assert end(job) == ("FAILED", "NODE_FAIL", "SCHEDULER")
-    assert "not run a second time" in job.message
+    assert "not run a second time" in job.outcome.message
     assert service.story(job) == [*TO_STARTED, "FAILED"]
     assert service.seen("start", job) == 1
     assert service.slurm_jobs(job) == [f"{job.scheduler_job_id} CANCELLED"]

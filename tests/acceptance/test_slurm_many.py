@@ -87,7 +87,7 @@ def test_one_project_is_never_worked_on_here_and_there_at_once(
         one, two = service.ended(one), service.ended(two)
         assert (end(one), end(two)) == (DONE, DONE)
         assert two.start_time.seconds >= one.end_time.seconds
-        assert [job.executor for job in (one, two)] == (["slurm", "local"] if first == "slurm" else ["local", "slurm"])
+        assert [job.scheduler for job in (one, two)] == (["slurm", "local"] if first == "slurm" else ["local", "slurm"])
 
 
 def test_the_cluster_as_it_is(tmp_path: Path, cluster: SlurmCluster) -> None:

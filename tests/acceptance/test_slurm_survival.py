@@ -98,7 +98,7 @@ def test_killed_at(tmp_path: Path, cluster: SlurmCluster, point: str, attempts: 
     service = SlurmService(tmp_path / "service", cluster, confirm=2)
     with service:
         job = service.killed_at(point)
-        assert job.attempt == attempts
+        assert job.attempt_count == attempts
         assert len(service.slurm_jobs(job)) == 1
 
 

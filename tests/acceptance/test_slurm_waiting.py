@@ -42,7 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmService]:
 def test_a_refused_submit(service: SlurmService, options: dict[str, Any], words: str) -> None:
     job = service.ended(service.submit(**options))
     assert end(job) == REFUSED
-    assert words in job.message
+    assert words in job.outcome.message
     assert service.story(job) == ["QUEUED", "STARTING", "FAILED"]
     assert not job.scheduler_job_id
     assert not job.HasField("start_time")
@@ -64,13 +64,13 @@ def test_what_is_taken_but_can_never_run(service: SlurmService, options: dict[st
     job = service.submit(**options)
     eventually("SLURM has judged it", lambda: service.job(job), lambda now: state(now) in ("SCHEDULED", "FAILED"))
     if end(service.job(job)) == REFUSED:
-        pytest.fail(f"refused: {service.job(job).message}")
+        pytest.fail(f"refused: {service.job(job).outcome.message}")
     service.waits(job, "NEVER_RUNNABLE", words)
     service.cancel(job)
     job = service.ended(job)
     assert end(job) == ("CANCELLED", "CANCELLED", "NONE")
     # SLURM may find a second reason: each is told once.
-    notes = [event.detail for event in service.history(job) if event.type == event_pb2.EVENT_TYPE_JOB_NOTE]
+    notes = [event.message for event in service.history(job) if event.job_change.type == event_pb2.JOB_CHANGE_TYPE_NOTE]
     assert len(set(notes)) == len(notes)
     assert words in notes[-1]
     assert service.story(job) == [

@@ -33,10 +33,10 @@ class Watcher(threading.Thread):
     def __init__(self, service: ServiceProcess) -> None:
         super().__init__(daemon=True)
         self.service = service
-        self.events: list[event_pb2.Event] = []
+        self.events: list[event_pb2.WatchEvent] = []
         self.cuts = 0
         self.errors: list[str] = []
-        self.revision = 0
+        self.position: event_pb2.Position | None = None
         self.done = threading.Event()
 
     def run(self) -> None:
@@ -52,15 +52,15 @@ class Watcher(threading.Thread):
                 time.sleep(0.02)
 
     def watch(self, channel: grpc.Channel) -> None:
-        request = jobs_messages_pb2.WatchJobsRequest(after_revision=self.revision, include_service_events=True)
+        request = jobs_messages_pb2.WatchJobsRequest(after=self.position, include_service_changes=True)
         for message in jobs_service_pb2_grpc.JobsServiceStub(channel).WatchJobs(request, timeout=120):
             self.events.extend(message.events)
-            self.revision = message.revision
+            self.position = message.position
             if self.done.is_set():
                 return
 
     def ended(self) -> int:
-        return len({event.job.uid for event in self.events if event.job.state in TERMINAL})
+        return len({event.job_change.job.uid for event in self.events if event.job_change.job.state in TERMINAL})
 
 
 def submit_all(service: ServiceProcess, folder: Path, witness: Path) -> list[job_pb2.Job]:
@@ -119,7 +119,7 @@ def test_kill_nine_loses_nothing(tmp_path: Path) -> None:
             job.uid: service.jobs.GetJob(jobs_messages_pb2.GetJobRequest(job=job_ref(job.uid))).job for job in jobs
         }
         last = service.cluster.GetSystemStatus(cluster_service_pb2.GetSystemStatusRequest()).position.revision
-        while watcher.revision < last:
+        while watcher.position is None or watcher.position.revision < last:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         watcher.done.set()
@@ -132,7 +132,7 @@ def check_jobs(after: dict[str, job_pb2.Job], before: dict[str, int]) -> None:
     """All jobs ended rightly, and those that ran at a kill kept their process."""
     for job in after.values():
         assert job.state == job_state_pb2.JOB_STATE_COMPLETED, job
-        assert job.evidence == job_state_pb2.EVIDENCE_SOLVER_LOG
+        assert job.outcome.evidence == job_state_pb2.EVIDENCE_SOLVER_LOG
         assert sum(attempt.HasField("start_time") for attempt in job.attempts) == 1
     assert len(before) >= 4
     for uid, pid in before.items():

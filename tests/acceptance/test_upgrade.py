@@ -91,9 +91,9 @@ class Upgrade:
         assert answer.job.HasField("end_time"), answer.job
         return answer.job
 
-    def events(self) -> list[event_pb2.Event]:
-        events: list[event_pb2.Event] = []
-        request = pb.WatchJobsRequest(after_revision=0, include_service_events=True)
+    def events(self) -> list[event_pb2.WatchEvent]:
+        events: list[event_pb2.WatchEvent] = []
+        request = pb.WatchJobsRequest(from_oldest=True, include_service_changes=True)
         for message in self.service.jobs.WatchJobs(request, timeout=30):
             events += message.events
             if message.caught_up:
@@ -248,9 +248,9 @@ def test_history_goes_on(going_on: Upgrade) -> None:
     assert status.limits.max_cores == 3
     jobs = going_on.jobs()
     assert {name: job.state for name, job in jobs.items()} == STATES
-    assert jobs["good"].evidence == S.EVIDENCE_SOLVER_LOG
-    assert (jobs["bad"].reason, jobs["bad"].exit_code) == (S.END_REASON_EXIT_CODE, 3)
-    assert jobs["waiting"].waiting_reason == S.WAITING_REASON_JOB_LIMIT
+    assert jobs["good"].outcome.evidence == S.EVIDENCE_SOLVER_LOG
+    assert (jobs["bad"].outcome.reason, jobs["bad"].outcome.exit_code) == (S.END_REASON_EXIT_CODE, 3)
+    assert jobs["waiting"].waiting.reason == S.WAITING_REASON_JOB_LIMIT
     events = going_on.events()
     assert [event.revision for event in events[:revision]] == list(range(1, revision + 1))
     repeated = going_on.service.jobs.SubmitJob(again("good", "seconds=0.1"))
@@ -272,7 +272,9 @@ def test_a_run_that_goes_on_is_adopted_and_its_end_recorded(going_on: Upgrade) -
     before = going_on.jobs()["running"]
     assert Path(f"/proc/{before.attempts[0].pid}").exists()
     ended = going_on.wait("running")
-    assert (ended.state, ended.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG), ended.message
+    assert (ended.state, ended.outcome.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG), (
+        ended.outcome.message
+    )
     assert [attempt.pid for attempt in ended.attempts] == [before.attempts[0].pid]
     waiting = going_on.wait("waiting")
     assert waiting.state == S.JOB_STATE_COMPLETED
@@ -290,7 +292,7 @@ def test_a_run_that_goes_on_can_be_cancelled(going_on: Upgrade) -> None:
     pid = going_on.jobs()["running"].attempts[0].pid
     going_on.service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref("running"), grace_period=Duration(seconds=5)))
     ended = going_on.wait("running")
-    assert (ended.state, ended.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_CANCELLED)
+    assert (ended.state, ended.outcome.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_CANCELLED)
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -153,14 +153,14 @@ class HpcService(ServiceProcess):
     def story(self, job: job_pb2.Job) -> list[str]:
         """Return the events of a job that has ended, without progress."""
         request = jobs_messages_pb2.WatchJobsRequest(
-            after_revision=0, filter=jobs_messages_pb2.JobFilter(jobs=[job_ref(job.uid)])
+            from_oldest=True, filter=jobs_messages_pb2.JobFilter(jobs=[job_ref(job.uid)])
         )
         found: list[str] = []
         for message in self.jobs.WatchJobs(request, timeout=30):
-            found += [event_pb2.EventType.Name(event.type) for event in message.events]
+            found += [event_pb2.JobChangeType.Name(event.job_change.type) for event in message.events]
             if message.caught_up:
                 break
-        return [name.removeprefix("EVENT_TYPE_JOB_") for name in found if not name.endswith("PROGRESS")]
+        return [name.removeprefix("JOB_CHANGE_TYPE_") for name in found]
 
     def solve(self, job: job_pb2.Job, demo: str = "seconds=0.1") -> int:
         """Have the demo solver solve a job's project, as the program of the node would; gives its exit code."""
@@ -195,7 +195,7 @@ def test_success_is_proven_by_the_log(service: HpcService) -> None:
     service.node.ends(job.scheduler_job_id, service.solve(job))
     job = service.ended(job)
     assert end(job) == DONE
-    assert (job.exit_code, list(job.attempts[0].nodes), job.executor) == (0, ["CN001"], HEAD)
+    assert (job.outcome.exit_code, list(job.attempts[0].nodes), job.scheduler) == (0, ["CN001"], HEAD)
     assert service.story(job) == [*TO_STARTED, "COMPLETED"]
     asked = service.head.fake.jobs[int(job.scheduler_job_id)]
     assert asked.job["Name"] == f"edb-{job.id}-{job.uid[-16:]}-1"
@@ -208,7 +208,7 @@ def test_exit_code_0_without_a_log_proves_less(service: HpcService) -> None:
     service.node.ends(job.scheduler_job_id, 0)
     job = service.ended(job)
     assert end(job) == ("COMPLETED", "NORMAL", "EXIT_CODE")
-    assert "no log of this run" in job.message
+    assert "no log of this run" in job.outcome.message
 
 
 @pytest.mark.parametrize("code", [3, -1073741819])
@@ -217,7 +217,7 @@ def test_an_exit_code(service: HpcService, code: int) -> None:
     service.node.ends(job.scheduler_job_id, code)
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
-    assert job.exit_code == code
+    assert job.outcome.exit_code == code
     assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -227,7 +227,7 @@ def test_somebody_cancels_it(service: HpcService, started: bool) -> None:
     service.head.fake.cancel(job.scheduler_job_id)
     job = service.ended(job)
     assert end(job) == BY_SOMEBODY
-    assert "maintenance" in job.message
+    assert "maintenance" in job.outcome.message
     assert job.HasField("start_time") is started
 
 
@@ -251,7 +251,7 @@ def test_the_head_node_ends_it(service: HpcService, number: str, reason: str) ->
     service.head.fake.end(job.scheduler_job_id, "Failed", ErrorMessage="Fehler", ErrorCode=number)
     job = service.ended(job)
     assert end(job) == ("FAILED", reason, "SCHEDULER")
-    assert "Fehler" in job.message
+    assert "Fehler" in job.outcome.message
 
 
 # Submits --------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_a_refused_submit(service: HpcService) -> None:
     service.head.fake.trouble("POST", r"/jobs/\d+/submit", lambda: answer)
     job = service.ended(service.submit())
     assert end(job) == ("FAILED", "SUBMIT_REFUSED", "SCHEDULER")
-    assert "Die Knotengruppe ist nicht vorhanden" in job.message
+    assert "Die Knotengruppe ist nicht vorhanden" in job.outcome.message
     assert service.story(job) == ["QUEUED", "STARTING", "FAILED"]
 
 
@@ -272,7 +272,7 @@ def test_a_submit_that_was_not_answered_but_happened(service: HpcService) -> Non
     job = service.running(service.submit())
     service.node.ends(job.scheduler_job_id, service.solve(job))
     job = service.ended(job)
-    assert (end(job), job.attempt) == (DONE, 1)
+    assert (end(job), job.attempt_count) == (DONE, 1)
     assert set(service.head.fake.jobs) - before == {int(job.scheduler_job_id)}
 
 
@@ -339,7 +339,7 @@ def test_the_service_is_killed_while(service: HpcService, when: str) -> None:
         service.node.ends(job.scheduler_job_id, 3)
     job = service.ended(job)
     assert end(job) == ("FAILED", "EXIT_CODE", "EXIT_CODE")
-    assert job.exit_code == 3
+    assert job.outcome.exit_code == 3
     assert service.story(job) == [*TO_STARTED, "FAILED"]
 
 
@@ -350,7 +350,7 @@ def test_the_service_is_killed_at(service: HpcService, point: str, attempts: int
     job = service.running(service.dies_at(point, request, lambda: service.answering(True)))
     service.node.ends(job.scheduler_job_id, service.solve(job))
     job = service.ended(job)
-    assert (end(job), job.attempt) == (DONE, attempts)
+    assert (end(job), job.attempt_count) == (DONE, attempts)
     assert set(service.head.fake.jobs) - before == {int(job.scheduler_job_id)}
 
 

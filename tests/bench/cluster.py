@@ -74,8 +74,8 @@ def delays(folder: Path) -> Iterator[Row]:
             before = time.time()
             (uid,) = _submit(running, [path])
             times = _events(running, uid)
-            handed.append(times[event_pb2.EVENT_TYPE_JOB_SCHEDULED] - before)
-            start_delays.append(times[event_pb2.EVENT_TYPE_JOB_STARTED] - _newest(folder, "started"))
+            handed.append(times[event_pb2.JOB_CHANGE_TYPE_SCHEDULED] - before)
+            start_delays.append(times[event_pb2.JOB_CHANGE_TYPE_STARTED] - _newest(folder, "started"))
             ended.append(max(times.values()) - _newest(folder, "ended"))
         bare = [_bare_submit(cluster) for _ in range(ENDS)]
     floor = statistics.median(bare) * 1e3
@@ -166,11 +166,11 @@ def _wait_until_with(cluster: SlurmCluster, number: int, state: str) -> None:
 def _events(running: ServiceProcess, uid: str) -> dict[int, float]:
     """Times of a job's events, when they were published, up to its end."""
     times: dict[int, float] = {}
-    request = pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(jobs=[job_ref(uid)]))
+    request = pb.WatchJobsRequest(from_oldest=True, filter=pb.JobFilter(jobs=[job_ref(uid)]))
     for message in running.jobs.WatchJobs(request, timeout=60):
         for event in message.events:
-            times[event.type] = event.time.seconds + event.time.nanos / 1e9
-            if event.job.HasField("end_time"):
+            times[event.job_change.type] = event.time.seconds + event.time.nanos / 1e9
+            if event.job_change.job.HasField("end_time"):
                 return times
     raise AssertionError("the watch ended before the job")
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from edbjobs.v1 import job_config_pb2
-from edbjobs_server.contract.codec import spec_from_config
-from edbjobs_server.core.job import Attempt, Job
+from edbjobs_server.contract.codec import spec_from_config, summary_of
+from edbjobs_server.core.job import Attempt, Job, Outcome
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.store import Store, Transaction
 
@@ -56,18 +56,7 @@ def _insert(tx: Transaction, kinds: list[Job], event: EventType, numbers: range)
 
 def _queued_job(ended: Job) -> Job:
     """Make the same job before its first start."""
-    return replace(
-        ended,
-        state=State.QUEUED,
-        attempts=(),
-        start_time=None,
-        end_time=None,
-        reason=Reason.NONE,
-        exit_code=None,
-        evidence=Evidence.UNKNOWN,
-        message="",
-        run_directory="",
-    )
+    return replace(ended, state=State.QUEUED, attempts=(), start_time=None, end_time=None, outcome=None)
 
 
 def _ended_job(number: int) -> Job:
@@ -77,8 +66,18 @@ def _ended_job(number: int) -> Job:
     spec = spec_from_config(
         config, project_path=path, project_key=path.removesuffix(".aedb"), executor="local", cores=4, memory_mib=0
     )
+    outcome = Outcome(
+        Reason.NORMAL, Evidence.SOLVER_LOG, "Setup1: normal completion after 6 adaptive passes", exit_code=0
+    )
     attempt = Attempt(
-        1, now - 60, start_time=now - 60, end_time=now, nodes=("host",), pid=4711, reason=Reason.NORMAL, exit_code=0
+        1,
+        now - 60,
+        start_time=now - 60,
+        end_time=now,
+        nodes=("host",),
+        pid=4711,
+        outcome=outcome,
+        run_directory=f"/state/runs/000000/{number}.1",
     )
     return Job(
         uid="",
@@ -87,16 +86,13 @@ def _ended_job(number: int) -> Job:
         spec=spec,
         create_time=now - 3600,
         config=config.SerializeToString(deterministic=True),
+        summary=summary_of(config),
         digest=bytes(16),
         user=f"user{number % 5}",
         state=State.COMPLETED,
         attempts=(attempt,),
         start_time=now - 60,
         end_time=now,
-        reason=Reason.NORMAL,
-        exit_code=0,
-        evidence=Evidence.SOLVER_LOG,
-        message="Setup1: normal completion after 6 adaptive passes",
-        solver_version="2025.2",
-        run_directory=f"/state/runs/000000/{number}.1",
+        outcome=outcome,
+        aedt_version="2025.2",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc.aio
 from edbjobs._calls import job_ref
-from edbjobs.v1 import job_state_pb2, jobs_service_pb2_grpc
+from edbjobs.v1 import event_pb2, job_state_pb2, jobs_service_pb2_grpc
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from support.service import ServiceProcess
 
@@ -65,11 +65,13 @@ async def run_all(running: ServiceProcess, paths: list[Path]) -> float:
         answer = await jobs.SubmitJobs(pb.SubmitJobsRequest(requests=[request(path) for path in paths]))
         left = {result.response.job.uid for result in answer.results}
         after = min(result.response.job.revision for result in answer.results)
-        async for message in jobs.WatchJobs(pb.WatchJobsRequest(after_revision=after), timeout=WAIT_SECONDS):
+        async for message in jobs.WatchJobs(
+            pb.WatchJobsRequest(after=event_pb2.Position(revision=after)), timeout=WAIT_SECONDS
+        ):
             for event in message.events:
-                if event.job.HasField("end_time"):
-                    assert event.job.state == job_state_pb2.JOB_STATE_COMPLETED, event.job
-                    left.discard(event.job.uid)
+                if event.job_change.job.HasField("end_time"):
+                    assert event.job_change.job.state == job_state_pb2.JOB_STATE_COMPLETED, event.job_change.job
+                    left.discard(event.job_change.job.uid)
             if not left:
                 break
         return len(paths) / (time.perf_counter() - started_at)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from edbjobs.v1 import event_pb2, jobs_service_pb2_grpc
 from edbjobs.v1 import jobs_messages_pb2 as pb
-from edbjobs.v1 import jobs_service_pb2_grpc
 
 from bench.echo import FAN, PUBLISH, echo_server
 from bench.service import pause, projects, request, service
@@ -59,7 +59,9 @@ async def events_rate(target: str, project: Path) -> float:
 async def _watch(jobs: jobs_service_pb2_grpc.JobsServiceStub, revision: int, ready: asyncio.Queue[None]) -> None:
     """Read until the last event; every revision must come, once and in order."""
     last = revision + EVENTS
-    answers: Any = jobs.WatchJobs(pb.WatchJobsRequest(after_revision=revision), timeout=WAIT_SECONDS)
+    answers: Any = jobs.WatchJobs(
+        pb.WatchJobsRequest(after=event_pb2.Position(revision=revision)), timeout=WAIT_SECONDS
+    )
     async for message in answers:
         if message.caught_up:
             ready.put_nowait(None)

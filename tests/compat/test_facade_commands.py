@@ -72,7 +72,7 @@ def test_submit_local_job(command: Command, handler: JobManagerHandler, tmp_path
     assert done.out == f"submitted {job_id}\n"
     job = handler.manager.jobs[job_id].job
     assert job is not None
-    assert (job.project_path, job.cores, job.status) == (str(project), 2, "queued")
+    assert (job.project_path, job.reservation.cores, job.state) == (str(project), 2, "queued")
 
 
 def test_options_are_before_the_environment(command: Command, tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def test_a_job_from_submit_to_its_end(open_handler: Callable[..., JobManagerHand
     assert info.error == ""
     assert info.config.project_path == str(tmp_path / "patch_antenna.aedt")
     assert info.job is not None
-    assert info.job.evidence == "solver_log"
+    assert info.job.outcome is not None
+    assert info.job.outcome.evidence == "solver_log"
     assert [job["id"] for job in get(handler, "/jobs")] == [job_id]
 
 
@@ -156,7 +157,8 @@ def test_what_close_leaves_is_held_until_resume(
     assert second.manager.jobs[new].status == "completed", "held jobs block no others"
     held = second.manager.jobs[waiting].job
     assert held is not None
-    assert (held.status, held.held, held.waiting_reason) == ("queued", True, "held")
+    assert held.waiting is not None
+    assert (held.state, held.held, held.waiting.reason) == ("queued", True, "held")
     assert second.resume() == 1
     assert second.wait_until_done(waiting) == "completed"
     second.close()
@@ -189,7 +191,7 @@ def test_any_thread_may_ask(open_handler: Callable[..., JobManagerHandler], tmp_
         list(pool.map(lambda _: handler.start_service(), range(8)))
         ids = list(pool.map(lambda n: handler.submit_job(config(tmp_path / str(n), 0.05)), range(6)))
         assert set(pool.map(handler.wait_until_done, ids)) == {"completed"}
-    assert list(handler.manager.jobs) == sorted(ids, key=lambda i: handler.manager.jobs[i].job.created)  # type: ignore
+    assert list(handler.manager.jobs) == sorted(ids, key=lambda i: handler.manager.jobs[i].job.create_time)  # type: ignore
     assert len(handler.manager.jobs) == 6
 
 

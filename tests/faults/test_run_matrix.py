@@ -125,7 +125,7 @@ async def ill(it: World, step: Step, what: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def waits_visibly(job: job_pb2.Job) -> bool:
-    return job.state in TERMINAL or (job.waiting_reason in TROUBLES and len(job.waiting_detail) > 20)
+    return job.state in TERMINAL or (job.waiting.reason in TROUBLES and len(job.waiting.message) > 20)
 
 
 def ids(case: object) -> str:
@@ -148,7 +148,7 @@ async def test_a_failure_that_passes(it: World, step: Step, what: str, monkeypat
     expected = step.definite if what in DEFINITE and step.definite else frozenset({S.JOB_STATE_COMPLETED})
     assert job.state in expected, job
     if job.state == S.JOB_STATE_COMPLETED:
-        assert job.evidence == S.EVIDENCE_SOLVER_LOG, job.message
+        assert job.outcome.evidence == S.EVIDENCE_SOLVER_LOG, job.outcome.message
     assert it.runs_of("ill") <= 1
     assert (await it.ended(await it.submit("next"))).state == S.JOB_STATE_COMPLETED
 
@@ -185,7 +185,7 @@ async def test_a_failure_that_stays(it: World, step: Step, what: str, monkeypatc
 async def store_is_ill(it: World, uid: str, fault: Fault) -> None:
     """The store cannot be written: jobs wait with that reason, and continue once it can be written again."""
     job = await it.until(uid, waits_visibly)
-    assert job.waiting_reason == S.WAITING_REASON_STORE_UNAVAILABLE or job.state in TERMINAL, job
+    assert job.waiting.reason == S.WAITING_REASON_STORE_UNAVAILABLE or job.state in TERMINAL, job
     await restarted(it, uid, fault)
 
 

@@ -34,22 +34,26 @@ def history() -> Evidence:
         starting.CopyFrom(queued)
         starting.revision = at + 2
         starting.attempts.add(number=1, reserve_time={"seconds": T0 + at})
+        starting.attempt_count, starting.waiting.reason = 1, S.WAITING_REASON_STARTING
         running = job_pb2.Job()
         running.CopyFrom(starting)
+        running.ClearField("waiting")
         running.revision, running.state = at + 3, S.JOB_STATE_RUNNING
         running.attempts[0].start_time.seconds = T0 + at
         running.attempts[0].pid = 100
         ended = job_pb2.Job()
         ended.CopyFrom(running)
-        ended.revision, ended.state, ended.attempt = at + 4, S.JOB_STATE_COMPLETED, 1
+        ended.revision, ended.state, ended.attempt_count = at + 4, S.JOB_STATE_COMPLETED, 1
         ended.attempts[0].end_time.seconds = ended.end_time.seconds = T0 + at + 3
         for type_, message in (
-            (E.EVENT_TYPE_JOB_QUEUED, queued),
-            (E.EVENT_TYPE_JOB_STARTING, starting),
-            (E.EVENT_TYPE_JOB_STARTED, running),
-            (E.EVENT_TYPE_JOB_COMPLETED, ended),
+            (E.JOB_CHANGE_TYPE_QUEUED, queued),
+            (E.JOB_CHANGE_TYPE_STARTING, starting),
+            (E.JOB_CHANGE_TYPE_STARTED, running),
+            (E.JOB_CHANGE_TYPE_COMPLETED, ended),
         ):
-            evidence.events.append(E.Event(revision=message.revision, type=type_, job=message))
+            evidence.events.append(
+                E.WatchEvent(revision=message.revision, job_change=E.JobChange(type=type_, job=message))
+            )
         evidence.jobs[uid] = ended
         evidence.submits.append(Submit(f"request-{uid}", uid, good=True))
         evidence.notes += [note("start", f"job-{uid}", at), note("end", f"job-{uid}", at + 3)]
@@ -99,7 +103,7 @@ def fail_a_success(evidence: Evidence) -> None:
 
 def lose_a_run(evidence: Evidence) -> None:
     lost = evidence.jobs["a"]
-    lost.state, lost.reason, lost.outcome_unknown = S.JOB_STATE_FAILED, S.END_REASON_LOST, True
+    lost.state, lost.outcome.reason, lost.outcome.evidence = S.JOB_STATE_FAILED, S.END_REASON_LOST, S.EVIDENCE_NONE
 
 
 def leave_process(evidence: Evidence) -> None:
@@ -123,7 +127,7 @@ def run_side_by_side(evidence: Evidence) -> None:
 
 
 def reserve_too_much(evidence: Evidence) -> None:
-    evidence.events[3].job.attempts[0].ClearField("end_time")
+    evidence.events[3].job_change.job.state = S.JOB_STATE_RUNNING
 
 
 def pass_by(evidence: Evidence) -> None:
@@ -145,7 +149,7 @@ def repeat_event(evidence: Evidence) -> None:
 
 
 def tell_otherwise(evidence: Evidence) -> None:
-    evidence.jobs["a"].exit_code = 7
+    evidence.jobs["a"].outcome.exit_code = 7
 
 
 def refuse_watcher(evidence: Evidence) -> None:
@@ -154,7 +158,7 @@ def refuse_watcher(evidence: Evidence) -> None:
 
 def cancel_slowly(evidence: Evidence) -> None:
     evidence.cancels["a"] = 1.0
-    evidence.jobs["a"].cancel_time.seconds = T0 - 4
+    evidence.jobs["a"].cancel_request_time.seconds = T0 - 4
     evidence.downs.append((T0 - 3.5, T0 - 3.0))
 
 
@@ -217,5 +221,5 @@ def test_what_a_fault_explains_is_no_breach(excuse: str) -> None:
         cancel_slowly(evidence)
         evidence.downs.append((T0 - 4, T0 + 2))
         evidence.stepped = excuse == "stepped"
-    evidence.events[3].job.CopyFrom(evidence.jobs["a"])
+    evidence.events[3].job_change.job.CopyFrom(evidence.jobs["a"])
     assert not any(check(evidence).values())

@@ -82,8 +82,8 @@ def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
     with service:
         short, long = submit(service, tmp_path, "short", "seconds=3"), submit(service, tmp_path, "long", "seconds=40")
         submit(service, tmp_path, "waiting", "seconds=0.2", hold=True)
-        until(lambda: get(service, "long").progress.adaptive_pass > 0)
-        until(lambda: get(service, "short").progress.adaptive_pass > 0)
+        until(lambda: get(service, "long").progress.HasField("last_pass"))
+        until(lambda: get(service, "short").progress.HasField("last_pass"))
         filler = fill(small_disk)
         acknowledged, error = submit_until_refused(service, tmp_path)
         assert error.code() is grpc.StatusCode.UNAVAILABLE

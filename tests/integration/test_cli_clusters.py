@@ -53,7 +53,11 @@ def parse_json(done: subprocess.CompletedProcess[str]) -> Any:
 
 
 def waiting(edbjobs: Run, name: str) -> Callable[[], bool]:
-    return lambda: bool(parse_json(edbjobs("show", name, "--json"))["waiting_detail"] == "slurm job 1: Resources")
+    def waits() -> bool:
+        found = parse_json(edbjobs("show", name, "--json"))["waiting"]
+        return found is not None and bool(found["message"] == "slurm job 1: Resources")
+
+    return waits
 
 
 def test_a_cluster_job_is_shown_with_its_id_and_waiting_reason(
@@ -68,7 +72,7 @@ def test_a_cluster_job_is_shown_with_its_id_and_waiting_reason(
     assert "slurm 1" in next(line for line in shown.splitlines() if line.startswith("runs on")).split("  ")
     service.job_starts(1, "1", "n1", "n2")
     service.scheduler.set("1", Phase.RUNNING, "RUNNING", nodes=("n1", "n2"))
-    service.until(lambda: parse_json(edbjobs("show", "c1", "--json"))["status"] == "running")
+    service.until(lambda: parse_json(edbjobs("show", "c1", "--json"))["state"] == "running")
     assert "slurm 1 on n1, n2" in edbjobs("show", "c1").stdout
     assert "running" in edbjobs("list").stdout
     with subprocess.Popen(
@@ -82,7 +86,7 @@ def test_a_cluster_job_is_shown_with_its_id_and_waiting_reason(
         service.scheduler.set("1", Phase.ENDED, "NODE_FAIL", ending=Ending.NODE_FAIL, message="node n2 failed")
         assert "failed" in watch.stdout.read()
         assert watch.wait(30) == 1
-    assert parse_json(edbjobs("show", "c1", "--json"))["reason"] == "node_fail"
+    assert parse_json(edbjobs("show", "c1", "--json"))["outcome"]["reason"] == "node_fail"
 
 
 def test_options_become_fields(edbjobs: Run, service: ClusterService, project: str) -> None:
@@ -92,7 +96,7 @@ def test_options_become_fields(edbjobs: Run, service: ClusterService, project: s
         "--exclusive",
     )
     job = parse_json(edbjobs("submit", project, *ON_CLUSTER, *asked, "--json"))
-    assert (job["executor"], job["config"]["scheduler_type"]) == ("slurm", "slurm")
+    assert (job["scheduler"], job["config"]["scheduler_type"]) == ("slurm", "slurm")
     options = job["config"]["scheduler_options"]
     assert (
         options
@@ -111,7 +115,7 @@ def test_options_become_fields(edbjobs: Run, service: ClusterService, project: s
         }
         == options
     )
-    assert job["cores"] == 16
+    assert job["reservation"]["cores"] == 16
 
 
 @pytest.mark.parametrize(

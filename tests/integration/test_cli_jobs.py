@@ -61,8 +61,9 @@ def test_a_solve_from_submit_to_delete(edbjobs: Run, project: Path) -> None:
     assert "the solver's own log" in shown
     assert "the demo solver" in shown
     job = parse_json(edbjobs("show", "one", "--json"))
-    assert (job["status"], job["config"]["labels"], job["demo"]) == ("completed", {"k": "v"}, True)
-    assert job["run_directory"] in shown
+    assert (job["state"], job["config"]["labels"], job["demo"]) == ("completed", {"k": "v"}, True)
+    assert job["attempts"][0]["run_directory"] in shown
+    assert (job["outcome"]["evidence"], job["waiting"], job["view"]) == ("solver_log", None, "full")
     assert edbjobs("logs", "one", "-n", "1").stdout.startswith("Stopping Batch Run")
     assert "Normal completion" in edbjobs("logs", "one", "-f").stdout
     assert json.loads(edbjobs("logs", "one", "-n", "1", "--json").stdout)["text"].startswith("Stopping Batch Run")

@@ -176,7 +176,7 @@ def test_the_demonstration_shows_a_solve_that_outlives_its_service(edbjobs: Run,
     done = edbjobs("demo", "--state-dir", str(folder / "demo"), "--json")
     result = json.loads(done.stdout)
     assert result["good"] is True
-    assert [(job["status"], job["evidence"], len(job["attempts"])) for job in result["jobs"]] == [
+    assert [(job["state"], job["outcome"]["evidence"], len(job["attempts"])) for job in result["jobs"]] == [
         ("completed", "solver_log", 1)
     ] * 2
     types = [event["type"] for event in result["events"]]

@@ -39,11 +39,13 @@ def project(tmp_path: Path) -> Path:
 
 def test_a_job_from_submit_to_delete(client: Client, project: Path) -> None:
     job = client.submit(project, jobid="life", priority=3, labels={"k": "v"}, environment=FAST, cores=2)
-    assert (job.id, job.priority, job.cores, job.project_path) == ("life", 3, 2, str(project))
+    assert (job.id, job.priority, job.reservation.cores, job.project_path) == ("life", 3, 2, str(project))
     assert job.config is not None
     assert job.config.labels == {"k": "v"}
     ended = client.wait("life", timeout=30)
-    assert (ended.status, ended.evidence, ended.reason, ended.demo) == ("completed", "solver_log", "normal", True)
+    assert (ended.state, ended.ended, ended.demo) == ("completed", True, True)
+    assert ended.outcome is not None
+    assert (ended.outcome.reason, ended.outcome.evidence, ended.outcome.exit_code) == ("normal", "solver_log", 0)
     assert [found.uid for found in client.list(labels={"k": "v"})] == [job.uid]
     assert "Stopping Batch Run" in "".join(client.logs("life", text=True))
     with pytest.raises(edbjobs.StateError) as caught:
@@ -62,7 +64,7 @@ def test_the_same_request_is_the_same_job(client: Client, project: Path) -> None
     assert client.submit(project, request_id="r1", hold=True).uid == first.uid
     with pytest.raises(edbjobs.ConflictError):
         client.submit(project, request_id="r1", priority=9)
-    assert client.cancel(first.uid).status == "cancelled"
+    assert client.cancel(first.uid).state == "cancelled"
 
 
 def test_of_many_each_gets_its_job_or_its_error(client: Client, project: Path) -> None:
@@ -79,16 +81,15 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
     service: ServiceProcess, client: Client, tmp_path: Path
 ) -> None:
     projects = [example_project(tmp_path / str(number)) for number in range(6)]
-    start = client.status().position
-    assert start is not None
-    received: list[edbjobs.Event] = []
+    start = client.snapshot().position
+    received: list[edbjobs.WatchEvent] = []
     ended: set[str] = set()
 
     def watch() -> None:
         with Client(service.target, patience=30) as watcher:
-            for event in watcher.watch(after_revision=start.revision, store_id=start.store_id, batches=["w"]):
+            for event in watcher.watch(after=start, batches=["w"]):
                 received.append(event)
-                if event.job is not None and event.job.status.ended:
+                if event.job is not None and event.job.ended:
                     ended.add(event.job.uid)
                 if len(ended) == len(projects):
                     return
@@ -111,7 +112,7 @@ def test_a_watch_has_every_revision_once_though_the_service_is_killed(
     assert revisions == sorted(set(revisions))
     with Client(service.target) as fresh:
         replay = []
-        for event in fresh.watch(after_revision=start.revision, batches=["w"]):
+        for event in fresh.watch(after=start, batches=["w"]):
             replay.append(event.revision)
             if event.revision == revisions[-1]:
                 break
@@ -130,22 +131,21 @@ def test_waiting_and_reading_go_on_though_the_service_is_killed(
         except edbjobs.NotFoundError:  # it has not started yet
             pieces = client.logs(job.uid, follow=True)
     service.again()
-    assert client.wait(job.uid, timeout=60).status == "completed"
+    assert client.wait(job.uid, timeout=60).state == "completed"
     text += b"".join(pieces)
     assert text == b"".join(client.logs(job.uid))
 
 
 async def test_the_asyncio_client(service: ServiceProcess, project: Path) -> None:
     async with AsyncClient(service.target) as client:
-        before = (await client.status()).position
-        assert before is not None
+        before = (await client.snapshot()).position
         jobs = await asyncio.gather(*(client.submit(project, environment=FAST) for _ in range(5)))
         ended = await asyncio.gather(*(client.wait(job.uid, timeout=60) for job in jobs))
-        assert {job.status.value for job in ended} == {"completed"}
+        assert {job.state.value for job in ended} == {"completed"}
         waiting = {job.uid for job in jobs}
-        async for event in client.watch(after_revision=before.revision, jobs=[job.uid for job in jobs]):
-            if event.type == "job_completed" and event.job is not None:
-                waiting.discard(event.job.uid)
+        async for event in client.watch(after=before, jobs=[job.uid for job in jobs]):
+            if event.job_change is not None and event.job_change.type == "completed":
+                waiting.discard(event.job_change.job.uid)
             if not waiting:
                 break
         log = b"".join([piece async for piece in client.logs(jobs[0].uid)])
@@ -155,12 +155,13 @@ async def test_the_asyncio_client(service: ServiceProcess, project: Path) -> Non
 
 def test_cancel_of_a_running_job(client: Client, project: Path) -> None:
     job = client.submit(project, environment=SLOW)
-    for event in client.watch(after_revision=job.revision - 1, jobs=[job.uid]):
-        if event.type == "job_started":
+    for event in client.watch(from_oldest=True, jobs=[job.uid]):
+        if event.job_change is not None and event.job_change.type == "started":
             break
-    assert client.cancel(job.uid, grace_period=1).cancel_requested is not None
+    assert client.cancel(job.uid, grace_period=1).cancel_request_time is not None
     ended = client.wait(job.uid, timeout=30)
-    assert (ended.status, ended.reason) == ("cancelled", "cancelled")
+    assert ended.outcome is not None
+    assert (ended.state, ended.outcome.reason, ended.outcome.evidence) == ("cancelled", "cancelled", "service")
 
 
 def test_limits_and_queue(client: Client) -> None:

@@ -24,8 +24,11 @@ def fake() -> Iterator[FakeService]:
 
 
 def message(*revisions: int, upto: int = 0, caught_up: bool = False) -> pb.WatchJobsResponse:
-    events = [event_pb2.Event(revision=r, type=4, job=job_pb2.Job(uid=f"u{r}")) for r in revisions]  # type: ignore[arg-type]
-    return pb.WatchJobsResponse(events=events, revision=upto or max(revisions), store_id="s1", caught_up=caught_up)
+    started = event_pb2.JOB_CHANGE_TYPE_STARTED
+    changes = {r: event_pb2.JobChange(type=started, job=job_pb2.Job(uid=f"u{r}")) for r in revisions}
+    events = [event_pb2.WatchEvent(revision=r, job_change=change) for r, change in changes.items()]
+    position = event_pb2.Position(revision=upto or max(revisions), store_id="s1")
+    return pb.WatchJobsResponse(events=events, position=position, caught_up=caught_up)
 
 
 def script(fake: FakeService, connections: list[list[Any]]) -> None:
@@ -55,19 +58,20 @@ BREAKS: list[list[Any]] = [
 ]
 
 
-def check_watch(fake: FakeService, events: list[edbjobs.Event]) -> None:
+def check_watch(fake: FakeService, events: list[edbjobs.WatchEvent]) -> None:
     assert [event.revision for event in events] == [11, 12, 13, 21, 22]
-    assert {event.type for event in events} == {"job_started"}
+    assert {event.job_change.type.value for event in events if event.job_change} == {"started"}
+    assert [event.position.revision for event in events] == [11, 12, 13, 21, 22]
     asked = fake.sent("WatchJobs")
-    assert not asked[0].HasField("after_revision")
-    assert [request.after_revision for request in asked[1:]] == [12, 20, 20, 20]
-    assert {request.store_id for request in asked[1:]} == {"s1"}
+    assert not asked[0].HasField("after")
+    assert [request.after.revision for request in asked[1:]] == [12, 20, 20, 20]
+    assert {request.after.store_id for request in asked[1:]} == {"s1"}
     assert all(list(request.filter.batches) == ["b"] for request in asked)
 
 
 def test_a_watch_gives_each_revision_once_across_breaks(fake: FakeService) -> None:
     script(fake, BREAKS)
-    received: list[edbjobs.Event] = []
+    received: list[edbjobs.WatchEvent] = []
     with Client(fake.target, patience=10) as client, pytest.raises(edbjobs.OutOfRangeError, match="end of the test"):
         received.extend(client.watch(batches=["b"]))
     check_watch(fake, received)
@@ -75,7 +79,7 @@ def test_a_watch_gives_each_revision_once_across_breaks(fake: FakeService) -> No
 
 async def test_an_asyncio_watch_gives_each_revision_once_across_breaks(fake: FakeService) -> None:
     script(fake, BREAKS)
-    received: list[edbjobs.Event] = []
+    received: list[edbjobs.WatchEvent] = []
 
     async def collect() -> None:
         async with AsyncClient(fake.target, patience=10) as client:
@@ -90,16 +94,18 @@ async def test_an_asyncio_watch_gives_each_revision_once_across_breaks(fake: Fak
 def test_a_watch_from_a_snapshot_names_its_store(fake: FakeService) -> None:
     script(fake, [[message(6), END]])
     with Client(fake.target) as client, pytest.raises(edbjobs.OutOfRangeError):
-        list(client.watch(after_revision=5, store_id="s1", service_events=True))
+        list(client.watch(after=edbjobs.Position(5, "s1"), include_service_changes=True))
     request = fake.sent("WatchJobs")[0]
-    assert (request.after_revision, request.store_id, request.include_service_events) == (5, "s1", True)
+    assert (request.after.revision, request.after.store_id) == (5, "s1")
+    assert (request.include_service_changes, request.include_updates, request.from_oldest) == (True, False, False)
 
 
 def test_a_watch_does_not_continue_on_another_store(fake: FakeService) -> None:
     other = status_of(11, "another store", "OTHER_STORE")
     script(fake, [[message(1), grpc.StatusCode.UNAVAILABLE], [other]])
     with Client(fake.target) as client, pytest.raises(edbjobs.OutOfRangeError) as caught:
-        list(client.watch(after_revision=0))
+        list(client.watch(from_oldest=True))
+    assert [request.from_oldest for request in fake.sent("WatchJobs")] == [True, False]
     assert caught.value.reason == "OTHER_STORE"
 
 

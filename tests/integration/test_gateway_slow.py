@@ -187,7 +187,7 @@ async def test_a_client_that_reads_slowly_stays_connected() -> None:
     encoder: Any = FrameEncoder()
     client = Client()
     forwarding = EventForwarder(manager, encoder, client)
-    await forwarding.open(watch_request({}))
+    await forwarding.open(watch_request({}, "store"))
     task = asyncio.create_task(forwarding.run())
 
     async def taken() -> bool:
@@ -199,6 +199,6 @@ async def test_a_client_that_reads_slowly_stays_connected() -> None:
         await task
     never: Any = type("Never", (), {"waiting": lambda self: BOUND, "put": lambda self, frame: None})()
     forwarding = EventForwarder(manager, encoder, never)
-    await forwarding.open(watch_request({"after_revision": 0}))
+    await forwarding.open(watch_request({"after_revision": 0}, "store"))
     with pytest.raises(TooSlow):
         await asyncio.wait_for(forwarding.run(), 10)

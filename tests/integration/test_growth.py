@@ -24,7 +24,7 @@ async def test_run_folders_and_their_group_go_with_the_record(it: World) -> None
     """Deleting the last job of a thousand removes the folder of the thousand too (G4)."""
     runs = it.folder / "state" / "runs"
     uids = [await it.submit(f"job{number}") for number in range(3)]
-    folders = [Path((await it.ended(uid)).run_directory) for uid in uids]
+    folders = [Path((await it.ended(uid)).attempts[-1].run_directory) for uid in uids]
     for uid, folder in zip(uids[:2], folders, strict=False):
         await it.manager.delete(JobRef(uid=uid), ANN)
         assert not folder.exists()
@@ -38,7 +38,7 @@ async def test_no_state_is_kept_of_ended_jobs(it: World) -> None:
     path = it.project("locked")
     path.with_name("locked.aedt.lock").touch()
     uid = await it.submit("locked", project_path=str(path))
-    await it.until(uid, lambda job: job.waiting_reason == S.WAITING_REASON_PROJECT_LOCKED)
+    await it.until(uid, lambda job: job.waiting.reason == S.WAITING_REASON_PROJECT_LOCKED)
     await it.manager.cancel(JobRef(uid=uid), ANN, None)
     await it.ended(await it.submit("other"))
     runs = it.manager._runs
@@ -100,8 +100,12 @@ def test_more_runs_than_the_soft_limit_of_descriptors_allows(tmp_path: Path) -> 
             config = job_config_pb2.JobConfig(project_path=str(project), environment=environment)
             uids.append(service.jobs.SubmitJob(pb.SubmitJobRequest(config=config), timeout=30).job.uid)
         running: set[str] = set()
-        for message in service.jobs.WatchJobs(pb.WatchJobsRequest(after_revision=0), timeout=100):
-            running |= {event.job.uid for event in message.events if event.job.state == S.JOB_STATE_RUNNING}
+        for message in service.jobs.WatchJobs(pb.WatchJobsRequest(from_oldest=True), timeout=100):
+            running |= {
+                event.job_change.job.uid
+                for event in message.events
+                if event.job_change.job.state == S.JOB_STATE_RUNNING
+            }
             if running == set(uids):
                 break
         wait.unlink()

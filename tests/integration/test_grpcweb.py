@@ -15,8 +15,8 @@ import grpc
 import pytest
 from edbjobs._calls import job_ref
 from edbjobs.v1 import cluster_service_pb2 as cluster_pb
+from edbjobs.v1 import event_pb2, principal_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
-from edbjobs.v1 import principal_pb2
 from edbjobs.v1 import resources_service_pb2 as resources_pb
 from edbjobs_server.contract.request_check import MAX_REQUEST_BYTES
 from google.protobuf.duration_pb2 import Duration
@@ -63,7 +63,7 @@ async def test_a_job_from_submit_to_its_log(web: Web, tmp_path: Path) -> None:
     assert pb.WaitJobResponse.FromString(wait.messages[0]).job.HasField("end_time")
     assert wait.http == 200
     assert wait.headers["content-type"] == web.kind
-    watch = pb.WatchJobsRequest(after_revision=0, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
+    watch = pb.WatchJobsRequest(from_oldest=True, filter=pb.JobFilter(jobs=[job_ref(job.uid)]))
     async with web.post(JOBS + "WatchJobs", framed(watch.SerializeToString())) as response:
         async for _, message in frames_of(response.content.iter_any(), "text" in web.kind):
             answer = pb.WatchJobsResponse.FromString(message)
@@ -81,8 +81,8 @@ SAME = [
     ("JobsService/SubmitJob", pb.SubmitJobRequest()),
     ("JobsService/ListJobs", pb.ListJobsRequest(page_token="x")),
     ("JobsService/CancelJobs", pb.CancelJobsRequest()),
-    ("JobsService/WatchJobs", pb.WatchJobsRequest(after_revision=10**12)),
-    ("JobsService/WatchJobs", pb.WatchJobsRequest(after_revision=0, store_id="other")),
+    ("JobsService/WatchJobs", pb.WatchJobsRequest(after=event_pb2.Position(revision=10**12))),
+    ("JobsService/WatchJobs", pb.WatchJobsRequest(after=event_pb2.Position(store_id="other"))),
     ("JobsService/ReadLog", pb.ReadLogRequest(job=job_ref("nobody"))),
     ("ResourcesService/UpdateLimits", resources_pb.UpdateLimitsRequest()),
     ("ResourcesService/GetLimits", resources_pb.GetLimitsRequest()),

@@ -425,7 +425,7 @@ async def test_runs_that_must_be_ended_are_ended_after_the_commit_and_not_select
     await it.until(uid, lambda job: job.state == S.JOB_STATE_RUNNING)
     answer = await it.manager.cancel_many(pb.JobFilter(), True, ANN, 20.0)
     assert results(answer) == [(uid, "RUNNING")]
-    assert answer.results[0].changed.HasField("cancel_time")
+    assert answer.results[0].changed.HasField("cancel_request_time")
     assert results(await it.manager.cancel_many(pb.JobFilter(), True, ANN, 30.0)) == [], "it is being cancelled"
     assert results(await it.manager.cancel_many(pb.JobFilter(), True, ANN, 0.0)) == [(uid, "RUNNING")]
     assert (await it.ended(uid)).state == S.JOB_STATE_CANCELLED
@@ -447,8 +447,9 @@ async def test_a_retry_supersedes_the_job_in_one_commit_with_two_events(it: Worl
     (second,) = (await it.manager.job_events(JobRef(uid=old.uid), before, 10)).changes.events
     assert (first.revision, second.revision) == (before + 1, before + 2)
     assert first.time == second.time
-    assert (second.type, second.detail) == (event_pb2.EVENT_TYPE_JOB_SUPERSEDED, f"retried as {new.uid}")
-    assert second.job.superseded_by == new.uid
+    assert second.job_change.type == event_pb2.JOB_CHANGE_TYPE_SUPERSEDED
+    assert second.message == f"retried as {new.uid}"
+    assert second.job_change.job.superseded_by == new.uid
 
 
 async def test_a_superseded_job_is_listed_only_if_asked_for(it: World) -> None:
@@ -494,7 +495,7 @@ async def test_a_job_is_deleted_by_uid_with_those_that_it_superseded(it: World) 
     first = await it.ended(await it.submit("x"))
     second = await it.ended((await retried(it, "x")).job.uid)
     third = await it.ended((await retried(it, "x")).job.uid)
-    folders = [Path(job.run_directory) for job in (first, second, third)]
+    folders = [Path(job.attempts[-1].run_directory) for job in (first, second, third)]
     assert all(folder.is_dir() for folder in folders)
     with pytest.raises(Refused) as refused:
         await it.manager.delete(JobRef(id="x"), ANN)

@@ -40,8 +40,10 @@ async def test_a_run_that_ends_well(runs: Runs) -> None:
     assert (end.ending, end.exit_code, end.signal) == (Ending.EXITED, 0, None)
     assert before <= start.time <= end.time <= time.time()
     assert end.start_time == start.time
-    assert end.cpu_seconds > 0
-    assert end.max_rss_bytes > 100_000
+    assert end.cpu_duration is not None
+    assert end.cpu_duration > 0
+    assert end.peak_memory_bytes is not None
+    assert end.peak_memory_bytes > 100_000
     assert (runs.folder() / "stdout").read_text() == "out\n"
     assert (runs.folder() / "stderr").read_text() == "err\n"
     assert sorted(path.name for path in runs.folder().iterdir()) == ["record", "stderr", "stdout"]
@@ -134,7 +136,7 @@ async def test_cancel_lets_the_solver_save(runs: Runs) -> None:
 async def test_cancel_wakes_a_stopped_solver(runs: Runs) -> None:
     await runs.start("trap 'exit 5' TERM; echo ready > ready; while :; do sleep 0.01; done")
     await until(lambda: written(runs.root / "ready"))
-    os.kill((await runs.started()).pid, signal.SIGSTOP)
+    os.kill(await runs.pid(), signal.SIGSTOP)
     await runs.executor.cancel(KEY, 20.0)
     assert (await runs.ended()).exit_code == 5
 

@@ -70,8 +70,8 @@ async def test_a_real_path_that_leads_elsewhere_at_the_start_is_not_run(it: Worl
     real.parent.symlink_to(other)
     await release(it, uid)
     job = await it.ended(uid)
-    assert (job.state, job.reason) == (S.JOB_STATE_FAILED, S.END_REASON_START_FAILED)
-    assert f"{real} now leads to {other / 'real.aedt'}" in job.message
+    assert (job.state, job.outcome.reason) == (S.JOB_STATE_FAILED, S.END_REASON_PROJECT_CHANGED)
+    assert f"{real} now leads to {other / 'real.aedt'}" in job.outcome.message
     assert not [*other.glob("*.ran"), *moved.glob("*.ran")]
 
 
@@ -87,8 +87,8 @@ async def test_the_result_of_another_project_is_not_judged(it: World) -> None:
     real.parent.symlink_to(moved)
     (moved / wait.name).unlink()
     job = await it.ended(uid)
-    assert (job.state, job.reason) == (S.JOB_STATE_FAILED, S.END_REASON_UNVERIFIED)
-    assert "now leads to" in job.message
+    assert (job.state, job.outcome.reason) == (S.JOB_STATE_FAILED, S.END_REASON_UNVERIFIED)
+    assert "now leads to" in job.outcome.message
 
 
 # A scheduler that the service no longer has (A2) ---------------------------------------------------------------
@@ -115,7 +115,7 @@ async def test_a_job_for_a_missing_scheduler_waits_with_that_reason(tmp_path: Pa
     try:
         job = await it.get(uid)
         assert job.state == S.JOB_STATE_QUEUED
-        assert "no scheduler 'slurm'" in job.waiting_detail
+        assert "no scheduler 'slurm'" in job.waiting.message
         assert (await it.ended(await it.submit("local"))).state == S.JOB_STATE_COMPLETED
         await it.manager.cancel(JobRef(uid=uid), ANN, None)
         assert (await it.get(uid)).state == S.JOB_STATE_CANCELLED
@@ -135,12 +135,12 @@ async def test_a_run_with_a_missing_scheduler_can_be_abandoned(tmp_path: Path) -
     it.clusters = {}
     await it.open()
     try:
-        job = await it.until(uid, lambda job: "no scheduler 'slurm'" in job.waiting_detail)
+        job = await it.until(uid, lambda job: "no scheduler 'slurm'" in job.waiting.message)
         assert job.state == S.JOB_STATE_SCHEDULED
         await it.manager.cancel(JobRef(uid=uid), ANN, 0.0)
         assert (await it.get(uid)).state == S.JOB_STATE_SCHEDULED, "its state is unknown"
         job = await it.manager.cancel(JobRef(uid=uid), ANN, None, abandon=True)
-        assert (job.state, job.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_UNKILLABLE)
+        assert (job.state, job.outcome.reason) == (S.JOB_STATE_CANCELLED, S.END_REASON_UNKILLABLE)
         assert (await it.ended(await it.submit("local"))).state == S.JOB_STATE_COMPLETED
     finally:
         await it.close()
@@ -197,9 +197,9 @@ async def test_an_abandon_records_the_end_that_the_log_proves(it: World, monkeyp
     monkeypatch.setattr(run_steps, "judge", once)
     monkeypatch.setattr(Backoff, "next", delay(60.0))
     uid = await it.submit("job")
-    await it.until(uid, lambda job: "cannot be read yet" in job.waiting_detail)
+    await it.until(uid, lambda job: "cannot be read yet" in job.waiting.message)
     job = await it.manager.cancel(JobRef(uid=uid), ANN, None, abandon=True)
-    assert (job.state, job.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
+    assert (job.state, job.outcome.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
 
 
 async def test_a_cause_is_logged_once_however_often_a_job_is_tried(

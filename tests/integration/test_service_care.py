@@ -41,14 +41,14 @@ def get(service: ServiceProcess, name: str) -> job_pb2.Job:
     return service.jobs.GetJob(pb.GetJobRequest(job=job_ref(name)), timeout=10).job
 
 
-def event(
-    service: ServiceProcess, kind: event_pb2.EventType.ValueType, uid: str = "", after: int = 0
-) -> event_pb2.Event:
-    """Wait for an event of a job, or of the service, old or new."""
-    request = pb.WatchJobsRequest(after_revision=after, include_service_events=True)
+def event(service: ServiceProcess, kind: str, uid: str = "", after: int = 0) -> event_pb2.WatchEvent:
+    """Wait for a change of a job, or of the queue, old or new."""
+    request = pb.WatchJobsRequest(after=event_pb2.Position(revision=after), include_service_changes=True)
     for message in service.jobs.WatchJobs(request, timeout=60):
         for found in message.events:
-            if found.type == kind and found.job.uid == uid:
+            job_change = event_pb2.JobChangeType.Name(found.job_change.type).removeprefix("JOB_CHANGE_TYPE_")
+            queue_change = event_pb2.QueueChangeType.Name(found.queue_change.type).removeprefix("QUEUE_CHANGE_TYPE_")
+            if kind in (job_change, queue_change) and found.job_change.job.uid == uid:
                 return found
     raise AssertionError("the watch ended")
 
@@ -57,19 +57,19 @@ def test_a_gate_that_stays_closed_is_an_event(tmp_path: Path) -> None:
     settings = {"min_free_disk_bytes": 900_000 << 30, "gate_event_seconds": 0.5, "telemetry_seconds": 0.1}
     with ServiceProcess(tmp_path, **settings) as service:
         submit(service, "kept")
-        shut = event(service, event_pb2.EVENT_TYPE_GATE)
-        assert "disk" in shut.detail
-        assert "900000 GiB" in shut.detail
+        shut = event(service, "GATE_CLOSED")
+        assert "disk" in shut.message
+        assert "900000 GiB" in shut.message
         kept = get(service, "kept")
-        assert (kept.state, kept.waiting_reason) == (S.JOB_STATE_QUEUED, S.WAITING_REASON_DISK_GATE)
+        assert (kept.state, kept.waiting.reason) == (S.JOB_STATE_QUEUED, S.WAITING_REASON_DISK_GATE)
         queue = service.resources.GetQueue(resources_service_pb2.GetQueueRequest(), timeout=10).queue
         assert "disk" in queue.blocked_message
         service.resources.UpdateLimits(
             resources_service_pb2.UpdateLimitsRequest(remove_mask=FieldMask(paths=["min_free_disk_bytes"])),
             timeout=10,
         )
-        opened = event(service, event_pb2.EVENT_TYPE_GATE, after=shut.revision)
-        assert "open again" in opened.detail
+        opened = event(service, "GATE_OPENED", after=shut.revision)
+        assert "open again" in opened.message
         assert wait(service, "kept").state == S.JOB_STATE_COMPLETED
 
 
@@ -85,9 +85,9 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
         for job in ended:
             wait(service, job.uid)
         service.jobs.DeleteJob(pb.DeleteJobRequest(job=job_ref(ended[3].uid)), timeout=10)
-        folders = {job.uid: Path(get(service, job.uid).run_directory) for job in ended[:3]}
+        folders = {job.uid: Path(get(service, job.uid).attempts[-1].run_directory) for job in ended[:3]}
         running = submit(service, "going-on", "seconds=60")
-        started = event(service, event_pb2.EVENT_TYPE_JOB_STARTED, running.uid)
+        started = event(service, "STARTED", running.uid)
         submit(service, "waiting", hold=True)
     own = runs / "000000" / "not-ours"
     own.mkdir()
@@ -96,8 +96,8 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
     service.settings["retention_jobs"] = 1
     with service:
         for job in ended[:2]:
-            gone = event(service, event_pb2.EVENT_TYPE_JOB_DELETED, job.uid)
-            assert "its time is over" in gone.detail
+            gone = event(service, "DELETED", job.uid)
+            assert "its time is over" in gone.message
         service.jobs.CancelJob(
             pb.CancelJobRequest(job=job_ref(running.uid), grace_period=Duration(seconds=1)), timeout=10
         )
@@ -108,7 +108,7 @@ def test_retention_removes_run_folders_and_nothing_else(tmp_path: Path) -> None:
     missing = before - files(runs, tmp_path / "projects")
     removed = {folders[job.uid] for job in ended[:2]}
     expected = {path for path in before if removed & {path, *path.parents}}
-    solver = Path(started.job.config.project_path)
+    solver = Path(started.job_change.job.config.project_path)
     assert missing - {solver.with_name(f"{solver.name}.lock"), solver.with_name(f"{solver.name}.q")} == expected
 
 
@@ -119,7 +119,8 @@ def test_a_corrupt_store_is_rebuilt_from_the_runs(tmp_path: Path) -> None:
     done = wait(service, "done")
     running = submit(service, "going-on", "seconds=15")
     submit(service, "held", hold=True)
-    started = event(service, event_pb2.EVENT_TYPE_JOB_STARTED, running.uid)
+    event(service, "STARTED", running.uid)
+    pid = get(service, running.uid).attempts[0].pid
     service.kill()
     for name in ("store.db", "store.db-wal"):
         file = service.state_dir / name
@@ -136,10 +137,12 @@ def test_a_corrupt_store_is_rebuilt_from_the_runs(tmp_path: Path) -> None:
     service.process = None
     with service:
         found = get(service, done.uid)
-        assert (found.id, found.state, found.exit_code) == ("done", S.JOB_STATE_COMPLETED, 0)
+        assert (found.id, found.state, found.outcome.exit_code) == ("done", S.JOB_STATE_COMPLETED, 0)
         adopted = wait(service, running.uid)
-        assert (adopted.state, adopted.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG), adopted.message
-        assert [attempt.pid for attempt in adopted.attempts] == [started.job.attempts[0].pid]
+        assert (adopted.state, adopted.outcome.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG), (
+            adopted.outcome.message
+        )
+        assert [attempt.pid for attempt in adopted.attempts] == [pid]
         submit(service, "after")
         assert wait(service, "after").state == S.JOB_STATE_COMPLETED
         listed = [job.id for job in service.jobs.ListJobs(pb.ListJobsRequest(), timeout=10).jobs]

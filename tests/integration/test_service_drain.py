@@ -98,7 +98,7 @@ def test_watchers_are_notified_of_the_stop_and_resume_after_it(service: ServiceP
             for name in SERVICES
         ]
         jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
-        watch = Listener(lambda: jobs.WatchJobs(pb.WatchJobsRequest(after_revision=0), timeout=60))
+        watch = Listener(lambda: jobs.WatchJobs(pb.WatchJobsRequest(from_oldest=True), timeout=60))
         for listener in (*checks, watch):
             listener.has(1)
         assert service.process is not None
@@ -109,17 +109,17 @@ def test_watchers_are_notified_of_the_stop_and_resume_after_it(service: ServiceP
             states = [message.status for message in check.got]
             assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
     assert service.process.wait(DEADLINE) == 0
-    last = watch.got[-1].revision
+    last = watch.got[-1].position
     service.stop()
     service.start()
     service.jobs.ReleaseJob(pb.ReleaseJobRequest(job=job_ref("held")), timeout=10)
-    request = pb.WatchJobsRequest(after_revision=last, store_id=watch.got[-1].store_id)
+    request = pb.WatchJobsRequest(after=last)
     revisions: list[int] = []
     for message in service.jobs.WatchJobs(request, timeout=30):
         revisions += [event.revision for event in message.events]
-        if any(event.job.state == S.JOB_STATE_COMPLETED for event in message.events):
+        if any(event.job_change.job.state == S.JOB_STATE_COMPLETED for event in message.events):
             break
-    assert revisions == list(range(last + 1, last + 1 + len(revisions)))
+    assert revisions == list(range(last.revision + 1, last.revision + 1 + len(revisions)))
 
 
 def test_waiting_calls_end_at_once(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_waiting_calls_end_at_once(tmp_path: Path) -> None:
         request = pb.WaitJobRequest(job=job_ref("held"), timeout=Duration(seconds=300))
         waiting = Listener(lambda: iter([jobs.WaitJob(request, timeout=200)]))
         tail = Listener(lambda: jobs.ReadLog(pb.ReadLogRequest(job=job_ref("long"), follow=True), timeout=200))
-        watch = Listener(lambda: jobs.WatchJobs(pb.WatchJobsRequest(after_revision=0), timeout=200))
+        watch = Listener(lambda: jobs.WatchJobs(pb.WatchJobsRequest(from_oldest=True), timeout=200))
         tail.has(1)
         watch.has(1)
         assert service.process is not None
@@ -191,7 +191,7 @@ def test_runs_go_on_and_nothing_more_starts(service: ServiceProcess) -> None:
     for job, pid in zip(running, pids, strict=True):
         wait = pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=30))
         ended = service.jobs.WaitJob(wait, timeout=40).job
-        assert (ended.state, ended.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
+        assert (ended.state, ended.outcome.evidence) == (S.JOB_STATE_COMPLETED, S.EVIDENCE_SOLVER_LOG)
         assert [attempt.pid for attempt in ended.attempts] == [pid]
     wait = pb.WaitJobRequest(job=job_ref("next"), timeout=Duration(seconds=30))
     last = service.jobs.WaitJob(wait, timeout=40).job
@@ -200,10 +200,10 @@ def test_runs_go_on_and_nothing_more_starts(service: ServiceProcess) -> None:
 
 
 def wait_for_state(service: ServiceProcess, job: job_pb2.Job, state: S.JobState.ValueType) -> None:
-    request = pb.WatchJobsRequest(after_revision=0)
+    request = pb.WatchJobsRequest(from_oldest=True)
     request.filter.jobs.append(job_ref(job.uid))
     for message in service.jobs.WatchJobs(request, timeout=30):
-        if any(event.job.state == state for event in message.events):
+        if any(event.job_change.job.state == state for event in message.events):
             return
 
 

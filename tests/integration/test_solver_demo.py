@@ -62,7 +62,7 @@ def solve(tmp_path: Path) -> Solve:
 
 
 def summary(verdict: Verdict) -> tuple[State, Reason, Evidence]:
-    return verdict.state, verdict.reason, verdict.evidence
+    return verdict.reason.state, verdict.reason, verdict.evidence
 
 
 def names(folder: Path) -> set[str]:
@@ -140,7 +140,7 @@ def test_failures_are_distinguished(aedt: Path, solve: Solve, fail: str) -> None
     reason, code, text = EXPECTED[fail]
     verdict = solve(aedt, f"seconds=0,fail={fail}")
     assert (verdict.reason, verdict.exit_code) == (reason, code)
-    assert verdict.state is (State.COMPLETED if reason is Reason.NORMAL else State.FAILED)
+    assert verdict.reason.state is (State.COMPLETED if reason is Reason.NORMAL else State.FAILED)
     assert text in verdict.message
     assert Path(f"{aedt}.lock").exists() is (fail == "killed")
     assert solve(aedt, "seconds=0,exit=9").exit_code == (1 if fail == "killed" else 9)
@@ -173,7 +173,7 @@ def test_a_project_that_another_has_open_is_not_touched(aedt: Path, solve: Solve
     lock = Path(f"{aedt}.lock")
     lock.write_text("another")
     verdict = solve(aedt)
-    assert (verdict.state, verdict.exit_code) == (State.FAILED, 1)
+    assert (verdict.reason.state, verdict.exit_code) == (State.FAILED, 1)
     assert lock.read_text() == "another"
     assert names(aedt.parent) == {aedt.name, lock.name}
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from edbjobs import AsyncClient, Client, Event
+from edbjobs import AsyncClient, Client, Position, WatchEvent
 from edbjobs._connection import Settings, make_stubs, metadata
 from edbjobs._endpoint import Target
 from edbjobs._exceptions import EdbJobsError
@@ -134,7 +134,7 @@ class SyncDriver(Driver):
 
     def watch(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with Client(self._target.address) as client:
-            for event in client.watch(after_revision=_after(call)):
+            for event in client.watch(after=_after(call)):
                 yield _told(event)
                 if call["until"] in json.dumps(_told(event)):
                     return
@@ -157,7 +157,7 @@ class AsyncDriver(Driver):
 
     def watch(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         client = AsyncClient(self._target.address)
-        events = client.watch(after_revision=_after(call))
+        events = client.watch(after=_after(call))
         while True:
             event = _told(self._loop.run_until_complete(events.__anext__()))
             yield event
@@ -227,10 +227,10 @@ def _failed(error: Any, messages: Sequence[Message]) -> dict[str, Any]:
     return _answer(messages, told, code)
 
 
-def _after(call: dict[str, Any]) -> int:
-    return int(json.loads(call["request"])["afterRevision"])
+def _after(call: dict[str, Any]) -> Position:
+    return Position(int(json.loads(call["request"])["afterRevision"]))
 
 
-def _told(event: Event) -> dict[str, Any]:
+def _told(event: WatchEvent) -> dict[str, Any]:
     """Give of an event what every language's JSON has."""
     return {"revision": str(event.revision), "job": {"id": event.job.id if event.job else ""}}

@@ -36,26 +36,14 @@ CHANGING = frozenset(
             "address",
             "pid",
         ),
-        *("size_bytes", "cpuSeconds", "maxRssBytes", "runDirectory", "stateDirectory"),
+        *("size_bytes", "cpuDuration", "peakMemoryBytes", "runDirectory", "stateDirectory"),
         *("warnings", "message", "detail"),
     }
 )
 TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z")
 MADE_ID = re.compile(r"(patch_antenna-)[0-9a-f]{8}")
 # Something may or may not be there yet.
-PASSING = frozenset(
-    {
-        "waitingReason",
-        "waitingDetail",
-        "jobsBefore",
-        "progress",
-        "running",
-        "localRuns",
-        "starting",
-        "reserved",
-        "resources",
-    }
-)
+PASSING = frozenset({"waiting", "progress", "running", "localRuns", "starting", "reserved", "resources"})
 SHORT_LOG = 16
 PASSING_EVENTS = ("EVENT_TYPE_JOB_PROGRESS", "EVENT_TYPE_GATE", "EVENT_TYPE_JOB_NOTE")
 

@@ -171,7 +171,7 @@ SUBMITS = (
         "the least a submit can be",
         "JobsService.SubmitJob",
         {"config": {"projectPath": "$project"}},
-        expect={"job": {"state": "JOB_STATE_QUEUED", "waitingReason": "WAITING_REASON_QUEUE_PAUSED"}},
+        expect={"job": {"state": "JOB_STATE_QUEUED", "waiting": {"reason": "WAITING_REASON_QUEUE_PAUSED"}}},
         save={"least": "job.uid"},
     ),
     Case(
@@ -307,7 +307,7 @@ SOLVES = (
         "JobsService.WaitJob",
         {"name": "many-1", "timeout": "30s"},
         deadline=40,
-        expect={"ended": True, "job": {"state": "JOB_STATE_COMPLETED", "evidence": "EVIDENCE_SOLVER_LOG"}},
+        expect={"ended": True, "job": {"state": "JOB_STATE_COMPLETED", "outcome": {"evidence": "EVIDENCE_SOLVER_LOG"}}},
     ),
     Case("end: cancel", "JobsService.CancelJob", {"name": "many-1"}, STATE, "JOB_ENDED"),
     Case(
@@ -360,7 +360,7 @@ SOLVES = (
         "JobsService.WaitJob",
         {"name": "stays", "timeout": "30s"},
         deadline=40,
-        expect={"ended": True, "job": {"state": "JOB_STATE_CANCELLED", "reason": "END_REASON_CANCELLED"}},
+        expect={"ended": True, "job": {"state": "JOB_STATE_CANCELLED", "outcome": {"reason": "END_REASON_CANCELLED"}}},
     ),
     Case(
         "retry",

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from edbjobs_server.core import transitions
-from edbjobs_server.core.job import Job, Spec
+from edbjobs_server.core.job import Job, Outcome, Spec
 from edbjobs_server.core.limits import Host, Limits
 from edbjobs_server.core.planner import Explanation, Planner
-from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.core.transitions import Change, Outcome
+from edbjobs_server.core.states import Evidence, Reason
+from edbjobs_server.core.transitions import Change, RunResult
 
 MIB = 1024**2
 HOST = Host(cores=8, memory_bytes=1000 * MIB)
@@ -26,23 +26,24 @@ def make_job(seq: int, **values: Any) -> Job:
 
 def reserved(job: Job, now: float = 10.0) -> Job:
     """The job with its next attempt open."""
-    return changed(transitions.reserve(job, now, "boot", f"/runs/{job.attempt + 1}"))
+    return changed(transitions.reserve(job, now, "boot", f"/runs/{job.attempt_count + 1}"))
 
 
 def running(job: Job, now: float = 11.0) -> Job:
     """The job with the solver of its next attempt started."""
     job = reserved(job)
-    return changed(transitions.started(job, job.attempt, now, 42, ("host",)))
+    return changed(transitions.started(job, job.attempt_count, now, 42, ("host",)))
 
 
-def outcome(state: State, reason: Reason, end_time: float = 20.0, **values: Any) -> Outcome:
-    """An end as an executor reports it."""
-    return Outcome(state, reason, values.pop("evidence", Evidence.EXIT_CODE), end_time, **values)
+def result(reason: Reason, end_time: float = 20.0, evidence: Evidence = Evidence.EXIT_CODE, **values: Any) -> RunResult:
+    """An end as an executor reports it; values of the outcome may be given directly."""
+    of_outcome = {name: values.pop(name) for name in list(values) if name in Outcome.__dataclass_fields__}
+    return RunResult(Outcome(reason, evidence, **of_outcome), end_time, **values)
 
 
 def completed(job: Job) -> Job:
     """The job after a good end of its open attempt."""
-    return changed(transitions.ended(job, job.attempt, outcome(State.COMPLETED, Reason.NORMAL), 20.0))
+    return changed(transitions.ended(job, job.attempt_count, result(Reason.NORMAL), 20.0))
 
 
 def changed(change: Change | None) -> Job:

@@ -46,7 +46,8 @@ async def until(true: Callable[[], _T], what: str = "a condition") -> _T:
     return result
 
 
-def alive(pid: int) -> bool:
+def alive(pid: int | None) -> bool:
+    assert pid is not None
     process = processes.look(pid)
     return process is not None and process.state not in "ZX"
 
@@ -85,6 +86,12 @@ class Runs:
 
     async def started(self, key: RunKey = KEY) -> RunStarted:
         return await self.update(RunStarted, key)
+
+    async def pid(self, key: RunKey = KEY) -> int:
+        """Return the pid of the solver once it has started."""
+        start = await self.started(key)
+        assert start.pid is not None
+        return start.pid
 
     async def ended(self, key: RunKey = KEY) -> RunEnded:
         end = await self.update(RunEnded, key)

@@ -116,7 +116,7 @@ class World:
             job = await self.manager.wait(JobRef(uid=uid), 5.0)
             if job.HasField("end_time"):
                 return job
-            assert time.monotonic() < end, f"{job.id}: {S.JobState.Name(job.state)}, {job.waiting_detail}"
+            assert time.monotonic() < end, f"{job.id}: {S.JobState.Name(job.state)}, {job.waiting.message}"
 
     async def until(self, uid: str, true: Callable[[job_pb2.Job], object]) -> job_pb2.Job:
         """Wait until something holds of a job."""

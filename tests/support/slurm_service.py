@@ -147,7 +147,7 @@ class SlurmService(ServiceProcess):
         expected = job_state_pb2.WaitingReason.Value(f"WAITING_REASON_{reason}")
 
         def does(now: job_pb2.Job) -> bool:
-            return now.waiting_reason == expected and all(word in now.waiting_detail for word in words)
+            return now.waiting.reason == expected and all(word in now.waiting.message for word in words)
 
         self.until(job, f"{reason} {words}", does)
 
@@ -171,16 +171,16 @@ class SlurmService(ServiceProcess):
         job = self.ended(self.dies_at(point, request, lambda: self.answering(True)))
         assert end(job) == DONE
         assert self.seen("start", job) == 1
-        started = [*(["STARTING", "RETRYING"] if job.attempt == 2 else []), "STARTING", "SCHEDULED", "STARTED"]
+        started = [*(["STARTING", "RETRYING"] if job.attempt_count == 2 else []), "STARTING", "SCHEDULED", "STARTED"]
         assert self.story(job) == ["QUEUED", *started, "COMPLETED"]
         return job
 
-    def history(self, job: job_pb2.Job) -> list[event_pb2.Event]:
+    def history(self, job: job_pb2.Job) -> list[event_pb2.WatchEvent]:
         """Read all events of a job that has ended."""
         request = jobs_messages_pb2.WatchJobsRequest(
-            after_revision=0, filter=jobs_messages_pb2.JobFilter(jobs=[job_ref(job.uid)])
+            from_oldest=True, filter=jobs_messages_pb2.JobFilter(jobs=[job_ref(job.uid)])
         )
-        found: list[event_pb2.Event] = []
+        found: list[event_pb2.WatchEvent] = []
         for message in self.jobs.WatchJobs(request, timeout=30):
             found.extend(message.events)
             if message.caught_up:
@@ -188,9 +188,9 @@ class SlurmService(ServiceProcess):
         return found
 
     def story(self, job: job_pb2.Job) -> list[str]:
-        """Return the events of a job, without progress."""
-        names = [event_pb2.EventType.Name(event.type) for event in self.history(job)]
-        return [name.removeprefix("EVENT_TYPE_JOB_") for name in names if not name.endswith("PROGRESS")]
+        """Return the changes of a job."""
+        names = [event_pb2.JobChangeType.Name(event.job_change.type) for event in self.history(job)]
+        return [name.removeprefix("JOB_CHANGE_TYPE_") for name in names]
 
     # What really happened --------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class SlurmService(ServiceProcess):
 
     def run_folder(self, job: job_pb2.Job) -> Path:
         """Folder of the last run of a job."""
-        return Path(self.job(job).run_directory)
+        return Path(self.job(job).attempts[-1].run_directory)
 
     def script_pid(self, job: job_pb2.Job) -> int:
         """Process of the batch script of a job that runs."""
@@ -253,8 +253,8 @@ def state(job: job_pb2.Job) -> str:
 
 def end(job: job_pb2.Job) -> tuple[str, str, str]:
     """State, reason and evidence of an ended job."""
-    reason = job_state_pb2.EndReason.Name(job.reason).removeprefix("END_REASON_")
-    return state(job), reason, job_state_pb2.Evidence.Name(job.evidence).removeprefix("EVIDENCE_")
+    reason = job_state_pb2.EndReason.Name(job.outcome.reason).removeprefix("END_REASON_")
+    return state(job), reason, job_state_pb2.Evidence.Name(job.outcome.evidence).removeprefix("EVIDENCE_")
 
 
 def program(folder: Path, *lines: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs.v1 import job_config_pb2
-from edbjobs_server.contract.codec import spec_from_config
+from edbjobs_server.contract.codec import spec_from_config, summary_of
 from edbjobs_server.core.job import Job
 from edbjobs_server.store import Committed, Snapshot, Store
 
@@ -38,7 +38,8 @@ def new_job(config: job_config_pb2.JobConfig | None = None, **values: Any) -> Jo
         cores=config.cores or 1,
         memory_mib=config.memory_mib,
     )
-    return Job(seq=0, spec=spec, config=config.SerializeToString(deterministic=True), **values)
+    data = config.SerializeToString(deterministic=True)
+    return Job(seq=0, spec=spec, config=data, summary=summary_of(config), **values)
 
 
 @dataclass

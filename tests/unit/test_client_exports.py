@@ -97,7 +97,7 @@ def test_every_error_is_in_the_one_tree_and_in_its_drawing() -> None:
 
 
 def test_errors_survive_pickling() -> None:
-    job = edbjobs.Job("u1", "j1", edbjobs.JobStatus.RUNNING)
+    job = edbjobs.Job("u1", "j1", edbjobs.JobState.RUNNING)
     for error in (
         edbjobs.NotFoundError("gone", reason="JOB_NOT_FOUND", fields={"a": "b"}, metadata={"c": "d"}),
         edbjobs.WaitTimeoutError("late", job),

@@ -3,21 +3,23 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
-from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, principal_pb2, resource_pb2
+from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, job_state_pb2, principal_pb2, resource_pb2
 from edbjobs_server.contract.codec import (
     Internals,
+    basic_bytes,
     embedded,
     event_to_bytes,
     job_from_message,
-    job_to_bytes,
     job_to_message,
     limits_from_message,
     limits_to_message,
     seconds,
     spec_from_config,
+    summary_of,
     timestamp,
+    without_config,
 )
-from edbjobs_server.core.job import Attempt, Job, RetryPolicy
+from edbjobs_server.core.job import Attempt, Job, Outcome, RetryPolicy, Spec
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.principal import Authentication, Principal, Role
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
@@ -63,6 +65,14 @@ def configs() -> st.SearchStrategy[job_config_pb2.JobConfig]:
     )
 
 
+OUTCOMES = st.builds(
+    Outcome,
+    reason=REASONS,
+    evidence=st.sampled_from(Evidence),
+    message=TEXT,
+    exit_code=st.none() | INT32,
+    signal=st.none() | INT32,
+)
 ATTEMPTS = st.builds(
     Attempt,
     number=st.integers(1, 2**31 - 1),
@@ -71,14 +81,12 @@ ATTEMPTS = st.builds(
     start_time=st.none() | TIMES,
     end_time=st.none() | TIMES,
     nodes=st.lists(TEXT, max_size=3).map(tuple),
-    pid=NATURAL,
+    pid=st.none() | NATURAL,
     scheduler_job_id=TEXT,
-    reason=REASONS,
-    exit_code=st.none() | INT32,
-    signal=st.none() | INT32,
-    cpu_seconds=st.floats(allow_nan=False),
-    max_rss_bytes=st.integers(0, 2**63 - 1),
-    message=TEXT,
+    outcome=st.none() | OUTCOMES,
+    cpu_duration=st.none() | SECONDS.map(float),
+    peak_memory_bytes=st.none() | st.integers(0, 2**63 - 1),
+    run_directory=TEXT,
 )
 
 
@@ -91,7 +99,7 @@ def jobs(draw: st.DrawFn) -> Job:
         project_key=draw(TEXT),
         executor=draw(TEXT),
         cores=draw(NATURAL),
-        memory_mib=draw(st.integers(0, 2**63 - 1)),
+        memory_mib=draw(st.integers(0, 2**43 - 1)),
     )
     others = st.fixed_dictionaries(
         {
@@ -106,28 +114,25 @@ def jobs(draw: st.DrawFn) -> Job:
             "user": TEXT,
             "revision": st.integers(0, 2**63 - 1),
             "held": st.booleans(),
-            "not_before": st.just(0.0) | TIMES,
+            "next_attempt_time": st.just(0.0) | TIMES,
             "backing_off": st.booleans(),
             "attempts": st.lists(ATTEMPTS, max_size=3).map(tuple),
             "start_time": st.none() | TIMES,
             "end_time": st.none() | TIMES,
-            "cancel_time": st.none() | TIMES,
-            "cancel_grace": st.none() | st.floats(0, 3600),
-            "reason": REASONS,
-            "exit_code": st.none() | INT32,
-            "signal": st.none() | INT32,
-            "evidence": st.sampled_from(Evidence),
-            "outcome_unknown": st.booleans(),
-            "message": TEXT,
+            "cancel_request_time": st.none() | TIMES,
+            "cancel_grace_period": st.none() | st.floats(0, 3600),
+            "outcome": st.none() | OUTCOMES,
+            "waiting_message": TEXT,
             "unkillable": st.lists(NATURAL, max_size=3).map(tuple),
             "retry_of": TEXT,
+            "superseded_by": TEXT,
             "warnings": st.lists(TEXT, max_size=3).map(tuple),
-            "solver_version": TEXT,
+            "aedt_version": TEXT,
             "demo": st.booleans(),
-            "run_directory": TEXT,
         }
     )
-    return Job(spec=spec, config=config.SerializeToString(deterministic=True), **draw(others))
+    data = config.SerializeToString(deterministic=True)
+    return Job(spec=spec, config=data, summary=summary_of(config), **draw(others))
 
 
 @given(jobs())
@@ -137,8 +142,9 @@ def test_a_job_comes_back_as_it_was(job: Job) -> None:
 
 def test_every_field_is_kept_somewhere() -> None:
     places = {
-        Job: {*job_pb2.Job.DESCRIPTOR.fields_by_name, *Internals._fields, "spec"},
+        Job: {*job_pb2.Job.DESCRIPTOR.fields_by_name, *Internals._fields, "spec", "summary"},
         Attempt: {*job_pb2.Attempt.DESCRIPTOR.fields_by_name, "boot_id"},
+        Outcome: {*job_pb2.Outcome.DESCRIPTOR.fields_by_name},
         Limits: {*resource_pb2.Limits.DESCRIPTOR.fields_by_name},
         UserLimits: {*resource_pb2.UserLimits.DESCRIPTOR.fields_by_name},
     }
@@ -147,8 +153,35 @@ def test_every_field_is_kept_somewhere() -> None:
 
 
 @given(jobs())
-def test_bytes_and_message_are_the_same_job(job: Job) -> None:
-    assert job_pb2.Job.FromString(job_to_bytes(job)) == job_to_message(job)
+def test_a_basic_job_has_five_fields_of_its_configuration_and_no_attempts(job: Job) -> None:
+    basic, full = job_pb2.Job.FromString(basic_bytes(job)), job_to_message(job)
+    config = full.config
+    summary = job_config_pb2.JobConfig(
+        project_path=config.project_path,
+        design_name=config.design_name,
+        setup_name=config.setup_name,
+        batch=config.batch,
+        labels=dict(config.labels),
+    )
+    assert basic.config == summary
+    assert (len(basic.attempts), len(basic.warnings), basic.HasField("progress")) == (0, 0, False)
+    assert (basic.view, full.view) == (job_pb2.JOB_VIEW_BASIC, job_pb2.JOB_VIEW_FULL)
+    for message in (basic, full):
+        for name in ("config", "attempts", "warnings", "view"):
+            message.ClearField(name)
+    assert basic == full, "all else is the same in both views"
+
+
+@given(jobs())
+def test_a_configuration_comes_back_as_it_was_sent(job: Job) -> None:
+    assert job_to_message(job).config == job_config_pb2.JobConfig.FromString(job.config)
+
+
+@given(jobs())
+def test_a_basic_job_can_be_had_without_its_configuration(job: Job) -> None:
+    expected = job_pb2.Job.FromString(basic_bytes(job))
+    expected.ClearField("config")
+    assert job_pb2.Job.FromString(without_config(basic_bytes(job), job)) == expected
 
 
 @given(TIMES)
@@ -164,13 +197,16 @@ def test_early_times_stay_valid(time: float) -> None:
 
 
 @given(jobs(), TEXT)
-def test_an_event_carries_the_whole_job(job: Job, detail: str) -> None:
-    data = event_to_bytes(7, 1.7e9, EventType.JOB_STARTED, job=job_to_bytes(job), principal=ANN, detail=detail)
-    event = event_pb2.Event.FromString(data)
-    assert event.job == job_to_message(job)
-    assert (event.revision, event.type, event.principal) == (
+def test_an_event_carries_the_job_as_it_is_stored(job: Job, detail: str) -> None:
+    data = event_to_bytes(
+        7, 1.7e9, EventType.JOB_STARTED, job=basic_bytes(job), old_state=2, principal=ANN, detail=detail
+    )
+    event = event_pb2.WatchEvent.FromString(data)
+    change = event.job_change
+    assert change.job == job_pb2.Job.FromString(basic_bytes(job))
+    assert (change.type, change.old_state) == (event_pb2.JOB_CHANGE_TYPE_STARTED, job_state_pb2.JOB_STATE_QUEUED)
+    assert (event.revision, event.principal) == (
         7,
-        event_pb2.EVENT_TYPE_JOB_STARTED,
         principal_pb2.Principal(
             name="ann",
             role=principal_pb2.ROLE_USER,
@@ -179,14 +215,33 @@ def test_an_event_carries_the_whole_job(job: Job, detail: str) -> None:
             address="ipv4:1.2.3.4:5",
         ),
     )
-    assert (seconds(event.time), event.detail) == (1.7e9, detail)
+    assert (seconds(event.time), event.message) == (1.7e9, detail)
 
 
-def test_an_event_of_the_service_has_no_job() -> None:
-    old, new = Limits(max_cores=1), Limits(max_cores=2)
-    event = event_pb2.Event.FromString(event_to_bytes(1, 1.7e9, EventType.LIMITS_UPDATED, limits=new, old_limits=old))
-    assert not event.HasField("job")
-    assert (event.limits.max_cores, event.old_limits.max_cores) == (2, 1)
+@pytest.mark.parametrize("kind", EventType)
+def test_every_event_says_what_changed(kind: EventType) -> None:
+    job = basic_bytes(Job("u", 1, "j", spec_of(), 1.0)) if kind.name.startswith("JOB_") else b""
+    limits = Limits(max_cores=2) if kind is EventType.LIMITS_UPDATED else None
+    data = event_to_bytes(1, 1.7e9, kind, job=job, limits=limits, old_limits=limits and Limits(max_cores=1))
+    event = event_pb2.WatchEvent.FromString(data)
+    change = event.WhichOneof("change")
+    if limits is not None:
+        assert change == "limits_change"
+        found = event.limits_change
+        assert (found.limits.max_cores, found.old_limits.max_cores) == (2, 1)
+    elif job:
+        assert change == "job_change"
+        assert event_pb2.JobChangeType.Name(event.job_change.type) == kind.name.replace("JOB_", "JOB_CHANGE_TYPE_")
+    else:
+        assert change == "queue_change"
+        name = event_pb2.QueueChangeType.Name(event.queue_change.type)
+        assert name == f"QUEUE_CHANGE_TYPE_{kind.name.removeprefix('QUEUE_')}"
+    assert not event.HasField("principal"), "the service itself"
+
+
+def spec_of() -> Spec:
+    config = job_config_pb2.JobConfig(project_path="/p.aedt")
+    return spec_from_config(config, project_path="/p.aedt", project_key="/p", executor="local", cores=1, memory_mib=0)
 
 
 @given(st.integers(1, 2**28), st.integers(0, 300))

@@ -10,23 +10,23 @@ from edbjobs_server.core import transitions
 from edbjobs_server.core.job import Job, RetryPolicy
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.planner import Explanation
-from edbjobs_server.core.states import Reason, State, Waiting
-from support.core_jobs import Lab, changed, make_job, outcome, reserved, running
+from edbjobs_server.core.states import Reason, Waiting
+from support.core_jobs import Lab, changed, make_job, reserved, result, running
 
 
 def test_a_job_that_does_not_wait_is_not_explained() -> None:
     lab = Lab([make_job(1)])
     lab.put(running(lab.jobs["job1"]))
-    assert lab.why("job1") == Explanation(Waiting.NONE)
+    assert lab.why("job1") == Explanation(None)
     lab.end("job1")
-    assert lab.why("job1") == Explanation(Waiting.NONE)
-    assert lab.core.explain("nobody", 0.0) == Explanation(Waiting.NONE)
+    assert lab.why("job1") == Explanation(None)
+    assert lab.core.explain("nobody", 0.0) == Explanation(None)
 
 
 def test_a_job_on_its_way() -> None:
     lab = Lab([make_job(1)])
     starting = Explanation(Waiting.STARTING, "its resources are reserved and it is being started")
-    assert lab.why("job1") == Explanation(Waiting.STARTING, "it is next")
+    assert lab.why("job1") == Explanation(Waiting.STARTING, "it is next", before=0)
     lab.plan()
     assert lab.why("job1") == starting
     lab.start()
@@ -49,12 +49,12 @@ def held(lab: Lab) -> None:
 
 
 def delayed(lab: Lab) -> None:
-    lab.put(replace(lab.jobs["job2"], not_before=86_400.0 + 3661.0))
+    lab.put(replace(lab.jobs["job2"], next_attempt_time=86_400.0 + 3661.0))
 
 
 def retried(lab: Lab) -> None:
     job = running(replace(lab.jobs["job2"], spec=replace(lab.jobs["job2"].spec, retry=RetryPolicy(max_attempts=2))))
-    failed = outcome(State.FAILED, Reason.LICENSE, message="none left")
+    failed = result(Reason.LICENSE, message="none left")
     lab.put(changed(transitions.ended(job, 1, failed, 99.0)))
 
 
@@ -89,7 +89,9 @@ def test_a_wait_of_its_own_is_told_before_that_of_the_queue(
     lab = Lab([make_job(1), make_job(2), make_job(3)])
     cause(lab)
     lab.core.paused = True
-    assert lab.why("job2") == Explanation(reason, detail, before=1)
+    why = lab.why("job2")
+    assert (why.reason, why.detail, why.before) == (reason, detail, 1)
+    assert why.next_attempt_time == lab.jobs["job2"].next_attempt_time
     assert lab.why("job3").reason is Waiting.QUEUE_PAUSED
 
 
@@ -107,7 +109,7 @@ def test_a_queue_that_stands_still(flag: str, reason: Waiting, detail: str) -> N
     lab = Lab([make_job(1)])
     assert lab.why("job1").reason is Waiting.STARTING
     setattr(lab.core, flag, True)
-    assert lab.why("job1") == Explanation(reason, detail)
+    assert lab.why("job1") == Explanation(reason, detail, before=0)
 
 
 def test_who_stands_first_names_the_limit_and_the_others_name_who_stands_first() -> None:
@@ -138,10 +140,10 @@ def test_executors_have_lines_of_their_own() -> None:
 
 
 def test_a_job_whose_time_has_come_is_not_behind_those_after_it() -> None:
-    lab = Lab([make_job(1, not_before=150.0), make_job(2)])
+    lab = Lab([make_job(1, next_attempt_time=150.0), make_job(2)])
     lab.now = 151.0
-    assert lab.why("job1") == Explanation(Waiting.STARTING, "it is next")
-    lab = Lab([make_job(1, executor="slurm"), make_job(2, not_before=150.0)])
+    assert lab.why("job1") == Explanation(Waiting.STARTING, "it is next", before=0)
+    lab = Lab([make_job(1, executor="slurm"), make_job(2, next_attempt_time=150.0)])
     lab.now = 151.0
     assert lab.why("job2") == Explanation(Waiting.STARTING, "it is next", before=1)
 

@@ -23,7 +23,7 @@ from edbjobs_server.core.states import Reason, State, Waiting
 from edbjobs_server.core.transitions import Change
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.core_jobs import MIB, make_job, outcome
+from support.core_jobs import MIB, make_job, result
 
 HOST = Host(cores=12, memory_bytes=1000 * MIB)
 picks = st.integers(min_value=0, max_value=1_000_000)
@@ -67,11 +67,11 @@ limits = st.fixed_dictionaries(
 ).map(make_limits)
 
 OUTCOMES = {
-    "ok": (State.COMPLETED, Reason.NORMAL, True),
-    "license": (State.FAILED, Reason.LICENSE, True),
-    "exit": (State.FAILED, Reason.EXIT_CODE, True),
-    "never": (State.QUEUED, Reason.NONE, False),
-    "cancelled": (State.CANCELLED, Reason.CANCELLED, True),
+    "ok": (Reason.NORMAL, True),
+    "license": (Reason.LICENSE, True),
+    "exit": (Reason.EXIT_CODE, True),
+    "never": (Reason.NOT_STARTED, False),
+    "cancelled": (Reason.CANCELLED, True),
 }
 
 
@@ -172,7 +172,7 @@ class World(RuleBasedStateMachine):
         job = change.job
         before = self.disk[job.uid]
         assert not before.state.terminal, "a terminal state is never left"
-        assert job.attempt >= before.attempt, "attempts only grow"
+        assert job.attempt_count >= before.attempt_count, "attempts only grow"
         self.put(job)
 
     def put(self, job: Job) -> None:
@@ -204,7 +204,7 @@ class World(RuleBasedStateMachine):
     def submit(self, wishes: list[dict[str, object]], delay: float = 0.0) -> None:
         for values in wishes:
             self.seq += 1
-            job = make_job(self.seq, not_before=self.now + delay if delay else 0.0, **values)
+            job = make_job(self.seq, next_attempt_time=self.now + delay if delay else 0.0, **values)
             try:
                 refuse_infeasible(job, self.limits, HOST)
             except Refused:
@@ -250,7 +250,7 @@ class World(RuleBasedStateMachine):
         eligible = [
             job
             for job in self.waiting()
-            if not job.held and max(job.not_before, self.deferred.get(job.uid, 0.0)) <= self.now
+            if not job.held and max(job.next_attempt_time, self.deferred.get(job.uid, 0.0)) <= self.now
         ]
         model = Model(self.limits, self.taken(), silent=frozenset(self.core.unreachable))
         expected = [] if self.paused else model.plan(eligible)
@@ -288,7 +288,7 @@ class World(RuleBasedStateMachine):
         if change is None:
             self.core.release(job.uid)
             return
-        run = (job.uid, change.job.attempt)
+        run = (job.uid, change.job.attempt_count)
         assert run not in self.started, "no attempt starts twice"
         self.started.add(run)
         self.commit(change)
@@ -313,7 +313,7 @@ class World(RuleBasedStateMachine):
     def starts(self, number: int) -> None:
         job = self.pick(self.open(), number)
         if job is not None:
-            self.commit(transitions.started(job, job.attempt, self.now, 42, ("host",)))
+            self.commit(transitions.started(job, job.attempt_count, self.now, 42, ("host",)))
 
     @rule(number=picks)
     def is_taken_by_a_scheduler(self, number: int) -> None:
@@ -321,9 +321,11 @@ class World(RuleBasedStateMachine):
         if job is None:
             return
         running = job.state is State.RUNNING
-        self.commit(transitions.scheduled(job, job.attempt, f"{job.seq}"))
+        self.commit(transitions.scheduled(job, job.attempt_count, f"{job.seq}"))
         assert self.disk[job.uid].state is (State.RUNNING if running else State.SCHEDULED)
-        assert transitions.scheduled(self.disk[job.uid], job.attempt, f"{job.seq}") is None, "told twice, kept once"
+        assert transitions.scheduled(self.disk[job.uid], job.attempt_count, f"{job.seq}") is None, (
+            "told twice, kept once"
+        )
 
     @rule(silent=st.booleans())
     def a_scheduler_falls_silent_or_answers(self, silent: bool) -> None:
@@ -337,17 +339,19 @@ class World(RuleBasedStateMachine):
         if cancel:
             self.commit(transitions.cancel(job, self.now, None))
             job = self.disk[job.uid]
-        state, reason, ran = OUTCOMES[what]
-        end = outcome(state, reason, self.now, start_time=self.now, ran=ran)
-        assert transitions.ended(job, job.attempt - 1, end, self.now) is None, "an end of another attempt is no end"
-        self.commit(transitions.ended(job, job.attempt, end, self.now))
+        reason, ran = OUTCOMES[what]
+        end = result(reason, self.now, start_time=self.now, ran=ran)
+        assert transitions.ended(job, job.attempt_count - 1, end, self.now) is None, (
+            "an end of another attempt is no end"
+        )
+        self.commit(transitions.ended(job, job.attempt_count, end, self.now))
         after = self.disk[job.uid]
         if what == "ok":
             assert after.state is State.COMPLETED
-        elif job.cancel_time is not None:
+        elif job.cancel_request_time is not None:
             assert after.state is State.CANCELLED
         elif what == "license":
-            tries = sum(attempt.reason is not Reason.NONE for attempt in after.attempts)
+            tries = sum(attempt.has_run for attempt in after.attempts)
             assert (after.state is State.QUEUED) == (tries < job.spec.retry.max_attempts)
 
     @rule()
@@ -366,7 +370,7 @@ class World(RuleBasedStateMachine):
         fresh.reset(self.live(), self.limits, self.paused)
         for job in self.taken():
             if job.open_attempt is None:
-                fresh.apply(replace(job, attempts=(*job.attempts, Attempt(job.attempt + 1, self.now))))
+                fresh.apply(replace(job, attempts=(*job.attempts, Attempt(job.attempt_count + 1, self.now))))
         return fresh
 
     @invariant()
@@ -390,7 +394,7 @@ class World(RuleBasedStateMachine):
         for job in self.live():
             why = self.core.explain(job.uid, self.now)
             if job.state is State.QUEUED:
-                assert why.reason is not Waiting.NONE
+                assert why.reason is not None
                 assert why.detail
             if job in waiting:
                 assert why.before == sum(place(other) < place(job) for other in waiting)

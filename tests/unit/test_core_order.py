@@ -53,7 +53,7 @@ def test_higher_priority_first_and_first_come_first_served_within(priorities: li
         ({}, [{"project": "/a", "executor": "slurm"}, {"project": "/a"}], [1]),
         ({}, [{"project": "/a"}, {"project": "/a", "executor": "slurm"}], [1]),
         # held, or not yet: stepped over
-        ({}, [{"held": True}, {"not_before": 101.0}, {"not_before": 100.0}, {}], [3, 4]),
+        ({}, [{"held": True}, {"next_attempt_time": 101.0}, {"next_attempt_time": 100.0}, {}], [3, 4]),
         # a user at the cap is stepped over
         ({"users": ONE_OF_ANN}, [{"user": "ann"}, {"user": "ann"}, {"user": "bob"}], [1, 3]),
         (

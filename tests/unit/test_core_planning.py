@@ -13,7 +13,7 @@ from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.states import Reason, State, Waiting
 from edbjobs_server.core.transitions import Change
-from support.core_jobs import MIB, Lab, changed, make_job, outcome, reserved, running
+from support.core_jobs import MIB, Lab, changed, make_job, reserved, result, running
 
 LOCKED = Block(Waiting.PROJECT_LOCKED, "somebody has it open", own=True)
 
@@ -119,7 +119,7 @@ def test_a_change_of_a_deferred_job_ends_its_wait() -> None:
 
 
 def test_a_time_given_by_the_user_holds_through_all_changes() -> None:
-    lab = Lab([make_job(1, not_before=150.0, held=True)])
+    lab = Lab([make_job(1, next_attempt_time=150.0, held=True)])
     lab.put(changed(transitions.set_priority(lab.jobs["job1"], 1)))
     assert lab.core.next_wake() == 150.0
     lab.put(changed(transitions.release(lab.jobs["job1"])))
@@ -129,7 +129,7 @@ def test_a_time_given_by_the_user_holds_through_all_changes() -> None:
 
 
 def test_a_held_job_stays_when_its_time_comes_and_starts_when_released() -> None:
-    lab = Lab([make_job(1, not_before=150.0, held=True)])
+    lab = Lab([make_job(1, next_attempt_time=150.0, held=True)])
     lab.now = 160.0
     assert lab.plan() == []
     lab.put(changed(transitions.release(lab.jobs["job1"])))
@@ -137,7 +137,7 @@ def test_a_held_job_stays_when_its_time_comes_and_starts_when_released() -> None
 
 
 def test_a_job_that_is_gone_wakes_nobody() -> None:
-    lab = Lab([make_job(1, not_before=150.0)])
+    lab = Lab([make_job(1, next_attempt_time=150.0)])
     lab.put(changed(transitions.cancel(lab.jobs["job1"], 5.0, None)))
     assert lab.core.next_wake() is None
 
@@ -168,7 +168,7 @@ def test_nothing_starts_while_the_queue_is_paused_or_the_service_stops(flag: str
 
 
 def test_what_comes_due_during_a_pause_starts_after_it() -> None:
-    lab = Lab([make_job(1, not_before=101.0)])
+    lab = Lab([make_job(1, next_attempt_time=101.0)])
     lab.core.paused, lab.now = True, 102.0
     assert lab.plan() == []
     assert lab.core.next_wake() is None, "or the planner would not sleep"
@@ -315,8 +315,8 @@ def test_a_restart_remembers_what_has_just_begun() -> None:
 def test_a_retry_frees_everything_until_its_time() -> None:
     lab = Lab([make_job(1, user="ann"), make_job(2, user="ann")], Limits(default_user=UserLimits(max_running_jobs=1)))
     assert lab.start() == ["job1"]
-    never = outcome(State.QUEUED, Reason.NONE, ran=False)
+    never = result(Reason.NOT_STARTED, ran=False)
     lab.put(changed(transitions.ended(lab.jobs["job1"], 1, never, 100.0)))
     assert lab.core.usage.jobs == 0
     assert lab.start() == ["job1"]
-    assert lab.jobs["job1"].attempt == 2
+    assert lab.jobs["job1"].attempt_count == 2

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from edbjobs_server.core import transitions
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import Job, RetryPolicy
+from edbjobs_server.core.job import Job, Outcome, RetryPolicy
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.core.transitions import Change
-from support.core_jobs import changed, completed, make_job, outcome, reserved, running
+from support.core_jobs import changed, completed, make_job, reserved, result, running
 
 ONCE_MORE = RetryPolicy(max_attempts=2, reasons=frozenset({Reason.LICENSE}), initial_backoff=10.0)
 
@@ -23,16 +23,17 @@ RUNNING = running(WAITING)
 CANCELLING = changed(transitions.cancel(RUNNING, 12.0, None))
 STUBBORN = changed(transitions.unkillable(CANCELLING, 1, (7, 8)))
 ENDED = completed(RUNNING)
-NEVER = outcome(State.QUEUED, Reason.NONE, evidence=Evidence.NONE, ran=False, message="the launcher went away")
-LICENSE = outcome(State.FAILED, Reason.LICENSE, exit_code=1, message="no license of hfss")
+NEVER_STARTED = Outcome(Reason.CANCELLED, Evidence.SERVICE, "cancelled before it started")
+NEVER = result(Reason.NOT_STARTED, evidence=Evidence.SERVICE, ran=False, message="the launcher went away")
+LICENSE = result(Reason.LICENSE, exit_code=1, message="no license of hfss")
 
 
-def end(job: Job, *ends: transitions.Outcome, now: float = 20.0) -> Job:
+def end(job: Job, *ends: transitions.RunResult, now: float = 20.0) -> Job:
     """Let one attempt after another end; between them the job starts again."""
     for number, found in enumerate(ends):
         if number:
             job = running(job)
-        job = changed(transitions.ended(job, job.attempt, found, now))
+        job = changed(transitions.ended(job, job.attempt_count, found, now))
     return job
 
 
@@ -83,7 +84,7 @@ CHANGES: dict[str, Callable[[Job], Change | None]] = {
         ("reserve", HELD, None),
         ("reserve", RESERVED, None),
         ("reserve", RUNNING, None),
-        ("reserve", replace(WAITING, cancel_time=5.0), None),
+        ("reserve", replace(WAITING, cancel_request_time=5.0), None),
         ("reserve", ENDED, None),
         ("started", WAITING, None),
         ("started", RESERVED, EventType.JOB_STARTED),
@@ -140,7 +141,8 @@ def test_a_reservation_opens_the_next_attempt_and_forgets_the_wait() -> None:
     assert [attempt.number for attempt in job.attempts] == [1, 2]
     assert job.open_attempt is job.attempts[1]
     assert (job.attempts[1].reserve_time, job.attempts[1].boot_id, job.run_directory) == (50.0, "boot", "/runs/2")
-    assert (job.state, job.not_before, job.backing_off, job.message) == (State.QUEUED, 0.0, False, "")
+    assert (job.state, job.next_attempt_time, job.backing_off) == (State.QUEUED, 0.0, False)
+    assert job.waiting_message == ""
 
 
 def test_a_start_is_recorded_with_the_process() -> None:
@@ -154,34 +156,44 @@ def test_a_start_is_recorded_with_the_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "event"),
+    ("reason", "state", "event"),
     [
-        (State.COMPLETED, EventType.JOB_COMPLETED),
-        (State.FAILED, EventType.JOB_FAILED),
-        (State.CANCELLED, EventType.JOB_CANCELLED),
+        (Reason.NORMAL, State.COMPLETED, EventType.JOB_COMPLETED),
+        (Reason.EXIT_CODE, State.FAILED, EventType.JOB_FAILED),
+        (Reason.CANCELLED_EXTERNALLY, State.CANCELLED, EventType.JOB_CANCELLED),
     ],
 )
-def test_an_end_is_recorded_with_its_evidence(state: State, event: EventType) -> None:
-    found = outcome(
-        state,
-        Reason.EXIT_CODE,
+def test_an_end_is_recorded_with_its_evidence(reason: Reason, state: State, event: EventType) -> None:
+    found = result(
+        reason,
         evidence=Evidence.SOLVER_LOG,
         exit_code=3,
         signal=9,
-        outcome_unknown=True,
         message="m",
-        cpu_seconds=1.5,
-        max_rss_bytes=7,
+        cpu_duration=1.5,
+        peak_memory_bytes=7,
     )
     change = transitions.ended(RUNNING, 1, found, 25.0)
     assert change is not None
     assert (change.type, change.detail) == (event, "m")
     job, attempt = change.job, change.job.attempts[-1]
-    assert (job.state, job.reason, job.evidence) == (state, Reason.EXIT_CODE, Evidence.SOLVER_LOG)
-    assert (job.end_time, job.exit_code, job.signal, job.outcome_unknown, job.message) == (20.0, 3, 9, True, "m")
-    assert (attempt.start_time, attempt.end_time, attempt.reason) == (11.0, 20.0, Reason.EXIT_CODE)
-    assert (attempt.exit_code, attempt.signal, attempt.cpu_seconds, attempt.max_rss_bytes) == (3, 9, 1.5, 7)
-    assert attempt.message == "m"
+    assert (job.state, job.end_time) == (state, 20.0)
+    assert job.outcome == attempt.outcome == Outcome(reason, Evidence.SOLVER_LOG, "m", 3, 9)
+    assert (attempt.start_time, attempt.end_time) == (11.0, 20.0)
+    assert (attempt.cpu_duration, attempt.peak_memory_bytes) == (1.5, 7)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_the_reason_gives_the_state(reason: Reason) -> None:
+    """As the comment of EndReason in job_state.proto has it."""
+    completed = {Reason.NORMAL, Reason.UP_TO_DATE}
+    cancelled = {Reason.CANCELLED, Reason.CANCELLED_EXTERNALLY, Reason.UNKILLABLE}
+    if reason is Reason.NOT_STARTED:
+        assert reason.state is State.QUEUED
+    elif reason in completed:
+        assert reason.state is State.COMPLETED
+    else:
+        assert reason.state is (State.CANCELLED if reason in cancelled else State.FAILED)
 
 
 def test_a_start_that_nobody_saw_is_known_from_the_end() -> None:
@@ -191,19 +203,15 @@ def test_a_start_that_nobody_saw_is_known_from_the_end() -> None:
 
 def test_an_attempt_that_never_ran_leads_back_to_the_queue() -> None:
     job = end(RESERVED, NEVER)
-    assert (job.state, job.attempt, job.open_attempt) == (State.QUEUED, 1, None)
-    assert (job.not_before, job.backing_off) == (0.0, False)
+    assert (job.state, job.attempt_count, job.open_attempt) == (State.QUEUED, 1, None)
+    assert (job.next_attempt_time, job.backing_off) == (0.0, False)
 
 
 def test_a_waiting_job_fails_without_an_attempt() -> None:
     job = changed(transitions.fail(HELD, Reason.PROJECT_LOCKED, "locked", 30.0))
-    assert (job.state, job.reason, job.evidence, job.message) == (
-        State.FAILED,
-        Reason.PROJECT_LOCKED,
-        Evidence.NONE,
-        "locked",
-    )
-    assert (job.held, job.end_time, job.attempts) == (False, 30.0, ())
+    assert job.state is State.FAILED
+    assert job.outcome == Outcome(Reason.PROJECT_LOCKED, Evidence.SERVICE, "locked")
+    assert (job.held, job.end_time, job.attempts) == (True, 30.0, ()), "what it was is kept"
 
 
 # Retries ------------------------------------------------------------------------------------------------
@@ -224,13 +232,15 @@ def test_a_waiting_job_fails_without_an_attempt() -> None:
         # Nothing but a failure is tried again
         (
             {"max_attempts": 9, "reasons": frozenset({Reason.NORMAL})},
-            [outcome(State.COMPLETED, Reason.NORMAL)],
+            [result(Reason.NORMAL)],
             State.COMPLETED,
             1,
         ),
     ],
 )
-def test_the_retry_policy(policy: dict[str, Any], ends: list[transitions.Outcome], state: State, attempts: int) -> None:
+def test_the_retry_policy(
+    policy: dict[str, Any], ends: list[transitions.RunResult], state: State, attempts: int
+) -> None:
     job = end(running(make_job(1, retry=RetryPolicy(**policy))), *ends)
     assert (job.state, len(job.attempts)) == (state, attempts)
 
@@ -246,55 +256,59 @@ def test_a_retry_waits_and_says_why() -> None:
     policy = RetryPolicy(max_attempts=4, initial_backoff=10.0)
     change = transitions.ended(running(make_job(1, retry=policy)), 1, LICENSE, 20.0)
     assert change is not None
-    assert (change.type, change.job.backing_off, change.job.not_before) == (EventType.JOB_RETRYING, True, 30.0)
+    assert (change.type, change.job.backing_off, change.job.next_attempt_time) == (EventType.JOB_RETRYING, True, 30.0)
     assert change.detail == "attempt 1 ended LICENSE; the next starts 10 s later: no license of hfss"
-    assert change.job.message == change.detail
+    assert change.job.waiting_message == change.detail
     after = end(running(change.job), NEVER, LICENSE, now=100.0)
-    assert after.not_before == 120.0, "of three attempts two ran: the second wait"
+    assert after.next_attempt_time == 120.0, "of three attempts two ran: the second wait"
 
 
 # Cancel -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("found", "state", "reason", "message"),
+    ("found", "reason", "evidence", "message"),
     [
-        (outcome(State.COMPLETED, Reason.NORMAL, message="m"), State.COMPLETED, Reason.NORMAL, "m"),
-        (outcome(State.FAILED, Reason.SIGNAL, signal=15), State.CANCELLED, Reason.CANCELLED, "cancelled"),
-        (LICENSE, State.CANCELLED, Reason.CANCELLED, "cancelled"),
+        (result(Reason.NORMAL, message="m"), Reason.NORMAL, Evidence.EXIT_CODE, "m"),
+        (result(Reason.SIGNAL, signal=15), Reason.CANCELLED, Evidence.SERVICE, "cancelled"),
+        (LICENSE, Reason.CANCELLED, Evidence.SERVICE, "cancelled"),
         (
-            outcome(State.CANCELLED, Reason.CANCELLED_EXTERNALLY),
-            State.CANCELLED,
+            result(Reason.CANCELLED_EXTERNALLY, evidence=Evidence.SCHEDULER),
             Reason.CANCELLED,
+            Evidence.SCHEDULER,
             "cancelled",
         ),
+        (result(Reason.LOST, evidence=Evidence.NONE), Reason.CANCELLED, Evidence.NONE, "cancelled"),
     ],
 )
-def test_the_end_of_a_cancelled_run(found: transitions.Outcome, state: State, reason: Reason, message: str) -> None:
+def test_the_end_of_a_cancelled_run(
+    found: transitions.RunResult, reason: Reason, evidence: Evidence, message: str
+) -> None:
     job = replace(CANCELLING, spec=replace(CANCELLING.spec, retry=ONCE_MORE))
     job = end(job, found)
-    assert (job.state, job.reason, job.message) == (state, reason, message)
-    assert job.attempts[0].reason == found.reason, "the attempt keeps what was seen"
+    assert job.outcome is not None
+    assert (job.state, job.outcome.reason, job.outcome.evidence) == (reason.state, reason, evidence)
+    assert job.outcome.message == message
+    assert job.attempts[0].outcome == found.outcome, "the attempt keeps what was seen"
 
 
 def test_a_cancelled_start_that_never_ran_ends_the_job() -> None:
     job = changed(transitions.cancel(RESERVED, 12.0, None))
     assert job.state is State.QUEUED
     job = end(job, NEVER)
-    assert (job.state, job.message) == (State.CANCELLED, "cancelled before it started")
+    assert (job.state, job.outcome) == (State.CANCELLED, NEVER_STARTED)
 
 
 def test_cancel_of_a_waiting_job_ends_it_at_once() -> None:
     job = changed(transitions.cancel(HELD, 12.0, 3.0))
-    assert (job.state, job.reason, job.evidence) == (State.CANCELLED, Reason.CANCELLED, Evidence.NONE)
-    assert (job.cancel_time, job.end_time, job.held) == (12.0, 12.0, False)
-    assert job.message == "cancelled before it started"
+    assert (job.state, job.outcome) == (State.CANCELLED, NEVER_STARTED)
+    assert (job.cancel_request_time, job.end_time, job.held) == (12.0, 12.0, True)
 
 
 def test_cancel_between_two_attempts_does_not_say_that_it_never_started() -> None:
     job = changed(transitions.cancel(end(running(make_job(1, retry=ONCE_MORE)), LICENSE), 25.0, None))
-    assert (job.state, job.message) == (State.CANCELLED, "cancelled")
-    assert (job.not_before, job.backing_off) == (0.0, False)
+    assert (job.state, job.outcome) == (State.CANCELLED, Outcome(Reason.CANCELLED, Evidence.SERVICE, "cancelled"))
+    assert (job.next_attempt_time, job.backing_off) == (0.0, False)
 
 
 @pytest.mark.parametrize(
@@ -303,12 +317,12 @@ def test_cancel_between_two_attempts_does_not_say_that_it_never_started() -> Non
 )
 def test_cancel_again_changes_only_the_grace(first: float | None, second: float | None, grace: object) -> None:
     job = changed(transitions.cancel(RUNNING, 12.0, first))
-    assert (job.state, job.cancel_time, job.cancel_grace) == (State.RUNNING, 12.0, first)
+    assert (job.state, job.cancel_request_time, job.cancel_grace_period) == (State.RUNNING, 12.0, first)
     again = transitions.cancel(job, 99.0, second)
     if grace == "same":
         assert again is None
     else:
-        assert (changed(again).cancel_time, changed(again).cancel_grace) == (12.0, grace)
+        assert (changed(again).cancel_request_time, changed(again).cancel_grace_period) == (12.0, grace)
 
 
 # Processes that resist ----------------------------------------------------------------------------------
@@ -324,13 +338,13 @@ def test_processes_that_resist_are_named_until_they_are_gone() -> None:
     assert transitions.unkillable(change.job, 1, (7, 8)) is None
 
 
-@pytest.mark.parametrize("job", [STUBBORN, replace(STUBBORN, cancel_time=None)])
+@pytest.mark.parametrize("job", [STUBBORN, replace(STUBBORN, cancel_request_time=None)])
 def test_giving_up_ends_the_record_and_says_what_is_left(job: Job) -> None:
     job = changed(transitions.abandon(job, 90.0))
-    assert (job.state, job.reason, job.evidence) == (State.CANCELLED, Reason.UNKILLABLE, Evidence.NONE)
-    assert (job.outcome_unknown, job.unkillable, job.end_time) == (True, (), 90.0)
-    assert job.message == "given up on; these processes could not be ended: 7, 8"
-    assert job.cancel_time is not None
+    message = "given up on; these processes could not be ended: 7, 8"
+    assert (job.state, job.outcome) == (State.CANCELLED, Outcome(Reason.UNKILLABLE, Evidence.NONE, message))
+    assert (job.unkillable, job.end_time) == ((), 90.0)
+    assert job.cancel_request_time is not None
     assert job.attempts[0].end_time == 90.0
 
 
@@ -354,11 +368,11 @@ def test_a_start_that_comes_to_nothing_again_and_again_waits_ever_longer() -> No
     for _ in range(6):
         change = transitions.reserve(job, now, "boot", "/runs")
         assert change is not None
-        nothing = transitions.Outcome(State.QUEUED, Reason.NONE, Evidence.NONE, now, message="never ran", ran=False)
-        change = transitions.ended(change.job, change.job.attempt, nothing, now)
+        nothing = result(Reason.NOT_STARTED, now, Evidence.SERVICE, message="never ran", ran=False)
+        change = transitions.ended(change.job, change.job.attempt_count, nothing, now)
         assert change is not None
         job = change.job
-        waits.append(max(0.0, job.not_before - now))
+        waits.append(max(0.0, job.next_attempt_time - now))
     assert waits == [0.0, 0.0, 0.0, 2.0, 4.0, 8.0]
     assert job.backing_off
 
@@ -368,5 +382,7 @@ def test_a_run_that_nobody_sees_can_be_abandoned_once_its_cancel_came_to_nothing
     with pytest.raises(Refused):
         transitions.abandon(job, 160.0)
     ended = changed(transitions.abandon(job, 166.0))
-    assert (ended.state, ended.reason, ended.outcome_unknown) == (State.CANCELLED, Reason.UNKILLABLE, True)
-    assert "nothing was heard" in ended.message
+    assert ended.outcome is not None
+    assert (ended.state, ended.outcome.reason) == (State.CANCELLED, Reason.UNKILLABLE)
+    assert ended.outcome.evidence is Evidence.NONE
+    assert "nothing was heard" in ended.outcome.message

@@ -5,9 +5,10 @@ import gc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from edbjobs.v1 import event_pb2, jobs_messages_pb2
+from edbjobs.v1 import event_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
@@ -38,10 +39,16 @@ class Service:
         jobs = [new_job(**values) for _ in range(number)]  # type: ignore[arg-type]
         return await self.store.write(lambda tx: [tx.insert(job, EventType.JOB_QUEUED) for job in jobs])
 
-    def watch(self, **values: object) -> AsyncIterator[Response]:
-        watch = self.log.watch(Request(**values))  # type: ignore[arg-type]
+    def watch(self, **values: Any) -> AsyncIterator[Response]:
+        watch = self.log.watch(request_of(**values))
         self.watches.append(watch)
         return watch
+
+
+def request_of(after: int | None = None, store_id: str = "", **values: Any) -> Request:
+    if after is not None:
+        values["after"] = event_pb2.Position(revision=after, store_id=store_id)
+    return Request(**values)
 
 
 @pytest.fixture
@@ -59,10 +66,10 @@ async def next_of(watch: AsyncIterator[Response]) -> Response:
     return await asyncio.wait_for(watch.__anext__(), 10)
 
 
-async def until(watch: AsyncIterator[Response], enough: Callable[[list[event_pb2.Event]], bool]) -> list[Response]:
+async def until(watch: AsyncIterator[Response], enough: Callable[[list[event_pb2.WatchEvent]], bool]) -> list[Response]:
     """Read until the events so far are enough."""
     messages: list[Response] = []
-    events: list[event_pb2.Event] = []
+    events: list[event_pb2.WatchEvent] = []
     while not enough(events):
         messages.append(await next_of(watch))
         events += messages[-1].events
@@ -75,15 +82,17 @@ def revisions(messages: list[Response]) -> list[int]:
 
 async def test_replay_then_one_mark_then_live(service: Service) -> None:
     await service.submit(3)
-    watch = service.watch(after_revision=1)
+    watch = service.watch(after=1)
     replay = await next_of(watch)
     assert [event.revision for event in replay.events] == [2, 3]
-    assert (replay.revision, replay.store_id, replay.caught_up) == (3, service.store.store_id, False)
+    assert (replay.position.revision, replay.position.store_id, replay.caught_up) == (3, service.store.store_id, False)
     mark = await next_of(watch)
-    assert (len(mark.events), mark.revision, mark.caught_up) == (0, 3, True)
+    assert (len(mark.events), mark.position.revision, mark.caught_up) == (0, 3, True)
     (job,) = await service.submit()
     live = await next_of(watch)
-    assert [(event.revision, event.job.uid) for event in live.events] == [(4, job.uid)]
+    assert [(event.revision, event.job_change.job.uid) for event in live.events] == [(4, job.uid)]
+    assert live.events[0].job_change.old_state == 0, "it was accepted"
+    assert live.events[0].job_change.job.view == job_pb2.JOB_VIEW_BASIC
     assert not live.caught_up
 
 
@@ -91,7 +100,7 @@ async def test_without_a_revision_only_what_is_new(service: Service) -> None:
     await service.submit(3)
     watch = service.watch()
     mark = await next_of(watch)
-    assert (mark.caught_up, mark.revision, len(mark.events)) == (True, 3, 0)
+    assert (mark.caught_up, mark.position.revision, len(mark.events)) == (True, 3, 0)
     await service.submit()
     assert revisions([await next_of(watch)]) == [4]
 
@@ -102,7 +111,7 @@ async def test_every_event_comes_once_and_in_order(
 ) -> None:
     monkeypatch.setattr(ring, "MAX_EVENTS", memory)
     monkeypatch.setattr(log, "MAX_MESSAGE_EVENTS", 7)
-    watch = service.watch(after_revision=0)
+    watch = service.watch(after=0)
 
     async def produce() -> None:
         for number in range(60):
@@ -115,7 +124,7 @@ async def test_every_event_comes_once_and_in_order(
     assert revisions(messages) == list(range(1, total + 1))
     assert max(len(message.events) for message in messages) <= 7
     for message in messages:
-        assert not message.events or message.revision == message.events[-1].revision
+        assert not message.events or message.position.revision == message.events[-1].revision
 
 
 async def test_a_client_that_resumes_misses_nothing(service: Service) -> None:
@@ -123,10 +132,10 @@ async def test_a_client_that_resumes_misses_nothing(service: Service) -> None:
     last = 0
     for _ in range(10):
         await service.submit(3)
-        watch = service.log.watch(Request(after_revision=last, store_id=service.store.store_id))
+        watch = service.log.watch(request_of(after=last, store_id=service.store.store_id))
         message = await next_of(watch)
         got += [event.revision for event in message.events]
-        last = message.revision
+        last = message.position.revision
         await watch.aclose()  # type: ignore[attr-defined]
     assert got == list(range(1, 31))
 
@@ -144,7 +153,7 @@ async def test_a_slow_reader_is_served_from_the_store(service: Service, monkeypa
 async def test_a_reader_slower_than_the_log_is_kept_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring, "MAX_EVENTS", 4)
     await service.submit(1)
-    watch = service.watch(after_revision=0)
+    watch = service.watch(after=0)
     await next_of(watch)
     await service.submit(50)
     await service.store.write(lambda tx: retention.cut_events(tx, max_number=10))
@@ -157,9 +166,10 @@ async def test_a_reader_slower_than_the_log_is_kept_is_told(service: Service, mo
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"store_id": "another"}, "OTHER_STORE"),
-        ({"after_revision": 6}, "REVISION_IN_FUTURE"),
-        ({"after_revision": 1}, "REVISION_TOO_OLD"),
+        ({"after": 5, "store_id": "another"}, "OTHER_STORE"),
+        ({"after": 6}, "REVISION_IN_FUTURE"),
+        ({"after": 1}, "REVISION_TOO_OLD"),
+        ({"after": 5, "from_oldest": True}, "INVALID_REQUEST"),
     ],
 )
 async def test_a_watch_that_cannot_be_served_is_refused(
@@ -172,11 +182,24 @@ async def test_a_watch_that_cannot_be_served_is_refused(
     assert refused.value.reason == reason
 
 
-async def test_zero_is_the_oldest_on_record(service: Service) -> None:
+async def test_the_oldest_on_record_is_asked_for_explicitly(service: Service) -> None:
     await service.submit(5)
     await service.store.write(lambda tx: retention.cut_events(tx, max_number=3))
-    assert revisions([await next_of(service.watch(after_revision=0))]) == [3, 4, 5]
-    assert revisions([await next_of(service.watch(after_revision=2))]) == [3, 4, 5]
+    assert revisions([await next_of(service.watch(from_oldest=True))]) == [3, 4, 5]
+    assert revisions([await next_of(service.watch(after=2))]) == [3, 4, 5]
+    with pytest.raises(Refused) as refused:
+        await next_of(service.watch(after=0))
+    assert refused.value.reason == "REVISION_TOO_OLD", "0 is a position like any other"
+
+
+@pytest.mark.parametrize("values", [{}, {"from_oldest": True}, {"after": 0}])
+async def test_an_empty_store_is_caught_up_at_once_and_once(service: Service, values: dict[str, object]) -> None:
+    watch = service.watch(**values)
+    mark = await next_of(watch)
+    assert (mark.caught_up, mark.position.revision, mark.position.store_id) == (True, 0, service.store.store_id)
+    await service.submit(3)
+    messages = await until(watch, lambda events: len(events) == 3)
+    assert not any(message.caught_up for message in messages)
 
 
 async def test_a_revision_that_is_committed_but_not_published_is_no_future(
@@ -185,7 +208,7 @@ async def test_a_revision_that_is_committed_but_not_published_is_no_future(
     held: list[object] = []
     service.store._writer._on_commit = held.append
     await service.submit(1)
-    watch = service.watch(after_revision=1)
+    watch = service.watch(after=1)
     mark = await next_of(watch)
     assert mark.caught_up
     service.log.publish(held[0])  # type: ignore[arg-type]
@@ -200,9 +223,9 @@ async def test_a_filter_leaves_out_and_the_revision_moves_on(service: Service) -
     await service.submit(3, user="other")
     (mine,) = await service.submit(1, user="me")
     message = await next_of(watch)
-    assert [event.job.uid for event in message.events] == [mine.uid]
-    assert message.revision == 4
-    resumed = service.watch(filter=Filter(users=["me"]), after_revision=0)
+    assert [event.job_change.job.uid for event in message.events] == [mine.uid]
+    assert message.position.revision == 4
+    resumed = service.watch(filter=Filter(users=["me"]), after=0)
     assert revisions([await next_of(resumed)]) == [4]
 
 
@@ -211,36 +234,38 @@ async def test_a_replay_of_nothing_that_is_wanted_ends_with_the_mark(
 ) -> None:
     monkeypatch.setattr(log, "MAX_MESSAGE_EVENTS", 5)
     await service.submit(33, user="other")
-    mark = await next_of(service.watch(filter=Filter(users=["me"]), after_revision=0))
-    assert (mark.caught_up, mark.revision, len(mark.events)) == (True, 33, 0)
+    mark = await next_of(service.watch(filter=Filter(users=["me"]), after=0))
+    assert (mark.caught_up, mark.position.revision, len(mark.events)) == (True, 33, 0)
 
 
 @pytest.mark.parametrize("wanted", [False, True])
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_service_events_come_on_wish(service: Service, wanted: bool, filtered: bool) -> None:
+async def test_changes_of_the_service_come_on_wish(service: Service, wanted: bool, filtered: bool) -> None:
     wishes = Filter(users=["me"]) if filtered else Filter()
-    watch = service.watch(include_service_events=wanted, filter=wishes)
+    watch = service.watch(include_service_changes=wanted, filter=wishes)
     assert (await next_of(watch)).caught_up
 
     def change(tx: Transaction) -> None:
         tx.set_limits(Limits(max_cores=3), ADMIN)
         tx.set_paused(True)
-        tx.note(EventType.GATE, "the disk is full")
+        tx.note(EventType.GATE_CLOSED, "the disk is full")
         tx.insert(new_job(user="me"), EventType.JOB_QUEUED)
 
     await service.store.write(change)
     events = [event for message in await until(watch, bool) for event in message.events]
     if not wanted:
-        assert [EventType(event.type) for event in events] == [EventType.JOB_QUEUED]
+        assert [event.WhichOneof("change") for event in events] == ["job_change"]
         return
-    assert [EventType(event.type) for event in events] == [
-        EventType.LIMITS_UPDATED,
-        EventType.QUEUE_PAUSED,
-        EventType.GATE,
-        EventType.JOB_QUEUED,
+    kinds = ["limits_change", "queue_change", "queue_change", "job_change"]
+    assert [event.WhichOneof("change") for event in events] == kinds
+    limits = events[0].limits_change
+    assert (limits.limits.max_cores, limits.old_limits.max_cores) == (3, 0)
+    assert [event.queue_change.type for event in events[1:3]] == [
+        event_pb2.QUEUE_CHANGE_TYPE_PAUSED,
+        event_pb2.QUEUE_CHANGE_TYPE_GATE_CLOSED,
     ]
-    assert (events[0].limits.max_cores, events[0].old_limits.max_cores) == (3, 0)
-    assert (events[0].principal.name, events[2].detail) == ("ann", "the disk is full")
+    assert (events[0].principal.name, events[2].message) == ("ann", "the disk is full")
+    assert not events[1].HasField("principal"), "the service itself"
 
 
 async def test_deleting_a_job_is_an_event_with_its_last_state(service: Service) -> None:
@@ -250,30 +275,33 @@ async def test_deleting_a_job_is_an_event_with_its_last_state(service: Service) 
     ended = replace(job, state=State.FAILED, end_time=1.0)
     await service.store.write(lambda tx: tx.delete(tx.put(ended, EventType.JOB_FAILED), ADMIN))
     message = await next_of(watch)
-    deleted = message.events[-1]
-    assert (int(deleted.type), int(deleted.job.state)) == (EventType.JOB_DELETED, State.FAILED)
-    assert deleted.job.revision == deleted.revision == 3
+    failed, deleted = [event.job_change for event in message.events]
+    assert (failed.type, failed.old_state) == (event_pb2.JOB_CHANGE_TYPE_FAILED, job_state_pb2.JOB_STATE_QUEUED)
+    assert (deleted.type, deleted.old_state) == (event_pb2.JOB_CHANGE_TYPE_DELETED, job_state_pb2.JOB_STATE_FAILED)
+    assert int(deleted.job.state) == State.FAILED
+    assert deleted.job.revision == message.events[-1].revision == 3
+    assert message.left_uids == [job.uid]
 
 
-async def test_progress_marks_come_while_nothing_happens(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "SHORTEST_PROGRESS", 0.01)
+async def test_heartbeats_come_while_nothing_happens(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "SHORTEST_HEARTBEAT", 0.01)
     monkeypatch.setattr("edbjobs_server.events.wakeup._TICK", 0.01)
     request = Request(filter=Filter(users=["me"]))
-    request.progress_interval.FromMilliseconds(20)
+    request.heartbeat_interval.FromMilliseconds(20)
     watch = service.log.watch(request)
     service.watches.append(watch)
     assert (await next_of(watch)).caught_up
     await service.submit(2, user="other")
     mark = await next_of(watch)
-    assert (len(mark.events), mark.revision, mark.caught_up) == (0, 2, False)
-    assert (await next_of(watch)).revision == 2
+    assert (len(mark.events), mark.position.revision, mark.caught_up) == (0, 2, False)
+    assert (await next_of(watch)).position.revision == 2
 
 
 async def test_watchers_at_one_place_share_one_message(service: Service) -> None:
     await service.submit(3)
-    first, second = [await next_of(service.watch(after_revision=0)) for _ in range(2)]
+    first, second = [await next_of(service.watch(after=0)) for _ in range(2)]
     assert first is second
-    other = await next_of(service.watch(after_revision=0, filter=Filter(jobs=[JobRef(uid="nobody")])))
+    other = await next_of(service.watch(after=0, filter=Filter(jobs=[JobRef(uid="nobody")])))
     assert len(other.events) == 0
 
 
@@ -289,11 +317,11 @@ async def test_what_was_built_for_watchers_is_let_go(service: Service) -> None:
 async def test_watchers_at_many_places_keep_a_bounded_number_of_messages(service: Service) -> None:
     await service.submit(log.MAX_BUILT * 3)
     for revision in range(log.MAX_BUILT * 3):
-        message = await next_of(service.watch(after_revision=revision))
+        message = await next_of(service.watch(after=revision))
         assert message.events[0].revision == revision + 1
     assert len(service.log._built) == log.MAX_BUILT
     newest = log.MAX_BUILT * 3 - 1
-    assert (newest, False) in service.log._built, "the newest are kept, for those who stand there too"
+    assert (newest, b"", False) in service.log._built, "the newest are kept, for those who stand there too"
 
 
 async def test_closing_ends_every_watch(service: Service) -> None:
@@ -342,7 +370,7 @@ async def test_a_thousand_watchers_get_everything_without_a_stall(service: Servi
 
     async def follow() -> int:
         seen = 0
-        async for message in service.log.messages(Request(after_revision=0)):
+        async for message in service.log.messages(request_of(after=0)):
             for event in message.parsed.events:
                 assert event.revision == seen + 1
                 seen = event.revision
@@ -357,9 +385,9 @@ async def test_a_thousand_watchers_get_everything_without_a_stall(service: Servi
 
 
 async def test_large_events_are_spread_over_messages(service: Service) -> None:
-    config = config_of(environment={"ANS_X": "x" * 400_000})
+    config = config_of(labels={"k": "x" * 400_000})
     await service.submit(5, config=config)
-    messages = await until(service.watch(after_revision=0), lambda events: len(events) == 5)
+    messages = await until(service.watch(after=0), lambda events: len(events) == 5)
     assert [len(message.events) for message in messages] == [2, 2, 1]
 
 

@@ -18,8 +18,9 @@ def make_encoder() -> FrameEncoder:
 
 
 def message(revision: int, size: int = 0, number: int = 1) -> Message:
-    job = job_pb2.Job(uid="u", message="x" * size)
-    event = event_pb2.Event(revision=revision, type=event_pb2.EVENT_TYPE_JOB_QUEUED, job=job)
+    job = job_pb2.Job(uid="u", scheduler="x" * size)
+    change = event_pb2.JobChange(type=event_pb2.JOB_CHANGE_TYPE_QUEUED, job=job)
+    event = event_pb2.WatchEvent(revision=revision, job_change=change)
     return Message(jobs_messages_pb2.WatchJobsResponse(events=[event] * number).SerializeToString())
 
 

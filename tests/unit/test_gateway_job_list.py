@@ -50,7 +50,7 @@ async def test_the_slices_are_one_array(monkeypatch: pytest.MonkeyPatch, number:
 
     def explain(job: job_pb2.Job) -> job_pb2.Job:
         explained.append(job.id)
-        job.jobs_before = 7
+        job.waiting.jobs_before = 7
         return job
 
     ordered = job_list._oldest_first(created([float(at) for at in range(1, number + 1)]), [])

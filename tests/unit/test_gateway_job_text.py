@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from edbjobs.config import HFSSSimulationConfig
-from edbjobs.v1 import job_config_pb2, job_pb2, job_state_pb2
+from edbjobs.v1 import convergence_pb2, job_config_pb2, job_pb2, job_state_pb2
 from edbjobs_server.contract.codec import timestamp
 from edbjobs_server.gateway.json_values import times
 from edbjobs_server.gateway.rest import config_text as module
 from edbjobs_server.gateway.rest.bodies import Job
 from edbjobs_server.gateway.rest.config_text import config_text, written_text
 from edbjobs_server.gateway.rest.job_text import _minute, job_text, jobs_text
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,11 +87,9 @@ def full_job() -> job_pb2.Job:
         start_time=Timestamp(seconds=2),
         nodes=["n1"],
         pid=7,
-        reason=job_state_pb2.END_REASON_SIGNAL,
-        signal=9,
-        cpu_seconds=1.5,
-        max_rss_bytes=10,
-        message="m",
+        outcome=job_pb2.Outcome(reason=job_state_pb2.END_REASON_SIGNAL, signal=9, message="m"),
+        cpu_duration=Duration(seconds=1, nanos=500_000_000),
+        peak_memory_bytes=10,
     )
     return job_pb2.Job(
         uid="u1",
@@ -103,23 +102,22 @@ def full_job() -> job_pb2.Job:
         start_time=Timestamp(seconds=2),
         end_time=Timestamp(seconds=3),
         held=True,
-        reason=job_state_pb2.END_REASON_SIGNAL,
-        signal=9,
-        evidence=job_state_pb2.EVIDENCE_EXIT_CODE,
-        message="exited",
-        attempt=2,
+        outcome=job_pb2.Outcome(
+            reason=job_state_pb2.END_REASON_SIGNAL,
+            signal=9,
+            evidence=job_state_pb2.EVIDENCE_EXIT_CODE,
+            message="exited",
+        ),
+        attempt_count=2,
         attempts=[attempt],
         warnings=["w"],
-        waiting_reason=job_state_pb2.WAITING_REASON_CORES,
-        waiting_detail="d",
-        jobs_before=4,
-        executor="slurm",
+        waiting=job_pb2.Waiting(reason=job_state_pb2.WAITING_REASON_CORES, message="d", jobs_before=4),
+        scheduler="slurm",
         scheduler_job_id="77",
-        solver_version="2025.2",
-        cores=4,
-        memory_mib=5,
+        aedt_version="2025.2",
+        reservation=job_pb2.Reservation(cores=4, memory_bytes=(4 << 20) + 1),
         retry_of="u0",
-        progress=job_pb2.JobProgress(setup="S", adaptive_pass=3),
+        progress=convergence_pb2.JobProgress(setup="S", current_pass=3),
         config=config,
     )
 
@@ -213,5 +211,5 @@ def test_unset_members_are_null_or_empty() -> None:
     assert list(first) == list(second)
     assert (first["status"], first["return_code"], first["labels"], first["attempts"]) == ("unknown", None, {}, [])
     assert first["create_time"] is first["progress"] is first["batch"] is first["reason"] is None
-    exited = json.loads(job_text(job_pb2.Job(exit_code=0)))
+    exited = json.loads(job_text(job_pb2.Job(outcome=job_pb2.Outcome(exit_code=0))))
     assert (exited["return_code"], exited["signal"]) == (0, None)

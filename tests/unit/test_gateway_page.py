@@ -30,7 +30,8 @@ def jobs() -> Iterator[job_pb2.Job]:
     waiting, running, ended = job_pb2.Job(), job_pb2.Job(), job_pb2.Job()
     for job in (waiting, running, ended):
         fill(job)
-    running.waiting_detail = ended.waiting_detail = ""
+    running.ClearField("waiting")
+    ended.ClearField("waiting")
     ended.ClearField("progress")
     yield from (waiting, running, ended)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from edbjobs.v1 import job_pb2
+from edbjobs.v1 import convergence_pb2
 from edbjobs_server.gateway.events.frames import Frame
 from edbjobs_server.gateway.events.progress import send_progress
 from edbjobs_server.manager.progress_tracker import ProgressTracker
@@ -21,9 +21,9 @@ async def test_progress_is_offered_to_clients_when_it_changes(monkeypatch: pytes
     offered: list[Frame] = []
     clients: list[object] = []
 
-    def progress_of(uid: str) -> job_pb2.JobProgress | None:
+    def progress_of(uid: str) -> convergence_pb2.JobProgress | None:
         asked.append(uid)
-        return job_pb2.JobProgress(adaptive_pass=passes[uid]) if uid in passes else None
+        return convergence_pb2.JobProgress(current_pass=passes[uid]) if uid in passes else None
 
     unused: Any = None
     tracker = ProgressTracker(lab.core, unused, unused)

@@ -29,8 +29,8 @@ class Run:
 
     def __init__(self, folder: Path, stream: jobs_messages_pb2.LogStream.ValueType = SOLVER) -> None:
         self.project = folder / "p.aedt"
-        self.job = job_pb2.Job(id="j", uid="u", attempt=1, run_directory=str(folder / "7.1"))
-        self.job.attempts.add(number=1)
+        self.job = job_pb2.Job(id="j", uid="u", attempt_count=1)
+        self.job.attempts.add(number=1, run_directory=str(folder / "7.1"))
         self.path = find_log(self.project, "j-7-1") if stream == SOLVER else folder / "7.1" / "stdout"
         self.path.parent.mkdir()
         self.stream = stream
@@ -131,9 +131,8 @@ async def test_a_follower_stays_with_its_attempt(tmp_path: Path, paths: PathWork
     await run.wait()
     append(run.path, b"attempt")
     run.end()
-    run.job.attempt = 2
-    run.job.run_directory = str(tmp_path / "7.2")
-    run.job.attempts.add(number=2)
+    run.job.attempt_count = 2
+    run.job.attempts.add(number=2, run_directory=str(tmp_path / "7.2"))
     messages = await asyncio.wait_for(following, 30)
     assert b"".join(message.data for message in messages) == b"first attempt"
     assert {message.attempt for message in messages} == {1}
@@ -246,7 +245,7 @@ async def test_an_attempt_that_the_job_does_not_have(
 ) -> None:
     run = Run(tmp_path)
     if attempt is None:
-        run.job.attempt = 0
+        run.job.attempt_count = 0
         del run.job.attempts[:]
     with pytest.raises(Refused) as refused:
         await collect(run.read(paths, attempt=attempt, follow=follow))
@@ -257,12 +256,12 @@ async def test_an_attempt_that_the_job_does_not_have(
 @pytest.mark.parametrize("attempt", [None, 1])
 async def test_the_first_attempt_is_waited_for(tmp_path: Path, paths: PathWorkers, attempt: int | None) -> None:
     run = Run(tmp_path, STDOUT)
-    run.job.attempt = 0
+    run.job.attempt_count = 0
     del run.job.attempts[:]
     following = asyncio.create_task(collect(run.read(paths, attempt=attempt, follow=1)))
     await run.wait()
-    run.job.attempt = 1
-    run.job.attempts.add(number=1)
+    run.job.attempt_count = 1
+    run.job.attempts.add(number=1, run_directory=str(tmp_path / "7.1"))
     await run.wait()
     run.path.write_bytes(b"at last")
     run.end()

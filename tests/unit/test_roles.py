@@ -7,7 +7,6 @@ from edbjobs.v1 import cluster_service_pb2, jobs_service_pb2, principal_pb2, res
 from edbjobs_server.auth import roles
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.principal import Authentication, Principal, Role
-from edbjobs_server.gateway import words
 
 SERVICES = [
     service
@@ -73,8 +72,3 @@ def test_environment_is_for_the_user_and_administrators_and_details_for_administ
 def test_numbers_are_those_of_the_contract(ours: type[Role | Authentication], theirs: object, prefix: str) -> None:
     names = {value.number: value.name for value in theirs.DESCRIPTOR.values}  # type: ignore[attr-defined]
     assert {member.value: prefix + member.name.replace("UNKNOWN", "UNSPECIFIED") for member in ours} == names
-
-
-def test_every_authentication_has_a_word_of_the_documented_api() -> None:
-    assert set(words.AUTHENTICATION) == set(principal_pb2.Authentication.values())
-    assert len(set(words.AUTHENTICATION.values())) == len(words.AUTHENTICATION)

@@ -187,18 +187,18 @@ def _is_gone(call: str, error: str) -> bool:
 def test_nothing_unread_is_a_success(tmp_path: Path) -> None:
     for call, error, found in trials("judge", tmp_path, (*DEFINITE, "ENOTDIR", "EPERM")):
         assert isinstance(found, Verdict), call
-        if found.state is State.COMPLETED:
+        if found.reason.state is State.COMPLETED:
             by_log = found.evidence is Evidence.SOLVER_LOG
             assert by_log or _is_gone(call, error), f"{call}: {error} became {found}"
         else:
-            assert (found.reason, found.outcome_unknown) == (Reason.UNVERIFIED, False)
+            assert (found.reason, found.evidence) == (Reason.UNVERIFIED, Evidence.EXIT_CODE)
 
 
 def test_a_solve_that_did_not_end_is_no_success_for_any_error(tmp_path: Path) -> None:
     unfinished = "[info] Project:p, S1 : [PROFILE] Adaptive Pass 1 : F\n"
     for call, error, found in trials("judge", tmp_path, DEFINITE, unfinished):
         assert isinstance(found, Verdict)
-        assert found.state is State.FAILED or _is_gone(call, error), f"{call}: {error}"
+        assert found.reason.state is State.FAILED or _is_gone(call, error), f"{call}: {error}"
 
 
 @pytest.fixture
@@ -221,5 +221,5 @@ def test_a_folder_of_logs_that_another_account_closed_proves_nothing(tmp_path: P
         parent.chmod(0o755)
     request.getfixturevalue("other_account")
     found = verdict(folder)
-    assert (found.state, found.reason) == (State.FAILED, Reason.UNVERIFIED)
+    assert (found.reason.state, found.reason) == (State.FAILED, Reason.UNVERIFIED)
     assert "cannot be read: Permission denied" in found.message

@@ -33,12 +33,16 @@ def test_progress_is_empty_before_the_first_line_of_a_setup() -> None:
 
 def test_passes() -> None:
     found = after(line("S1", "Adaptive Pass 1 : Frequency: 5GHz") + converge(1, "N/A"))
-    assert (found.setup, found.phase, found.adaptive_pass, found.max_passes) == ("S1", "adaptive", 1, 10)
-    assert (found.delta_s, found.target_delta_s, found.elements) == (None, 0.01, 900)
+    assert (found.setup, found.phase, found.last_pass, found.max_passes) == ("S1", "adaptive", 1, 10)
+    assert found.current_pass is None, "the pass has ended and the next one has not begun"
+    assert (found.delta, found.target_delta, found.elements) == (None, 0.01, 900)
     assert found.fraction == pytest.approx(0.15)
     found = after(line("S1", "Adaptive Pass 3 : Frequency: 5GHz") + converge(3, "0.1"))
+    assert (found.last_pass, found.delta) == (3, 0.1)
     assert found.fraction == pytest.approx(0.35), "delta S has gone half the way, by its logarithm"
-    assert after(line("S1", "Adaptive Pass 3 : F"), ()).fraction is None
+    going_on = after(converge(2, "0.3") + line("S1", "Adaptive Pass 3 : F"), ())
+    assert (going_on.last_pass, going_on.current_pass, going_on.fraction) == (2, 3, None)
+    assert (going_on.max_passes, going_on.frequencies_solved, going_on.frequencies_total) == (None, None, None)
 
 
 def test_a_discrete_sweep_has_a_total_and_an_interpolating_one_has_none() -> None:
@@ -47,11 +51,11 @@ def test_a_discrete_sweep_has_a_total_and_an_interpolating_one_has_none() -> Non
     )
     sweep += line("S1", "Frequency - 1GHz : h") + line("S1", "Frequency - 1GHz : Elapsed time : 00:00:01")
     found = after(sweep)
-    assert (found.setup, found.phase) == ("S1 : Sw", "sweep")
+    assert (found.setup, found.sweep, found.phase) == ("S1", "Sw", "sweep")
     assert (found.frequencies_solved, found.frequencies_total) == (1, 4)
     assert found.fraction == pytest.approx(0.6 + 0.35 / 4)
     found = after(sweep.replace("Discrete", "Interpolating"))
-    assert (found.frequencies_solved, found.frequencies_total, found.fraction) == (1, 0, None)
+    assert (found.frequencies_solved, found.frequencies_total, found.fraction) == (1, None, None)
 
 
 def test_several_setups_share_the_whole() -> None:

@@ -74,7 +74,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def summary(verdict: Verdict) -> tuple[State, Reason, Evidence]:
-    return verdict.state, verdict.reason, verdict.evidence
+    return verdict.reason.state, verdict.reason, verdict.evidence
 
 
 PROVEN = (State.COMPLETED, Reason.NORMAL, Evidence.SOLVER_LOG)
@@ -120,7 +120,7 @@ def failed(reason: Reason, evidence: Evidence = Evidence.SOLVER_LOG) -> tuple[St
 def test_exit_code_0(run: Run, log: list[str] | None, config: dict[str, Any], expected: tuple[Any, ...]) -> None:
     verdict = run(log, **config)
     assert summary(verdict) == expected
-    assert (verdict.exit_code, verdict.outcome_unknown) == (0, False)
+    assert verdict.exit_code == 0
     assert (verdict.log_path is None) is (log is None)
 
 
@@ -167,21 +167,21 @@ def test_an_exit_code_of_a_shell_after_a_signal(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "signal", "expected", "unknown"),
+    ("ending", "signal", "expected"),
     [
-        (Ending.CANCELLED, 15, (State.CANCELLED, Reason.CANCELLED, Evidence.EXIT_CODE), False),
-        (Ending.TIMEOUT, 15, failed(Reason.TIMEOUT, Evidence.EXIT_CODE), False),
-        (Ending.SIGNALLED, 9, failed(Reason.SIGNAL, Evidence.EXIT_CODE), False),
-        (Ending.LOST, None, failed(Reason.LOST, Evidence.NONE), True),
-        (Ending.START_FAILED, None, failed(Reason.START_FAILED, Evidence.EXIT_CODE), False),
-        (Ending.NEVER_RAN, None, failed(Reason.START_FAILED, Evidence.EXIT_CODE), False),
+        (Ending.CANCELLED, 15, (State.CANCELLED, Reason.CANCELLED, Evidence.SERVICE)),
+        (Ending.TIMEOUT, 15, failed(Reason.TIMEOUT, Evidence.SERVICE)),
+        (Ending.SIGNALLED, 9, failed(Reason.SIGNAL, Evidence.EXIT_CODE)),
+        (Ending.LOST, None, failed(Reason.LOST, Evidence.NONE)),
+        (Ending.START_FAILED, None, failed(Reason.START_FAILED, Evidence.SERVICE)),
+        (Ending.NEVER_RAN, None, failed(Reason.START_FAILED, Evidence.SERVICE)),
     ],
 )
-def test_other_endings(run: Run, ending: Ending, signal: int | None, expected: tuple[Any, ...], unknown: bool) -> None:
+def test_other_endings(run: Run, ending: Ending, signal: int | None, expected: tuple[Any, ...]) -> None:
     for log in (None, [PASS], [S1, STOP], [LICENSE], [ABORT]):
         verdict = run(log, ending=ending, code=None, signal=signal, message="why")
         assert summary(verdict) == expected
-        assert (verdict.signal, verdict.outcome_unknown) == (signal, unknown)
+        assert verdict.signal == signal
         assert "why" in verdict.message
 
 
@@ -257,7 +257,7 @@ def test_a_moved_project_is_not_judged_by_a_log(run: Run, tmp_path: Path) -> Non
         assert summary(verdict) == UNPLACED
         assert f"p.aedt now leads to {tmp_path}/other.aedt" in verdict.message
     verdict = run([S1, STOP], ending=Ending.CANCELLED, code=None)
-    assert (verdict.state, "now leads to" in verdict.message) == (State.CANCELLED, True)
+    assert (verdict.reason.state, "now leads to" in verdict.message) == (State.CANCELLED, True)
 
 
 def test_of_a_log_that_was_not_read_whole_its_end_must_say_that_all_was_solved(
@@ -302,5 +302,5 @@ def test_a_log_that_cannot_be_read_proves_nothing(run: Run, tmp_path: Path) -> N
     assert summary(verdict) == failed(Reason.UNVERIFIED, Evidence.EXIT_CODE)
     assert "cannot be read" in verdict.message
     assert run(None, code=3).reason is Reason.EXIT_CODE
-    assert run(None, ending=Ending.CANCELLED, code=None).state is State.CANCELLED
+    assert run(None, ending=Ending.CANCELLED, code=None).reason.state is State.CANCELLED
     assert summary(run(None, stdout=f"Starting Batch Run: x\n{S1}\n{STOP}\n")) == PROVEN

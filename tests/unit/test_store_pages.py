@@ -13,10 +13,9 @@ from edbjobs.v1.job_pb2 import JOB_VIEW_BASIC, JOB_VIEW_FULL
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs.v1.job_state_pb2 import JobState
 from edbjobs_server.contract.codec import job_to_message, timestamp
-from edbjobs_server.contract.views import in_view
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import Job
-from edbjobs_server.core.states import EventType, Reason, State
+from edbjobs_server.core.job import Job, Outcome
+from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.store import pages
 from edbjobs_server.store.database import open_checked
 from edbjobs_server.store.filters import JobMatcher, labels_text, where
@@ -79,7 +78,7 @@ def reader(sql: sqlite3.Connection) -> Reader:
     return Reader(sql, "store")
 
 
-STATES = [state for state in State if state is not State.PENDING]
+STATES = list(State)
 WORDS = st.sampled_from(["", "a", "b", 'a"', "a, b", "ä\n[", "['a', 'b']"])
 LABELS = st.dictionaries(st.sampled_from(["k", "l", 'k"']), WORDS, max_size=2)
 PROJECTS = st.sampled_from(["/p/x.aedb", "/p/x.aedt", "/p/y.aedb"])
@@ -91,7 +90,8 @@ def job_of(
 ) -> Job:
     values: dict[str, Any] = {"held": also % 2 == 0}
     if state.terminal:
-        values = {"id": id, "end_time": created + also, "reason": Reason(1 + also % 2)}
+        outcome = Outcome(Reason(1 + also % 2), Evidence.NONE)
+        values = {"id": id, "end_time": created + also, "outcome": outcome, "held": also == 0}
         values["superseded_by"] = "another" if also == 2 else ""
     config = config_of(project_path=project, batch=batch, labels=labels)
     job = new_job(config, state=state, user=user, create_time=created, **values)
@@ -290,7 +290,7 @@ def test_a_basic_job_has_of_its_config_what_a_table_shows(sql: sqlite3.Connectio
     assert job.config == config_of(**shown)
     assert (list(job.attempts), list(job.warnings), job.view) == ([], [], JOB_VIEW_BASIC)
     (whole,) = reader.page(EVERYTHING, view=JOB_VIEW_FULL).jobs
-    assert whole == in_view(job_to_message(made), JOB_VIEW_FULL)
+    assert whole == job_to_message(made)
     assert whole.config.environment == {"ANS_X": "secret"}
 
 

@@ -78,46 +78,42 @@ async def test_an_open_run_stays_open_to_be_taken_over(tmp_path: Path) -> None:
         (job,) = store.snapshot().jobs
         assert (job.uid, job.seq, job.id, job.user, job.priority) == ("u1234", 1234, "mine", "me", 4)
         assert (job.state, job.create_time, job.start_time) == (State.RUNNING, 1700000000.5, 20.0)
-        assert (job.cancel_time, job.cancel_grace, job.run_directory) == (25.0, 7.0, str(folder))
+        assert (job.cancel_request_time, job.cancel_grace_period, job.run_directory) == (25.0, 7.0, str(folder))
         assert (job.spec.cores, job.spec.memory_mib, job.spec.batch) == (3, 5, "b")
         assert (job.spec.labels, job.spec.project_key) == ((("k", "v"),), "/p/x")
         first, last = job.attempts
-        assert (first.reason, first.signal, first.end_time) == (Reason.SIGNAL, 11, 30.0)
+        assert first.outcome is not None
+        assert (first.outcome.reason, first.outcome.signal, first.end_time) == (Reason.SIGNAL, 11, 30.0)
         assert (last.number, last.boot_id, last.pid, last.nodes) == (2, "b-1", 77, ("h",))
         assert job.open_attempt == last
         assert (await store.write(lambda tx: tx.insert(new_job(), EventType.JOB_QUEUED))).seq == 1235
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "state", "reason", "evidence", "unknown"),
+    ("ending", "code", "reason", "evidence"),
     [
-        ("exited", 0, State.COMPLETED, Reason.NORMAL, Evidence.EXIT_CODE, False),
-        ("exited", 3, State.FAILED, Reason.EXIT_CODE, Evidence.EXIT_CODE, False),
-        ("signalled", None, State.FAILED, Reason.SIGNAL, Evidence.NONE, False),
-        ("cancelled", None, State.CANCELLED, Reason.CANCELLED, Evidence.NONE, False),
-        ("timeout", None, State.FAILED, Reason.TIMEOUT, Evidence.NONE, False),
-        ("start_failed", None, State.FAILED, Reason.START_FAILED, Evidence.NONE, False),
-        ("lost", None, State.FAILED, Reason.LOST, Evidence.NONE, True),
-        ("never_ran", None, State.FAILED, Reason.LOST, Evidence.NONE, True),
+        ("exited", 0, Reason.NORMAL, Evidence.EXIT_CODE),
+        ("exited", 3, Reason.EXIT_CODE, Evidence.EXIT_CODE),
+        ("signalled", None, Reason.SIGNAL, Evidence.EXIT_CODE),
+        ("cancelled", None, Reason.CANCELLED, Evidence.SERVICE),
+        ("timeout", None, Reason.TIMEOUT, Evidence.SERVICE),
+        ("start_failed", None, Reason.START_FAILED, Evidence.SERVICE),
+        ("lost", None, Reason.LOST, Evidence.NONE),
+        ("never_ran", None, Reason.LOST, Evidence.NONE),
     ],
 )
 async def test_an_ended_run_tells_how_its_job_ended(
-    tmp_path: Path,
-    ending: str,
-    code: int | None,
-    state: State,
-    reason: Reason,
-    evidence: Evidence,
-    unknown: bool,
+    tmp_path: Path, ending: str, code: int | None, reason: Reason, evidence: Evidence
 ) -> None:
     write_run(tmp_path / "runs", 7, 1, [START, {**END, "ending": ending, "code": code}])
     assert rebuild(tmp_path / "state", tmp_path / "runs").live == 0
     async with started_store(tmp_path / "state") as (store, _):
         job = await store.read(lambda reader: reader.job(uid_of(reader, "mine")))
         assert job is not None
-        assert (job.state, job.reason, job.evidence, job.outcome_unknown) == (state, reason, evidence, unknown)
-        assert (job.end_time, job.exit_code) == (30.0, code)
-        assert job.message.startswith("rebuilt from the record")
+        assert job.outcome is not None
+        assert (job.state, job.outcome.reason, job.outcome.evidence) == (reason.state, reason, evidence)
+        assert (job.end_time, job.outcome.exit_code) == (30.0, code)
+        assert job.outcome.message.startswith("rebuilt from the record")
 
 
 async def test_a_run_that_was_claimed_and_not_started_may_still_start(tmp_path: Path) -> None:
@@ -129,7 +125,9 @@ async def test_a_run_that_was_claimed_and_not_started_may_still_start(tmp_path: 
         assert (job.state, job.open_attempt is not None) == (State.QUEUED, True)
         void = await store.read(lambda reader: reader.job(uid_of(reader, "void")))
         assert void is not None
-        assert (void.state, void.reason, void.outcome_unknown) == (State.FAILED, Reason.LOST, True)
+        assert void.outcome is not None
+        assert (void.state, void.outcome.reason) == (State.FAILED, Reason.LOST)
+        assert void.outcome.evidence is Evidence.NONE
 
 
 async def test_what_tells_too_little_is_named_and_its_number_not_given_again(tmp_path: Path) -> None:
@@ -182,8 +180,9 @@ async def test_one_damaged_record_does_not_take_the_others_of_its_job_along(tmp_
     async with started_store(tmp_path / "state") as (store, _):
         job = await store.read(lambda reader: reader.job(uid_of(reader, "mine")))
         assert job is not None
-        assert (job.exit_code, job.outcome_unknown) == (3, True)
-        assert "damaged" in job.message
+        assert job.outcome is not None
+        assert (job.outcome.exit_code, job.outcome.evidence) == (3, Evidence.NONE)
+        assert "damaged" in job.outcome.message
 
 
 ODD = st.recursive(
@@ -191,7 +190,7 @@ ODD = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=3,
 )
-INFO_NAMES = [*INFO, "request_id", "digest", "solver_version", "demo"]
+INFO_NAMES = [*INFO, "request_id", "digest", "aedt_version", "demo"]
 
 
 @st.composite

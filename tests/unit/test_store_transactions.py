@@ -168,8 +168,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert reader.job_bytes(JobRef(uid=job.uid)) is not None
             assert reader.job(job.uid) == job
             assert job_pb2.Job.FromString(reader.job_bytes(JobRef(uid=job.uid)) or b"") == job_to_message(job)
-        on_disk = [event_pb2.Event.FromString(data) for _, data in reader.events(0, 10_000, 2**30)]
-        assert [(e.revision, EventType(e.type), e.job.uid) for e in on_disk] == self.events
+        on_disk = [event_pb2.WatchEvent.FromString(data) for _, data in reader.events(0, 10_000, 2**30)]
+        found = [(e.revision, name_of(e.job_change.type), e.job_change.job.uid) for e in on_disk]
+        assert found == [(revision, kind.name if uid else "", uid) for revision, kind, uid in self.events]
         assert [e.revision for e in on_disk] == list(range(1, self.revision + 1))
         counted: dict[int, int] = {}
         for job in self.jobs.values():
@@ -261,3 +262,8 @@ def test_any_number_of_jobs_fits_in_one_commit(sql: sqlite3.Connection, number: 
     after.look_up([f"r{i}" for i in range(number + 1)])
     assert [after.request("ann", f"r{i}") for i in range(number)] == [(job.uid, b"") for job in made]
     assert after.request("ann", f"r{number}") is None
+
+
+def name_of(kind: event_pb2.JobChangeType.ValueType) -> str:
+    name = event_pb2.JobChangeType.Name(kind).removeprefix("JOB_CHANGE_TYPE_")
+    return "" if name == "UNSPECIFIED" else f"JOB_{name}"

@@ -109,8 +109,8 @@ async def test_the_script_of_a_run_is_found_by_either_name(tmp_path: Path, name:
     folder = tmp_path / "7.1"
     folder.mkdir()
     (folder / name).write_text("# what is run")
-    job = job_pb2.Job(id="j", attempt=1, run_directory=str(folder))
-    job.attempts.add(number=1).end_time.FromSeconds(1)
+    job = job_pb2.Job(id="j", attempt_count=1)
+    job.attempts.add(number=1, run_directory=str(folder)).end_time.FromSeconds(1)
 
     async def get() -> job_pb2.Job:
         return job

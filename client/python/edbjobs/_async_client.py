@@ -41,7 +41,7 @@ class AsyncClient:
     >>> async with AsyncClient() as client:
     ...     job = await client.submit("board.aedb", cores=8)
     ...     job = await client.wait(job.uid)
-    ...     print(job.status, job.reason, job.message)
+    ...     print(job.state, job.outcome)
     """
 
     def __init__(
@@ -182,24 +182,47 @@ class AsyncClient:
                 if loop.ended(job):
                     return job
 
+    @overload
+    def watch(
+        self,
+        *,
+        after: m.Position | None = ...,
+        from_oldest: bool = ...,
+        include_updates: Literal[False] = ...,
+        include_service_changes: bool = ...,
+        **given: Unpack[JobFilter],
+    ) -> AsyncIterator[m.WatchEvent]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        after: m.Position | None = ...,
+        from_oldest: bool = ...,
+        include_updates: bool,
+        include_service_changes: bool = ...,
+        **given: Unpack[JobFilter],
+    ) -> AsyncIterator[m.WatchEvent | m.JobUpdate]: ...
+
     async def watch(
         self,
         *,
-        after_revision: int | None = None,
-        store_id: str = "",
-        service_events: bool = False,
+        after: m.Position | None = None,
+        from_oldest: bool = False,
+        include_updates: bool = False,
+        include_service_changes: bool = False,
         **given: Unpack[JobFilter],
-    ) -> AsyncIterator[m.Event]:
+    ) -> AsyncIterator[Any]:
         """As `Client.watch`."""
-        cursor = WatchCursor(given, service_events, after_revision, store_id)
+        cursor = WatchCursor(given, after, from_oldest, include_updates, include_service_changes)
         retry = RetryDelay(self._retry_limit)
         while True:
             try:
                 async with aclosing(self._transport.stream("JobsService", "WatchJobs", cursor.request())) as messages:
                     async for message in messages:
                         retry.success()
-                        for event in cursor.accept(message):
-                            yield event
+                        for item in cursor.accept(message):
+                            yield item
             except EdbJobsError as error:
                 await asyncio.sleep(retry.delay(error, self._transport.answered))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar
 
 from edbjobs import _models as m
 from edbjobs._convert import read
-from edbjobs._enums import EndReason, JobOrder, JobStatus, JobView, to_number
+from edbjobs._enums import EndReason, JobOrder, JobState, JobView, to_number
 from edbjobs._status import from_status
 from edbjobs._times import duration, timestamp
 from edbjobs.v1 import cluster_service_pb2 as cluster_pb
@@ -62,7 +62,7 @@ class JobFilter(TypedDict, total=False):
     ----------
     jobs : sequence of str
         Any of these uids or ids, superseded or not; in `watch` an id is every job that has it, elsewhere the newest.
-    states : sequence of JobStatus or str
+    states : sequence of JobState or str
         Any of these.
     ended, held : bool
         Ended or held, or not.
@@ -83,7 +83,7 @@ class JobFilter(TypedDict, total=False):
     """
 
     jobs: Sequence[str]
-    states: Sequence[JobStatus | str]
+    states: Sequence[JobState | str]
     ended: bool
     held: bool
     end_reasons: Sequence[EndReason | str]
@@ -139,7 +139,7 @@ def job_filter(given: JobFilter) -> pb.JobFilter:
     if "jobs" in values:
         values["jobs"] = [job_ref(name) for name in values["jobs"]]
     if "states" in values:
-        values["states"] = [to_number(JobStatus(state)) for state in values["states"]]
+        values["states"] = [to_number(JobState(state)) for state in values["states"]]
     if "end_reasons" in values:
         values["end_reasons"] = [to_number(EndReason(reason)) for reason in values["end_reasons"]]
     for name in _TIMES:

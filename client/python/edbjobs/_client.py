@@ -58,7 +58,7 @@ class Client:
     >>> with Client() as client:
     ...     job = client.submit("board.aedb", cores=8)
     ...     job = client.wait(job.uid, progress=True)
-    ...     print(job.status, job.reason, job.message)
+    ...     print(job.state, job.outcome)
     """
 
     def __init__(
@@ -268,33 +268,59 @@ class Client:
                 if loop.ended(job):
                     return job
 
+    @overload
     def watch(
         self,
         *,
-        after_revision: int | None = None,
-        store_id: str = "",
-        service_events: bool = False,
+        after: m.Position | None = ...,
+        from_oldest: bool = ...,
+        include_updates: Literal[False] = ...,
+        include_service_changes: bool = ...,
         **given: Unpack[JobFilter],
-    ) -> Iterator[m.Event]:
-        """Yield every event as it happens, each once and in order, also after a reconnection.
+    ) -> Iterator[m.WatchEvent]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        after: m.Position | None = ...,
+        from_oldest: bool = ...,
+        include_updates: bool,
+        include_service_changes: bool = ...,
+        **given: Unpack[JobFilter],
+    ) -> Iterator[m.WatchEvent | m.JobUpdate]: ...
+
+    def watch(
+        self,
+        *,
+        after: m.Position | None = None,
+        from_oldest: bool = False,
+        include_updates: bool = False,
+        include_service_changes: bool = False,
+        **given: Unpack[JobFilter],
+    ) -> Iterator[Any]:
+        """Yield every change as it happens, each once and in order, also after a reconnection.
 
         Parameters
         ----------
-        after_revision : int, optional
-            Start after this revision; 0: with the oldest stored event; absent: with the next new event.
-        store_id : str
-            Id of the store that the revision belongs to; empty: not checked.
-        service_events : bool
-            Include changes of the limits, the queue and the gates.
+        after : Position, optional
+            Start after this position, as a snapshot or an event has it. Default: with the next new change.
+        from_oldest : bool
+            Start with the oldest change on record; not together with `after`.
+        include_updates : bool
+            Also yield the progress and the waiting reasons of live jobs, once a second at most for a job.
+        include_service_changes : bool
+            Also yield changes of limits and queue.
         **given
-            Filter of the jobs, as in `list`.
+            Filter of the jobs, as in `list`: a change is yielded if the job agrees before or after it.
 
         Raises
         ------
         OutOfRangeError
-            If the revision is no longer stored, or belongs to another store: take a new `snapshot`.
+            If the changes after the position are not on record any more, or it is of another store: take a new
+            `snapshot`.
         """
-        cursor = WatchCursor(given, service_events, after_revision, store_id)
+        cursor = WatchCursor(given, after, from_oldest, include_updates, include_service_changes)
         retry = RetryDelay(self._retry_limit)
         while True:
             try:

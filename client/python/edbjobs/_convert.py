@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
@@ -13,12 +13,15 @@ from google.protobuf.message import Message
 from edbjobs import _models as m
 from edbjobs._enums import (
     Authentication,
+    Convergence,
     EndReason,
-    EventType,
     Evidence,
-    JobStatus,
+    JobChangeType,
+    JobState,
     JobView,
+    QueueChangeType,
     Role,
+    SolvePhase,
     SolverSource,
     WaitingReason,
     Word,
@@ -33,31 +36,37 @@ Reader = Callable[[Message], Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _RENAMED = {
-    "status": "state",
-    "created": "create_time",
     "started": "start_time",
-    "ended": "end_time",
-    "reserved": "reserve_time",
-    "cancel_requested": "cancel_time",
     "config_message": "config",
 }
 _ENUMS: Mapping[str, tuple[type[Word], bool]] = {
     # Enum of the API: our enum, and whether 0 means "does not apply".
-    "JobState": (JobStatus, False),
-    "EventType": (EventType, False),
-    "JobView": (JobView, False),
+    "JobState": (JobState, False),
+    "JobView": (JobView, True),
+    "JobChangeType": (JobChangeType, False),
+    "QueueChangeType": (QueueChangeType, False),
     "Role": (Role, False),
     "Authentication": (Authentication, False),
     "SolverSource": (SolverSource, False),
     "WaitingReason": (WaitingReason, True),
     "EndReason": (EndReason, True),
     "Evidence": (Evidence, True),
+    "Convergence": (Convergence, True),
+    "SolvePhase": (SolvePhase, True),
 }
 _VALUES: Mapping[str, type[Any]] = {
     "Attempt": m.Attempt,
+    "AdaptivePass": m.AdaptivePass,
     "JobProgress": m.JobProgress,
     "Job": m.Job,
+    "Outcome": m.Outcome,
     "Reservation": m.Reservation,
+    "JobChange": m.JobChange,
+    "LimitsChange": m.LimitsChange,
+    "QueueChange": m.QueueChange,
+    "RunUsage": m.RunUsage,
+    "StartEstimate": m.StartEstimate,
+    "Waiting": m.Waiting,
     "Volume": m.Volume,
     "HostResources": m.HostResources,
     "UserLimits": m.UserLimits,
@@ -81,10 +90,13 @@ _PLANS: dict[type[Any], list[tuple[str, Reader]]] = {}
 
 def _plan(kind: type[Any], descriptor: Any) -> list[tuple[str, Reader]]:
     by_name = descriptor.fields_by_name
-    return [(f.name, _reader(by_name.get(f.name) or by_name[_RENAMED[f.name]])) for f in fields(kind)]
+    names = [(f, f.name if f.name in by_name else _RENAMED.get(f.name, f.name)) for f in fields(kind)]
+    # What the message does not have, the client fills in itself.
+    return [(f.name, _reader(by_name[name], f.default_factory)) for f, name in names if name in by_name]
 
 
-def _reader(field: FieldDescriptor) -> Reader:
+def _reader(field: FieldDescriptor, default: Any) -> Reader:
+    """Return the function that reads a field; a message that is absent is None unless it has a default."""
     name = field.name
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         convert = _converter(field.message_type.fields_by_name["value"])
@@ -93,13 +105,16 @@ def _reader(field: FieldDescriptor) -> Reader:
     if field.is_repeated:
         return lambda message: tuple(convert(value) for value in getattr(message, name))
     if field.has_presence:
-        return lambda message: convert(getattr(message, name)) if message.HasField(name) else None
+        absent = None if default is MISSING else default()
+        return lambda message: convert(getattr(message, name)) if message.HasField(name) else absent
     return lambda message: convert(getattr(message, name))
 
 
 def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         kind, optional = _ENUMS[field.enum_type.name]
+        if field.name == "old_state":
+            optional = True
         return lambda number: (optional_from_number if optional else from_number)(kind, number)
     if field.message_type is None:
         return _same
@@ -107,7 +122,7 @@ def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
     if name == "Timestamp":
         return _time
     if name == "Duration":
-        return lambda message: timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+        return _duration
     if name in _VALUES:
         value = _VALUES[name]
         return lambda message: read(value, message)
@@ -120,3 +135,7 @@ def _same(value: Any) -> Any:
 
 def _time(message: Any) -> datetime:
     return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+
+
+def _duration(message: Any) -> timedelta:
+    return timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import cache
+from itertools import count
 from typing import TypeVar, cast
 
 __all__ = [
     "Authentication",
+    "Convergence",
     "EndReason",
-    "EventType",
     "Evidence",
     "ExistingResults",
+    "JobChangeType",
     "JobOrder",
-    "JobStatus",
+    "JobState",
     "JobView",
     "LogStream",
+    "QueueChangeType",
     "Role",
     "SchedulerType",
+    "SolvePhase",
     "SolverSource",
     "WaitingReason",
     "Word",
@@ -45,11 +49,10 @@ class Word(str, Enum):
         return None
 
 
-class JobStatus(Word):
-    """State of a job. The names are those of the documented job manager; PENDING is never used."""
+class JobState(Word):
+    """What a job is doing. `Job.ended` says whether it can change any more."""
 
     UNKNOWN = "unknown"
-    PENDING = "pending"
     QUEUED = "queued"
     SCHEDULED = "scheduled"
     RUNNING = "running"
@@ -57,10 +60,13 @@ class JobStatus(Word):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
-        """True if a job in this state never changes again."""
-        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+class JobView(Word):
+    """How much of a job was sent: what a table of jobs shows, or everything."""
+
+    UNKNOWN = "unknown"
+    BASIC = "basic"
+    FULL = "full"
 
 
 class WaitingReason(Word):
@@ -93,6 +99,9 @@ class WaitingReason(Word):
     STORE_UNAVAILABLE = "store_unavailable"
     NEVER_RUNNABLE = "never_runnable"
     CLUSTER_JOB_LIMIT = "cluster_job_limit"
+    DEPENDENCY = "dependency"
+    PATH_UNREACHABLE = "path_unreachable"
+    ENDING = "ending"
 
 
 class EndReason(Word):
@@ -120,42 +129,79 @@ class EndReason(Word):
     PROJECT_NOT_FOUND = "project_not_found"
     RESULTS_EXIST = "results_exist"
     PREEMPTED = "preempted"
+    UP_TO_DATE = "up_to_date"
+    NOT_CONVERGED = "not_converged"
+    OUTPUT_MISSING = "output_missing"
+    EXPORT_FAILED = "export_failed"
+    DISK_FULL = "disk_full"
+    PROJECT_CHANGED = "project_changed"
+    SCHEDULER_UNREACHABLE = "scheduler_unreachable"
+    DEPENDENCY_FAILED = "dependency_failed"
+    NOT_STARTED = "not_started"
+    INTERNAL = "internal"
 
 
 class Evidence(Word):
-    """Evidence for a terminal state."""
+    """What an outcome rests on; NONE: how it ended was not seen."""
 
     UNKNOWN = "unknown"
     SOLVER_LOG = "solver_log"
     EXIT_CODE = "exit_code"
     SCHEDULER = "scheduler"
     NONE = "none"
+    SERVICE = "service"
 
 
-class EventType(Word):
-    """Type of an event."""
+class Convergence(Word):
+    """Whether a solve reached the accuracy asked for; UNKNOWN: the solver's output does not show it."""
+
+    NOT_APPLICABLE = "not_applicable"
+    CONVERGED = "converged"
+    NOT_CONVERGED = "not_converged"
+    UNKNOWN = "unknown"
+
+
+class SolvePhase(Word):
+    """What a running solve is working on."""
 
     UNKNOWN = "unknown"
-    JOB_QUEUED = "job_queued"
-    JOB_STARTING = "job_starting"
-    JOB_SCHEDULED = "job_scheduled"
-    JOB_STARTED = "job_started"
-    JOB_PROGRESS = "job_progress"
-    JOB_RETRYING = "job_retrying"
-    JOB_CANCEL_REQUESTED = "job_cancel_requested"
-    JOB_COMPLETED = "job_completed"
-    JOB_FAILED = "job_failed"
-    JOB_CANCELLED = "job_cancelled"
-    JOB_HELD = "job_held"
-    JOB_RELEASED = "job_released"
-    JOB_PRIORITY_CHANGED = "job_priority_changed"
-    JOB_DELETED = "job_deleted"
-    JOB_NOTE = "job_note"
-    LIMITS_UPDATED = "limits_updated"
-    QUEUE_PAUSED = "queue_paused"
-    QUEUE_RESUMED = "queue_resumed"
-    GATE = "gate"
-    JOB_SUPERSEDED = "job_superseded"
+    OPENING = "opening"
+    MESHING = "meshing"
+    ADAPTIVE = "adaptive"
+    SWEEP = "sweep"
+    EXPORT = "export"
+    DONE = "done"
+
+
+class JobChangeType(Word):
+    """What happened to a job."""
+
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    STARTING = "starting"
+    SCHEDULED = "scheduled"
+    STARTED = "started"
+    RETRYING = "retrying"
+    CANCEL_REQUESTED = "cancel_requested"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    HELD = "held"
+    RELEASED = "released"
+    PRIORITY_CHANGED = "priority_changed"
+    SUPERSEDED = "superseded"
+    NOTE = "note"
+    DELETED = "deleted"
+
+
+class QueueChangeType(Word):
+    """What happened to the queue."""
+
+    UNKNOWN = "unknown"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    GATE_CLOSED = "gate_closed"
+    GATE_OPENED = "gate_opened"
 
 
 class SchedulerType(Word):
@@ -184,14 +230,6 @@ class JobOrder(Word):
     CREATE_TIME_DESCENDING = "create_time_descending"
     END_TIME_DESCENDING = "end_time_descending"
     PRIORITY = "priority"
-
-
-class JobView(Word):
-    """How much of a job is sent."""
-
-    UNKNOWN = "unknown"
-    BASIC = "basic"
-    FULL = "full"
 
 
 class LogStream(Word):
@@ -236,21 +274,31 @@ class Authentication(Word):
 
 W = TypeVar("W", bound=Word)
 
-# The proto numbers follow the order of the members; the first member has number 0, unless 0 is an
-# alias of number 1 ("as KEEP"), or is not received. Checked by tests/unit/test_config_enums.py.
-_ZERO_IS_FIRST = (ExistingResults, JobOrder, LogStream)
+# The proto numbers follow the order of the members, from 0 or, where 0 is no value of its own, from 1.
+# Checked by tests/unit/test_config_enums.py.
+_FROM_ONE = (Convergence, ExistingResults, JobOrder, LogStream)
+_RESERVED: dict[type[Word], tuple[int, ...]] = {JobState: (1,)}
 
 
 @cache
-def _members(kind: type[Word]) -> tuple[Word, ...]:
-    members = tuple(kind)
-    return (members[0], *members) if issubclass(kind, _ZERO_IS_FIRST) else members
+def _by_number(kind: type[Word]) -> dict[int, Word]:
+    reserved = _RESERVED.get(kind, ())
+    numbers = (number for number in count(1 if kind in _FROM_ONE else 0) if number not in reserved)
+    return dict(zip(numbers, kind, strict=False))
+
+
+@cache
+def _numbers(kind: type[Word]) -> dict[Word, int]:
+    return {word: number for number, word in _by_number(kind).items()}
 
 
 def from_number(kind: type[W], number: int) -> W:
-    """Return the member for a number of the API; the member for 0 if this release does not define it."""
-    members = _members(kind)
-    return cast("W", members[number] if 0 <= number < len(members) else members[0])
+    """Return the member for a number of the API.
+
+    For a number that this release does not define it is UNKNOWN, or the first member of an enum without that.
+    """
+    found = _by_number(kind).get(number)
+    return cast("W", found or getattr(kind, "UNKNOWN", None) or next(iter(kind)))
 
 
 def optional_from_number(kind: type[W], number: int) -> W | None:
@@ -260,5 +308,4 @@ def optional_from_number(kind: type[W], number: int) -> W | None:
 
 def to_number(word: Word) -> int:
     """Return the number of a member in the API."""
-    members = _members(type(word))
-    return len(members) - 1 - members[::-1].index(word)
+    return _numbers(type(word))[word]

@@ -20,7 +20,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, timedelta):
-        return value.total_seconds()
+        return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"  # as in the JSON of the API
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

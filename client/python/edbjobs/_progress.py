@@ -73,7 +73,7 @@ class BarDisplay(Display):
         from rich.markup import escape
 
         fraction = job.progress.fraction if job.progress is not None else None
-        done = 1.0 if job.status.ended else fraction
+        done = 1.0 if job.ended else fraction
         self._bar.update(
             self._task,
             name=escape(job.id),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import cast
 
 from edbjobs import _models as m
@@ -73,29 +74,43 @@ def _is_transient(error: EdbJobsError) -> bool:
 
 @dataclass
 class WatchCursor:
-    """Position in the event log: every event once, in order, across any number of connections."""
+    """Position in the sequence of changes: every change once, in order, across any number of connections."""
 
     given: JobFilter
-    service_events: bool = False
-    revision: int | None = None
-    store_id: str = ""
+    after: m.Position | None = None
+    from_oldest: bool = False
+    include_updates: bool = False
+    include_service_changes: bool = False
 
     def request(self) -> pb.WatchJobsRequest:
-        """Build the request for the events after the last revision that was received."""
-        return pb.WatchJobsRequest(
-            after_revision=self.revision,
-            store_id=self.store_id,
+        """Build the request for the changes after the last position that was received."""
+        request = pb.WatchJobsRequest(
+            from_oldest=self.from_oldest and self.after is None,
             filter=job_filter(self.given),
-            include_service_events=self.service_events,
+            include_updates=self.include_updates,
+            include_service_changes=self.include_service_changes,
         )
+        if self.after is not None:
+            request.after.revision, request.after.store_id = self.after.revision, self.after.store_id
+        return request
 
-    def accept(self, message: pb.WatchJobsResponse) -> list[m.Event]:
-        """Process one message and return the new events."""
-        known = -1 if self.revision is None else self.revision
-        events = [read(m.Event, event) for event in message.events if event.revision > known]
-        self.revision = max(known, message.revision, *(event.revision for event in events), 0)
-        self.store_id = message.store_id or self.store_id
-        return events
+    def accept(self, message: pb.WatchJobsResponse) -> Iterator[m.WatchEvent | m.JobUpdate]:
+        """Process one message: yield its new changes, then its updates; the position is that of what was yielded."""
+        store_id, left = message.position.store_id, frozenset(message.left_uids)
+        last = {event.job_change.job.uid: event.revision for event in message.events}
+        for event in message.events:
+            if self.after is not None and event.revision <= self.after.revision:
+                continue
+            uid = event.job_change.job.uid
+            found = read(m.WatchEvent, event)
+            if found.job_change is not None and uid in left and last[uid] == event.revision:
+                found = replace(found, job_change=replace(found.job_change, left=True))
+            self.after = m.Position(event.revision, store_id)
+            yield replace(found, position=self.after)
+        if self.after is None or message.position.revision >= self.after.revision:
+            self.after = m.Position(message.position.revision, store_id)
+        for update in message.updates:
+            yield read(m.JobUpdate, update)
 
 
 @dataclass
@@ -202,6 +217,6 @@ class WaitLoop:
         self.retry.success()
         # The id may be used again once the job has ended; the uid is unique.
         self.name = JobRef(uid=job.uid)
-        if not job.status.ended and self.deadline is not None and time.monotonic() >= self.deadline:
-            raise WaitTimeoutError(f"job {job.id} has not ended in the given time; it is {job.status}", job)
-        return job.status.ended
+        if not job.ended and self.deadline is not None and time.monotonic() >= self.deadline:
+            raise WaitTimeoutError(f"job {job.id} has not ended in the given time; it is {job.state}", job)
+        return job.ended

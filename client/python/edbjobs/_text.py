@@ -6,65 +6,90 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edbjobs._models import Event, Job, JobProgress
+    from edbjobs._models import AdaptivePass, Job, JobProgress, Waiting, WatchEvent
 
-__all__ = ["age", "event_text", "limit_text", "note_text", "place_text", "progress_text", "state_text"]
+__all__ = [
+    "age",
+    "event_text",
+    "limit_text",
+    "note_text",
+    "place_text",
+    "progress_text",
+    "state_text",
+    "waiting_text",
+]
 
 
 def state_text(job: Job) -> str:
     """Return a short text: what a job is doing, why it waits, or how it ended."""
-    if job.status.ended:
+    if job.ended:
         return _end_text(job)
-    words = str(job.status)
+    words = str(job.state)
     if job.progress is not None and (text := progress_text(job.progress)):
         words += f", {text}"
-    if job.waiting_reason is not None:
-        words += f": {job.waiting_detail or job.waiting_reason.value.replace('_', ' ')}"
-    elif job.scheduler_job_id and job.status in ("scheduled", "running") and words == str(job.status):
+    if job.waiting is not None:
+        words += f": {waiting_text(job.waiting)}"
+    elif job.scheduler_job_id and job.state in ("scheduled", "running") and words == str(job.state):
         words += f": {place_text(job)}"
     return words
+
+
+def waiting_text(waiting: Waiting) -> str:
+    """Return why a job waits."""
+    return waiting.message or str(waiting.reason or "waiting").replace("_", " ")
 
 
 def place_text(job: Job) -> str:
     """Return where a job runs, for example ``slurm 4711 on n1, n2``."""
     nodes = ", ".join(job.attempts[-1].nodes) if job.scheduler_job_id and job.attempts else ""
-    return " ".join(filter(None, (job.executor, job.scheduler_job_id, nodes and f"on {nodes}")))
+    return " ".join(filter(None, (job.scheduler, job.scheduler_job_id, nodes and f"on {nodes}")))
 
 
 def note_text(job: Job) -> str:
     """Return the text of `state_text` without the state itself."""
-    return state_text(job).removeprefix(str(job.status)).lstrip(":, ")
+    return state_text(job).removeprefix(str(job.state)).lstrip(":, ")
 
 
-def event_text(event: Event) -> str:
+def event_text(event: WatchEvent) -> str:
     """Return an event as text, for example ``completed: Setup1: normal completion``."""
-    word = event.type.value.removeprefix("job_").replace("_", " ")
-    note = event.detail or (note_text(event.job) if event.job is not None else "")
+    change = event.job_change or event.queue_change
+    word = change.type.value.replace("_", " ") if change is not None else "limits updated"
+    note = event.message or (note_text(event.job) if event.job is not None else "")
     return f"{word}: {note}" if note else word
 
 
 def _end_text(job: Job) -> str:
-    words = str(job.status)
-    if job.reason is not None and job.reason.value not in ("normal", str(job.status)):
-        words += f" ({job.reason.value.replace('_', ' ')})"
-    return f"{words}: {job.message}" if job.message else words
+    words = str(job.state)
+    if job.outcome is None:
+        return words
+    if job.outcome.reason is not None and job.outcome.reason not in ("normal", words):
+        words += f" ({job.outcome.reason.value.replace('_', ' ')})"
+    return f"{words}: {job.outcome.message}" if job.outcome.message else words
 
 
 def progress_text(progress: JobProgress) -> str:
     """Return the progress of a solve, for example ``pass 5 of 10, delta S 0.021 (target 0.02)``."""
-    parts = []
+    last, number = progress.last_pass, progress.current_pass
+    if number is None and last is not None:
+        number = last.number
     if progress.phase == "sweep":
-        total = f" of {progress.frequencies_total}" if progress.frequencies_total else ""
-        parts.append(f"sweep, {progress.frequencies_solved}{total} frequencies solved")
-    elif progress.adaptive_pass:
-        total = f" of {progress.max_passes}" if progress.max_passes else ""
-        parts.append(f"pass {progress.adaptive_pass}{total}")
-        if progress.delta_s is not None:
-            target = "" if progress.target_delta_s is None else f" (target {progress.target_delta_s:g})"
-            parts.append(f"delta S {progress.delta_s:.4g}{target}")
-    elif progress.phase:
-        parts.append(progress.phase)
-    return ", ".join(parts)
+        return _sweep_text(progress)
+    if number is None:
+        return str(progress.phase or "")
+    words = f"pass {number}" + (f" of {progress.max_passes}" if progress.max_passes else "")
+    return words if last is None or last.delta is None else f"{words}, {_delta_text(last, progress.target_delta)}"
+
+
+def _sweep_text(progress: JobProgress) -> str:
+    if progress.frequencies_solved is None:
+        return "sweep"
+    total = f" of {progress.frequencies_total}" if progress.frequencies_total else ""
+    return f"sweep, {progress.frequencies_solved}{total} frequencies solved"
+
+
+def _delta_text(last: AdaptivePass, target: float | None) -> str:
+    words = f"{last.delta_name or 'delta S'} {last.delta:.4g}"
+    return words if target is None else f"{words} (target {target:g})"
 
 
 def age(start: datetime | None, end: datetime | None = None) -> str:

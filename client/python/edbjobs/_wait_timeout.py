@@ -12,5 +12,5 @@ class WaitTimeoutError(EdbJobsError, TimeoutError):
     """A job did not end in the given time; `job` is its last known state."""
 
     def __init__(self, message: str, job: Job) -> None:
-        super().__init__(message, reason="WAIT_TIMEOUT", metadata={"uid": job.uid, "status": job.status.value})
+        super().__init__(message, reason="WAIT_TIMEOUT", metadata={"uid": job.uid, "state": job.state.value})
         self.job = job

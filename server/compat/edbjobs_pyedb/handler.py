@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edbjobs import config as frozen
-from edbjobs._enums import from_number
 from edbjobs.config import SchedulerType
+from edbjobs.v1 import job_state_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.config.addresses import split_address
 from edbjobs_server.manager.job_manager import JobManager as Core
@@ -206,7 +206,7 @@ class JobManagerHandler:
             job = await manager.wait(await manager.ref_of(job_id), WAIT_SECONDS)
             while not job.HasField("end_time"):
                 job = await manager.wait(JobRef(uid=job.uid), WAIT_SECONDS)
-            return from_number(JobStatus, job.state).value
+            return JobStatus[job_state_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_")].value
 
         return self.manager.call(wait)
 

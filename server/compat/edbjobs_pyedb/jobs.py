@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from edbjobs._convert import read
-from edbjobs._enums import JobStatus
+from edbjobs._enums import Word
 from edbjobs._models import Job
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs_server.contract.codec import seconds
@@ -51,6 +51,19 @@ class JobId(str):
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
+
+
+class JobStatus(Word):
+    """State of a job, in the documented words; no job is ever PENDING."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass
@@ -96,16 +109,17 @@ class JobInfo:
 def job_info(message: job_pb2.Job) -> JobInfo:
     """Return the documented object of a job, with its output if it has ended."""
     job = read(Job, message)
+    outcome, directory = job.outcome, job.attempts[-1].run_directory if job.attempts else ""
     config = job.config
     assert config is not None, "asked for with its configuration"
     return JobInfo(
         config=HFSSSimulationConfig.of(config),
-        status=job.status,
-        start_time=_naive(job.started),
-        end_time=_naive(job.ended),
-        return_code=job.exit_code if job.signal is None else -job.signal,
-        output=_tail(job.run_directory, "stdout") if job.status.ended else "",
-        error=_tail(job.run_directory, "stderr") if job.status.ended else "",
+        status=JobStatus(job.state.value),
+        start_time=_naive(job.start_time),
+        end_time=_naive(job.end_time),
+        return_code=None if outcome is None else outcome.exit_code if outcome.signal is None else -outcome.signal,
+        output=_tail(directory, "stdout") if job.ended else "",
+        error=_tail(directory, "stderr") if job.ended else "",
         scheduler_job_id=job.scheduler_job_id or None,
         priority=job.priority,
         job=job,

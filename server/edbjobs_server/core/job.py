@@ -72,8 +72,41 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job, or one attempt of it, ended.
+
+    Attributes
+    ----------
+    message : str
+        A sentence: what happened, and what to do.
+    exit_code, signal : int or None
+        How the solver's process ended, where that is known.
+    """
+
+    reason: Reason
+    evidence: Evidence
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job; numbered from 1, a number is never used twice."""
+    """One run of a job; numbered from 1, a number is never used twice.
+
+    Attributes
+    ----------
+    pid : int or None
+        Of the solver on the first node; None: not known.
+    outcome : Outcome or None
+        Set with `end_time`.
+    cpu_duration : float or None
+        Processor time in seconds; None: not known.
+    peak_memory_bytes : int or None
+        Largest resident memory of any one of its processes; None: not known.
+    run_directory : str
+        Folder with its output.
+    """
 
     number: int
     reserve_time: float
@@ -81,14 +114,17 @@ class Attempt:
     start_time: float | None = None
     end_time: float | None = None
     nodes: tuple[str, ...] = ()
-    pid: int = 0
+    pid: int | None = None
     scheduler_job_id: str = ""
-    reason: Reason = Reason.NONE
-    exit_code: int | None = None
-    signal: int | None = None
-    cpu_seconds: float = 0.0
-    max_rss_bytes: int = 0
-    message: str = ""
+    outcome: Outcome | None = None
+    cpu_duration: float | None = None
+    peak_memory_bytes: int | None = None
+    run_directory: str = ""
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it is one that counts: it has ended, and not because its start came to nothing."""
+        return self.outcome is not None and self.outcome.reason is not Reason.NOT_STARTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +139,22 @@ class Job:
         Name of the caller whose `request_id` it is.
     digest : bytes
         Fingerprint of the request, by which a repetition is recognized.
-    superseded_by : str
-        uid of the job that retries it.
     config : bytes
         Serialized ``JobConfig``; the core does not parse it.
+    summary : bytes
+        The part of `config` that every answer has, serialized likewise.
     attempts : tuple of Attempt
         Oldest first. The last one is open while its ``end_time`` is None: its resources are reserved.
-    not_before : float
+    next_attempt_time : float
         Not started before this time.
     backing_off : bool
-        `not_before` was set by a retry, not by the user.
-    run_directory : str
-        Folder of the last attempt.
+        `next_attempt_time` was set by a retry, not by the user.
+    waiting_message : str
+        Why it waits for another attempt.
+    outcome : Outcome or None
+        Set with `end_time`.
+    superseded_by : str
+        uid of the job that retries it; empty: none does.
     """
 
     uid: str
@@ -124,6 +164,7 @@ class Job:
     create_time: float
     state: State = State.QUEUED
     config: bytes = b""
+    summary: bytes = b""
     requested_by: str = ""
     request_id: str = ""
     digest: bytes = b""
@@ -131,29 +172,24 @@ class Job:
     user: str = ""
     revision: int = 0
     held: bool = False
-    not_before: float = 0.0
+    next_attempt_time: float = 0.0
     backing_off: bool = False
+    waiting_message: str = ""
     attempts: tuple[Attempt, ...] = ()
     start_time: float | None = None
     end_time: float | None = None
-    cancel_time: float | None = None
-    cancel_grace: float | None = None
-    reason: Reason = Reason.NONE
-    exit_code: int | None = None
-    signal: int | None = None
-    evidence: Evidence = Evidence.UNKNOWN
-    outcome_unknown: bool = False
-    message: str = ""
+    cancel_request_time: float | None = None
+    cancel_grace_period: float | None = None
+    outcome: Outcome | None = None
     unkillable: tuple[int, ...] = ()
     retry_of: str = ""
     superseded_by: str = ""
     warnings: tuple[str, ...] = ()
-    solver_version: str = ""
+    aedt_version: str = ""
     demo: bool = False
-    run_directory: str = ""
 
     @property
-    def attempt(self) -> int:
+    def attempt_count(self) -> int:
         """Number of the current or last attempt; 0: none yet."""
         return self.attempts[-1].number if self.attempts else 0
 
@@ -161,6 +197,11 @@ class Job:
     def scheduler_job_id(self) -> str:
         """Id of the last attempt with its cluster's scheduler; empty: none."""
         return self.attempts[-1].scheduler_job_id if self.attempts else ""
+
+    @property
+    def run_directory(self) -> str:
+        """Folder of the last attempt; empty: there was none."""
+        return self.attempts[-1].run_directory if self.attempts else ""
 
     @property
     def open_attempt(self) -> Attempt | None:

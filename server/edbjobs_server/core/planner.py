@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from edbjobs_server.core.admission import (
     Block,
@@ -25,21 +24,33 @@ from edbjobs_server.core.deadlines import Deadlines, RecentStarts
 from edbjobs_server.core.gates import HostLoad, gate
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Host, Limits
+from edbjobs_server.core.own_wait import STARTING, own_wait
 from edbjobs_server.core.queue import WaitingQueue
 from edbjobs_server.core.states import State, Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a job waits, and how many waiting jobs come before it."""
+    """Why a job waits.
 
-    reason: Waiting
+    Attributes
+    ----------
+    reason : Waiting or None
+        None: nothing keeps it from starting or ending.
+    before : int or None
+        Number of waiting jobs that come before it; None: order does not matter.
+    next_attempt_time : float
+        It is not tried before this time, seconds since the epoch; 0: no such time.
+    """
+
+    reason: Waiting | None
     detail: str = ""
-    before: int = 0
+    before: int | None = None
+    next_attempt_time: float = 0.0
 
 
 LONGEST_DEFERRAL = 60.0  # seconds for which a planned start is put off at most
-_NO_WAIT = Explanation(Waiting.NONE)
+_NO_WAIT = Explanation(None)
 
 
 class Planner:
@@ -197,20 +208,16 @@ class Planner:
         job = self.jobs.get(uid)
         if job is None:
             return _NO_WAIT
-        if job.unkillable:
-            pids = ", ".join(str(pid) for pid in job.unkillable)
-            return Explanation(Waiting.UNKILLABLE, f"these processes cannot be ended: {pids}")
-        trouble = self.trouble(uid)
+        trouble = self.trouble(uid) if not job.unkillable else None
         if trouble is not None:
             return trouble
-        if job.cancel_time is not None:
-            return Explanation(Waiting.CANCELLING, "its processes are being ended")
-        if job.state is not State.QUEUED:
-            return _NO_WAIT
         if uid not in self._queue:
-            return Explanation(Waiting.STARTING, "its resources are reserved and it is being started")
+            planned = job.state is State.QUEUED and job.open_attempt is None
+            block = STARTING if planned else own_wait(job)
+            return _NO_WAIT if block is None else Explanation(block.reason, block.detail)
         block = self._own_block(job, now) or self._queue_block(job, now)
-        return Explanation(block.reason, block.detail, self._queue.before(uid))
+        until = job.next_attempt_time if block.reason in (Waiting.BACK_OFF, Waiting.NOT_BEFORE) else 0.0
+        return Explanation(block.reason, block.detail, self._queue.before(uid), until)
 
     def running(self) -> list[Job]:
         """Return the jobs that hold resources now: their attempt is open, or their start is planned."""
@@ -287,7 +294,7 @@ class Planner:
     # Waiting ---------------------------------------------------------------------------------------------
 
     def _enqueue(self, job: Job, until: float = 0.0) -> None:
-        until = max(job.not_before, until)
+        until = max(job.next_attempt_time, until)
         if job.backing_off and self.now:  # the clock may have been set back since it was written
             until = min(until, self.now + _longest_back_off(job))
         self._queue.add(job, need_of(job, self.host), eligible=not job.held and not until)
@@ -356,12 +363,8 @@ class Planner:
 
     def _own_block(self, job: Job, now: float) -> Block | None:
         """Return what only this job waits for, such as its hold or its project."""
-        if job.held:
-            return Block(Waiting.HELD, "held; release it to let it start", own=True)
-        if job.not_before > now:
-            if job.backing_off:
-                return Block(Waiting.BACK_OFF, job.message, own=True)
-            return Block(Waiting.NOT_BEFORE, f"not before {_utc(job.not_before)}", own=True)
+        if job.held or job.next_attempt_time > now:
+            return own_wait(job)
         deferred = self._deferred.get(job.uid)
         if deferred is not None:
             return deferred
@@ -404,7 +407,3 @@ class Planner:
 
 def _longest_back_off(job: Job) -> float:
     return max(LONGEST_DEFERRAL, job.spec.retry.max_backoff)
-
-
-def _utc(time: float) -> str:
-    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

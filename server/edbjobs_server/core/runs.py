@@ -59,7 +59,7 @@ class RunStarted:
 
     key: RunKey
     time: float
-    pid: int
+    pid: int | None
     nodes: tuple[str, ...]
 
 
@@ -67,6 +67,7 @@ class RunStarted:
 class RunEnded:
     """No process of the run is left. `time` is when it ended, not when it was noticed.
 
+    `cpu_duration` (seconds) and `peak_memory_bytes` are None where they are not known.
     `by_scheduler`: reported by a cluster's scheduler, without a record of the run itself.
     """
 
@@ -76,8 +77,8 @@ class RunEnded:
     start_time: float | None = None
     exit_code: int | None = None
     signal: int | None = None
-    cpu_seconds: float = 0.0
-    max_rss_bytes: int = 0
+    cpu_duration: float | None = None
+    peak_memory_bytes: int | None = None
     message: str = ""
     by_scheduler: bool = False
 

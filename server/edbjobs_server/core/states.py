@@ -8,7 +8,6 @@ from enum import IntEnum
 class State(IntEnum):
     """State of a job."""
 
-    PENDING = 1
     QUEUED = 2
     SCHEDULED = 3
     RUNNING = 4
@@ -28,7 +27,6 @@ TERMINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 class Waiting(IntEnum):
     """Why a job is not running, or not ended, yet."""
 
-    NONE = 0
     JOBS_BEFORE = 1
     JOB_LIMIT = 2
     CORES = 3
@@ -55,12 +53,14 @@ class Waiting(IntEnum):
     STORE_UNAVAILABLE = 24
     NEVER_RUNNABLE = 25
     CLUSTER_JOB_LIMIT = 26
+    DEPENDENCY = 27
+    PATH_UNREACHABLE = 28
+    ENDING = 29
 
 
 class Reason(IntEnum):
     """Why a job, or one attempt of it, ended as it did."""
 
-    NONE = 0
     NORMAL = 1
     EXIT_CODE = 2
     SIGNAL = 3
@@ -82,16 +82,41 @@ class Reason(IntEnum):
     PROJECT_NOT_FOUND = 19
     RESULTS_EXIST = 20
     PREEMPTED = 21
+    UP_TO_DATE = 22
+    NOT_CONVERGED = 23
+    OUTPUT_MISSING = 24
+    EXPORT_FAILED = 25
+    DISK_FULL = 26
+    PROJECT_CHANGED = 27
+    SCHEDULER_UNREACHABLE = 28
+    DEPENDENCY_FAILED = 29
+    NOT_STARTED = 30
+    INTERNAL = 31
+
+    @property
+    def state(self) -> State:
+        """State of a job, or of an attempt, that ends for this reason; of NOT_STARTED the job is queued again."""
+        return _STATE_AFTER.get(self, State.FAILED)
+
+
+_STATE_AFTER = {
+    Reason.NORMAL: State.COMPLETED,
+    Reason.UP_TO_DATE: State.COMPLETED,
+    Reason.CANCELLED: State.CANCELLED,
+    Reason.CANCELLED_EXTERNALLY: State.CANCELLED,
+    Reason.UNKILLABLE: State.CANCELLED,
+    Reason.NOT_STARTED: State.QUEUED,
+}
 
 
 class Evidence(IntEnum):
-    """On what a terminal state rests."""
+    """On what an outcome rests."""
 
-    UNKNOWN = 0
     SOLVER_LOG = 1
     EXIT_CODE = 2
     SCHEDULER = 3
     NONE = 4
+    SERVICE = 5
 
 
 class EventType(IntEnum):
@@ -101,7 +126,6 @@ class EventType(IntEnum):
     JOB_STARTING = 2
     JOB_SCHEDULED = 3
     JOB_STARTED = 4
-    JOB_PROGRESS = 5
     JOB_RETRYING = 6
     JOB_CANCEL_REQUESTED = 7
     JOB_COMPLETED = 8
@@ -115,5 +139,6 @@ class EventType(IntEnum):
     LIMITS_UPDATED = 16
     QUEUE_PAUSED = 17
     QUEUE_RESUMED = 18
-    GATE = 19
-    JOB_SUPERSEDED = 20
+    GATE_CLOSED = 19
+    GATE_OPENED = 20
+    JOB_SUPERSEDED = 21

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import Attempt, Job
+from edbjobs_server.core.job import Attempt, Job, Outcome
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 
 CANCEL_EFFECT_SECONDS = 60.0  # after its grace, until a cancel counts as without effect
@@ -32,45 +32,50 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended.
+class RunResult:
+    """What is known of an attempt that has ended.
 
     Attributes
     ----------
+    outcome : Outcome
+        How it ended; NOT_STARTED where it is proven that the solver never ran, and the job is queued again.
+    start_time : float or None
+        When it was started; a start on record counts more.
+    cpu_duration, peak_memory_bytes : float, int or None
+        As of `Attempt`.
     ran : bool
         False where it is proven that the solver never ran.
     before_cancel : bool
         Its processes were gone before its cancellation was requested: a later cancel changes nothing.
     """
 
-    state: State
-    reason: Reason
-    evidence: Evidence
+    outcome: Outcome
     end_time: float
     start_time: float | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    outcome_unknown: bool = False
-    message: str = ""
-    cpu_seconds: float = 0.0
-    max_rss_bytes: int = 0
+    cpu_duration: float | None = None
+    peak_memory_bytes: int | None = None
     ran: bool = True
     before_cancel: bool = False
+
+    @property
+    def state(self) -> State:
+        """State that the job would take."""
+        return self.outcome.reason.state
 
 
 def reserve(job: Job, now: float, boot_id: str, run_directory: str) -> Change | None:
     """Open the next attempt; None where the job may not start any more."""
-    if job.state is not State.QUEUED or job.held or job.open_attempt is not None or job.cancel_time is not None:
+    if job.state is not State.QUEUED or job.held or job.open_attempt is not None or job.cancel_request_time is not None:
         return None
-    attempt = Attempt(number=job.attempt + 1, reserve_time=now, boot_id=boot_id)
+    number = job.attempt_count + 1
+    attempt = Attempt(number=number, reserve_time=now, boot_id=boot_id, run_directory=run_directory)
     after = replace(
         job,
         attempts=(*job.attempts, attempt),
-        not_before=0.0,
+        next_attempt_time=0.0,
         backing_off=False,
+        waiting_message="",
         unkillable=(),
-        message="",
-        run_directory=run_directory,
     )
     return Change(after, EventType.JOB_STARTING)
 
@@ -89,12 +94,12 @@ def scheduled(job: Job, number: int, scheduler_job_id: str) -> Change | None:
 def noted(job: Job, number: int, text: str) -> Change | None:
     """Record a remark about an attempt; one that is being cancelled gets none."""
     attempt = job.open_attempt
-    if attempt is None or attempt.number != number or job.cancel_time is not None:
+    if attempt is None or attempt.number != number or job.cancel_request_time is not None:
         return None
     return Change(job, EventType.JOB_NOTE, text)
 
 
-def started(job: Job, number: int, time: float, pid: int, nodes: tuple[str, ...]) -> Change | None:
+def started(job: Job, number: int, time: float, pid: int | None, nodes: tuple[str, ...]) -> Change | None:
     """Record that the solver's process of an attempt started."""
     attempt = job.open_attempt
     if attempt is None or attempt.number != number or attempt.start_time is not None:
@@ -104,53 +109,54 @@ def started(job: Job, number: int, time: float, pid: int, nodes: tuple[str, ...]
     return Change(after, EventType.JOB_STARTED)
 
 
-def ended(job: Job, number: int, outcome: Outcome, now: float) -> Change | None:
+def ended(job: Job, number: int, result: RunResult, now: float) -> Change | None:
     """Close an attempt: the job ends, or waits for its next attempt."""
     attempt = job.open_attempt
     if attempt is None or attempt.number != number:
         return None
-    start = attempt.start_time if attempt.start_time is not None else outcome.start_time
+    start = attempt.start_time if attempt.start_time is not None else result.start_time
     closed = replace(
         attempt,
-        start_time=start if outcome.ran else None,  # a fork that never became the solver is no start
-        end_time=outcome.end_time,
-        reason=outcome.reason,
-        exit_code=outcome.exit_code,
-        signal=outcome.signal,
-        cpu_seconds=outcome.cpu_seconds,
-        max_rss_bytes=outcome.max_rss_bytes,
-        message=outcome.message,
+        start_time=start if result.ran else None,  # a fork that never became the solver is no start
+        end_time=result.end_time,
+        outcome=result.outcome,
+        cpu_duration=result.cpu_duration,
+        peak_memory_bytes=result.peak_memory_bytes,
     )
     job = replace(job, attempts=(*job.attempts[:-1], closed), unkillable=())
-    outcome = _as_asked(job, outcome)
-    if not outcome.ran and not outcome.state.terminal:
+    outcome = _as_asked(job, result)
+    if not outcome.reason.state.terminal:
         return _never_ran(job, outcome, now)
     if _is_retried(job, outcome):
         return _back_off(job, outcome, now)
-    return _end(job, outcome)
+    return _end(job, outcome, result.end_time)
 
 
 def _never_ran(job: Job, outcome: Outcome, now: float) -> Change:
     """Queue a job again whose run was not started: at once, and with a growing delay if that repeats."""
-    reasons = [attempt.reason for attempt in reversed(job.attempts)]
-    times = next((number for number, reason in enumerate(reasons) if reason is not Reason.NONE), len(reasons))
+    have_run = [attempt.has_run for attempt in reversed(job.attempts)]
+    times = have_run.index(True) if True in have_run else len(have_run)
     # While the cause lasts, only the latest of these attempts stay on record.
     kept = job.attempts if times <= MAX_NEVER_RAN else (*job.attempts[:-times], *job.attempts[-MAX_NEVER_RAN:])
-    after = replace(job, state=State.QUEUED, attempts=kept, message=outcome.message, start_time=None)
+    after = replace(job, state=State.QUEUED, attempts=kept, waiting_message=outcome.message, start_time=None)
     if times > QUICK_STARTS:
         wait = min(60.0, 2.0 ** min(times - QUICK_STARTS, 6))
         detail = f"it could not be started {times} times in a row, the next try is {wait:g} s later: {outcome.message}"
-        after = replace(after, not_before=now + wait, backing_off=True, message=detail)
+        after = replace(after, next_attempt_time=now + wait, backing_off=True, waiting_message=detail)
     return Change(after, EventType.JOB_RETRYING, outcome.message)
 
 
-def _as_asked(job: Job, outcome: Outcome) -> Outcome:
+def _as_asked(job: Job, result: RunResult) -> Outcome:
     """Return the outcome as cancelled if cancel was requested, unless the attempt is proven to have ended before."""
-    if job.cancel_time is None or outcome.state is State.COMPLETED or outcome.reason is Reason.UNKILLABLE:
+    outcome = result.outcome
+    is_proven = result.state is State.COMPLETED or outcome.reason is Reason.UNKILLABLE
+    if job.cancel_request_time is None or is_proven or (result.before_cancel and result.state.terminal):
         return outcome
-    if outcome.before_cancel and outcome.state.terminal:
-        return outcome
-    return replace(outcome, state=State.CANCELLED, reason=Reason.CANCELLED, message=_cancelled(job, outcome.ran))
+    message = _cancelled(job, result.ran)
+    # Whatever its log or exit code says, the service ended it; but not where only its scheduler, or nobody, saw that.
+    seen = outcome.evidence not in (Evidence.NONE, Evidence.SCHEDULER)
+    evidence = Evidence.SERVICE if seen else outcome.evidence
+    return replace(outcome, reason=Reason.CANCELLED, evidence=evidence, message=message)
 
 
 def _cancelled(job: Job, ran: bool) -> str:
@@ -159,48 +165,48 @@ def _cancelled(job: Job, ran: bool) -> str:
 
 def _is_retried(job: Job, outcome: Outcome) -> bool:
     policy = job.spec.retry
-    ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
-    is_retried = outcome.state is State.FAILED and outcome.reason in policy.reasons and ran < policy.max_attempts
-    return is_retried and job.cancel_time is None
+    is_failed = outcome.reason.state is State.FAILED
+    is_retried = is_failed and outcome.reason in policy.reasons and _runs(job) < policy.max_attempts
+    return is_retried and job.cancel_request_time is None
+
+
+def _runs(job: Job) -> int:
+    return sum(1 for attempt in job.attempts if attempt.has_run)
 
 
 def _back_off(job: Job, outcome: Outcome, now: float) -> Change:
-    ran = sum(1 for attempt in job.attempts if attempt.reason is not Reason.NONE)
-    wait = job.spec.retry.backoff(ran)
-    detail = f"attempt {job.attempt} ended {outcome.reason.name}; the next starts {wait:g} s later: {outcome.message}"
-    after = replace(job, state=State.QUEUED, not_before=now + wait, backing_off=True, message=detail)
+    wait = job.spec.retry.backoff(_runs(job))
+    detail = (
+        f"attempt {job.attempt_count} ended {outcome.reason.name}; the next starts {wait:g} s later: {outcome.message}"
+    )
+    after = replace(job, state=State.QUEUED, next_attempt_time=now + wait, backing_off=True, waiting_message=detail)
     return Change(after, EventType.JOB_RETRYING, detail)
 
 
-def _end(job: Job, outcome: Outcome) -> Change:
+def _end(job: Job, outcome: Outcome, time: float) -> Change:
     after = replace(
         job,
-        state=outcome.state,
-        reason=outcome.reason,
-        evidence=outcome.evidence,
-        end_time=outcome.end_time,
-        exit_code=outcome.exit_code,
-        signal=outcome.signal,
-        outcome_unknown=outcome.outcome_unknown,
-        message=outcome.message,
-        held=False,
-        not_before=0.0,
+        state=outcome.reason.state,
+        outcome=outcome,
+        end_time=time,
+        next_attempt_time=0.0,
         backing_off=False,
+        waiting_message="",
         unkillable=(),
     )
-    return Change(after, _END_EVENT[outcome.state], outcome.message)
+    return Change(after, _END_EVENT[after.state], outcome.message)
 
 
 def fail(job: Job, reason: Reason, message: str, now: float) -> Change | None:
     """End a waiting job that cannot be started any more."""
     if job.state is not State.QUEUED or job.open_attempt is not None:
         return None
-    return _end(job, Outcome(State.FAILED, reason, Evidence.NONE, now, message=message))
+    return _end(job, Outcome(reason, Evidence.SERVICE, message), now)
 
 
 def grace_of(job: Job) -> float:
     """Return the seconds between TERM and KILL when a job is cancelled."""
-    return job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
+    return job.cancel_grace_period if job.cancel_grace_period is not None else job.spec.cancel_grace
 
 
 def cancel(job: Job, now: float, grace: float | None) -> Change | None:
@@ -210,12 +216,11 @@ def cancel(job: Job, now: float, grace: float | None) -> Change | None:
     """
     _refuse_ended(job, "cancelled")
     if job.open_attempt is None and job.state is State.QUEUED:
-        message = _cancelled(job, ran=False)
-        outcome = Outcome(State.CANCELLED, Reason.CANCELLED, Evidence.NONE, now, message=message)
-        return _end(replace(job, cancel_time=job.cancel_time or now), outcome)
-    if job.cancel_time is not None and (grace is None or grace >= grace_of(job)):
+        outcome = Outcome(Reason.CANCELLED, Evidence.SERVICE, _cancelled(job, ran=False))
+        return _end(replace(job, cancel_request_time=job.cancel_request_time or now), outcome, now)
+    if job.cancel_request_time is not None and (grace is None or grace >= grace_of(job)):
         return None
-    after = replace(job, cancel_time=job.cancel_time or now, cancel_grace=grace)
+    after = replace(job, cancel_request_time=job.cancel_request_time or now, cancel_grace_period=grace)
     return Change(after, EventType.JOB_CANCEL_REQUESTED)
 
 
@@ -226,21 +231,15 @@ def abandon(job: Job, now: float, unseen: bool = False) -> Change:
     it cannot be observed from here, as after a restart of the container it was in.
     """
     _refuse_ended(job, "abandoned")
-    without_effect = job.cancel_time is not None and now > job.cancel_time + grace_of(job) + CANCEL_EFFECT_SECONDS
+    asked = job.cancel_request_time
+    without_effect = asked is not None and now > asked + grace_of(job) + CANCEL_EFFECT_SECONDS
     if job.open_attempt is None or not (job.unkillable or without_effect or unseen):
         text = f"job {job.id} is not known to resist being ended; cancel it, and abandon it if nothing comes of that"
         raise Refused("JOB_NOT_UNKILLABLE", text, metadata={"uid": job.uid})
     pids = ", ".join(str(pid) for pid in job.unkillable)
     what = f"these processes could not be ended: {pids}" if pids else "nothing was heard of its end"
-    outcome = Outcome(
-        State.CANCELLED,
-        Reason.UNKILLABLE,
-        Evidence.NONE,
-        now,
-        outcome_unknown=True,
-        message=f"given up on; {what}",
-    )
-    change = ended(replace(job, cancel_time=job.cancel_time or now), job.attempt, outcome, now)
+    result = RunResult(Outcome(Reason.UNKILLABLE, Evidence.NONE, f"given up on; {what}"), now)
+    change = ended(replace(job, cancel_request_time=asked or now), job.attempt_count, result, now)
     assert change is not None, "a job that is being ended has an open attempt"
     return change
 

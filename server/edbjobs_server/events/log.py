@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from edbjobs.v1 import event_pb2, jobs_messages_pb2
 
 from edbjobs_server.contract.codec import embedded, seconds
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.events.changes import agreed_before, agrees_after
 from edbjobs_server.events.ring import Entry, Ring
 from edbjobs_server.events.wakeup import Wakeup
 from edbjobs_server.store import Committed, Store
@@ -17,8 +19,8 @@ from edbjobs_server.store.filters import JobMatcher
 
 MAX_MESSAGE_EVENTS = 500
 MAX_MESSAGE_BYTES = 1024 * 1024
-DEFAULT_PROGRESS = 15.0
-SHORTEST_PROGRESS = 1.0
+DEFAULT_HEARTBEAT = 15.0
+SHORTEST_HEARTBEAT = 1.0
 MAX_BUILT = 64  # messages kept for other watchers at the same place, each of up to 1 MiB
 _EVENTS = jobs_messages_pb2.WatchJobsResponse.EVENTS_FIELD_NUMBER
 
@@ -46,18 +48,39 @@ class Message:
         return self._parsed
 
 
+class UpdateFeed(Protocol):
+    """Updates of jobs for one watcher."""
+
+    async def open(self) -> None:
+        """Make all updates that there are now new to the watcher."""
+
+    def take(self) -> bytes:
+        """Return what is new, as serialized fields of ``WatchJobsResponse``; empty: nothing."""
+
+    def close(self) -> None:
+        """Need no more updates."""
+
+
+FeedMaker = Callable[[JobMatcher], UpdateFeed]
+
+
 @dataclass(slots=True)
 class _Watcher:
-    """Where a watcher stands: all it costs while it does not read."""
+    """Where a watcher stands: all it costs while it does not read.
+
+    Attributes
+    ----------
+    key : tuple of (bytes, bool)
+        What it selects: watchers of one key at one place get the same message.
+    """
 
     cursor: int
     matcher: JobMatcher
-    service_events: bool
-    progress: float
+    service_changes: bool
+    key: tuple[bytes, bool]
+    heartbeat: float
     last_sent: float
-
-    def matches(self, event: event_pb2.Event) -> bool:
-        return self.matcher(event.job) if event.HasField("job") else self.service_events
+    feed: UpdateFeed | None
 
 
 class EventLog:
@@ -78,7 +101,7 @@ class EventLog:
         self._store = store
         self._ring = Ring(first_revision)
         self._wakeup = Wakeup()
-        self._built: dict[tuple[int, bool], tuple[int, Message | None]] = {}
+        self._built: dict[tuple[int, bytes, bool], tuple[int, Message | None]] = {}
         self._closed = False
 
     @property
@@ -104,75 +127,111 @@ class EventLog:
         self._closed = True
         self._wakeup.wake()
 
+    def wake(self) -> None:
+        """Let watchers look for updates."""
+        self._wakeup.wake()
+
     async def watch(
-        self, request: jobs_messages_pb2.WatchJobsRequest
+        self, request: jobs_messages_pb2.WatchJobsRequest, feed: FeedMaker | None = None
     ) -> AsyncIterator[jobs_messages_pb2.WatchJobsResponse]:
-        """Send changes after a revision, a mark when caught up, and then each new one.
+        """Send changes after a position, a mark when caught up, and then each new one.
 
         The messages are shared between watchers and must not be changed.
+
+        Parameters
+        ----------
+        request : WatchJobsRequest
+            What to send.
+        feed : callable, optional
+            Makes the source of updates, for a watcher who wants them.
 
         Raises
         ------
         Refused
-            OTHER_STORE, REVISION_TOO_OLD, REVISION_IN_FUTURE; DRAINING after `close`.
+            INVALID_REQUEST, OTHER_STORE, REVISION_TOO_OLD, REVISION_IN_FUTURE; DRAINING after `close`.
         """
-        async for message in self.messages(request):
+        async for message in self.messages(request, feed):
             yield message.parsed
 
-    async def messages(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
+    async def messages(
+        self, request: jobs_messages_pb2.WatchJobsRequest, feed: FeedMaker | None = None
+    ) -> AsyncIterator[Message]:
         """Do as `watch`, with messages that are serialized already."""
-        watcher = await self._begin(request)
+        watcher = await self._begin(request, feed)
+        try:
+            async for message in self._follow(watcher):
+                watcher.last_sent = _now()
+                yield message
+        finally:
+            if watcher.feed is not None:
+                watcher.feed.close()
+
+    async def _follow(self, watcher: _Watcher) -> AsyncIterator[Message]:
         target = self._ring.head
         caught_up = False
         while True:
             if self._closed:
-                raise Refused("DRAINING", "the service is stopping: watch again from the last revision")
+                raise Refused("DRAINING", "the service is stopping: watch again from the last position")
             message = await self._next(watcher)
             if message is not None:
-                yield self._sent(watcher, message)
+                yield message
             elif not caught_up and watcher.cursor >= target:
                 caught_up = True
-                yield self._sent(watcher, self._mark(watcher.cursor, caught_up=True))
+                yield self._mark(watcher.cursor, caught_up=True)
+                if watcher.feed is not None:
+                    await watcher.feed.open()
             elif watcher.cursor < self._ring.head:
                 await asyncio.sleep(0)  # it read what it does not want: others first, before it reads on
-            elif _now() >= watcher.last_sent + watcher.progress:
-                yield self._sent(watcher, self._mark(watcher.cursor))
+            elif watcher.feed is not None and (updates := watcher.feed.take()):
+                # All changes up to here were sent, the ends among them: no update comes after the end of its job.
+                yield Message(updates + self._mark(watcher.cursor).serialized)
+            elif _now() >= watcher.last_sent + watcher.heartbeat:
+                yield self._mark(watcher.cursor)
             else:
-                await self._wakeup.wait(watcher.last_sent + watcher.progress)
+                await self._wakeup.wait(watcher.last_sent + watcher.heartbeat)
 
-    async def _begin(self, request: jobs_messages_pb2.WatchJobsRequest) -> _Watcher:
-        if request.store_id and request.store_id != self._store.store_id:
-            raise Refused(
-                "OTHER_STORE",
-                f"revisions of the store {request.store_id} mean nothing here, this is {self._store.store_id}: list "
-                "the jobs and watch from that list's revision",
-                metadata={"store_id": self._store.store_id},
-            )
-        interval = request.progress_interval
-        progress = seconds(interval) if request.HasField("progress_interval") else DEFAULT_PROGRESS
-        cursor = self._ring.head
-        if request.HasField("after_revision"):
-            cursor = await self._checked(request.after_revision)
+    async def _begin(self, request: jobs_messages_pb2.WatchJobsRequest, feed: FeedMaker | None) -> _Watcher:
+        cursor = await self._first_cursor(request)
+        interval = request.heartbeat_interval
+        heartbeat = seconds(interval) if request.HasField("heartbeat_interval") else DEFAULT_HEARTBEAT
+        matcher = JobMatcher(request.filter)
         return _Watcher(
             cursor=cursor,
-            matcher=JobMatcher(request.filter),
-            service_events=request.include_service_events,
-            progress=max(SHORTEST_PROGRESS, progress),
+            matcher=matcher,
+            service_changes=request.include_service_changes,
+            key=(request.filter.SerializeToString(deterministic=True), request.include_service_changes),
+            heartbeat=max(SHORTEST_HEARTBEAT, heartbeat),
             last_sent=_now(),
+            feed=feed(matcher) if feed is not None and request.include_updates else None,
         )
 
+    async def _first_cursor(self, request: jobs_messages_pb2.WatchJobsRequest) -> int:
+        """Return the revision to start after."""
+        if request.from_oldest:
+            if request.HasField("after"):
+                what = "expected one of after and from_oldest, got both"
+                raise Refused("INVALID_REQUEST", what, fields={"from_oldest": what})
+            return await self._store.read(lambda reader: reader.floor())
+        if not request.HasField("after"):
+            return self._ring.head
+        if request.after.store_id not in ("", self._store.store_id):
+            raise Refused(
+                "OTHER_STORE",
+                f"positions of the store {request.after.store_id} mean nothing here, this is {self._store.store_id}: "
+                "list the jobs and watch from that list's position",
+                metadata={"store_id": self._store.store_id},
+            )
+        return await self._checked(request.after.revision)
+
     async def _checked(self, after: int) -> int:
-        """Return the revision to start after; 0 is the oldest on record."""
         floor, newest = await self._store.read(lambda reader: (reader.floor(), reader.revision()))
         if after > newest:
             raise Refused(
                 "REVISION_IN_FUTURE",
                 f"revision {after} is newer than the newest one, {newest}: the store was put back to an older state; "
-                "list the jobs and watch from that list's revision",
+                "list the jobs and watch from that list's position",
                 metadata={"revision": str(newest)},
             )
-        if after == 0:
-            return floor
         if after < floor:
             raise _too_old(after, floor)
         return after
@@ -181,13 +240,12 @@ class EventLog:
         """Build the watcher's next message and move it; None: it has all, or nothing of what it read matches."""
         if watcher.cursor >= self._ring.head:
             return None
-        key = watcher.cursor, watcher.service_events
-        found = self._built.get(key) if watcher.matcher.everything else None
+        key = (watcher.cursor, *watcher.key)
+        found = self._built.get(key)
         if found is None:
             entries = await self._entries_after(watcher.cursor)
-            matching = [entry for entry in entries if watcher.matches(entry.message)]
-            found = entries[-1].revision, self._message(matching, entries[-1].revision)
-            if watcher.matcher.everything and watcher.cursor >= self._ring.floor:
+            found = entries[-1].revision, self._message(watcher, entries)
+            if watcher.cursor >= self._ring.floor:
                 self._built[key] = found
                 if len(self._built) > MAX_BUILT:
                     del self._built[next(iter(self._built))]  # the oldest
@@ -204,21 +262,31 @@ class EventLog:
             raise _too_old(cursor, floor)
         return [Entry(revision, data) for revision, data in events]
 
-    def _message(self, entries: Sequence[Entry], revision: int) -> Message | None:
-        if not entries:
+    def _message(self, watcher: _Watcher, entries: Sequence[Entry]) -> Message | None:
+        """Make a message of those changes that a watcher selects, and of who left its selection; None: of none."""
+        selected: list[bytes] = []
+        left: dict[str, bool] = {}  # by uid: whether its last change took it out
+        for entry in entries:
+            if not entry.message.HasField("job_change"):
+                if watcher.service_changes:
+                    selected.append(entry.data)
+                continue
+            change = entry.message.job_change
+            before, after = agreed_before(change, watcher.matcher), agrees_after(change, watcher.matcher)
+            if before or after:
+                selected.append(entry.data)
+                left[change.job.uid] = not after
+        if not selected:
             return None
-        events = b"".join([embedded(_EVENTS, entry.data) for entry in entries])
-        return Message(events + self._mark(revision).serialized)
+        uids = [uid for uid, has_left in left.items() if has_left]
+        events = b"".join([embedded(_EVENTS, data) for data in selected])
+        gone = jobs_messages_pb2.WatchJobsResponse(left_uids=uids).SerializeToString() if uids else b""
+        return Message(events + gone + self._mark(entries[-1].revision).serialized)
 
     def _mark(self, revision: int, caught_up: bool = False) -> Message:
-        mark = jobs_messages_pb2.WatchJobsResponse(
-            revision=revision, store_id=self._store.store_id, caught_up=caught_up
-        )
+        position = event_pb2.Position(revision=revision, store_id=self._store.store_id)
+        mark = jobs_messages_pb2.WatchJobsResponse(position=position, caught_up=caught_up)
         return Message(mark.SerializeToString())
-
-    def _sent(self, watcher: _Watcher, message: Message) -> Message:
-        watcher.last_sent = _now()
-        return message
 
 
 def _now() -> float:
@@ -229,6 +297,6 @@ def _too_old(revision: int, floor: int) -> Refused:
     return Refused(
         "REVISION_TOO_OLD",
         f"changes up to revision {floor} are no longer on record, and {revision} was asked for: list the jobs and "
-        "watch from that list's revision",
+        "watch from that list's position",
         metadata={"oldest_revision": str(floor)},
     )

@@ -18,7 +18,7 @@ class Entry:
     revision : int
         Its revision.
     data : bytes
-        Serialized ``edbjobs.v1.Event``.
+        Serialized ``edbjobs.v1.WatchEvent``.
     """
 
     __slots__ = ("_message", "data", "revision")
@@ -26,13 +26,13 @@ class Entry:
     def __init__(self, revision: int, data: bytes) -> None:
         self.revision = revision
         self.data = data
-        self._message: event_pb2.Event | None = None
+        self._message: event_pb2.WatchEvent | None = None
 
     @property
-    def message(self) -> event_pb2.Event:
+    def message(self) -> event_pb2.WatchEvent:
         """The event; shared, so not to be changed."""
         if self._message is None:
-            self._message = event_pb2.Event.FromString(self.data)
+            self._message = event_pb2.WatchEvent.FromString(self.data)
         return self._message
 
 

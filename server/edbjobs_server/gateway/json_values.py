@@ -10,12 +10,12 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import Any
 
-from edbjobs._enums import EndReason, Evidence, JobStatus, Word, from_number, optional_from_number
-from edbjobs.v1 import job_pb2
+from edbjobs.v1 import convergence_pb2, job_pb2, job_state_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs_server.contract.codec import seconds
+from edbjobs_server.gateway.words import END_REASONS, PHASES, state_word
 
 Json = dict[str, Any]
 
@@ -54,28 +54,32 @@ def times(**stamps: Timestamp | None) -> Json:
 
 def status_of(job: job_pb2.Job) -> str:
     """Return the state as the documented word."""
-    return from_number(JobStatus, job.state).value
+    return state_word(job.state)
 
 
 def return_code(ended: job_pb2.Job | job_pb2.Attempt) -> int | None:
     """Return the documented return code of a process: its exit code, or the negative signal number."""
-    if ended.HasField("exit_code"):
-        return ended.exit_code
-    return -ended.signal if ended.HasField("signal") else None
+    outcome = ended.outcome
+    if outcome.HasField("exit_code"):
+        return outcome.exit_code
+    return -outcome.signal if outcome.HasField("signal") else None
 
 
 def reason_of(ended: job_pb2.Job | job_pb2.Attempt) -> str | None:
     """Return the reason code of the end of a job or an attempt; None before the end."""
-    return _word(optional_from_number(EndReason, ended.reason))
+    return END_REASONS.optional(ended.outcome.reason)
 
 
-def evidence_of(job: job_pb2.Job) -> str | None:
-    """Return the evidence for the end of a job; None before the end."""
-    return _word(optional_from_number(Evidence, job.evidence))
+def message_of(job: job_pb2.Job) -> str:
+    """Return the documented message: how the job ended, or why it waits for its next attempt."""
+    if job.waiting.reason == job_state_pb2.WAITING_REASON_BACK_OFF:
+        return job.waiting.message
+    return job.outcome.message
 
 
-def _word(word: Word | None) -> str | None:
-    return None if word is None else str(word.value)
+def mib(size: int) -> int:
+    """Return a size in bytes as MiB, rounded up."""
+    return -(-size // (1 << 20))
 
 
 def attempt_json(attempt: job_pb2.Attempt) -> Json:
@@ -92,23 +96,24 @@ def attempt_json(attempt: job_pb2.Attempt) -> Json:
         "scheduler_job_id": attempt.scheduler_job_id or None,
         "reason": reason_of(attempt),
         "return_code": return_code(attempt),
-        "cpu_seconds": attempt.cpu_seconds,
-        "max_rss_bytes": attempt.max_rss_bytes,
-        "message": attempt.message,
+        "cpu_seconds": seconds(attempt.cpu_duration),
+        "max_rss_bytes": attempt.peak_memory_bytes,
+        "message": attempt.outcome.message,
     }
 
 
-def progress_json(progress: job_pb2.JobProgress) -> Json:
+def progress_json(progress: convergence_pb2.JobProgress) -> Json:
     """Return the progress of a solve, written likewise."""
+    last = progress.last_pass
     return {
-        "setup": progress.setup,
-        "adaptive_pass": progress.adaptive_pass,
+        "setup": f"{progress.setup} : {progress.sweep}" if progress.sweep else progress.setup,
+        "adaptive_pass": progress.current_pass if progress.HasField("current_pass") else last.number,
         "max_passes": progress.max_passes,
-        "delta_s": progress.delta_s if progress.HasField("delta_s") else None,
-        "target_delta_s": progress.target_delta_s if progress.HasField("target_delta_s") else None,
-        "elements": progress.elements,
+        "delta_s": last.delta if last.HasField("delta") else None,
+        "target_delta_s": progress.target_delta if progress.HasField("target_delta") else None,
+        "elements": last.elements,
         "frequencies_solved": progress.frequencies_solved,
         "frequencies_total": progress.frequencies_total,
         "fraction": progress.fraction if progress.HasField("fraction") else None,
-        "phase": progress.phase,
+        "phase": PHASES.word(progress.phase),
     }

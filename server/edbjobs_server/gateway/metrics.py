@@ -92,7 +92,7 @@ class Metrics:
     def _observe_job(self, kind: EventType, job: Job) -> None:
         if job.start_time is None:
             return
-        if kind is EventType.JOB_STARTED and job.attempt == 1:
+        if kind is EventType.JOB_STARTED and job.attempt_count == 1:
             self._waits.observe(max(0.0, job.start_time - job.create_time))
         elif job.state.terminal and kind not in _AFTER_THE_END and job.end_time is not None:
             self._runs.labels(job.state.name.lower()).observe(max(0.0, job.end_time - job.start_time))

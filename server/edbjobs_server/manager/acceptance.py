@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edbjobs.v1 import jobs_messages_pb2
 
+from edbjobs_server.contract.codec import without_config
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.principal import Principal
@@ -23,13 +24,16 @@ class Saved:
     job : Job
         The job.
     message : bytes
-        The same as serialized ``edbjobs.v1.Job``: the bytes that were written.
+        The same as serialized ``edbjobs.v1.Job``, of the bytes that were written: as ``JOB_VIEW_FULL``.
+    short : bytes
+        The same as ``JOB_VIEW_BASIC`` without its configuration.
     existed : bool
         An earlier request had made it.
     """
 
     job: Job
     message: bytes
+    short: bytes
     existed: bool
 
 
@@ -41,7 +45,7 @@ def save(
         job, existed = accept(tx, request, drafted, principal)
     except Refused as refused:
         return refused
-    return Saved(job, tx.message(job), existed)
+    return Saved(job, tx.message(job), without_config(tx.basic(job), job), existed)
 
 
 def accept(

@@ -11,7 +11,7 @@ from edbjobs.v1 import job_pb2, jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 
 from edbjobs_server.contract.errors import item_status, reason_number
-from edbjobs_server.contract.views import BASIC, FULL, in_view
+from edbjobs_server.contract.views import BASIC
 from edbjobs_server.core import transitions
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
@@ -95,7 +95,7 @@ class Cancellation(JobChanges):
                 raise
             return self._end_unrecorded(live, principal, grace, refused)
         if job.open_attempt is not None:
-            self._runs.end(job, job.cancel_grace)
+            self._runs.end(job, job.cancel_grace_period)
         return self._message(job)
 
     async def cancel_many(
@@ -121,7 +121,7 @@ class Cancellation(JobChanges):
                 result.error_reason = reason_number(item.outcome)
             else:
                 if item.outcome.open_attempt is not None:
-                    self._runs.end(item.outcome, item.outcome.cancel_grace)
+                    self._runs.end(item.outcome, item.outcome.cancel_grace_period)
                 result.changed.CopyFrom(self._message(item.outcome, BASIC))
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)  # a long answer must not block the loop
@@ -139,11 +139,11 @@ class Cancellation(JobChanges):
     def _end_unrecorded(self, live: Job, principal: Principal, grace: float | None, refused: Refused) -> job_pb2.Job:
         """End the run of a job while the store cannot be written."""
         require_own(principal, live)
-        if live.cancel_time is not None:  # a longer grace period than before has no effect
+        if live.cancel_request_time is not None:  # a longer grace period than before has no effect
             before = transitions.grace_of(live)
             grace = before if grace is None else min(grace, before)
         self._runs.end(live, grace)
-        answer = in_view(self._message(live), FULL)
+        answer = self._message(live)
         answer.warnings.append(f"it is being ended, but that is not on record yet: {refused.message}")
         return answer
 
@@ -163,7 +163,7 @@ def _cancel_all(tx: Transaction, selection: Selection, principal: Principal, gra
             if job is None and named is not None:
                 results.append(_Result(named, job_not_found(named)))
             continue
-        room -= _ROOM_FOR_ONE + len(job.config) + 3 * len(job.spec.project_path) + 3 * len(job.message)
+        room -= _ROOM_FOR_ONE + len(job.config) + 3 * len(job.spec.project_path) + 3 * len(job.waiting_message)
         if results and room < 0:
             return _Results(results, more=True)
         outcome = tx.attempt(partial(_cancel_one, job=job, principal=principal, grace=grace))
@@ -175,7 +175,7 @@ def _cancel_all(tx: Transaction, selection: Selection, principal: Principal, gra
 
 def _has_effect(reader: Reader, message: job_pb2.Job, grace: float | None) -> bool:
     """Return whether cancelling a job changes it: else a call would select the same jobs again and again."""
-    if not message.HasField("cancel_time"):
+    if not message.HasField("cancel_request_time"):
         return True
     job = reader.job(message.uid) if grace is not None else None
     return job is not None and grace is not None and grace < transitions.grace_of(job)

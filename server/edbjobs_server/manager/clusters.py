@@ -104,7 +104,12 @@ class Clusters:
     def explain(self, job: Job) -> Explanation | None:
         """Return why a job that was submitted to a cluster does not run; None: the cluster is not the reason."""
         executor = self._executors.get(job.spec.executor)
-        if executor is None or job.open_attempt is None or job.cancel_time is not None or job.state is State.RUNNING:
+        if (
+            executor is None
+            or job.open_attempt is None
+            or job.cancel_request_time is not None
+            or job.state is State.RUNNING
+        ):
             return None
         if not executor.reach.responding:
             detail = self._core.unreachable.get(job.spec.executor, executor.reach.error)
@@ -164,7 +169,11 @@ class Clusters:
         """
         found = await self._ask(request.scheduler, "jobs", lambda executor: executor.scheduler.jobs)
         ours = {  # by id and name: a controller that crashed reuses ids
-            (job.spec.executor, job.attempts[-1].scheduler_job_id, job_name(job.uid, job.id, job.attempt)): job.uid
+            (
+                job.spec.executor,
+                job.attempts[-1].scheduler_job_id,
+                job_name(job.uid, job.id, job.attempt_count),
+            ): job.uid
             for job in self._core.jobs.values()
             if job.attempts
         }

@@ -9,7 +9,7 @@ from edbjobs.v1.job_ref_pb2 import JobRef
 
 from edbjobs_server.auth import roles
 from edbjobs_server.contract import codec
-from edbjobs_server.contract.views import FULL, in_view
+from edbjobs_server.contract.views import BASIC, FULL
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.principal import Principal
 from edbjobs_server.core.transitions import Change
@@ -36,7 +36,9 @@ class JobChanges(JobQueries):
         return await self._store.write(command)
 
     def _message(self, job: Job, view: job_pb2.JobView.ValueType = FULL) -> job_pb2.Job:
-        return self.explained(in_view(codec.job_to_message(job), view))
+        if view == BASIC:
+            return self.explained(job_pb2.Job.FromString(codec.basic_bytes(job)))
+        return self.explained(codec.job_to_message(job))
 
 
 def require_own(principal: Principal, job: Job | job_pb2.Job) -> None:

@@ -42,12 +42,15 @@ class Accepted:
     Attributes
     ----------
     message : bytes
-        Serialized ``edbjobs.v1.Job``.
+        Serialized ``edbjobs.v1.Job``, as ``JOB_VIEW_FULL``.
+    short : bytes
+        The same as ``JOB_VIEW_BASIC`` without its configuration.
     existed : bool
         Whether an earlier request made it.
     """
 
     message: bytes
+    short: bytes = b""
     existed: bool = False
 
     @cached_property
@@ -83,8 +86,8 @@ class JobCommands(Cancellation):
             if isinstance(item, Refused):
                 answers.append(item)
             else:
-                message = item.message + _FULL + self._reasons.addition(item.job.uid, item.job.state)
-                answers.append(Accepted(message, item.existed))
+                why = self._reasons.addition(item.job.uid, item.job.state)
+                answers.append(Accepted(item.message + why, item.short + why, item.existed))
             if len(answers) % SLICE == 0:
                 await asyncio.sleep(0)  # a long answer must not block the loop
         return answers
@@ -146,7 +149,7 @@ class JobCommands(Cancellation):
         return replace(job, retry_of=old.uid, digest=retry_fingerprint(request, old))
 
     def _accepted(self, job: Job, existed: bool) -> Accepted:
-        return Accepted(self._message(job).SerializeToString(), existed)
+        return Accepted(self._message(job).SerializeToString(), existed=existed)
 
     async def delete(self, ref: JobRef, principal: Principal) -> None:
         """Remove the record of an ended job and its run folders, and those of the jobs that it superseded."""

@@ -56,6 +56,7 @@ class JobManager(JobCommands, ServiceStatus):
         """Start no more jobs and end all watches and waits; runs continue."""
         self.stop_starts()
         self._events.close()
+        self._updates.close()
         self._waiters.notify_all()
 
     async def close(self) -> None:
@@ -108,6 +109,8 @@ _NOTHING_TO_PLAN = frozenset(
         EventType.JOB_NOTE,
         EventType.JOB_SUPERSEDED,
         EventType.JOB_DELETED,
-        EventType.GATE,
+        EventType.GATE_CLOSED,
+        EventType.GATE_OPENED,
+        EventType.JOB_SUPERSEDED,
     }
 )

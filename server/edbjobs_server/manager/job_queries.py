@@ -10,11 +10,10 @@ from functools import partial
 from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 
-from edbjobs_server.contract.views import BASIC, FULL, in_view
+from edbjobs_server.contract.views import BASIC, FULL
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.principal import Principal
-from edbjobs_server.core.states import Waiting
 from edbjobs_server.events.log import Message
 from edbjobs_server.manager.log_reader import read_log
 from edbjobs_server.manager.manager_base import TERMINAL, ManagerBase, draining
@@ -62,10 +61,10 @@ class JobQueries(ManagerBase):
     async def get(self, ref: JobRef, view: job_pb2.JobView.ValueType = FULL) -> job_pb2.Job:
         """Return a job."""
         require_ref(ref)
-        data = await self._store.read(lambda reader: reader.job_bytes(ref))
+        data = await self._store.read(lambda reader: reader.job_bytes(ref, view))
         if data is None:
             raise job_not_found(ref)
-        return self._reasons.explained(in_view(job_pb2.Job.FromString(data), view))
+        return self._reasons.explained(job_pb2.Job.FromString(data))
 
     async def ref_of(self, name: str) -> JobRef:
         """Return what a name of the documented API means: a uid if there is such a job, else an id."""
@@ -115,14 +114,24 @@ class JobQueries(ManagerBase):
     def queue_position(self, uid: str) -> int:
         """Return a job's place in the queue, from 1; 0: it does not wait."""
         why = self._core.explain(uid, time.time())
-        return 0 if why.reason in (Waiting.NONE, Waiting.STARTING) else why.before + 1
+        return 0 if why.before is None else why.before + 1
+
+    async def nodes_of(self, attempts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Sequence[str]]:
+        """Return the nodes that attempts run, or ran, on; each is given by uid and number."""
+        uids = {uid for uid, _ in attempts}
+        jobs = {uid: self._core.jobs[uid] for uid in uids & self._core.jobs.keys()}
+        if ended := uids - jobs.keys():
+            found = await self._store.read(lambda reader: [reader.job(uid) for uid in ended])
+            jobs |= {job.uid: job for job in found if job is not None}
+        return {(uid, item.number): item.nodes for uid, job in jobs.items() for item in job.attempts}
 
     async def job_events(self, ref: JobRef, after_revision: int, limit: int) -> JobEvents:
         """Return changes of a job after a revision; a page may come out short, as the search is bounded."""
         job = await self.get(ref)
         events, searched = await self._store.read(lambda reader: reader.events_of(job.uid, after_revision, limit))
         changes = jobs_messages_pb2.WatchJobsResponse(
-            events=[event_pb2.Event.FromString(data) for data in events], store_id=self._store.store_id
+            events=[event_pb2.WatchEvent.FromString(data) for data in events],
+            position=event_pb2.Position(revision=searched, store_id=self._store.store_id),
         )
         return JobEvents(job, changes, searched if searched < job.revision else None)
 
@@ -142,8 +151,8 @@ class JobQueries(ManagerBase):
         return job
 
     def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
-        """Yield changes from a revision on."""
-        return self._events.messages(request)
+        """Yield changes from a position on, and updates if they are wanted."""
+        return self._events.messages(request, self._updates.feed)
 
     def watch_progress(self, is_needed: Callable[[], bool]) -> AsyncIterator[Sequence[JobProgressed]]:
         """Yield the running jobs whose progress has changed, once a second, while `is_needed` returns true."""

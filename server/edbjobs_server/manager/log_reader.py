@@ -142,7 +142,7 @@ class Output:
             As of `read_log`.
         """
         if self._attempt is None:
-            self._attempt = job.attempt or 1  # until the first one starts, it is waited for
+            self._attempt = job.attempt_count or 1  # until the first one starts, it is waited for
         if self._awaits(job):
             return Piece(b"", max(0, self._request.offset), self._attempt, ended=False)
         attempt = next((item for item in job.attempts if item.number == self._attempt), None)
@@ -161,15 +161,15 @@ class Output:
 
     def _awaits(self, job: job_pb2.Job) -> bool:
         """Return whether the attempt may still start; refuse one that the job does not have."""
-        if self._attempt is not None and 1 <= self._attempt <= job.attempt:
+        if self._attempt is not None and 1 <= self._attempt <= job.attempt_count:
             return False
-        if self._request.follow and self._attempt == job.attempt + 1 and not job.HasField("end_time"):
+        if self._request.follow and self._attempt == job.attempt_count + 1 and not job.HasField("end_time"):
             return True
-        what = f"its last one is {job.attempt}" if job.attempt else "none has started"
+        what = f"its last one is {job.attempt_count}" if job.attempt_count else "none has started"
         raise Refused(
             "ATTEMPT_NOT_FOUND",
             f"job {job.id} has no attempt {self._attempt}: {what}",
-            metadata={"attempt_count": str(job.attempt)},
+            metadata={"attempt_count": str(job.attempt_count)},
         )
 
     def _read(self, job: job_pb2.Job, ended: bool) -> Piece:
@@ -188,7 +188,7 @@ class Output:
 
     def _path(self, job: job_pb2.Job) -> Path:
         """Return the path of the output; run folders are named after the job's number."""
-        last = Path(job.run_directory)
+        last = Path(job.attempts[-1].run_directory)
         seq = last.name.partition(".")[0]
         assert self._attempt is not None, "it was chosen before"
         if self._request.stream in _SOLVER:

@@ -15,6 +15,7 @@ from edbjobs_server.executors.cluster.executor import ClusterExecutor
 from edbjobs_server.manager.clusters import Clusters
 from edbjobs_server.manager.draft_batcher import DraftBatcher
 from edbjobs_server.manager.end_waiters import EndWaiters
+from edbjobs_server.manager.job_updates import JobUpdates
 from edbjobs_server.manager.runs import Runs
 from edbjobs_server.manager.service_info import ServiceInfo
 from edbjobs_server.manager.submission import Rules
@@ -85,6 +86,7 @@ class ManagerBase:
         )
         self._clusters = Clusters(clusters or {}, self._core, cluster_chosen)
         self._reasons = WaitingReasons(self._core, self._clusters, self._runs.progress)
+        self._updates = JobUpdates(self._core, self._reasons, self._events.wake)
         self._sampler = sampler
         self._about = about
         self._waiters = EndWaiters()

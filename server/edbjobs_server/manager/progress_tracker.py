@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from edbjobs.v1 import job_config_pb2, job_pb2
+from edbjobs.v1 import convergence_pb2, job_config_pb2
 
+from edbjobs_server.contract.codec import progress_to_message
+from edbjobs_server.contract.mapper import set_time
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.planner import Planner
@@ -28,7 +30,6 @@ POLL_SECONDS = 1.0
 CLUSTER_POLL_SECONDS = 15.0  # there may be thousands, with their logs on a file server
 HANG_SECONDS = 2.0  # for one log, after which the others are read by another thread
 ROUND_SECONDS = 3600.0  # deadline of a round; a hanging log is detected long before
-_FIELDS = [item.name for item in fields(Progress)]
 
 
 @dataclass(eq=False)
@@ -39,6 +40,7 @@ class _Solve:
     due: float = 0.0  # not read before, monotonic
     started: bool = False
     progress: Progress = field(default_factory=Progress)
+    read_time: float = 0.0  # when `progress` changed last
     path: Path | None = None
     log: LogFollower | None = None
     setups: tuple[Setup, ...] = ()
@@ -51,13 +53,15 @@ class _Solve:
         if self.log is None:
             self._open()
         if not self.started:  # until the log exists, it may get either of two names
-            path = find_log(Path(job.spec.project_path), solver_job_name(job, job.attempt))
+            path = find_log(Path(job.spec.project_path), solver_job_name(job, job.attempt_count))
             if path != self.path:
                 self.path, self.log = path, LogFollower(path)
         assert self.log is not None, "it was opened"
         segment = self.log.poll()
         self.started = bool(segment.setups)
-        self.progress = progress(segment, self.setups)
+        latest = progress(segment, self.setups)
+        if latest != self.progress:
+            self.progress, self.read_time = latest, time.time()
 
     def _open(self) -> None:
         request = SolveRequest.from_message(job_config_pb2.JobConfig.FromString(self.job.config))
@@ -66,7 +70,7 @@ class _Solve:
             limit = request.license_wait_limit
             self.license_limit = limit if limit is not None else float("inf")
         self.setups = select(read_setups(project), request.design_name, request.setup_name)
-        self.path = find_log(project, solver_job_name(self.job, self.job.attempt))
+        self.path = find_log(project, solver_job_name(self.job, self.job.attempt_count))
         self.log = LogFollower(self.path)
 
 
@@ -75,7 +79,7 @@ class JobProgressed:
     """Progress of a running solve. It is no change of the job: it has no revision of its own and is not stored."""
 
     job: Job
-    progress: job_pb2.JobProgress
+    progress: convergence_pb2.JobProgress
 
 
 class _Round:
@@ -139,16 +143,18 @@ class ProgressTracker:
             for task in self._rounds:
                 task.cancel()
 
-    def progress_of(self, uid: str) -> job_pb2.JobProgress | None:
+    def progress_of(self, uid: str) -> convergence_pb2.JobProgress | None:
         """Return the progress of a running solve; None: it is unknown."""
         solve = self._solves.get(uid)
         if solve is None or not solve.started:
             return None
-        return job_pb2.JobProgress(**{name: getattr(solve.progress, name) for name in _FIELDS})
+        message = progress_to_message(solve.progress)
+        set_time(message.read_time, solve.read_time)
+        return message
 
     async def watch(self, is_needed: Callable[[], bool]) -> AsyncIterator[Sequence[JobProgressed]]:
         """Yield the running solves whose progress has changed, once a second; all again after a time without need."""
-        last: dict[str, job_pb2.JobProgress] = {}
+        last: dict[str, convergence_pb2.JobProgress] = {}
         while True:
             await asyncio.sleep(POLL_SECONDS)
             latest = self._progress_of_all() if is_needed() else {}
@@ -175,7 +181,7 @@ class ProgressTracker:
             del self._solves[uid]
         for uid, job in running.items():
             known = self._solves.get(uid)
-            if known is None or known.job.attempt != job.attempt:
+            if known is None or known.job.attempt_count != job.attempt_count:
                 self._solves[uid] = _Solve(job)
 
     def _start_rounds(self) -> None:

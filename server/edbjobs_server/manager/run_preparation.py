@@ -121,7 +121,7 @@ class RunPreparation:
             if tx.limits != limits or tx.paused or tx.generation != self._generation:
                 return None
             current = tx.find(self._job.uid)
-            if current is None or current.attempt + 1 != spec.key.attempt:
+            if current is None or current.attempt_count + 1 != spec.key.attempt:
                 return None
             change = transitions.reserve(current, tx.now, context.boot_id, directory)
             return None if change is None else tx.put(change.job, change.type, detail=change.detail)

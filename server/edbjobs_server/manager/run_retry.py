@@ -57,6 +57,7 @@ class Retry:
         step: Callable[[], Awaitable[T]],
         what: str,
         give_up: Callable[[str], T | None] = lambda _: None,
+        reason: Waiting | None = None,
     ) -> T:
         """Repeat a step until it returns.
 
@@ -68,6 +69,8 @@ class Retry:
             Description of its failure, for users.
         give_up : callable, optional
             Takes the error text of a failure; a value other than None becomes the result.
+        reason : Waiting, optional
+            Shown while it is repeated. Default: what follows from the error.
         """
         delays = Backoff()
         while True:
@@ -80,16 +83,16 @@ class Retry:
                 if instead is not None:
                     self.clear()
                     return instead
-                await self.pause(delays, text, error)
+                await self.pause(delays, text, error, reason)
             else:
                 if delays.count:
                     self.clear()
                 return result
 
-    async def pause(self, delays: Backoff, text: str, error: Exception) -> None:
+    async def pause(self, delays: Backoff, text: str, error: Exception, reason: Waiting | None = None) -> None:
         """Show why a step is repeated, and wait for the next delay or `retry_now`."""
-        reason, delay = waiting_of(error, delays)
-        self.show(reason, f"{text}; tried again after {delay:g} s")
+        found, delay = waiting_of(error, delays)
+        self.show(reason or found, f"{text}; tried again after {delay:g} s")
         self._on_delay()
         try:
             async with timeout(delay):
@@ -131,4 +134,6 @@ def waiting_of(error: Exception, delays: Backoff) -> tuple[Waiting, float]:
     delay = delays.next()
     if isinstance(error, Refused) and error.reason in ("STORE_UNAVAILABLE", "OVERLOADED"):
         return Waiting.STORE_UNAVAILABLE, min(delay, STORE_SECONDS)
+    if isinstance(error, Refused) and error.reason == "PATH_UNREACHABLE":
+        return Waiting.PATH_UNREACHABLE, delay
     return Waiting.BACK_OFF, delay

@@ -21,7 +21,7 @@ KEEP = ("ansyscl",)  # AEDT's license client serves other runs as well (facts of
 
 def run_key(job: Job) -> RunKey:
     """Return the key of the last run of a job."""
-    return RunKey(job.seq, job.uid, job.attempt)
+    return RunKey(job.seq, job.uid, job.attempt_count)
 
 
 def solver_job_name(job: Job, attempt: int) -> str:
@@ -53,8 +53,8 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
         see the project any more.
     """
     refuse_environment(config.environment, rules.environment_allow)
-    key = RunKey(job.seq, job.uid, job.attempt + 1)
-    release = rules.solver(job.spec.executor, config, job.solver_version)
+    key = RunKey(job.seq, job.uid, job.attempt_count + 1)
+    release = rules.solver(job.spec.executor, config, job.aedt_version)
     cores = min(job.spec.cores, rules.host.cores)
     cluster = job.spec.executor != LOCAL
     allocation = None
@@ -97,11 +97,11 @@ def open_run(job: Job) -> OpenRun:
     """Return the open run of a job, for its executor to adopt."""
     attempt = job.open_attempt
     assert attempt is not None, "only open attempts are adopted"
-    grace = job.cancel_grace if job.cancel_grace is not None else job.spec.cancel_grace
+    grace = job.cancel_grace_period if job.cancel_grace_period is not None else job.spec.cancel_grace
     return OpenRun(
         key=run_key(job),
         boot_id=attempt.boot_id,
-        cancel_grace=grace if job.cancel_time is not None else None,
+        cancel_grace=grace if job.cancel_request_time is not None else None,
         started=attempt.start_time is not None,
         scheduler_job_id=attempt.scheduler_job_id,
         name=job_name(job.uid, job.id, attempt.number),

@@ -14,11 +14,11 @@ from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.core.errors import ErrorReason, Refused
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.runs import Ending, RunEnded
-from edbjobs_server.core.states import Evidence, Reason, State
-from edbjobs_server.core.transitions import Outcome
+from edbjobs_server.core.states import Reason
+from edbjobs_server.core.transitions import RunResult
 from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.manager.run_spec import run_spec, solver_job_name
-from edbjobs_server.manager.run_updates import outcome_of
+from edbjobs_server.manager.run_updates import result_of
 from edbjobs_server.manager.submission import Rules, refuse_outside
 from edbjobs_server.solver import project, project_lock, project_results, verdict
 from edbjobs_server.solver.request import SolveRequest
@@ -31,13 +31,17 @@ _REASONS: dict[ErrorReason, Reason] = {
     "PROJECT_NOT_FOUND": Reason.PROJECT_NOT_FOUND,
 }
 _WITHOUT_RESULT = {
-    Ending.CANCELLED: (State.CANCELLED, Reason.CANCELLED),
-    Ending.CANCELLED_EXTERNALLY: (State.CANCELLED, Reason.CANCELLED_EXTERNALLY),
-    Ending.SIGNALLED: (State.FAILED, Reason.SIGNAL),
-    Ending.TIMEOUT: (State.FAILED, Reason.TIMEOUT),
-    Ending.START_FAILED: (State.FAILED, Reason.START_FAILED),
-    Ending.LOST: (State.FAILED, Reason.LOST),
+    Ending.CANCELLED: Reason.CANCELLED,
+    Ending.CANCELLED_EXTERNALLY: Reason.CANCELLED_EXTERNALLY,
+    Ending.SIGNALLED: Reason.SIGNAL,
+    Ending.TIMEOUT: Reason.TIMEOUT,
+    Ending.START_FAILED: Reason.START_FAILED,
+    Ending.LOST: Reason.LOST,
 }
+
+
+class _Moved(Refused):
+    """The path is no longer the project that was accepted."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,24 @@ def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared
 def _refuse_moved(path: str, found: project.Project) -> None:
     """Raise if the path is no longer the project that was accepted."""
     if os.path.normcase(found.path) != os.path.normcase(path):
-        raise Refused("INVALID_JOB", project.moved_text(path, str(found.path)))
+        raise _Moved("INVALID_JOB", project.moved_text(path, str(found.path)))
 
 
 def reason_of(refused: Refused) -> Reason:
     """Return the reason of a job that ends because it cannot be started."""
     if isinstance(refused, project_results.ResultsExist):
         return Reason.RESULTS_EXIST
+    if isinstance(refused, _Moved):
+        return Reason.PROJECT_CHANGED
     return _REASONS.get(refused.reason, Reason.START_FAILED)
 
 
-def judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+def judge(job: Job, ended: RunEnded) -> tuple[RunResult, str]:
     """Judge the end of a run by the solver's files.
 
     Returns
     -------
-    tuple of Outcome and str
+    tuple of RunResult and str
         The second value reports a lock file that was removed; empty: none was.
 
     Raises
@@ -121,16 +127,15 @@ def judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
         return unjudged(ended, text_of(error)), ""
 
 
-def unjudged(ended: RunEnded, why: str) -> Outcome:
-    """Build the outcome of a run whose result cannot be read: as the executor reports it, and never a success."""
-    state, reason = _WITHOUT_RESULT.get(ended.ending, (State.FAILED, Reason.UNVERIFIED))
+def unjudged(ended: RunEnded, why: str) -> RunResult:
+    """Build the result of a run whose files cannot be read: as the executor reports it, and never a success."""
+    reason = _WITHOUT_RESULT.get(ended.ending, Reason.UNVERIFIED)
     how = f"exit code {ended.exit_code}" if ended.exit_code is not None else ended.ending.value.replace("_", " ")
-    return outcome_of(
-        ended, state, reason, Evidence.NONE, f"the run ended ({how}), but its result could not be read: {why}"
-    )
+    text = f"the run ended ({how}), but its result could not be read: {why}"
+    return result_of(ended, reason, verdict.evidence_without_files(ended), text)
 
 
-def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
+def _judge(job: Job, ended: RunEnded) -> tuple[RunResult, str]:
     directory = Path(job.run_directory)
     path = Path(job.spec.project_path)
     request = SolveRequest.from_message(job_config_pb2.JobConfig.FromString(job.config))
@@ -144,12 +149,13 @@ def _judge(job: Job, ended: RunEnded) -> tuple[Outcome, str]:
         same_host=job.spec.executor == LOCAL,
     )
     note = _remove_lock(path, ended.start_time) if job.spec.executor == LOCAL else ""
-    outcome = outcome_of(ended, found.state, found.reason, found.evidence, found.message)
+    result = result_of(ended, found.reason, found.evidence, found.message)
     waited = request.wait_for_license and request.license_wait_limit is not None
-    if ended.ending is Ending.CANCELLED and job.cancel_time is None and waited:
+    if ended.ending is Ending.CANCELLED and job.cancel_request_time is None and waited:
         # No cancel is on record: the limit of the wait for a license has ended it.
-        outcome = replace(outcome, state=State.FAILED, reason=Reason.LICENSE, message=_NO_LICENSE)
-    return outcome, note
+        outcome = replace(result.outcome, reason=Reason.LICENSE, message=_NO_LICENSE)
+        return replace(result, outcome=outcome), note
+    return result, note
 
 
 def _remove_lock(path: Path, start_time: float | None) -> str:

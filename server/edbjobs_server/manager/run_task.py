@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import Job
+from edbjobs_server.core.job import Job, Outcome
 from edbjobs_server.core.runs import (
     Ending,
     RunEnded,
@@ -28,8 +28,8 @@ from edbjobs_server.core.runs import (
     RunTrouble,
     RunUnkillable,
 )
-from edbjobs_server.core.states import Evidence, Reason, State, Waiting
-from edbjobs_server.core.transitions import Outcome
+from edbjobs_server.core.states import Evidence, Reason, Waiting
+from edbjobs_server.core.transitions import RunResult
 from edbjobs_server.executors.base import RunSpec
 from edbjobs_server.manager import run_steps
 from edbjobs_server.manager.run_context import RetryState, RunContext
@@ -76,7 +76,7 @@ class RunTask:
 
     def __init__(self, context: RunContext, job: Job, state: RetryState) -> None:
         self.job = job
-        number = job.attempt if job.open_attempt is not None else job.attempt + 1
+        number = job.attempt_count if job.open_attempt is not None else job.attempt_count + 1
         self.key = RunKey(job.seq, job.uid, number)
         self.ended: RunEnded | None = None
         self.state_unknown = False
@@ -179,19 +179,22 @@ class RunTask:
         """Judge the end and record it."""
         context = self._context
         context.core.run_gone(self.job.uid)
-        cancelled = self._grace is not None or self._job_now.cancel_time is not None
+        cancelled = self._grace is not None or self._job_now.cancel_request_time is not None
         if cancelled:
             self._judge_seconds = LAST_LOOK_SECONDS
             self._give_up_at = asyncio.get_running_loop().time() + LAST_LOOK_SECONDS
         context.ending.add(self._settled)
         context.wake()
         try:
-            outcome, note = await self._retry.until_done(self._judge, "its result cannot be read yet", self._unjudged)
+            result, note = await self._retry.until_done(
+                self._judge, "its result cannot be read yet", self._unjudged, Waiting.ENDING
+            )
             failpoints.point("run.before_end")
-            outcome = replace(outcome, before_cancel=not cancelled)
-            command = partial(apply_end, key=self.key, outcome=outcome, started=self.ended, note=note)
+            result = replace(result, before_cancel=not cancelled)
+            command = partial(apply_end, key=self.key, result=result, started=self.ended, note=note)
             self.recording = True
-            await self._retry.until_done(partial(self._write, command), "its end cannot be recorded yet")
+            what = "its end cannot be recorded yet"
+            await self._retry.until_done(partial(self._write, command), what, reason=Waiting.ENDING)
             failpoints.point("run.after_end")
         finally:
             self._settle()
@@ -310,19 +313,20 @@ class RunTask:
 
     # The end ---------------------------------------------------------------------------------------------
 
-    async def _judge(self) -> tuple[Outcome, str]:
+    async def _judge(self) -> tuple[RunResult, str]:
         """Judge the end by the solver's files; the second value reports a removed lock."""
         ended = self.ended
         assert ended is not None, "only an ended run is judged"
         if ended.ending is Ending.NEVER_RAN:
             why = self._failure or ended.message
-            return Outcome(State.QUEUED, Reason.NONE, Evidence.NONE, ended.time, message=why, ran=False), ""
+            outcome = Outcome(Reason.NOT_STARTED, Evidence.SERVICE, why)
+            return RunResult(outcome, ended.time, ran=False), ""
         job = self._job_now
         deadline, self._judge_seconds = self._judge_seconds, LAST_LOOK_SECONDS
         work = partial(run_steps.judge, job, ended)
         return await self._context.paths.run(work, job.spec.project_path, deadline, key=job.uid)
 
-    def _unjudged(self, why: str) -> tuple[Outcome, str] | None:
+    def _unjudged(self, why: str) -> tuple[RunResult, str] | None:
         """Return the outcome without a result, once a user has requested the end."""
         now = asyncio.get_running_loop().time()
         if self.ended is None or self._give_up_at is None or now < self._give_up_at:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edbjobs_server.core import transitions
+from edbjobs_server.core.job import Outcome
 from edbjobs_server.core.runs import Ending, RunEnded, RunKey, RunNote, RunScheduled, RunStarted, RunUnkillable
-from edbjobs_server.core.states import EventType, Evidence, Reason, State
-from edbjobs_server.core.transitions import Change, Outcome
+from edbjobs_server.core.states import EventType, Evidence, Reason
+from edbjobs_server.core.transitions import Change, RunResult
 from edbjobs_server.store import Transaction
 
 
@@ -17,20 +18,14 @@ def put(tx: Transaction, change: Change | None) -> bool:
     return True
 
 
-def outcome_of(ended: RunEnded, state: State, reason: Reason, evidence: Evidence, message: str) -> Outcome:
-    """Build the outcome of a run from the executor's and the solver's reports."""
-    return Outcome(
-        state=state,
-        reason=reason,
-        evidence=evidence,
+def result_of(ended: RunEnded, reason: Reason, evidence: Evidence, message: str) -> RunResult:
+    """Build the result of a run from the executor's and the solver's reports."""
+    return RunResult(
+        Outcome(reason, evidence, message, ended.exit_code, ended.signal),
         end_time=ended.time,
         start_time=ended.start_time,
-        exit_code=ended.exit_code,
-        signal=ended.signal,
-        outcome_unknown=ended.ending is Ending.LOST,
-        message=message,
-        cpu_seconds=ended.cpu_seconds,
-        max_rss_bytes=ended.max_rss_bytes,
+        cpu_duration=ended.cpu_duration,
+        peak_memory_bytes=ended.peak_memory_bytes,
         ran=ended.ending is not Ending.NEVER_RAN,
     )
 
@@ -51,18 +46,18 @@ def apply_update(tx: Transaction, update: RunScheduled | RunStarted | RunNote | 
         put(tx, transitions.unkillable(job, number, update.pids))
 
 
-def apply_end(tx: Transaction, key: RunKey, outcome: Outcome, started: RunEnded | None, note: str = "") -> None:
+def apply_end(tx: Transaction, key: RunKey, result: RunResult, started: RunEnded | None, note: str = "") -> None:
     """Record an end; a start that was not recorded yet is recorded before it, so that watchers receive both."""
     job = tx.find(key.uid)
     if job is None:
         return
     if started is not None and started.start_time is not None:
-        put(tx, transitions.started(job, key.attempt, started.start_time, 0, ()))
+        put(tx, transitions.started(job, key.attempt, started.start_time, None, ()))
         job = tx.job(key.uid)
     if note:
         tx.put(job, EventType.JOB_NOTE, detail=note)
         job = tx.job(key.uid)
-    put(tx, transitions.ended(job, key.attempt, outcome, tx.now))
+    put(tx, transitions.ended(job, key.attempt, result, tx.now))
 
 
 def fail(tx: Transaction, uid: str, reason: Reason, message: str) -> None:

@@ -20,7 +20,7 @@ from edbjobs_server.core.gates import HostLoad
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.planner import Planner
 from edbjobs_server.core.runs import Reachability, RunKey, RunUpdate
-from edbjobs_server.core.states import EventType, Reason
+from edbjobs_server.core.states import Reason
 from edbjobs_server.executors.base import Executor, RunSpec
 from edbjobs_server.manager.gate_monitor import GateMonitor
 from edbjobs_server.manager.progress_tracker import ProgressTracker
@@ -138,7 +138,7 @@ class Runs:
         self._core.load = load
         changed = self._gates.check(time.time())
         if changed is not None:
-            self._spawn(self._write(lambda tx: tx.note(EventType.GATE, changed)))
+            self._spawn(self._write(lambda tx: tx.note(*changed)))
         self.wake()
 
     def end(self, job: Job, grace: float | None) -> None:
@@ -197,10 +197,10 @@ class Runs:
         """Remove the run folders of jobs whose records are gone; no other folder is touched."""
         for job in jobs:
             executor = self._executors.get(job.spec.executor)
-            if executor is None or not job.attempt:
+            if executor is None or not job.attempt_count:
                 continue
             # Attempts that never ran may be missing from the record, but have folders.
-            folders = [executor.run_directory(RunKey(job.seq, job.uid, n)) for n in range(1, job.attempt + 1)]
+            folders = [executor.run_directory(RunKey(job.seq, job.uid, n)) for n in range(1, job.attempt_count + 1)]
             work = partial(_remove, folders)
             try:
                 await self._context.paths.run(work, str(folders[0]), key="run folders")
@@ -248,7 +248,7 @@ class Runs:
                 continue
             limit, detail = job.spec.scheduler_wait_limit, self._core.unreachable[job.spec.executor]
             text = f"not handed over within scheduler_wait_limit ({limit:g} s): {detail}"
-            self._spawn(self._write(partial(fail, uid=job.uid, reason=Reason.SUBMIT_REFUSED, message=text)))
+            self._spawn(self._write(partial(fail, uid=job.uid, reason=Reason.SCHEDULER_UNREACHABLE, message=text)))
         return min(later, default=None)
 
     # Owners ----------------------------------------------------------------------------------------------

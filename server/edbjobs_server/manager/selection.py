@@ -66,12 +66,13 @@ def select(reader: Reader, job_filter: jobs_messages_pb2.JobFilter, applies: App
 def still_selected(job_filter: jobs_messages_pb2.JobFilter, job: Job) -> bool:
     """Return whether a job that a filter selected agrees with it now; all that can change is looked at."""
     states = states_of(job_filter)
-    held = job_filter.held if job_filter.HasField("held") else job.held
+    is_held = job.held and not job.state.terminal
+    held = job_filter.held if job_filter.HasField("held") else is_held
     reasons = job_filter.end_reasons
     return (
         (states is None or job.state in states)
-        and held == job.held
-        and (not reasons or job.reason.value in reasons)
+        and held == is_held
+        and (not reasons or (job.outcome is not None and job.outcome.reason.value in reasons))
         and not (job.superseded_by and not job_filter.jobs and not job_filter.include_superseded)
     )
 

@@ -15,7 +15,7 @@ from edbjobs.config import HFSSSimulationConfig, total_cores
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 
 from edbjobs_server.auth.roles import require_user
-from edbjobs_server.contract.codec import seconds, spec_from_config
+from edbjobs_server.contract.codec import seconds, spec_from_config, summary_of
 from edbjobs_server.core.admission import refuse_infeasible
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.errors import Refused
@@ -194,15 +194,16 @@ def draft(
         spec=spec,
         create_time=time.time(),
         config=valid.data,
+        summary=summary_of(request.config),
         requested_by=principal.name if request.request_id else "",
         request_id=request.request_id,
         digest=fingerprint(request),
         priority=request.priority,
         user=user,
         held=request.hold,
-        not_before=_not_before(request.config),
+        next_attempt_time=_not_before(request.config),
         warnings=_warnings(spec, rules.host, stale),
-        solver_version=release.version,
+        aedt_version=release.version,
         demo=release.demo,
     )
     refuse_infeasible(job, limits, rules.host)
@@ -304,7 +305,7 @@ def info(job: Job) -> Mapping[str, str]:
         "request_id": job.request_id,
         "retry_of": job.retry_of,
         "digest": job.digest.hex(),
-        "solver_version": job.solver_version,
+        "aedt_version": job.aedt_version,
         "demo": "true" if job.demo else "",
         "create_time": repr(job.create_time),
         "config": job.config.hex(),

@@ -13,7 +13,7 @@ from edbjobs.v1 import jobs_service_pb2_grpc
 
 from edbjobs_server.contract.codec import embedded, seconds
 from edbjobs_server.contract.errors import item_status, reason_number
-from edbjobs_server.contract.views import BASIC, FULL, in_view
+from edbjobs_server.contract.views import FULL
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager.job_commands import Accepted
 from edbjobs_server.manager.job_manager import JobManager
@@ -33,17 +33,18 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> Any:
         """Submit a job; the response reuses the bytes that were written."""
-        return _submitted(await self._manager.submit(request, current_principal()))
+        accepted = await self._manager.submit(request, current_principal())
+        return _submitted(accepted.message, accepted.existed)
 
-    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> pb.SubmitJobsResponse:
-        """Submit many jobs."""
+    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> Any:
+        """Submit many jobs; the response reuses the bytes that were written."""
         results = await self._manager.submit_many(request.requests, current_principal())
-        answer = pb.SubmitJobsResponse()
-        for number, item in enumerate(results):
-            answer.results.append(_result(item, MAX_BYTES // len(results)))
-            if number % SLICE == SLICE - 1:
+        parts: list[bytes] = []
+        for item in results:
+            parts.append(embedded(pb.SubmitJobsResponse.RESULTS_FIELD_NUMBER, _result(item, MAX_BYTES // len(results))))
+            if len(parts) % SLICE == 0:
                 await asyncio.sleep(0)  # a long answer must not block the loop
-        return answer
+        return b"".join(parts)
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Return a job."""
@@ -112,14 +113,13 @@ def _grace(request: pb.CancelJobRequest | pb.CancelJobsRequest) -> float | None:
     return seconds(request.grace_period) if request.HasField("grace_period") else None
 
 
-def _submitted(accepted: Accepted) -> bytes:
-    job = embedded(pb.SubmitJobResponse.JOB_FIELD_NUMBER, accepted.message)
-    return job + pb.SubmitJobResponse(existed=True).SerializeToString() if accepted.existed else job
+def _submitted(job: bytes, existed: bool) -> bytes:
+    answer = embedded(pb.SubmitJobResponse.JOB_FIELD_NUMBER, job)
+    return answer + pb.SubmitJobResponse(existed=True).SerializeToString() if existed else answer
 
 
-def _result(item: Accepted | Refused, room: int) -> pb.SubmitJobsResult:
+def _result(item: Accepted | Refused, room: int) -> bytes:
     if isinstance(item, Refused):
-        return pb.SubmitJobsResult(error=item_status(item, room), error_reason=reason_number(item))
-    job = in_view(item.job, BASIC)
-    job.ClearField("config")
-    return pb.SubmitJobsResult(response=pb.SubmitJobResponse(job=job, existed=item.existed))
+        refusal = pb.SubmitJobsResult(error=item_status(item, room), error_reason=reason_number(item))
+        return refusal.SerializeToString()
+    return embedded(pb.SubmitJobsResult.RESPONSE_FIELD_NUMBER, _submitted(item.short, item.existed))

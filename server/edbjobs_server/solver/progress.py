@@ -19,18 +19,28 @@ _MESHED, _ADAPTED, _SWEPT = 0.1, 0.6, 0.95
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a solve is; fields, units and the meaning of 0 are those of ``edbjobs.v1.JobProgress``."""
+    """How far a solve is; fields and units are those of ``edbjobs.v1.JobProgress``, None: not known.
 
-    setup: str = ""
-    adaptive_pass: int = 0
-    max_passes: int = 0
-    delta_s: float | None = None
-    target_delta_s: float | None = None
-    elements: int = 0
-    frequencies_solved: int = 0
-    frequencies_total: int = 0
-    fraction: float | None = None
+    Attributes
+    ----------
+    phase : str
+        ``meshing``, ``adaptive``, ``sweep`` or ``done``; empty: not known.
+    last_pass, delta, elements : int, float and int, or None
+        Of the last finished adaptive pass.
+    """
+
     phase: str = ""
+    setup: str = ""
+    sweep: str = ""
+    last_pass: int | None = None
+    delta: float | None = None
+    elements: int | None = None
+    current_pass: int | None = None
+    max_passes: int | None = None
+    target_delta: float | None = None
+    frequencies_solved: int | None = None
+    frequencies_total: int | None = None
+    fraction: float | None = None
 
 
 class LogFollower:
@@ -84,16 +94,18 @@ def progress(segment: Segment, setups: Sequence[Setup]) -> Progress:
     share = _fraction(log, setup)
     count = max(len(setups), len(segment.setups))
     return Progress(
-        setup=f"{log.name} : {log.sweep}" if log.phase == "sweep" else log.name,
-        adaptive_pass=log.adaptive_pass,
-        max_passes=setup.max_passes,
-        delta_s=log.delta_s,
-        target_delta_s=setup.delta_s or None,
-        elements=log.elements,
-        frequencies_solved=log.frequencies,
-        frequencies_total=log.points if log.sweep_kind == "discrete" else 0,
-        fraction=None if share is None or not setups else min(1.0, (done + share) / count),
         phase=log.phase,
+        setup=log.name,
+        sweep=log.sweep if log.phase == "sweep" else "",
+        last_pass=log.passes_done or None,
+        delta=log.delta_s,
+        elements=log.elements or None,
+        current_pass=log.adaptive_pass if log.adaptive_pass > log.passes_done else None,
+        max_passes=setup.max_passes or None,
+        target_delta=setup.delta_s or None,
+        frequencies_solved=log.frequencies if log.phase == "sweep" or log.frequencies else None,
+        frequencies_total=log.points or None if log.sweep_kind == "discrete" else None,
+        fraction=None if share is None or not setups else min(1.0, (done + share) / count),
     )
 
 

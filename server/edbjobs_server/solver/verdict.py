@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edbjobs_server.core.runs import Ending, RunEnded
-from edbjobs_server.core.states import Evidence, Reason, State
+from edbjobs_server.core.states import Evidence, Reason
 from edbjobs_server.solver.batch_log import Segment, find_log, read_log, start_times
 from edbjobs_server.solver.fatal import Fatal, FatalKind
 from edbjobs_server.solver.project import moved
@@ -27,10 +27,10 @@ _OTHER_HOST_SLACK_SECONDS = 120.0
 
 
 _BY_SCHEDULER = {
-    Ending.CANCELLED_EXTERNALLY: (State.CANCELLED, Reason.CANCELLED_EXTERNALLY, "cancelled outside edbjobs"),
-    Ending.NODE_FAIL: (State.FAILED, Reason.NODE_FAIL, "its node failed"),
-    Ending.OUT_OF_MEMORY: (State.FAILED, Reason.OUT_OF_MEMORY, "ended for using more memory than it asked for"),
-    Ending.PREEMPTED: (State.FAILED, Reason.PREEMPTED, "the scheduler gave its place to another job"),
+    Ending.CANCELLED_EXTERNALLY: (Reason.CANCELLED_EXTERNALLY, "cancelled outside edbjobs"),
+    Ending.NODE_FAIL: (Reason.NODE_FAIL, "its node failed"),
+    Ending.OUT_OF_MEMORY: (Reason.OUT_OF_MEMORY, "ended for using more memory than it asked for"),
+    Ending.PREEMPTED: (Reason.PREEMPTED, "the scheduler gave its place to another job"),
 }
 
 
@@ -42,19 +42,15 @@ class Verdict:
     ----------
     message : str
         A sentence for people, with the log's first fatal line.
-    outcome_unknown : bool
-    How it ended cannot be known.
     log_path : Path or None
         The run's own log, where there is one.
     """
 
-    state: State
     reason: Reason
     evidence: Evidence
     message: str
     exit_code: int | None = None
     signal: int | None = None
-    outcome_unknown: bool = False
     log_path: Path | None = None
 
 
@@ -111,9 +107,9 @@ def judge(
         A transient one, see `edbjobs_server.util.files.is_transient`: judge again.
     """
     if ended.ending is Ending.SUBMIT_REFUSED:
-        return _end(ended, State.FAILED, Reason.SUBMIT_REFUSED, Evidence.SCHEDULER, ended.message)
+        return _end(ended, Reason.SUBMIT_REFUSED, Evidence.SCHEDULER, ended.message)
     if ended.ending in (Ending.START_FAILED, Ending.NEVER_RAN):
-        return _end(ended, State.FAILED, Reason.START_FAILED, Evidence.EXIT_CODE, ended.message or "it never ran")
+        return _end(ended, Reason.START_FAILED, Evidence.SERVICE, ended.message or "it never ran")
     log_path = find_log(project_path, job_name)
     gone = moved(str(project_path)) or _missing_project(project_path)
     proof = _collect(ended, log_path, (stdout, stderr), same_host, gone)
@@ -130,30 +126,30 @@ def _exited_well(ended: RunEnded, request: SolveRequest, proof: _Proof, looked_f
     waited = request.wait_for_license and fatal is not None and fatal.kind is FatalKind.LICENSE
     if fatal is not None and not (waited and log is not None and wrong is None):
         text = f"the exit code is 0, but the log reports: {fatal.text}"
-        return _end(ended, State.FAILED, _reason(fatal), Evidence.SOLVER_LOG, text, proof)
+        return _end(ended, _reason(fatal), Evidence.SOLVER_LOG, text, proof)
     if proof.doubt:
-        return _end(ended, State.FAILED, Reason.UNVERIFIED, _source(ended), f"exit code 0, but {proof.doubt}")
+        return _end(ended, Reason.UNVERIFIED, _source(ended), f"exit code 0, but {proof.doubt}")
     if log is None:
         text = f"exit code 0; the solver left no log of this run to prove it by (looked for {looked_for})"
-        return _end(ended, State.COMPLETED, Reason.NORMAL, _source(ended), text)
+        return _end(ended, Reason.NORMAL, _source(ended), text)
     if wrong is not None:
         reason, text = wrong
-        return _end(ended, State.FAILED, reason, Evidence.SOLVER_LOG, text, proof)
-    return _end(ended, State.COMPLETED, Reason.NORMAL, Evidence.SOLVER_LOG, _summary(log), proof)
+        return _end(ended, reason, Evidence.SOLVER_LOG, text, proof)
+    return _end(ended, Reason.NORMAL, Evidence.SOLVER_LOG, _summary(log), proof)
 
 
 def _exited_badly(ended: RunEnded, request: SolveRequest, proof: _Proof) -> Verdict:
     code = ended.exit_code
     if proof.fatal is not None:
         text = f"exit code {code}: {proof.fatal.text}"
-        return _end(ended, State.FAILED, _reason(proof.fatal), Evidence.SOLVER_LOG, text, proof)
+        return _end(ended, _reason(proof.fatal), Evidence.SOLVER_LOG, text, proof)
     what = "batch script" if ended.by_scheduler else "solver"  # the scheduler cannot tell one from the other
     text = f"the {what} ended with exit code {code}"
     if code is not None and 128 < code < 160:
         text += f", which a shell gives for a program ended by signal {code - 128}"
         text += " (9: often out of memory)" if code == 137 else ""
     text += f"; {ended.message}" if ended.message else ""
-    return _end(ended, State.FAILED, Reason.EXIT_CODE, _source(ended), text + _log_summary(request, proof), proof)
+    return _end(ended, Reason.EXIT_CODE, _source(ended), text + _log_summary(request, proof), proof)
 
 
 def _ended_otherwise(ended: RunEnded, request: SolveRequest, proof: _Proof) -> Verdict:
@@ -161,19 +157,27 @@ def _ended_otherwise(ended: RunEnded, request: SolveRequest, proof: _Proof) -> V
     extra = f": {ended.message}" if ended.message else ""
     if ended.ending is Ending.CANCELLED:
         text = "cancelled" + extra + log_text
-        return _end(ended, State.CANCELLED, Reason.CANCELLED, _source(ended), text, proof)
+        return _end(ended, Reason.CANCELLED, _ended_by(ended), text, proof)
     if ended.ending in _BY_SCHEDULER:
-        state, reason, text = _BY_SCHEDULER[ended.ending]
-        return _end(ended, state, reason, _source(ended), text + extra + log_text, proof)
+        reason, text = _BY_SCHEDULER[ended.ending]
+        return _end(ended, reason, _source(ended), text + extra + log_text, proof)
     if ended.ending is Ending.TIMEOUT:
         text = "ended at its wall-clock limit" + extra + log_text
-        return _end(ended, State.FAILED, Reason.TIMEOUT, _source(ended), text, proof)
+        return _end(ended, Reason.TIMEOUT, _ended_by(ended), text, proof)
     if ended.ending is Ending.SIGNALLED:
         text = f"ended by signal {ended.signal}, which this service did not send{extra}"
         text += "; signal 9 often comes from the system's out-of-memory killer" if ended.signal == 9 else ""
-        return _end(ended, State.FAILED, Reason.SIGNAL, _source(ended), text + log_text, proof)
+        return _end(ended, Reason.SIGNAL, _source(ended), text + log_text, proof)
     text = "its end was not observed and left no record" + extra + log_text
-    return _end(ended, State.FAILED, Reason.LOST, Evidence.NONE, text, proof)
+    return _end(ended, Reason.LOST, Evidence.NONE, text, proof)
+
+
+def evidence_without_files(ended: RunEnded) -> Evidence:
+    """Return what is known of a run's end where the solver's files cannot be read."""
+    if ended.ending is Ending.LOST:
+        return Evidence.NONE
+    by_service = ended.ending in (Ending.CANCELLED, Ending.TIMEOUT, Ending.START_FAILED)
+    return _ended_by(ended) if by_service else _source(ended)
 
 
 def _source(ended: RunEnded) -> Evidence:
@@ -181,17 +185,18 @@ def _source(ended: RunEnded) -> Evidence:
     return Evidence.SCHEDULER if ended.by_scheduler else Evidence.EXIT_CODE
 
 
-def _end(
-    ended: RunEnded, state: State, reason: Reason, evidence: Evidence, message: str, proof: _Proof | None = None
-) -> Verdict:
+def _ended_by(ended: RunEnded) -> Evidence:
+    """Return the source of evidence for an end that the service, or its scheduler, brought about."""
+    return Evidence.SCHEDULER if ended.by_scheduler else Evidence.SERVICE
+
+
+def _end(ended: RunEnded, reason: Reason, evidence: Evidence, message: str, proof: _Proof | None = None) -> Verdict:
     return Verdict(
-        state=state,
         reason=reason,
         evidence=evidence,
         message=message,
         exit_code=ended.exit_code,
         signal=ended.signal,
-        outcome_unknown=reason is Reason.LOST,
         log_path=proof.path if proof is not None else None,
     )
 

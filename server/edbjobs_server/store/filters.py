@@ -44,6 +44,11 @@ def excludes_superseded(job_filter: jobs_messages_pb2.JobFilter) -> bool:
     return not job_filter.include_superseded and not job_filter.jobs
 
 
+def is_held(job: job_pb2.Job) -> bool:
+    """Return whether a job is held; one that has ended keeps in its message what it was before."""
+    return job.held and not job.HasField("end_time")
+
+
 class JobMatcher:
     """Tests messages against a filter.
 
@@ -81,11 +86,11 @@ class JobMatcher:
         """Return whether the filter matches the job."""
         return self.everything or (
             (self._states is None or job.state in self._states)
-            and (self._held is None or job.held == self._held)
-            and (not self._end_reasons or job.reason in self._end_reasons)
+            and (self._held is None or is_held(job) == self._held)
+            and (not self._end_reasons or job.outcome.reason in self._end_reasons)
             and (not self._users or job.user in self._users)
             and (not self._batches or job.config.batch in self._batches)
-            and (not self._schedulers or job.executor in self._schedulers)
+            and (not self._schedulers or job.scheduler in self._schedulers)
             and (not self._project or job.project_path == self._project)
             and not (self._excludes_superseded and job.superseded_by)
             and self._is_named(job)

@@ -12,8 +12,8 @@ from functools import cache
 
 from edbjobs_server.store.queries import QUERIES
 
-# 32 rows of 29 columns stay below 999 parameters, the bound of older SQLite.
-_MOST_ROWS = 32
+# 30 rows of 33 columns stay below 999 parameters, the bound of older SQLite.
+_MOST_ROWS = 30
 
 Statement = tuple[str, "Sequence[object]"]
 

@@ -9,10 +9,10 @@ import sqlite3
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
 
-from edbjobs_server.contract.views import in_view
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.store.filters import (
     NOT_SUPERSEDED,
@@ -23,6 +23,7 @@ from edbjobs_server.store.filters import (
     where,
 )
 from edbjobs_server.store.queries import QUERIES
+from edbjobs_server.store.rows import whole
 
 MAX_SIZE = 1_000
 DEFAULT_SIZE = 50
@@ -31,6 +32,7 @@ MAX_BYTES = 3 * 1024 * 1024
 _ROOM_BESIDE = 256  # for what is added to a job when it is answered
 _TOKEN = struct.Struct(">qq")
 _MAX_SEQ = 2**63 - 1
+_Row = tuple[Any, ...]  # seq, and the message: of JOB_VIEW_BASIC its first part, of JOB_VIEW_FULL all three
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,12 @@ def read_page(
         cursor = direction.start
         (revision,) = connection.execute(QUERIES["revision"]).fetchone()
     counts = _Counts(connection)
-    scan = _Scan(connection, where(requested), direction)
+    columns = "job, rest, attempts" if view == job_pb2.JOB_VIEW_FULL else "job"
+    scan = _Scan(connection, where(requested), direction, columns)
     if excludes_superseded(requested):
         scan.exclude_superseded(counts.superseded)
     rows, horizon = scan.read(cursor, max(1, min(size or DEFAULT_SIZE, MAX_SIZE)))
-    jobs, last = _cut(rows, view)
+    jobs, last = _cut(rows)
     if len(jobs) < len(rows):
         horizon = last
     next_token = "" if horizon is None else _make_token(key, horizon, revision)
@@ -151,10 +154,17 @@ class _Counts:
 
 
 class _Scan:
-    """Reads rows that a filter finds, looking at a bounded number."""
+    """Reads rows that a filter finds, looking at a bounded number.
 
-    def __init__(self, connection: sqlite3.Connection, found: Where, direction: _Direction) -> None:
+    Parameters
+    ----------
+    columns : str
+        What to read of a row beside its seq; a constant.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, found: Where, direction: _Direction, columns: str) -> None:
         self._sql = connection
+        self._columns = columns
         self._where = found
         self._direction = direction
         self._also: list[Condition] = []  # conditions that need no bound of the rows looked at
@@ -167,11 +177,11 @@ class _Scan:
         elif number:
             self._also.append(NOT_SUPERSEDED)
 
-    def read(self, cursor: int, size: int) -> tuple[list[tuple[int, bytes]], int | None]:
+    def read(self, cursor: int, size: int) -> tuple[list[_Row], int | None]:
         """Return rows after a seq, and up to which seq they are all; None: there are no more."""
         bounds = self._time_bounds()
         horizon: int | None = None
-        rows: list[tuple[int, bytes]] = []
+        rows: list[_Row] = []
         for driver in self._where.drivers:
             found, end = self._read_one((driver, *bounds), cursor, size)
             rows += found
@@ -185,16 +195,14 @@ class _Scan:
             horizon = rows[-1][0]
         return rows, horizon
 
-    def _read_one(
-        self, driver: Sequence[Condition], cursor: int, size: int
-    ) -> tuple[list[tuple[int, bytes]], int | None]:
+    def _read_one(self, driver: Sequence[Condition], cursor: int, size: int) -> tuple[list[_Row], int | None]:
         compare, order = self._direction.compare, self._direction.order
         conditions = [*driver, Condition(f"seq {compare} ?", (cursor,))]
         end = self._end_of_scan(conditions) if self._rest else None
         if end is not None:
             conditions.append(Condition(f"seq {'>=' if self._direction.reverse else '<='} ?", (end,)))
         conditions += [*self._rest, *self._also]
-        text = f"SELECT seq, job FROM jobs WHERE {_all_of(conditions)} ORDER BY seq {order} LIMIT ?"  # noqa: S608
+        text = f"SELECT seq, {self._columns} FROM jobs WHERE {_all_of(conditions)} ORDER BY seq {order} LIMIT ?"  # noqa: S608
         rows = self._sql.execute(text, (*_values(conditions), size + 1)).fetchall()
         if len(rows) > size:
             return rows[:size], rows[size - 1][0]
@@ -233,13 +241,13 @@ def _values(conditions: Sequence[Condition]) -> tuple[object, ...]:
     return tuple(value for condition in conditions for value in condition.values)
 
 
-def _cut(rows: Sequence[tuple[int, bytes]], view: job_pb2.JobView.ValueType) -> tuple[list[job_pb2.Job], int]:
+def _cut(rows: Sequence[_Row]) -> tuple[list[job_pb2.Job], int]:
     """Take rows as long as they fit in one message, at least one; returns the seq of the last one too."""
     jobs: list[job_pb2.Job] = []
     room = MAX_BYTES
     last = -1
-    for seq, data in rows:
-        job = in_view(job_pb2.Job.FromString(data), view)
+    for seq, *parts in rows:
+        job = job_pb2.Job.FromString(parts[0] if len(parts) == 1 else whole(*parts))
         room -= job.ByteSize() + _ROOM_BESIDE
         if jobs and room < 0:
             break

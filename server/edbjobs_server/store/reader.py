@@ -14,13 +14,13 @@ from edbjobs.v1 import jobs_messages_pb2
 from edbjobs.v1.job_pb2 import JobView
 from edbjobs.v1.job_ref_pb2 import JobRef
 
-from edbjobs_server.contract.views import FULL
+from edbjobs_server.contract.views import BASIC, FULL
 from edbjobs_server.core.errors import Refused, store_unavailable
 from edbjobs_server.core.job import Job
 from edbjobs_server.store.database import connect_readonly, is_storage_failure
 from edbjobs_server.store.pages import Page, read_page
 from edbjobs_server.store.queries import QUERIES
-from edbjobs_server.store.rows import job_of, live_jobs
+from edbjobs_server.store.rows import job_of, live_jobs, whole
 
 T = TypeVar("T")
 _THREADS = 3
@@ -53,11 +53,13 @@ class Reader:
         (floor,) = self._sql.execute(QUERIES["floor"]).fetchone()
         return int(floor)
 
-    def job_bytes(self, ref: JobRef) -> bytes | None:
+    def job_bytes(self, ref: JobRef, view: JobView.ValueType = FULL) -> bytes | None:
         """Find the serialized ``Job`` that a reference names; None if there is none."""
         name = ("message_by_uid", ref.uid) if ref.uid else ("message_by_id", ref.id)
         row = self._sql.execute(QUERIES[name[0]], name[1:]).fetchone()
-        return bytes(row[0]) if row else None
+        if row is None:
+            return None
+        return bytes(row[0]) if view == BASIC else whole(*row)
 
     def uid(self, ref: JobRef) -> str | None:
         """Find the uid of the job that a reference names; None if there is none."""

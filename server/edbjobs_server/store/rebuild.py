@@ -22,8 +22,8 @@ from typing import Any
 from edbjobs.v1 import job_config_pb2
 from google.protobuf.message import DecodeError
 
-from edbjobs_server.contract.codec import job_to_bytes, spec_from_config
-from edbjobs_server.core.job import LOCAL, Attempt, Job
+from edbjobs_server.contract.codec import basic_bytes, spec_from_config, stored_seconds, summary_of
+from edbjobs_server.core.job import LOCAL, Attempt, Job, Outcome
 from edbjobs_server.core.runs import Ending
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.executors.local import record
@@ -44,15 +44,23 @@ _NONSENSE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError
 _UNJUDGED = "rebuilt from the record of its run: its log was not judged again"
 _NEWER = "rebuilt from the record of an earlier run: that of its last run is damaged, and how it ended is not known"
 _NEVER_RAN = "rebuilt from the record of its run: it never ran; submit it again if it is still needed"
-_ENDS = {
-    Ending.EXITED: (State.FAILED, Reason.EXIT_CODE),
-    Ending.SIGNALLED: (State.FAILED, Reason.SIGNAL),
-    Ending.CANCELLED: (State.CANCELLED, Reason.CANCELLED),
-    Ending.TIMEOUT: (State.FAILED, Reason.TIMEOUT),
-    Ending.START_FAILED: (State.FAILED, Reason.START_FAILED),
-    Ending.NEVER_RAN: (State.FAILED, Reason.LOST),
-    Ending.LOST: (State.FAILED, Reason.LOST),
+_REASONS = {
+    Ending.EXITED: Reason.EXIT_CODE,
+    Ending.SIGNALLED: Reason.SIGNAL,
+    Ending.CANCELLED: Reason.CANCELLED,
+    Ending.TIMEOUT: Reason.TIMEOUT,
+    Ending.START_FAILED: Reason.START_FAILED,
+    Ending.NEVER_RAN: Reason.LOST,
+    Ending.LOST: Reason.LOST,
 }
+_EVIDENCE = {
+    Ending.CANCELLED: Evidence.SERVICE,
+    Ending.TIMEOUT: Evidence.SERVICE,
+    Ending.START_FAILED: Evidence.SERVICE,
+    Ending.NEVER_RAN: Evidence.NONE,
+    Ending.LOST: Evidence.NONE,
+}
+_NOT_STARTED = Outcome(Reason.NOT_STARTED, Evidence.SERVICE)
 _EVENTS = {
     State.QUEUED: EventType.JOB_QUEUED,
     State.RUNNING: EventType.JOB_STARTED,
@@ -166,8 +174,9 @@ def _jobs_of(runs: Iterable[_Run]) -> tuple[list[Job], list[Path]]:
     uids: set[str] = set()
     for seq, of_job in by_seq.items():
         job = _job_of([*of_job.values()])
-        if job is not None and job.state.terminal and job.attempt < newest[seq]:
-            job = replace(job, outcome_unknown=True, message=_NEWER)
+        if job is not None and job.state.terminal and job.attempt_count < newest[seq]:
+            assert job.outcome is not None, "it has ended"
+            job = replace(job, outcome=replace(job.outcome, evidence=Evidence.NONE, message=_NEWER))
         if job is None or job.uid in uids:
             damaged += [run.folder for run in of_job.values()]
         else:
@@ -199,7 +208,7 @@ def _job_of(runs: list[_Run]) -> Job | None:
     for run in reversed(runs):
         try:
             job = _told_by(run.claim["info"], runs)
-            row = row_of(job, job_to_bytes(job), job.end_time)
+            row = row_of(job, basic_bytes(job), job.end_time, is_new=True)
             if job_of((row[0], *row[INTERNALS_AT:])) == job:
                 return job
         except _NONSENSE:
@@ -228,15 +237,15 @@ def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
         spec=spec,
         create_time=_time(info.get("create_time", runs[0].claim["time"])),
         config=config,
+        summary=summary_of(message),
         requested_by=info.get("requested_by", ""),
         request_id=info.get("request_id", ""),
         digest=bytes.fromhex(info.get("digest", "")),
         priority=int(info.get("priority", "0")),
         user=info.get("user", ""),
         attempts=tuple(map(_attempt_of, runs)),
-        solver_version=info.get("solver_version", ""),
+        aedt_version=info.get("aedt_version", ""),
         demo=info.get("demo", "") == "true",
-        run_directory=str(last.folder),
     )
     return _standing(job, last.record)
 
@@ -257,20 +266,21 @@ def _attempt_of(run: _Run) -> Attempt:
         boot_id=run.claim["boot"],
         start_time=_time(start["time"]) if start else None,
         nodes=(run.claim["host"],),
-        pid=start["pid"] if start else 0,
+        pid=start["pid"] or None if start else None,
+        run_directory=str(run.folder),
     )
     if end is None:
-        return replace(attempt, end_time=attempt.reserve_time) if run.record.void else attempt
-    _, reason = _ENDS[Ending(end["ending"])]
+        void = replace(attempt, end_time=attempt.reserve_time, outcome=_NOT_STARTED)
+        return void if run.record.void else attempt
+    ending = Ending(end["ending"])
+    reason = Reason.NORMAL if ending is Ending.EXITED and end["code"] == 0 else _REASONS[ending]
+    evidence = _EVIDENCE.get(ending, Evidence.EXIT_CODE)
     return replace(
         attempt,
         end_time=_time(end["time"]),
-        reason=Reason.NORMAL if reason is Reason.EXIT_CODE and end["code"] == 0 else reason,
-        exit_code=end["code"],
-        signal=end["signal"],
-        cpu_seconds=float(end["cpu"]),
-        max_rss_bytes=end["rss"],
-        message=end["message"],
+        outcome=Outcome(reason, evidence, end["message"], end["code"], end["signal"]),
+        cpu_duration=stored_seconds(float(end["cpu"])),
+        peak_memory_bytes=end["rss"],
     )
 
 
@@ -285,25 +295,16 @@ def _standing(job: Job, found: record.Record) -> Job:
     """Set what follows from the record of the last attempt."""
     attempt = job.attempts[-1]
     if found.cancel:
-        job = replace(job, cancel_time=_time(found.cancel["time"]), cancel_grace=float(found.cancel["grace"]))
+        asked, grace = _time(found.cancel["time"]), float(found.cancel["grace"])
+        job = replace(job, cancel_request_time=asked, cancel_grace_period=grace)
     job = replace(job, start_time=attempt.start_time)
     if attempt.end_time is None:
         return replace(job, state=State.RUNNING if found.start else State.QUEUED)
-    ending = Ending(found.end["ending"]) if found.end else Ending.NEVER_RAN
-    state, reason = _ENDS[ending]
-    if attempt.reason is Reason.NORMAL:
-        state, reason = State.COMPLETED, Reason.NORMAL
-    return replace(
-        job,
-        state=state,
-        reason=reason,
-        end_time=attempt.end_time,
-        exit_code=attempt.exit_code,
-        signal=attempt.signal,
-        evidence=Evidence.EXIT_CODE if ending is Ending.EXITED else Evidence.NONE,
-        outcome_unknown=ending in (Ending.LOST, Ending.NEVER_RAN),
-        message=_NEVER_RAN if ending is Ending.NEVER_RAN else _UNJUDGED,
-    )
+    outcome = Outcome(Reason.LOST, Evidence.NONE, _NEVER_RAN)
+    if attempt.outcome is not None and attempt.outcome is not _NOT_STARTED:
+        never_ran = found.end is not None and found.end["ending"] == Ending.NEVER_RAN.value
+        outcome = replace(attempt.outcome, message=_NEVER_RAN if never_ran else _UNJUDGED)
+    return replace(job, state=outcome.reason.state, outcome=outcome, end_time=attempt.end_time)
 
 
 def _write(path: Path, jobs: list[Job], last_seq: int) -> None:

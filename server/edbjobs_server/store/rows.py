@@ -8,18 +8,27 @@ from typing import Any
 
 from edbjobs.v1 import job_pb2
 
-from edbjobs_server.contract.codec import Internals, job_from_message
+from edbjobs_server.contract.codec import FULL, Internals, attempts_bytes, job_from_message, rest_bytes
 from edbjobs_server.core.job import Job
 from edbjobs_server.store.filters import labels_text
 from edbjobs_server.store.queries import QUERIES
 
-Row = tuple[Any, ...]  # of the columns of `Internals`, in their order, and the message
+Row = tuple[Any, ...]  # of the columns of `Internals`, in their order, and the three parts of the message
 
 
-def row_of(job: Job, message: bytes, end_order: float | None) -> tuple[object, ...]:
+def row_of(job: Job, basic: bytes, end_order: float | None, *, is_new: bool) -> tuple[object, ...]:
     """Make the values of one row of ``write_changes``.
 
-    `message` is the serialized job, `end_order` its place in the order of ends.
+    Parameters
+    ----------
+    job : Job
+        The job.
+    basic : bytes
+        The same as ``JOB_VIEW_BASIC``, serialized.
+    end_order : float or None
+        Its place in the order of ends.
+    is_new : bool
+        It is not in the store yet: what never changes is written too.
 
     Raises
     ------
@@ -27,7 +36,7 @@ def row_of(job: Job, message: bytes, end_order: float | None) -> tuple[object, .
         If a text that is not in the message cannot be stored.
     """
     spec = job.spec
-    for text in (spec.project_path, spec.project_key, job.requested_by, job.request_id):
+    for text in (spec.project_path, spec.project_key, job.requested_by, job.request_id, job.waiting_message):
         text.encode()
     seq, *same, unkillable, boot_ids = Internals.of(job)
     return (
@@ -41,26 +50,34 @@ def row_of(job: Job, message: bytes, end_order: float | None) -> tuple[object, .
         job.create_time,
         job.end_time,
         end_order,
-        job.held,
-        job.reason.value,
+        job.held and not job.state.terminal,
+        job.outcome.reason.value if job.outcome is not None else 0,
         spec.executor,
         job.superseded_by,
+        spec.project_path,
         *same,
         " ".join(map(str, unkillable)) if unkillable else "",
         "\n".join(boot_ids) if boot_ids else "",
-        message,
+        rest_bytes(job) if is_new else b"",
+        attempts_bytes(job),
+        basic,
     )
 
 
-INTERNALS_AT = 14  # where the internals but `seq` stand in a row of ``write_changes``
+INTERNALS_AT = 15  # where the internals but `seq` stand in a row of ``write_changes``
+
+
+def whole(basic: bytes, rest: bytes, attempts: bytes) -> bytes:
+    """Put the parts of a job together, as ``JOB_VIEW_FULL``."""
+    return basic + attempts + rest + FULL
 
 
 def job_of(row: Row) -> Job:
     """Make a job of a row of the queries that name the internals and the message."""
-    *same, backing_off, unkillable, boot_ids, data = row
+    *same, backing_off, waiting_message, unkillable, boot_ids, rest, attempts, basic = row
     pids = tuple(map(int, unkillable.split()))
-    internals = Internals._make((*same, bool(backing_off), pids, tuple(boot_ids.split("\n"))))
-    return job_from_message(job_pb2.Job.FromString(data), internals)
+    internals = Internals._make((*same, bool(backing_off), waiting_message, pids, tuple(boot_ids.split("\n"))))
+    return job_from_message(job_pb2.Job.FromString(basic + attempts + rest), internals)
 
 
 def live_jobs(connection: sqlite3.Connection) -> list[Job]:

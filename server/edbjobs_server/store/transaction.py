@@ -12,7 +12,13 @@ from typing import Any, TypeVar, cast
 
 from edbjobs.v1.job_ref_pb2 import JobRef
 
-from edbjobs_server.contract.codec import event_to_bytes, job_to_bytes, limits_to_message
+from edbjobs_server.contract.codec import (
+    basic_bytes,
+    event_to_bytes,
+    job_to_bytes,
+    limits_to_message,
+    own_waiting_bytes,
+)
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
 from edbjobs_server.core.limits import Limits
@@ -21,7 +27,7 @@ from edbjobs_server.core.states import EventType
 from edbjobs_server.store.errors import Duplicate
 from edbjobs_server.store.flush import Statement, insert, run, select_in, with_many
 from edbjobs_server.store.queries import QUERIES
-from edbjobs_server.store.rows import job_of, row_of
+from edbjobs_server.store.rows import job_of, row_of, whole
 from edbjobs_server.store.values import Committed
 from edbjobs_server.store.writer_state import State
 
@@ -246,9 +252,9 @@ class Transaction:
         if job.request_id and self.request(job.requested_by, job.request_id) is not None:
             raise Duplicate("request_id", job.request_id)
         job = _numbered(job, state.last_seq + 1, state.revision + 1)
+        self._set(self._new, job.seq, (job.seq, job.request_id, job.requested_by, job.uid, job.digest, self.now))
         self._change(job, type, principal, detail)
         state.last_seq = job.seq
-        self._set(self._new, job.seq, (job.seq, job.request_id, job.requested_by, job.uid, job.digest, self.now))
         if job.id in self._owners:
             self._set(self._owners, job.id, [*self._owners[job.id], (job.uid, job.user)])
         if job.request_id:
@@ -256,9 +262,17 @@ class Transaction:
         return job
 
     def message(self, job: Job) -> bytes:
-        """Return the serialized ``Job`` of a job: what this commit writes of it, or else made anew."""
+        """Return a job as serialized ``JOB_VIEW_FULL``: what this commit writes of it, or else made anew."""
         row = self._rows.get(job.seq)
-        return job_to_bytes(job) if row is None else cast(bytes, row[-1])
+        if row is None or job.seq not in self._new:  # what the row of a change lacks never changes
+            return job_to_bytes(job)
+        rest, attempts, basic = cast("tuple[bytes, bytes, bytes]", row[-3:])
+        return whole(basic, rest, attempts)
+
+    def basic(self, job: Job) -> bytes:
+        """Return a job as serialized ``JOB_VIEW_BASIC``: what this commit writes of it, or else made anew."""
+        row = self._rows.get(job.seq)
+        return basic_bytes(job) if row is None else cast(bytes, row[-1])
 
     def put(self, job: Job, type: EventType, principal: Principal | None = None, detail: str = "") -> Job:
         """Write a changed job; returns it with its new `revision`.
@@ -345,9 +359,12 @@ class Transaction:
 
     def _change(self, job: Job, type: EventType, principal: Principal | None, detail: str) -> None:
         state = self._state
-        message = job_to_bytes(job)
+        before = state.jobs.get(job.uid, job)
+        old_state = 0 if job.seq > state.last_seq else before.state.value
+        basic = basic_bytes(job)
         deleted = type is EventType.JOB_DELETED
-        self._set(self._rows, job.seq, None if deleted else row_of(job, message, self._end_of(job)))
+        row = None if deleted else row_of(job, basic, self._end_of(job), is_new=job.seq in self._new)
+        self._set(self._rows, job.seq, row)
         self._set(self._jobs, job.uid, None if deleted else job)
         if not deleted and not job.state.terminal:
             self._set(state.jobs, job.uid, job)
@@ -355,7 +372,7 @@ class Transaction:
         elif job.uid in state.jobs:
             self._set(state.jobs, job.uid, _MISSING)
             self._set(state.uids, job.id, _MISSING)
-        self._event(type, principal, detail, job=job, message=message)
+        self._event(type, principal, detail, job=job, message=basic + own_waiting_bytes(job), old_state=old_state)
 
     def _end_of(self, job: Job) -> float | None:
         """Return where the end of a job stands in the order of ends: a clock that was set back changes none of it."""
@@ -380,6 +397,7 @@ class Transaction:
         *,
         job: Job | None = None,
         message: bytes = b"",
+        old_state: int = 0,
         limits: Limits | None = None,
         old_limits: Limits | None = None,
     ) -> None:
@@ -389,6 +407,7 @@ class Transaction:
             self.now,
             type,
             job=message,
+            old_state=old_state,
             limits=limits,
             old_limits=old_limits,
             principal=principal,

@@ -17,7 +17,7 @@ class Committed:
     Attributes
     ----------
     event : bytes
-        Serialized ``edbjobs.v1.Event``.
+        Serialized ``edbjobs.v1.WatchEvent``.
     """
 
     revision: int

@@ -90,7 +90,7 @@ def main() -> None:
     job = until_running(service, "running")
     service.kill()
     processes.kill(processes.of_run(f"{job.uid}.1", (job.attempts[0].pid, 0), processes.table()))
-    run = Path(job.run_directory)
+    run = Path(job.attempts[-1].run_directory)
     keep(run, ["running-" + run.name.replace(".", "-") if part == "running-0-1" else part for part in argv[1:]])
 
 
@@ -99,7 +99,7 @@ def until_running(service: ServiceProcess, name: str) -> job_pb2.Job:
     deadline = time.monotonic() + 30
     while True:
         job = service.jobs.GetJob(pb.GetJobRequest(job=job_ref(name))).job
-        if job.state == job_state_pb2.JOB_STATE_RUNNING and job.progress.adaptive_pass:
+        if job.state == job_state_pb2.JOB_STATE_RUNNING and job.progress.HasField("last_pass"):
             return job
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -136,7 +136,7 @@ def copy_store(source: Path, target: Path) -> None:
     with sqlite3.connect(source) as old:
         old.execute("VACUUM INTO ?", (str(target),))
     with sqlite3.connect(target) as connection:
-        for table, column, kind in (("jobs", "job", job_pb2.Job), ("events", "event", event_pb2.Event)):
+        for table, column, kind in (("jobs", "job", job_pb2.Job), ("events", "event", event_pb2.WatchEvent)):
             for row, data in connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
                 message = json_format.Parse(neutral(json_format.MessageToJson(kind.FromString(data))), kind())
                 connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (bytes_of(message), row))

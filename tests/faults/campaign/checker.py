@@ -28,7 +28,7 @@ def lost(evidence: Evidence) -> Iterator[str]:
         if job is None:
             yield f"job {uid} was acknowledged and is gone"
         elif job.state not in TERMINAL:
-            yield f"job {job.id} has not ended: {S.JobState.Name(job.state)}, {job.waiting_detail}"
+            yield f"job {job.id} has not ended: {S.JobState.Name(job.state)}, {job.waiting.message}"
 
 
 def doubled(evidence: Evidence) -> Iterator[str]:
@@ -55,16 +55,16 @@ def false_end(evidence: Evidence) -> Iterator[str]:
     for note in evidence.notes:
         seen[note.job, note.attempt].add(note.what)
     for job in evidence.jobs.values():
-        notes = seen[job.id, job.attempt]
+        notes = seen[job.id, job.attempt_count]
         finished = "end" in notes and "sigterm" not in notes and good.get(job.uid, True)
-        unknown = job.outcome_unknown and job.reason == S.END_REASON_LOST
+        unknown = job.outcome.evidence == S.EVIDENCE_NONE and job.outcome.reason == S.END_REASON_LOST
         excused = unknown or job.uid in evidence.killed or job.uid in evidence.cancels
         if job.state == S.JOB_STATE_COMPLETED and not finished:
             yield f"{job.id} is COMPLETED, but its solver saw {sorted(notes)}"
         elif job.state in TERMINAL - {S.JOB_STATE_COMPLETED} and finished and not excused:
-            yield f"{job.id} is {S.JobState.Name(job.state)} though its solver ended well: {job.message}"
+            yield f"{job.id} is {S.JobState.Name(job.state)} though its solver ended well: {job.outcome.message}"
         elif unknown and job.uid not in evidence.killed:
-            yield f"{job.id} is LOST although its supervisor was not killed: {job.message}"
+            yield f"{job.id} is LOST although its supervisor was not killed: {job.outcome.message}"
 
 
 def orphaned(evidence: Evidence) -> Iterator[str]:
@@ -96,7 +96,8 @@ def over_limit(evidence: Evidence) -> Iterator[str]:
             yield f"{number} solvers ran at once, {at:.3f}"
     reserved: set[str] = set()
     for event in evidence.events:
-        (reserved.add if _has_open_attempt(event.job) else reserved.discard)(event.job.uid)
+        job = event.job_change.job
+        (reserved.add if _has_open_attempt(job) else reserved.discard)(job.uid)
         if len(reserved) > evidence.max_jobs:
             yield f"{len(reserved)} runs were reserved at revision {event.revision}"
 
@@ -106,17 +107,17 @@ def out_of_order(evidence: Evidence) -> Iterator[str]:
     waiting: dict[str, tuple[tuple[int, int], int]] = {}  # by uid: place in the order, number of those that passed
     seq = {uid: number for number, uid in enumerate(_first_seen(evidence))}
     for event in evidence.events:
-        job = event.job
+        job = event.job_change.job
         if job.uid not in seq:
             continue  # its first event never came, which breaks another rule
-        if event.type == event_pb2.EVENT_TYPE_JOB_STARTING:
+        if event.job_change.type == event_pb2.JOB_CHANGE_TYPE_STARTING:
             place = (-job.priority, seq[job.uid])
             for uid, (other, passed) in list(waiting.items()):
                 if uid != job.uid and other < place:
                     waiting[uid] = (other, passed + 1)
                     if passed + 1 > evidence.max_jobs:
                         yield f"{job.id} started as number {passed + 1} before {uid}, which comes first"
-        fresh = job.state == S.JOB_STATE_QUEUED and not job.attempts and not job.held
+        fresh = job.state == S.JOB_STATE_QUEUED and not job.attempt_count and not job.held
         if not fresh:
             waiting.pop(job.uid, None)
         elif waiting.get(job.uid, ((0, -1), 0))[0] != (-job.priority, seq[job.uid]):
@@ -130,7 +131,8 @@ def missed(evidence: Evidence) -> Iterator[str]:
     if revisions != list(range(1, evidence.revision + 1)):
         pairs = itertools.pairwise([0, *revisions, evidence.revision + 1])
         yield f"revisions do not follow each other: {[(a, b) for a, b in pairs if b != a + 1][:5]}"
-    last = {event.job.uid: event.job for event in evidence.events if event.job.uid}
+    changes = [event.job_change for event in evidence.events if event.HasField("job_change")]
+    last = {change.job.uid: change.job for change in changes}
     for uid, job in evidence.jobs.items():
         if uid not in last:
             yield f"no event reported {uid}"
@@ -142,9 +144,9 @@ def slow_cancel(evidence: Evidence) -> Iterator[str]:
     """I9: a cancelled job has ended within its grace and a few seconds, less what the service was away."""
     for uid, grace in evidence.cancels.items():
         job = evidence.jobs.get(uid)
-        if job is None or evidence.stepped or not job.HasField("cancel_time") or job.state not in TERMINAL:
+        if job is None or evidence.stepped or not job.HasField("cancel_request_time") or job.state not in TERMINAL:
             continue  # the answer may never have come; a job without an end breaks another rule
-        asked, ended = job.cancel_time.ToNanoseconds() / 1e9, job.end_time.ToNanoseconds() / 1e9
+        asked, ended = job.cancel_request_time.ToNanoseconds() / 1e9, job.end_time.ToNanoseconds() / 1e9
         away = sum(max(0.0, min(up, ended) - max(down, asked)) for down, up in evidence.downs)
         if ended - asked - away > grace + END_SECONDS:
             yield f"{job.id} ended {ended - asked:.1f} s after its cancel, of which the service was away {away:.1f} s"
@@ -191,17 +193,21 @@ def _spans(notes: list[Note]) -> dict[Attempt, tuple[float, float]]:
 
 def _first_seen(evidence: Evidence) -> dict[str, None]:
     """Uids in order of acceptance."""
-    return dict.fromkeys(event.job.uid for event in evidence.events if event.type == event_pb2.EVENT_TYPE_JOB_QUEUED)
+    changes = [event.job_change for event in evidence.events]
+    return dict.fromkeys(change.job.uid for change in changes if change.type == event_pb2.JOB_CHANGE_TYPE_QUEUED)
 
 
 def _has_open_attempt(job: job_pb2.Job) -> bool:
-    return bool(job.attempts) and not job.attempts[-1].HasField("end_time")
+    """Return whether a job of an event has a run: events have no attempts, but say why a queued job waits."""
+    if job.state != S.JOB_STATE_QUEUED:
+        return job.state in (S.JOB_STATE_SCHEDULED, S.JOB_STATE_RUNNING)
+    return job.waiting.reason in (S.WAITING_REASON_STARTING, S.WAITING_REASON_CANCELLING, S.WAITING_REASON_UNKILLABLE)
 
 
 def _bare(job: job_pb2.Job) -> job_pb2.Job:
-    """Leave out what is worked out when a job is asked for."""
+    """Return what an event has of a job."""
     bare = job_pb2.Job()
     bare.CopyFrom(job)
-    for name in ("waiting_reason", "waiting_detail", "jobs_before", "progress"):
+    for name in ("waiting", "progress", "attempts", "warnings", "config", "view"):
         bare.ClearField(name)
     return bare

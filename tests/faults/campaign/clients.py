@@ -74,23 +74,23 @@ class Watcher(threading.Thread):
 
     def _watch(self, jobs: jobs_service_pb2_grpc.JobsServiceStub) -> None:
         request = pb.WatchJobsRequest(
-            after_revision=self.revision,
-            store_id=self._store_id,
-            include_service_events=True,
-            progress_interval=Duration(seconds=1),
+            after=event_pb2.Position(revision=self.revision, store_id=self._store_id),
+            include_service_changes=True,
+            heartbeat_interval=Duration(seconds=1),
         )
         for message in jobs.WatchJobs(request, timeout=60):
-            self._store_id = message.store_id
+            self._store_id = message.position.store_id
             for event in message.events:
                 self._take(event)
-            self.revision = message.revision
+            self.revision = message.position.revision
             if self._stopping.is_set():
                 return
 
-    def _take(self, event: event_pb2.Event) -> None:
+    def _take(self, event: event_pb2.WatchEvent) -> None:
         self._evidence.events.append(event)
-        if event.job.uid:
-            self.latest[event.job.uid] = event.job
+        if event.HasField("job_change"):
+            job = event.job_change.job
+            self.latest[job.uid] = job
 
 
 class Feeder(threading.Thread):

@@ -71,7 +71,7 @@ class Evidence:
     notes: list[Note] = field(default_factory=list)
     submits: list[Submit] = field(default_factory=list)
     sightings: list[ClusterJobStatus] = field(default_factory=list)
-    events: list[event_pb2.Event] = field(default_factory=list)
+    events: list[event_pb2.WatchEvent] = field(default_factory=list)
     revision: int = 0
     watch_errors: list[str] = field(default_factory=list)
     jobs: dict[str, job_pb2.Job] = field(default_factory=dict)

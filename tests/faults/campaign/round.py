@@ -167,12 +167,12 @@ class Round:
 
     def processes_of(self, job: job_pb2.Job) -> tuple[processes.Process | None, list[processes.Process]]:
         """Find the supervisor and the solver's processes of a job's newest run."""
-        found = record.read(job.run_directory)
+        found = record.read(job.attempts[-1].run_directory)
         supervisor = processes.look(found.claim["pid"]) if found.claim and not found.end else None
         if supervisor is not None and found.claim is not None and supervisor.ticks != found.claim["ticks"]:
             supervisor = None
         solver = (found.start["pid"], found.start["ticks"]) if found.start else None
-        return supervisor, processes.of_run(f"{job.uid}.{job.attempt}", solver, processes.table())
+        return supervisor, processes.of_run(f"{job.uid}.{job.attempt_count}", solver, processes.table())
 
     def runs_of(self, supervisor: processes.Process) -> set[str]:
         """Find the jobs whose run a supervisor had when it was killed: it may just have gone on to another."""

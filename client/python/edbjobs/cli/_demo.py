@@ -18,7 +18,7 @@ from rich.text import Text
 from edbjobs._client import Client
 from edbjobs._endpoint import Endpoint
 from edbjobs._exceptions import EdbJobsError
-from edbjobs._models import Event, Job
+from edbjobs._models import Job, Outcome, WatchEvent
 from edbjobs._text import age, event_text, state_text
 from edbjobs.cli._daemon import address, start
 from edbjobs.cli._jobs import EVIDENCE
@@ -43,7 +43,7 @@ class _Demo:
     endpoint: Endpoint | None = None
     process: subprocess.Popen[bytes] | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[WatchEvent] = field(default_factory=list)
 
     def print_text(self, text: str | Text, *, cut: bool = False) -> None:
         """Print an indented text; with `cut` on one line, which is truncated."""
@@ -167,8 +167,8 @@ def _solve(demo: _Demo, client: Client, job: Job) -> None:
 
 def _running(client: Client, job: Job) -> Job:
     # The log exists as soon as the job runs.
-    for event in client.watch(after_revision=0, jobs=[job.uid]):
-        if event.job is not None and (event.job.started or event.job.status.ended):
+    for event in client.watch(from_oldest=True, jobs=[job.uid]):
+        if event.job is not None and (event.job.start_time or event.job.ended):
             return event.job
     return job
 
@@ -182,37 +182,45 @@ def _kill_and_restart(demo: _Demo, client: Client, job: Job) -> None:
     demo.heading("The service is restarted with the same folder.")
     endpoint = demo.start_service()
     after = client.get(job.uid)
-    demo.print_text(f"pid {endpoint.pid} found {job.id}: {after.status}, attempt {after.attempt}, pid {_pid(after)}")
+    demo.print_text(
+        f"pid {endpoint.pid} found {job.id}: {after.state}, attempt {after.attempt_count}, pid {_pid(after)}"
+    )
 
 
-def _pid(job: Job) -> int:
-    return job.attempts[-1].pid if job.attempts else 0
+def _pid(job: Job) -> int | None:
+    return job.attempts[-1].pid if job.attempts else None
 
 
 def _show_end(demo: _Demo, client: Client, ended: list[Job]) -> bool:
     demo.heading("Both jobs have ended.")
     for job in ended:
-        word = Text(str(job.status), style=COLORS.get(str(job.status), ""))
-        evidence = EVIDENCE.get(str(job.evidence), str(job.evidence))
+        word = Text(str(job.state), style=COLORS.get(str(job.state), ""))
+        outcome = job.outcome or Outcome()
+        evidence = EVIDENCE.get(str(outcome.evidence), str(outcome.evidence))
         demo.print_text(
-            Text.assemble(f"{job.id:<16} ", word, f" after {age(job.started, job.ended)}, evidence: {evidence}:")
+            Text.assemble(f"{job.id:<16} ", word, f" after {age(job.start_time, job.end_time)}, evidence: {evidence}:")
         )
-        demo.print_text(f"   {job.message}")
+        demo.print_text(f"   {outcome.message}")
     first = ended[0]
     demo.heading(f"The stored events of {first.id}.")
-    for event in client.watch(after_revision=0, jobs=[first.uid]):
+    for event in client.watch(from_oldest=True, jobs=[first.uid]):
         demo.events.append(event)
         demo.print_text(_event_line(event), cut=True)
-        if event.job is not None and event.job.status.ended:
+        if event.job is not None and event.job.ended:
             break
     demo.heading("The last lines of its log.")
     tail = b"".join(client.logs(first.uid, offset=-4096)).decode("utf-8", "replace")
     for line in tail.strip().splitlines()[-LOG_LINES:]:
         demo.print_text(line, cut=True)
-    return all(job.status == "completed" and job.evidence == "solver_log" and len(job.attempts) == 1 for job in ended)
+    return all(map(_as_expected, ended))
 
 
-def _event_line(event: Event) -> str:
+def _as_expected(job: Job) -> bool:
+    proven = job.outcome is not None and job.outcome.evidence == "solver_log"
+    return job.state == "completed" and proven and len(job.attempts) == 1
+
+
+def _event_line(event: WatchEvent) -> str:
     when = f"{event.time.astimezone():%H:%M:%S}" if event.time else ""
     return f"{event.revision:>4}  {when}  {event_text(event)}"
 
@@ -241,7 +249,9 @@ def _close(demo: _Demo, succeeded: bool, *, kept: bool) -> None:
 
 def _write(demo: _Demo, succeeded: bool) -> None:
     events: list[dict[str, Any]] = [
-        {"revision": event.revision, "type": event.type.value, "detail": event.detail} for event in demo.events
+        {"revision": event.revision, "type": event.job_change.type.value, "message": event.message}
+        for event in demo.events
+        if event.job_change is not None
     ]
     write_json(
         {"good": succeeded, "demo": True, "jobs": [job.to_dict() for job in demo.jobs.values()], "events": events}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from edbjobs._text import age, place_text, progress_text, state_text
+from edbjobs._text import age, place_text, progress_text, state_text, waiting_text
 from edbjobs.cli import _options as o
-from edbjobs.cli._output import COLORS, console, counted, job_table, line, local_time, show_pairs, write_json
+from edbjobs.cli._output import COLORS, console, counted, job_table, line, local_time, show_pairs, size, write_json
 
 if TYPE_CHECKING:
     from edbjobs._client import Client
-    from edbjobs._models import Attempt, Job
+    from edbjobs._models import Attempt, Job, Reservation, Waiting
 
 __all__ = ["job_filter", "list_jobs", "logs", "show"]
 
@@ -26,7 +26,8 @@ EVIDENCE = {
     "solver_log": "the solver's own log",
     "exit_code": "the exit code; there was no log",
     "scheduler": "the cluster's scheduler",
-    "none": "none: its end is unknown",
+    "none": "none: its end was not seen",
+    "service": "the service itself",
 }
 
 
@@ -71,36 +72,58 @@ def show(name: o.Name, target: o.Target = None, json: o.Json = False) -> None:
     if json:
         write_json(job)
         return
-    title = Text.assemble((job.id, "bold"), "  ", (state_text(job).partition(":")[0], COLORS.get(str(job.status), "")))
+    state = state_text(job).partition(":")[0] if job.ended else str(job.state)
+    title = Text.assemble((job.id, "bold"), "  ", (state, COLORS.get(str(job.state), "")))
     show_pairs(_facts(job), title=title)
 
 
 def _facts(job: Job) -> dict[str, object]:
-    waiting = state_text(job).partition(": ")[2] if job.waiting_reason is not None else ""
-    before = f"{job.jobs_before} before it" if job.jobs_before else ""
+    outcome = job.outcome
     return {
-        "message": job.message,
-        "evidence": EVIDENCE.get(str(job.evidence), job.evidence) if job.evidence else "",
-        "waits for": ", ".join(filter(None, (waiting, before))),
-        "progress": progress_text(job.progress) if job.progress and not job.status.ended else "",
+        "message": outcome.message if outcome else "",
+        "evidence": EVIDENCE.get(str(outcome.evidence), outcome.evidence) if outcome and outcome.evidence else "",
+        "waits for": _waiting(job.waiting) if job.waiting else "",
+        "progress": progress_text(job.progress) if job.progress and not job.ended else "",
         "project": job.project_path,
         "design": _design(job),
         "note": [*job.warnings, *(["run by the demo solver: nothing was really solved"] if job.demo else [])],
-        "submitted": f"{local_time(job.created)} by {job.user}",
-        "started": local_time(job.started),
-        "ended": f"{local_time(job.ended)} after {age(job.started, job.ended)}" if job.ended else "",
-        "cancel requested": local_time(job.cancel_requested),
+        "submitted": f"{local_time(job.create_time)} by {job.user}",
+        "started": local_time(job.start_time),
+        "ended": _end(job) if job.ended else "",
+        "cancel requested": local_time(job.cancel_request_time),
         "attempts": [_attempt(attempt) for attempt in job.attempts],
-        "solver": job.solver_version,
+        "solver": job.aedt_version,
         "runs on": place_text(job),
-        "reserves": counted(job.cores, "core") + (f", {job.memory_mib} MiB" if job.memory_mib else ""),
+        "reserves": _reserves(job.reservation),
         "priority": job.priority or "",
         "batch": job.batch,
         "retry of": job.retry_of,
         "superseded by": job.superseded_by,
-        "logs": job.run_directory,
+        "logs": job.attempts[-1].run_directory if job.attempts else "",
         "uid": job.uid,
     }
+
+
+def _waiting(waiting: Waiting) -> str:
+    at = local_time(waiting.next_attempt_time)
+    words = [f"not before {at}" if at and waiting.reason == "not_before" else waiting_text(waiting)]
+    if at and waiting.reason != "not_before":
+        words.append(f"next attempt {at}")
+    if waiting.jobs_before:
+        words.append(f"{counted(waiting.jobs_before, 'job')} before it")
+    return ", ".join(words)
+
+
+def _end(job: Job) -> str:
+    run = f" after {age(job.start_time, job.end_time)}" if job.start_time else ", it never ran"
+    return local_time(job.end_time) + run
+
+
+def _reserves(reservation: Reservation) -> str:
+    words = [counted(reservation.cores, "core")] if reservation.cores else []
+    if reservation.memory_bytes:
+        words.append(size(reservation.memory_bytes))
+    return ", ".join([*words, *(f"{number} {feature}" for feature, number in reservation.licenses.items())])
 
 
 def _design(job: Job) -> str:
@@ -109,9 +132,11 @@ def _design(job: Job) -> str:
 
 
 def _attempt(attempt: Attempt) -> str:
-    words = [f"{attempt.number}: {local_time(attempt.started) or 'never ran'}"]
-    if attempt.ended is not None:
-        words.append(f"{attempt.reason or 'ended'} after {age(attempt.started, attempt.ended) or '0s'}")
+    words = [f"{attempt.number}: {local_time(attempt.start_time) or 'never ran'}"]
+    if attempt.end_time is not None:
+        reason = attempt.outcome.reason if attempt.outcome else None
+        run = f" after {age(attempt.start_time, attempt.end_time)}" if attempt.start_time else ""
+        words.append(str(reason or "ended").replace("_", " ") + run)
     if attempt.nodes:
         words.append(f"on {', '.join(attempt.nodes)}" + (f" (pid {attempt.pid})" if attempt.pid else ""))
     return ", ".join(words)

@@ -62,16 +62,16 @@ def job_table(jobs: Iterable[Job]) -> Table:
     table.add_column("PROJECT", no_wrap=True, overflow="ellipsis", ratio=2)
     table.add_column("NOTE", no_wrap=True, overflow="ellipsis", ratio=3)
     for job in jobs:
-        state = Text(str(job.status), style=COLORS.get(str(job.status), ""))
+        state = Text(str(job.state), style=COLORS.get(str(job.state), ""))
         table.add_row(Text(job.id), state, _time(job), Text(_project(job)), Text(_note(job)))
     return table
 
 
 def _time(job: Job) -> str:
     # Waiting time of a job that waits, otherwise its run time.
-    if job.status.ended:
-        return age(job.started, job.ended)
-    return age(job.started or job.created)
+    if job.ended:
+        return age(job.start_time, job.end_time)
+    return age(job.start_time or job.create_time)
 
 
 def _project(job: Job) -> str:
@@ -80,7 +80,7 @@ def _project(job: Job) -> str:
 
 def _note(job: Job) -> str:
     note = note_text(job).partition("\n")[0]
-    return f"p{job.priority} {note}" if job.priority and not job.status.ended else note
+    return f"p{job.priority} {note}" if job.priority and not job.ended else note
 
 
 def show_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

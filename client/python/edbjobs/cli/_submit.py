@@ -75,7 +75,7 @@ def finish(client: Client, job: Job, json: bool) -> None:
         write_json(job)
     else:
         print(f"{job.id}: {state_text(job)}")
-    if job.status != "completed":
+    if job.state != "completed":
         raise typer.Exit(FAILED)
 
 

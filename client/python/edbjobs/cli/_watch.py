@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from edbjobs._exceptions import EdbJobsError
+from edbjobs._json import to_json
+from edbjobs._models import JobUpdate, WatchEvent
 from edbjobs._text import event_text, state_text
 from edbjobs.cli import _options as o
 from edbjobs.cli._errors import FAILED
@@ -22,12 +22,9 @@ from edbjobs.cli._output import console, job_table, line
 
 if TYPE_CHECKING:
     from edbjobs._client import Client
-    from edbjobs._models import Event, Job
+    from edbjobs._models import Job
 
 __all__ = ["follow", "watch"]
-
-POLL_SECONDS = 1.0
-MAX_POLLED = 200
 
 
 def watch(
@@ -65,91 +62,107 @@ def follow(client: Client, given: dict[str, Any], *, until_ended: bool, json: bo
         True if all jobs completed.
     """
     snapshot = client.snapshot(**given) if until_ended else client.snapshot(ended=False, **given)
-    board = _Board(client, given, {job.uid: job for job in snapshot.jobs})
+    board = _Board({job.uid: job for job in snapshot.jobs})
     if until_ended and board.all_ended():
         if not json:
             console().print(job_table(board.jobs.values()))
         return board.all_completed()
-    events = client.watch(after_revision=snapshot.position.revision, store_id=snapshot.position.store_id, **given)
-    changes = board.changes(events, until_ended)
+    items = client.watch(after=snapshot.position, include_updates=True, **given)
+    changes = board.changes(items, until_ended)
     screen = console()
     if json:
-        for event in changes:
-            _write_event(event)
+        for item, _ in changes:
+            _write_item(item)
     elif screen.is_terminal:
         with Live(get_renderable=lambda: board.page(screen.height), console=screen, refresh_per_second=4):
             for _ in changes:
                 pass
     else:
-        for job in snapshot.jobs:
-            line(f"{job.id}: {state_text(job)}")
-        for event in changes:
-            if event.job is not None:
-                line(f"{event.job.id}: {event_text(event)}")
+        _print_lines(snapshot.jobs, changes)
     return board.all_completed()
+
+
+def _print_lines(jobs: Iterable[Job], changes: Iterator[tuple[WatchEvent | JobUpdate, Job]]) -> None:
+    """Print a line for each job, each change, and each update that shows."""
+    last: dict[str, str] = {}
+    for job in jobs:
+        last[job.uid] = state_text(job)
+        line(f"{job.id}: {last[job.uid]}")
+    for item, job in changes:
+        text = state_text(job)
+        if isinstance(item, WatchEvent):
+            line(f"{job.id}: {event_text(item)}")
+        elif text != last.get(job.uid):
+            line(f"{job.id}: {text}")
+        last[job.uid] = text
 
 
 class _Board:
     """Last known state of the watched jobs."""
 
-    def __init__(self, client: Client, given: dict[str, Any], jobs: dict[str, Job]) -> None:
+    def __init__(self, jobs: dict[str, Job]) -> None:
         self.jobs = jobs
-        self._client = client
-        self._given = given
-        self._polled = 0.0
 
-    def changes(self, events: Iterator[Event], until_ended: bool) -> Iterator[Event]:
-        """Update the jobs from events, and yield the events that are new."""
-        for event in events:
-            job = event.job
-            if job is None or (job.uid in self.jobs and job.revision <= self.jobs[job.uid].revision):
+    def changes(
+        self, items: Iterator[WatchEvent | JobUpdate], until_ended: bool
+    ) -> Iterator[tuple[WatchEvent | JobUpdate, Job]]:
+        """Update the jobs, and yield what is new with the job as it is now."""
+        for item in items:
+            job = self._updated(item) if isinstance(item, JobUpdate) else self._changed(item)
+            if job is None:
                 continue
             self.jobs[job.uid] = job
-            yield event
+            yield item, job
             if until_ended and self.all_ended():
                 return
 
+    def _changed(self, event: WatchEvent) -> Job | None:
+        job = event.job
+        known = self.jobs.get(job.uid) if job is not None else None
+        if job is None or known is None:
+            return job
+        if job.revision <= known.revision:
+            return None
+        # An event has no progress: that of the same attempt stays until the next update.
+        same = job.state == "running" and job.attempt_count == known.attempt_count
+        return replace(job, progress=known.progress) if same else job
+
+    def _updated(self, update: JobUpdate) -> Job | None:
+        known = self.jobs.get(update.uid)
+        if known is None or known.ended:
+            return None
+        return replace(known, progress=update.progress, waiting=update.waiting)
+
     def all_ended(self) -> bool:
         """Return True if all jobs have ended."""
-        return all(job.status.ended for job in self.jobs.values())
+        return all(job.ended for job in self.jobs.values())
 
     def all_completed(self) -> bool:
         """Return True if all jobs completed."""
-        return all(job.status == "completed" for job in self.jobs.values())
+        return all(job.state == "completed" for job in self.jobs.values())
 
     def page(self, height: int) -> Group:
         """Return the content of the screen; called in the thread that refreshes it."""
-        self._poll()
         # If there are more jobs than lines, active ones are kept first; the table keeps the order of submission.
         jobs = list(self.jobs.values())
-        kept = {job.uid for job in sorted(jobs, key=lambda job: job.status.ended)[: max(height - 3, 1)]}
+        kept = {job.uid for job in sorted(jobs, key=lambda job: job.ended)[: max(height - 3, 1)]}
         table = job_table(job for job in jobs if job.uid in kept)
         hidden = len(jobs) - len(kept)
         return Group(table, Text(f"{hidden} more", style="dim")) if hidden else Group(table)
 
-    def _poll(self) -> None:
-        # Progress and waiting reasons change without an event: they are polled.
-        if time.monotonic() - self._polled < POLL_SECONDS:
-            return
-        try:
-            for job in islice(self._client.list(**{"ended": False, **self._given}), MAX_POLLED):
-                if job.uid in self.jobs and job.revision >= self.jobs[job.uid].revision:
-                    self.jobs[job.uid] = job
-        except EdbJobsError:
-            pass  # the watch itself raises if the service stays unreachable
-        self._polled = time.monotonic()
 
-
-def _write_event(event: Event) -> None:
-    from edbjobs._json import to_json
-
-    job = event.job.to_dict() if event.job is not None else None
-    values = {
-        "revision": event.revision,
-        "time": to_json(event.time),
-        "type": event.type.value,
-        "principal": to_json(event.principal),
-        "detail": event.detail,
-        "job": job,
-    }
+def _write_item(item: WatchEvent | JobUpdate) -> None:
+    """Print an event, or an update as the only member of an object, as a line of JSON."""
+    if isinstance(item, JobUpdate):
+        line(json_module.dumps({"update": to_json(item)}))
+        return
+    values = to_json(replace(item, job_change=None))
+    if item.job_change is not None:
+        change = item.job_change
+        values["job_change"] = {
+            "type": to_json(change.type),
+            "job": change.job.to_dict(),
+            "old_state": to_json(change.old_state),
+            "left": change.left,
+        }
     line(json_module.dumps(values))

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -52,6 +53,46 @@ CONVERGENCE_UNKNOWN: Convergence.ValueType  # 4
 """The solver's output does not show it."""
 Global___Convergence: _TypeAlias = Convergence  # noqa: Y015
 
+class _SolvePhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SolvePhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SolvePhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SOLVE_PHASE_UNSPECIFIED: _SolvePhase.ValueType  # 0
+    """Not known."""
+    SOLVE_PHASE_OPENING: _SolvePhase.ValueType  # 1
+    """Opening the project."""
+    SOLVE_PHASE_MESHING: _SolvePhase.ValueType  # 2
+    """Making or refining the mesh."""
+    SOLVE_PHASE_ADAPTIVE: _SolvePhase.ValueType  # 3
+    """Adaptive passes."""
+    SOLVE_PHASE_SWEEP: _SolvePhase.ValueType  # 4
+    """A frequency sweep."""
+    SOLVE_PHASE_EXPORT: _SolvePhase.ValueType  # 5
+    """Exports after the solve."""
+    SOLVE_PHASE_DONE: _SolvePhase.ValueType  # 6
+    """Finished, about to exit."""
+
+class SolvePhase(_SolvePhase, metaclass=_SolvePhaseEnumTypeWrapper):
+    """SolvePhase is what a running solve is working on."""
+
+SOLVE_PHASE_UNSPECIFIED: SolvePhase.ValueType  # 0
+"""Not known."""
+SOLVE_PHASE_OPENING: SolvePhase.ValueType  # 1
+"""Opening the project."""
+SOLVE_PHASE_MESHING: SolvePhase.ValueType  # 2
+"""Making or refining the mesh."""
+SOLVE_PHASE_ADAPTIVE: SolvePhase.ValueType  # 3
+"""Adaptive passes."""
+SOLVE_PHASE_SWEEP: SolvePhase.ValueType  # 4
+"""A frequency sweep."""
+SOLVE_PHASE_EXPORT: SolvePhase.ValueType  # 5
+"""Exports after the solve."""
+SOLVE_PHASE_DONE: SolvePhase.ValueType  # 6
+"""Finished, about to exit."""
+Global___SolvePhase: _TypeAlias = SolvePhase  # noqa: Y015
+
 class _SweepKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -79,6 +120,111 @@ SWEEP_KIND_INTERPOLATING: SweepKind.ValueType  # 2
 SWEEP_KIND_FAST: SweepKind.ValueType  # 3
 """All frequencies come from one reduced model."""
 Global___SweepKind: _TypeAlias = SweepKind  # noqa: Y015
+
+@_typing.final
+class JobProgress(_message.Message):
+    """JobProgress is how far a running solve is. Absent: not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    DESIGN_FIELD_NUMBER: _builtins.int
+    SETUP_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
+    LAST_PASS_FIELD_NUMBER: _builtins.int
+    CURRENT_PASS_FIELD_NUMBER: _builtins.int
+    MAX_PASSES_FIELD_NUMBER: _builtins.int
+    TARGET_DELTA_FIELD_NUMBER: _builtins.int
+    FREQUENCIES_SOLVED_FIELD_NUMBER: _builtins.int
+    FREQUENCIES_TOTAL_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    MIN_REMAINING_FIELD_NUMBER: _builtins.int
+    MAX_REMAINING_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    phase: Global___SolvePhase.ValueType
+    """What it is working on."""
+    design: _builtins.str
+    """Design that is being solved."""
+    setup: _builtins.str
+    """Setup that is being solved."""
+    sweep: _builtins.str
+    """Sweep that is being solved; empty in other phases."""
+    current_pass: _builtins.int
+    """Number of the adaptive pass that is going on."""
+    max_passes: _builtins.int
+    """Maximum number of passes."""
+    target_delta: _builtins.float
+    """Target of the delta."""
+    frequencies_solved: _builtins.int
+    """Frequencies of the sweep solved so far."""
+    frequencies_total: _builtins.int
+    """Frequencies of the sweep to solve; absent for an interpolating sweep."""
+    fraction: _builtins.float
+    """Share of the job that is done, 0 to 1."""
+    @_builtins.property
+    def last_pass(self) -> Global___AdaptivePass:
+        """The last finished adaptive pass; absent: none yet."""
+
+    @_builtins.property
+    def min_remaining(self) -> _duration_pb2.Duration:
+        """Remaining time: probably not less."""
+
+    @_builtins.property
+    def max_remaining(self) -> _duration_pb2.Duration:
+        """Remaining time: probably not more (about 90 %, not guaranteed)."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When this was read from the solver's files."""
+
+    def __init__(
+        self,
+        *,
+        phase: Global___SolvePhase.ValueType = ...,
+        design: _builtins.str = ...,
+        setup: _builtins.str = ...,
+        sweep: _builtins.str = ...,
+        last_pass: Global___AdaptivePass | None = ...,
+        current_pass: _builtins.int | None = ...,
+        max_passes: _builtins.int | None = ...,
+        target_delta: _builtins.float | None = ...,
+        frequencies_solved: _builtins.int | None = ...,
+        frequencies_total: _builtins.int | None = ...,
+        fraction: _builtins.float | None = ...,
+        min_remaining: _duration_pb2.Duration | None = ...,
+        max_remaining: _duration_pb2.Duration | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_current_pass", b"_current_pass", "_fraction", b"_fraction", "_frequencies_solved", b"_frequencies_solved", "_frequencies_total", b"_frequencies_total", "_max_passes", b"_max_passes", "_target_delta", b"_target_delta", "current_pass", b"current_pass", "fraction", b"fraction", "frequencies_solved", b"frequencies_solved", "frequencies_total", b"frequencies_total", "last_pass", b"last_pass", "max_passes", b"max_passes", "max_remaining", b"max_remaining", "min_remaining", b"min_remaining", "read_time", b"read_time", "target_delta", b"target_delta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_current_pass", b"_current_pass", "_fraction", b"_fraction", "_frequencies_solved", b"_frequencies_solved", "_frequencies_total", b"_frequencies_total", "_max_passes", b"_max_passes", "_target_delta", b"_target_delta", "current_pass", b"current_pass", "design", b"design", "fraction", b"fraction", "frequencies_solved", b"frequencies_solved", "frequencies_total", b"frequencies_total", "last_pass", b"last_pass", "max_passes", b"max_passes", "max_remaining", b"max_remaining", "min_remaining", b"min_remaining", "phase", b"phase", "read_time", b"read_time", "setup", b"setup", "sweep", b"sweep", "target_delta", b"target_delta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__current_pass: _TypeAlias = _typing.Literal["current_pass"]  # noqa: Y015
+    _WhichOneofArgType__current_pass: _TypeAlias = _typing.Literal["_current_pass", b"_current_pass"]  # noqa: Y015
+    _WhichOneofReturnType__fraction: _TypeAlias = _typing.Literal["fraction"]  # noqa: Y015
+    _WhichOneofArgType__fraction: _TypeAlias = _typing.Literal["_fraction", b"_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__frequencies_solved: _TypeAlias = _typing.Literal["frequencies_solved"]  # noqa: Y015
+    _WhichOneofArgType__frequencies_solved: _TypeAlias = _typing.Literal["_frequencies_solved", b"_frequencies_solved"]  # noqa: Y015
+    _WhichOneofReturnType__frequencies_total: _TypeAlias = _typing.Literal["frequencies_total"]  # noqa: Y015
+    _WhichOneofArgType__frequencies_total: _TypeAlias = _typing.Literal["_frequencies_total", b"_frequencies_total"]  # noqa: Y015
+    _WhichOneofReturnType__max_passes: _TypeAlias = _typing.Literal["max_passes"]  # noqa: Y015
+    _WhichOneofArgType__max_passes: _TypeAlias = _typing.Literal["_max_passes", b"_max_passes"]  # noqa: Y015
+    _WhichOneofReturnType__target_delta: _TypeAlias = _typing.Literal["target_delta"]  # noqa: Y015
+    _WhichOneofArgType__target_delta: _TypeAlias = _typing.Literal["_target_delta", b"_target_delta"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__current_pass) -> _WhichOneofReturnType__current_pass | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction) -> _WhichOneofReturnType__fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequencies_solved) -> _WhichOneofReturnType__frequencies_solved | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequencies_total) -> _WhichOneofReturnType__frequencies_total | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_passes) -> _WhichOneofReturnType__max_passes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_delta) -> _WhichOneofReturnType__target_delta | None: ...
+
+Global___JobProgress: _TypeAlias = JobProgress  # noqa: Y015
 
 @_typing.final
 class AdaptivePass(_message.Message):

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from edbjobs.v1 import job_pb2 as edbjobs_dot_v1_dot_job__pb2
+from edbjobs.v1 import job_state_pb2 as edbjobs_dot_v1_dot_job__state__pb2
 from edbjobs.v1 import principal_pb2 as edbjobs_dot_v1_dot_principal__pb2
 from edbjobs.v1 import resource_pb2 as edbjobs_dot_v1_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65\x64\x62jobs/v1/event.proto\x12\nedbjobs.v1\x1a\x14\x65\x64\x62jobs/v1/job.proto\x1a\x1a\x65\x64\x62jobs/v1/principal.proto\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x08Position\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08store_id\x18\x02 \x01(\t\"\x8c\x02\n\x05\x45vent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04type\x18\x03 \x01(\x0e\x32\x15.edbjobs.v1.EventType\x12\x1c\n\x03job\x18\x04 \x01(\x0b\x32\x0f.edbjobs.v1.Job\x12\"\n\x06limits\x18\x05 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12&\n\nold_limits\x18\x06 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12(\n\tprincipal\x18\x07 \x01(\x0b\x32\x15.edbjobs.v1.Principal\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t*\xed\x04\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45VENT_TYPE_JOB_QUEUED\x10\x01\x12\x1b\n\x17\x45VENT_TYPE_JOB_STARTING\x10\x02\x12\x1c\n\x18\x45VENT_TYPE_JOB_SCHEDULED\x10\x03\x12\x1a\n\x16\x45VENT_TYPE_JOB_STARTED\x10\x04\x12\x1b\n\x17\x45VENT_TYPE_JOB_PROGRESS\x10\x05\x12\x1b\n\x17\x45VENT_TYPE_JOB_RETRYING\x10\x06\x12#\n\x1f\x45VENT_TYPE_JOB_CANCEL_REQUESTED\x10\x07\x12\x1c\n\x18\x45VENT_TYPE_JOB_COMPLETED\x10\x08\x12\x19\n\x15\x45VENT_TYPE_JOB_FAILED\x10\t\x12\x1c\n\x18\x45VENT_TYPE_JOB_CANCELLED\x10\n\x12\x17\n\x13\x45VENT_TYPE_JOB_HELD\x10\x0b\x12\x1b\n\x17\x45VENT_TYPE_JOB_RELEASED\x10\x0c\x12#\n\x1f\x45VENT_TYPE_JOB_PRIORITY_CHANGED\x10\r\x12\x1a\n\x16\x45VENT_TYPE_JOB_DELETED\x10\x0e\x12\x17\n\x13\x45VENT_TYPE_JOB_NOTE\x10\x0f\x12\x1d\n\x19\x45VENT_TYPE_LIMITS_UPDATED\x10\x10\x12\x1b\n\x17\x45VENT_TYPE_QUEUE_PAUSED\x10\x11\x12\x1c\n\x18\x45VENT_TYPE_QUEUE_RESUMED\x10\x12\x12\x13\n\x0f\x45VENT_TYPE_GATE\x10\x13\x12\x1d\n\x19\x45VENT_TYPE_JOB_SUPERSEDED\x10\x14\x42R\n\nedbjobs.v1B\nEventProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65\x64\x62jobs/v1/event.proto\x12\nedbjobs.v1\x1a\x14\x65\x64\x62jobs/v1/job.proto\x1a\x1a\x65\x64\x62jobs/v1/job_state.proto\x1a\x1a\x65\x64\x62jobs/v1/principal.proto\x1a\x19\x65\x64\x62jobs/v1/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x08Position\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08store_id\x18\x02 \x01(\t\"\x9e\x02\n\nWatchEvent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\tprincipal\x18\x03 \x01(\x0b\x32\x15.edbjobs.v1.Principal\x12\x0f\n\x07message\x18\x04 \x01(\t\x12+\n\njob_change\x18\x05 \x01(\x0b\x32\x15.edbjobs.v1.JobChangeH\x00\x12\x31\n\rlimits_change\x18\x06 \x01(\x0b\x32\x18.edbjobs.v1.LimitsChangeH\x00\x12/\n\x0cqueue_change\x18\x07 \x01(\x0b\x32\x17.edbjobs.v1.QueueChangeH\x00\x42\x08\n\x06\x63hange\"{\n\tJobChange\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.edbjobs.v1.JobChangeType\x12\x1c\n\x03job\x18\x02 \x01(\x0b\x32\x0f.edbjobs.v1.Job\x12\'\n\told_state\x18\x03 \x01(\x0e\x32\x14.edbjobs.v1.JobState\"Z\n\x0cLimitsChange\x12&\n\nold_limits\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.Limits\x12\"\n\x06limits\x18\x02 \x01(\x0b\x32\x12.edbjobs.v1.Limits\"8\n\x0bQueueChange\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.edbjobs.v1.QueueChangeType*\xf9\x03\n\rJobChangeType\x12\x1f\n\x1bJOB_CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16JOB_CHANGE_TYPE_QUEUED\x10\x01\x12\x1c\n\x18JOB_CHANGE_TYPE_STARTING\x10\x02\x12\x1d\n\x19JOB_CHANGE_TYPE_SCHEDULED\x10\x03\x12\x1b\n\x17JOB_CHANGE_TYPE_STARTED\x10\x04\x12\x1c\n\x18JOB_CHANGE_TYPE_RETRYING\x10\x05\x12$\n JOB_CHANGE_TYPE_CANCEL_REQUESTED\x10\x06\x12\x1d\n\x19JOB_CHANGE_TYPE_COMPLETED\x10\x07\x12\x1a\n\x16JOB_CHANGE_TYPE_FAILED\x10\x08\x12\x1d\n\x19JOB_CHANGE_TYPE_CANCELLED\x10\t\x12\x18\n\x14JOB_CHANGE_TYPE_HELD\x10\n\x12\x1c\n\x18JOB_CHANGE_TYPE_RELEASED\x10\x0b\x12$\n JOB_CHANGE_TYPE_PRIORITY_CHANGED\x10\x0c\x12\x1e\n\x1aJOB_CHANGE_TYPE_SUPERSEDED\x10\r\x12\x18\n\x14JOB_CHANGE_TYPE_NOTE\x10\x0e\x12\x1b\n\x17JOB_CHANGE_TYPE_DELETED\x10\x0f*\xb7\x01\n\x0fQueueChangeType\x12!\n\x1dQUEUE_CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18QUEUE_CHANGE_TYPE_PAUSED\x10\x01\x12\x1d\n\x19QUEUE_CHANGE_TYPE_RESUMED\x10\x02\x12!\n\x1dQUEUE_CHANGE_TYPE_GATE_CLOSED\x10\x03\x12!\n\x1dQUEUE_CHANGE_TYPE_GATE_OPENED\x10\x04\x42R\n\nedbjobs.v1B\nEventProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +37,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edbjobs.v1.event_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\nEventProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
-  _globals['_EVENTTYPE']._serialized_start=468
-  _globals['_EVENTTYPE']._serialized_end=1089
-  _globals['_POSITION']._serialized_start=148
-  _globals['_POSITION']._serialized_end=194
-  _globals['_EVENT']._serialized_start=197
-  _globals['_EVENT']._serialized_end=465
+  _globals['_JOBCHANGETYPE']._serialized_start=789
+  _globals['_JOBCHANGETYPE']._serialized_end=1294
+  _globals['_QUEUECHANGETYPE']._serialized_start=1297
+  _globals['_QUEUECHANGETYPE']._serialized_end=1480
+  _globals['_POSITION']._serialized_start=176
+  _globals['_POSITION']._serialized_end=222
+  _globals['_WATCHEVENT']._serialized_start=225
+  _globals['_WATCHEVENT']._serialized_end=511
+  _globals['_JOBCHANGE']._serialized_start=513
+  _globals['_JOBCHANGE']._serialized_end=636
+  _globals['_LIMITSCHANGE']._serialized_start=638
+  _globals['_LIMITSCHANGE']._serialized_end=728
+  _globals['_QUEUECHANGE']._serialized_start=730
+  _globals['_QUEUECHANGE']._serialized_end=786
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 Changes, each with a revision."""
 
 from edbjobs.v1 import job_pb2 as _job_pb2
+from edbjobs.v1 import job_state_pb2 as _job_state_pb2
 from edbjobs.v1 import principal_pb2 as _principal_pb2
 from edbjobs.v1 import resource_pb2 as _resource_pb2
 from google.protobuf import descriptor as _descriptor
@@ -21,101 +22,115 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _EventType:
+class _JobChangeType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
+class _JobChangeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobChangeType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
-    """Not set; never sent."""
-    EVENT_TYPE_JOB_QUEUED: _EventType.ValueType  # 1
-    """A job was accepted."""
-    EVENT_TYPE_JOB_STARTING: _EventType.ValueType  # 2
-    """Its resources were reserved and its start begun."""
-    EVENT_TYPE_JOB_SCHEDULED: _EventType.ValueType  # 3
-    """It was handed to a cluster's scheduler."""
-    EVENT_TYPE_JOB_STARTED: _EventType.ValueType  # 4
-    """Its solver started."""
-    EVENT_TYPE_JOB_PROGRESS: _EventType.ValueType  # 5
-    """It reported progress."""
-    EVENT_TYPE_JOB_RETRYING: _EventType.ValueType  # 6
-    """An attempt ended and another one will follow."""
-    EVENT_TYPE_JOB_CANCEL_REQUESTED: _EventType.ValueType  # 7
-    """Cancel was asked for."""
-    EVENT_TYPE_JOB_COMPLETED: _EventType.ValueType  # 8
+    JOB_CHANGE_TYPE_UNSPECIFIED: _JobChangeType.ValueType  # 0
+    """Default value; never sent."""
+    JOB_CHANGE_TYPE_QUEUED: _JobChangeType.ValueType  # 1
+    """It was accepted."""
+    JOB_CHANGE_TYPE_STARTING: _JobChangeType.ValueType  # 2
+    """Its resources were reserved and its start began."""
+    JOB_CHANGE_TYPE_SCHEDULED: _JobChangeType.ValueType  # 3
+    """It was submitted to a cluster's scheduler."""
+    JOB_CHANGE_TYPE_STARTED: _JobChangeType.ValueType  # 4
+    """Its solver was started."""
+    JOB_CHANGE_TYPE_RETRYING: _JobChangeType.ValueType  # 5
+    """An attempt ended; another one follows."""
+    JOB_CHANGE_TYPE_CANCEL_REQUESTED: _JobChangeType.ValueType  # 6
+    """Its cancellation was requested."""
+    JOB_CHANGE_TYPE_COMPLETED: _JobChangeType.ValueType  # 7
     """It ended COMPLETED."""
-    EVENT_TYPE_JOB_FAILED: _EventType.ValueType  # 9
+    JOB_CHANGE_TYPE_FAILED: _JobChangeType.ValueType  # 8
     """It ended FAILED."""
-    EVENT_TYPE_JOB_CANCELLED: _EventType.ValueType  # 10
+    JOB_CHANGE_TYPE_CANCELLED: _JobChangeType.ValueType  # 9
     """It ended CANCELLED."""
-    EVENT_TYPE_JOB_HELD: _EventType.ValueType  # 11
+    JOB_CHANGE_TYPE_HELD: _JobChangeType.ValueType  # 10
     """It was held."""
-    EVENT_TYPE_JOB_RELEASED: _EventType.ValueType  # 12
+    JOB_CHANGE_TYPE_RELEASED: _JobChangeType.ValueType  # 11
     """It was released."""
-    EVENT_TYPE_JOB_PRIORITY_CHANGED: _EventType.ValueType  # 13
+    JOB_CHANGE_TYPE_PRIORITY_CHANGED: _JobChangeType.ValueType  # 12
     """Its priority was changed."""
-    EVENT_TYPE_JOB_DELETED: _EventType.ValueType  # 14
-    """Its record was removed; `job` is its last state."""
-    EVENT_TYPE_JOB_NOTE: _EventType.ValueType  # 15
-    """Something to know about it: see `detail`."""
-    EVENT_TYPE_LIMITS_UPDATED: _EventType.ValueType  # 16
-    """The limits were changed."""
-    EVENT_TYPE_QUEUE_PAUSED: _EventType.ValueType  # 17
-    """The queue was paused."""
-    EVENT_TYPE_QUEUE_RESUMED: _EventType.ValueType  # 18
-    """The queue was resumed."""
-    EVENT_TYPE_GATE: _EventType.ValueType  # 19
-    """A gate has kept jobs from starting for 10 minutes, or opened again: see `detail`."""
-    EVENT_TYPE_JOB_SUPERSEDED: _EventType.ValueType  # 20
-    """A retry superseded a job."""
+    JOB_CHANGE_TYPE_SUPERSEDED: _JobChangeType.ValueType  # 13
+    """A retry superseded it."""
+    JOB_CHANGE_TYPE_NOTE: _JobChangeType.ValueType  # 14
+    """Something to know about it: see WatchEvent.message."""
+    JOB_CHANGE_TYPE_DELETED: _JobChangeType.ValueType  # 15
+    """Its record was deleted, on request or by retention."""
 
-class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
-    """What happened. Clients must treat a value they do not know as "other"."""
+class JobChangeType(_JobChangeType, metaclass=_JobChangeTypeEnumTypeWrapper):
+    """JobChangeType is what happened to a job. Clients treat a value that they do not know as "other" and look at the
+    job.
+    """
 
-EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
-"""Not set; never sent."""
-EVENT_TYPE_JOB_QUEUED: EventType.ValueType  # 1
-"""A job was accepted."""
-EVENT_TYPE_JOB_STARTING: EventType.ValueType  # 2
-"""Its resources were reserved and its start begun."""
-EVENT_TYPE_JOB_SCHEDULED: EventType.ValueType  # 3
-"""It was handed to a cluster's scheduler."""
-EVENT_TYPE_JOB_STARTED: EventType.ValueType  # 4
-"""Its solver started."""
-EVENT_TYPE_JOB_PROGRESS: EventType.ValueType  # 5
-"""It reported progress."""
-EVENT_TYPE_JOB_RETRYING: EventType.ValueType  # 6
-"""An attempt ended and another one will follow."""
-EVENT_TYPE_JOB_CANCEL_REQUESTED: EventType.ValueType  # 7
-"""Cancel was asked for."""
-EVENT_TYPE_JOB_COMPLETED: EventType.ValueType  # 8
+JOB_CHANGE_TYPE_UNSPECIFIED: JobChangeType.ValueType  # 0
+"""Default value; never sent."""
+JOB_CHANGE_TYPE_QUEUED: JobChangeType.ValueType  # 1
+"""It was accepted."""
+JOB_CHANGE_TYPE_STARTING: JobChangeType.ValueType  # 2
+"""Its resources were reserved and its start began."""
+JOB_CHANGE_TYPE_SCHEDULED: JobChangeType.ValueType  # 3
+"""It was submitted to a cluster's scheduler."""
+JOB_CHANGE_TYPE_STARTED: JobChangeType.ValueType  # 4
+"""Its solver was started."""
+JOB_CHANGE_TYPE_RETRYING: JobChangeType.ValueType  # 5
+"""An attempt ended; another one follows."""
+JOB_CHANGE_TYPE_CANCEL_REQUESTED: JobChangeType.ValueType  # 6
+"""Its cancellation was requested."""
+JOB_CHANGE_TYPE_COMPLETED: JobChangeType.ValueType  # 7
 """It ended COMPLETED."""
-EVENT_TYPE_JOB_FAILED: EventType.ValueType  # 9
+JOB_CHANGE_TYPE_FAILED: JobChangeType.ValueType  # 8
 """It ended FAILED."""
-EVENT_TYPE_JOB_CANCELLED: EventType.ValueType  # 10
+JOB_CHANGE_TYPE_CANCELLED: JobChangeType.ValueType  # 9
 """It ended CANCELLED."""
-EVENT_TYPE_JOB_HELD: EventType.ValueType  # 11
+JOB_CHANGE_TYPE_HELD: JobChangeType.ValueType  # 10
 """It was held."""
-EVENT_TYPE_JOB_RELEASED: EventType.ValueType  # 12
+JOB_CHANGE_TYPE_RELEASED: JobChangeType.ValueType  # 11
 """It was released."""
-EVENT_TYPE_JOB_PRIORITY_CHANGED: EventType.ValueType  # 13
+JOB_CHANGE_TYPE_PRIORITY_CHANGED: JobChangeType.ValueType  # 12
 """Its priority was changed."""
-EVENT_TYPE_JOB_DELETED: EventType.ValueType  # 14
-"""Its record was removed; `job` is its last state."""
-EVENT_TYPE_JOB_NOTE: EventType.ValueType  # 15
-"""Something to know about it: see `detail`."""
-EVENT_TYPE_LIMITS_UPDATED: EventType.ValueType  # 16
-"""The limits were changed."""
-EVENT_TYPE_QUEUE_PAUSED: EventType.ValueType  # 17
-"""The queue was paused."""
-EVENT_TYPE_QUEUE_RESUMED: EventType.ValueType  # 18
-"""The queue was resumed."""
-EVENT_TYPE_GATE: EventType.ValueType  # 19
-"""A gate has kept jobs from starting for 10 minutes, or opened again: see `detail`."""
-EVENT_TYPE_JOB_SUPERSEDED: EventType.ValueType  # 20
-"""A retry superseded a job."""
-Global___EventType: _TypeAlias = EventType  # noqa: Y015
+JOB_CHANGE_TYPE_SUPERSEDED: JobChangeType.ValueType  # 13
+"""A retry superseded it."""
+JOB_CHANGE_TYPE_NOTE: JobChangeType.ValueType  # 14
+"""Something to know about it: see WatchEvent.message."""
+JOB_CHANGE_TYPE_DELETED: JobChangeType.ValueType  # 15
+"""Its record was deleted, on request or by retention."""
+Global___JobChangeType: _TypeAlias = JobChangeType  # noqa: Y015
+
+class _QueueChangeType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QueueChangeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueueChangeType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUEUE_CHANGE_TYPE_UNSPECIFIED: _QueueChangeType.ValueType  # 0
+    """Default value; never sent."""
+    QUEUE_CHANGE_TYPE_PAUSED: _QueueChangeType.ValueType  # 1
+    """It was paused."""
+    QUEUE_CHANGE_TYPE_RESUMED: _QueueChangeType.ValueType  # 2
+    """It was resumed."""
+    QUEUE_CHANGE_TYPE_GATE_CLOSED: _QueueChangeType.ValueType  # 3
+    """The host's processors, memory or disks have kept jobs from starting for 10 minutes."""
+    QUEUE_CHANGE_TYPE_GATE_OPENED: _QueueChangeType.ValueType  # 4
+    """They no longer do."""
+
+class QueueChangeType(_QueueChangeType, metaclass=_QueueChangeTypeEnumTypeWrapper):
+    """QueueChangeType is what happened to the queue. Clients treat a value that they do not know as "other"."""
+
+QUEUE_CHANGE_TYPE_UNSPECIFIED: QueueChangeType.ValueType  # 0
+"""Default value; never sent."""
+QUEUE_CHANGE_TYPE_PAUSED: QueueChangeType.ValueType  # 1
+"""It was paused."""
+QUEUE_CHANGE_TYPE_RESUMED: QueueChangeType.ValueType  # 2
+"""It was resumed."""
+QUEUE_CHANGE_TYPE_GATE_CLOSED: QueueChangeType.ValueType  # 3
+"""The host's processors, memory or disks have kept jobs from starting for 10 minutes."""
+QUEUE_CHANGE_TYPE_GATE_OPENED: QueueChangeType.ValueType  # 4
+"""They no longer do."""
+Global___QueueChangeType: _TypeAlias = QueueChangeType  # noqa: Y015
 
 @_typing.final
 class Position(_message.Message):
@@ -148,61 +163,143 @@ class Position(_message.Message):
 Global___Position: _TypeAlias = Position  # noqa: Y015
 
 @_typing.final
-class Event(_message.Message):
-    """One change."""
+class WatchEvent(_message.Message):
+    """WatchEvent is one change of a job, of the limits or of the queue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
-    TYPE_FIELD_NUMBER: _builtins.int
-    JOB_FIELD_NUMBER: _builtins.int
-    LIMITS_FIELD_NUMBER: _builtins.int
-    OLD_LIMITS_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
-    DETAIL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    JOB_CHANGE_FIELD_NUMBER: _builtins.int
+    LIMITS_CHANGE_FIELD_NUMBER: _builtins.int
+    QUEUE_CHANGE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Strictly growing over the whole service."""
-    type: Global___EventType.ValueType
-    """What."""
-    detail: _builtins.str
-    """A sentence for people."""
+    """Grows from event to event over the whole service; numbers may be left out."""
+    message: _builtins.str
+    """A sentence; empty where the change says it all."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
-
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The whole job after the change, for job events."""
-
-    @_builtins.property
-    def limits(self) -> _resource_pb2.Limits:
-        """The limits after the change, for LIMITS_UPDATED."""
-
-    @_builtins.property
-    def old_limits(self) -> _resource_pb2.Limits:
-        """The limits before the change, for LIMITS_UPDATED."""
+        """When it happened."""
 
     @_builtins.property
     def principal(self) -> _principal_pb2.Principal:
         """Who asked for it; absent: the service itself."""
+
+    @_builtins.property
+    def job_change(self) -> Global___JobChange:
+        """A job."""
+
+    @_builtins.property
+    def limits_change(self) -> Global___LimitsChange:
+        """The limits."""
+
+    @_builtins.property
+    def queue_change(self) -> Global___QueueChange:
+        """The queue."""
 
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        type: Global___EventType.ValueType = ...,
-        job: _job_pb2.Job | None = ...,
-        limits: _resource_pb2.Limits | None = ...,
-        old_limits: _resource_pb2.Limits | None = ...,
         principal: _principal_pb2.Principal | None = ...,
-        detail: _builtins.str = ...,
+        message: _builtins.str = ...,
+        job_change: Global___JobChange | None = ...,
+        limits_change: Global___LimitsChange | None = ...,
+        queue_change: Global___QueueChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "limits", b"limits", "old_limits", b"old_limits", "principal", b"principal", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "job_change", b"job_change", "limits_change", b"limits_change", "principal", b"principal", "queue_change", b"queue_change", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "job", b"job", "limits", b"limits", "old_limits", b"old_limits", "principal", b"principal", "revision", b"revision", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "job_change", b"job_change", "limits_change", b"limits_change", "message", b"message", "principal", b"principal", "queue_change", b"queue_change", "revision", b"revision", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["job_change", "limits_change", "queue_change"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___WatchEvent: _TypeAlias = WatchEvent  # noqa: Y015
+
+@_typing.final
+class JobChange(_message.Message):
+    """JobChange is a change of one job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    OLD_STATE_FIELD_NUMBER: _builtins.int
+    type: Global___JobChangeType.ValueType
+    """What happened."""
+    old_state: _job_state_pb2.JobState.ValueType
+    """Its state before; JOB_STATE_UNSPECIFIED: it was accepted."""
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job after the change, as JOB_VIEW_BASIC; of a deleted job, its last state."""
+
+    def __init__(
+        self,
+        *,
+        type: Global___JobChangeType.ValueType = ...,
+        job: _job_pb2.Job | None = ...,
+        old_state: _job_state_pb2.JobState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "old_state", b"old_state", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Event: _TypeAlias = Event  # noqa: Y015
+Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
+
+@_typing.final
+class LimitsChange(_message.Message):
+    """LimitsChange is a change of the limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLD_LIMITS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def old_limits(self) -> _resource_pb2.Limits:
+        """Those before."""
+
+    @_builtins.property
+    def limits(self) -> _resource_pb2.Limits:
+        """Those in force now."""
+
+    def __init__(
+        self,
+        *,
+        old_limits: _resource_pb2.Limits | None = ...,
+        limits: _resource_pb2.Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "old_limits", b"old_limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "old_limits", b"old_limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitsChange: _TypeAlias = LimitsChange  # noqa: Y015
+
+@_typing.final
+class QueueChange(_message.Message):
+    """QueueChange is a change of what may start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    type: Global___QueueChangeType.ValueType
+    """What happened."""
+    def __init__(
+        self,
+        *,
+        type: Global___QueueChangeType.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueChange: _TypeAlias = QueueChange  # noqa: Y015

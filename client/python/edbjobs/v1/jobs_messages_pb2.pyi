@@ -849,83 +849,179 @@ Global___WaitJobResponse: _TypeAlias = WaitJobResponse  # noqa: Y015
 
 @_typing.final
 class WatchJobsRequest(_message.Message):
-    """Request of Jobs.WatchJobs."""
+    """WatchJobsRequest is the request of JobsService.WatchJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    AFTER_REVISION_FIELD_NUMBER: _builtins.int
-    STORE_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    FROM_OLDEST_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
-    INCLUDE_SERVICE_EVENTS_FIELD_NUMBER: _builtins.int
-    PROGRESS_INTERVAL_FIELD_NUMBER: _builtins.int
-    after_revision: _builtins.int
-    """Send what came after this revision; 0: from the oldest on record; absent: only what is new."""
-    store_id: _builtins.str
-    """Store that `after_revision` belongs to; empty: not checked."""
-    include_service_events: _builtins.bool
-    """Also send changes of limits and queue, and gates."""
+    INCLUDE_UPDATES_FIELD_NUMBER: _builtins.int
+    INCLUDE_SERVICE_CHANGES_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    from_oldest: _builtins.bool
+    """Begin with the oldest change on record. Not allowed with `after`."""
+    include_updates: _builtins.bool
+    """Also send JobUpdates."""
+    include_service_changes: _builtins.bool
+    """Also send changes of limits and queue."""
     @_builtins.property
-    def filter(self) -> Global___JobFilter:
-        """Which jobs."""
+    def after(self) -> _event_pb2.Position:
+        """Begin after this position. Default: only what is new."""
 
     @_builtins.property
-    def progress_interval(self) -> _duration_pb2.Duration:
-        """Time between progress marks while nothing happens; default 15 s, at least 1 s."""
+    def filter(self) -> Global___JobFilter:
+        """Which jobs: a change is sent if the job agrees with the filter before or after it."""
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Longest time without a message, at least 1 s. Default: 15 s. No message for three times as long: the connection
+        is dead.
+        """
 
     def __init__(
         self,
         *,
-        after_revision: _builtins.int | None = ...,
-        store_id: _builtins.str = ...,
+        after: _event_pb2.Position | None = ...,
+        from_oldest: _builtins.bool = ...,
         filter: Global___JobFilter | None = ...,
-        include_service_events: _builtins.bool = ...,
-        progress_interval: _duration_pb2.Duration | None = ...,
+        include_updates: _builtins.bool = ...,
+        include_service_changes: _builtins.bool = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "filter", b"filter", "progress_interval", b"progress_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "filter", b"filter", "include_service_events", b"include_service_events", "progress_interval", b"progress_interval", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "from_oldest", b"from_oldest", "heartbeat_interval", b"heartbeat_interval", "include_service_changes", b"include_service_changes", "include_updates", b"include_updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
-    _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_revision) -> _WhichOneofReturnType__after_revision | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobsResponse(_message.Message):
-    """One message of Jobs.WatchJobs."""
+    """WatchJobsResponse is one message of JobsService.WatchJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
-    STORE_ID_FIELD_NUMBER: _builtins.int
+    UPDATES_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
-    revision: _builtins.int
-    """Every change up to here has been sent or filtered out: resume from here."""
-    store_id: _builtins.str
-    """Identity of the store."""
+    LEFT_UIDS_FIELD_NUMBER: _builtins.int
     caught_up: _builtins.bool
-    """All that had happened when the watch began has now been sent; set once."""
+    """All that had happened when the watch began was sent, be it nothing. In one message."""
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Changes in order of revision; empty in a mark."""
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.WatchEvent]:
+        """Changes, in order of revision."""
+
+    @_builtins.property
+    def updates(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobUpdate]:
+        """Present progress, use and waiting reason: once after caught_up for each selected job that runs, is with a
+        scheduler or waits for something of its own (not JOBS_BEFORE, JOB_LIMIT, CORES or MEMORY), then as they change,
+        at most once a second for a job; jobs_before alone is no change. They have no revision and are never sent again;
+        none comes after the event of the job's end.
+        """
+
+    @_builtins.property
+    def position(self) -> _event_pb2.Position:
+        """Every change up to here was sent, or does not agree with the filter: resume from here. In every message."""
+
+    @_builtins.property
+    def left_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Jobs of these events that agreed with the filter before the last of them and do not after it."""
 
     def __init__(
         self,
         *,
-        events: _abc.Iterable[_event_pb2.Event] | None = ...,
-        revision: _builtins.int = ...,
-        store_id: _builtins.str = ...,
+        events: _abc.Iterable[_event_pb2.WatchEvent] | None = ...,
+        updates: _abc.Iterable[Global___JobUpdate] | None = ...,
+        position: _event_pb2.Position | None = ...,
         caught_up: _builtins.bool = ...,
+        left_uids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "events", b"events", "revision", b"revision", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "events", b"events", "left_uids", b"left_uids", "position", b"position", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
+
+@_typing.final
+class JobUpdate(_message.Message):
+    """JobUpdate is what of a job changes without an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """The job."""
+    attempt: _builtins.int
+    """Number of the attempt that the progress is of; 0: none."""
+    @_builtins.property
+    def progress(self) -> _convergence_pb2.JobProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def waiting(self) -> _job_pb2.Waiting:
+        """What keeps it from starting, or from ending."""
+
+    @_builtins.property
+    def usage(self) -> Global___RunUsage:
+        """What its processes use on this host; absent: not known."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        progress: _convergence_pb2.JobProgress | None = ...,
+        waiting: _job_pb2.Waiting | None = ...,
+        usage: Global___RunUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "progress", b"progress", "uid", b"uid", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobUpdate: _TypeAlias = JobUpdate  # noqa: Y015
+
+@_typing.final
+class RunUsage(_message.Message):
+    """RunUsage is what the processes of one run use at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_TIME_FIELD_NUMBER: _builtins.int
+    CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    cpu_percent: _builtins.float
+    """Processor use since the sample before, percent of one logical processor."""
+    memory_bytes: _builtins.int
+    """Resident memory of all of them, bytes."""
+    @_builtins.property
+    def sample_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was sampled."""
+
+    def __init__(
+        self,
+        *,
+        sample_time: _timestamp_pb2.Timestamp | None = ...,
+        cpu_percent: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sample_time", b"sample_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_percent", b"cpu_percent", "memory_bytes", b"memory_bytes", "sample_time", b"sample_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunUsage: _TypeAlias = RunUsage  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):

@@ -52,8 +52,8 @@ def ended(key: RunKey, found: record.Record, here: record.Here) -> RunEnded:
             start_time=start_time,
             exit_code=found.end["code"],
             signal=found.end["signal"],
-            cpu_seconds=found.end["cpu"],
-            max_rss_bytes=found.end["rss"],
+            cpu_duration=found.end["cpu"],
+            peak_memory_bytes=found.end["rss"],
             message=found.end["message"] if known else f"this version has no ending {found.end['ending']!r}",
         )
     if found.void:

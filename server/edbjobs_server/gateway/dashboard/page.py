@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from edbjobs_server.contract.codec import seconds
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import LOCAL
-from edbjobs_server.gateway.json_values import status_of
+from edbjobs_server.gateway.json_values import progress_json, status_of
 from edbjobs_server.gateway.models import GIB
 from edbjobs_server.gateway.security import Guard
 from edbjobs_server.manager.job_manager import JobManager
@@ -91,16 +91,16 @@ def _local_time(stamp: Timestamp) -> str:
 def _place(job: job_pb2.Job) -> str:
     """Return where a job runs: its executor, the scheduler's id, and the nodes."""
     nodes = job.attempts[-1].nodes if job.scheduler_job_id and job.attempts else ()
-    return " ".join(filter(None, (job.executor, job.scheduler_job_id, ", ".join(nodes))))
+    return " ".join(filter(None, (job.scheduler, job.scheduler_job_id, ", ".join(nodes))))
 
 
 def _details(job: job_pb2.Job) -> str:
     """Return why a job waits, how far its solve is, or how it ended."""
-    if job.waiting_detail or not job.HasField("progress"):
-        return job.waiting_detail or job.message
-    progress = job.progress
-    delta = f", delta S {progress.delta_s:.4g}" if progress.HasField("delta_s") else ""
-    return f"{progress.setup}: {progress.phase}, pass {progress.adaptive_pass}{delta}"
+    if job.waiting.message or not job.HasField("progress"):
+        return job.waiting.message or job.outcome.message
+    progress = progress_json(job.progress)
+    delta = f", delta S {progress['delta_s']:.4g}" if progress["delta_s"] is not None else ""
+    return f"{progress['setup']}: {progress['phase']}, pass {progress['adaptive_pass']}{delta}"
 
 
 def _gib(size: int) -> str:

@@ -16,7 +16,7 @@ from edbjobs_server.manager.job_manager import JobManager
 BOUND = 200  # events that may wait for a client
 DRAIN_SECONDS = 20.0  # limit for a full queue to become shorter
 _POLL_SECONDS = 0.05
-_IDLE_SECONDS = 3600.0  # between two progress messages of the log: pings keep the connection alive
+_IDLE_SECONDS = 3600.0  # between two heartbeats of the log: pings keep the connection alive
 
 
 class Client(Protocol):
@@ -33,30 +33,36 @@ class TooSlow(Exception):
     """Raised for a client that does not read the events sent to it."""
 
 
-def watch_request(values: Mapping[str, Any]) -> jobs_messages_pb2.WatchJobsRequest:
+def watch_request(values: Mapping[str, Any], store_id: str) -> jobs_messages_pb2.WatchJobsRequest:
     """Return the watch request of a client.
 
     Parameters
     ----------
     values : mapping
         ``after_revision`` (0: the whole log; absent: only new events) and ``store_id``.
+    store_id : str
+        Id of the service's store.
 
     Raises
     ------
     Refused
-        INVALID_REQUEST.
+        INVALID_REQUEST or OTHER_STORE.
     """
-    request = jobs_messages_pb2.WatchJobsRequest(include_service_events=True)
-    request.progress_interval.FromMilliseconds(int(_IDLE_SECONDS * 1000))
+    request = jobs_messages_pb2.WatchJobsRequest(include_service_changes=True)
+    request.heartbeat_interval.FromMilliseconds(int(_IDLE_SECONDS * 1000))
     after, store = values.get("after_revision"), values.get("store_id")
     if after not in (None, ""):
         text = str(after)
         if isinstance(after, bool) or not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
             what = "expected a revision: an integer from 0"
             raise Refused("INVALID_REQUEST", f"after_revision: {what}", fields={"after_revision": what})
-        request.after_revision = int(text)
-    if store:
-        request.store_id = str(store).encode("utf-8", "replace").decode()
+        if int(text):
+            request.after.revision = int(text)
+        else:
+            request.from_oldest = True
+    if store and str(store) != store_id:
+        text = f"revisions of another store mean nothing here, this is {store_id}: list the jobs again"
+        raise Refused("OTHER_STORE", text, metadata={"store_id": store_id})
     return request
 
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from edbjobs._enums import EventType, from_number
-from edbjobs.v1 import event_pb2, jobs_messages_pb2
+from edbjobs.v1 import event_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from engineio import packet as engine
 from socketio import packet
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.events.log import Message
 from edbjobs_server.gateway import words
-from edbjobs_server.gateway.json_values import Json, dumps, evidence_of, reason_of, return_code, status_of, times
+from edbjobs_server.gateway.json_values import Json, dumps, reason_of, return_code, status_of, times
 from edbjobs_server.gateway.models import Limits, Resources
 from edbjobs_server.manager.job_manager import JobManager
 
 SLICE = 25  # events encoded, or sent, between two iterations of the event loop
 KEPT = 2000  # events in the cache, which clients at the same revision share
 KEPT_BYTES = 16 * 1024**2  # size of the messages of these events: one event may hold a configuration of 1 MiB
-_ENDED = (EventType.JOB_COMPLETED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
+Nodes = Mapping[tuple[str, int], Sequence[str]]  # of an attempt, by uid and number
+_ENDED = ("job_completed", "job_failed", "job_cancelled")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class FrameEncoder:
     async def _make(self, message: Message) -> Sequence[Frame]:
         made: list[Frame] = []
         try:
-            for frame in self.encode(message.parsed):
+            async for frame in self.encode(message.parsed):
                 made.append(frame)
                 if len(made) % SLICE == 0:
                     await asyncio.sleep(0)
@@ -88,59 +88,69 @@ class FrameEncoder:
             self._bytes -= len(oldest)
         return made
 
-    def encode(self, message: jobs_messages_pb2.WatchJobsResponse) -> Iterator[Frame]:
+    async def encode(self, message: jobs_messages_pb2.WatchJobsResponse) -> AsyncIterator[Frame]:
         """Yield the events of a message, and ``caught_up`` at the end of the backlog."""
+        nodes = await self._nodes_of(message)
+        store_id = message.position.store_id
         for event in message.events:
-            base = {"revision": event.revision, "store_id": message.store_id, **times(time=event.time)}
-            for name, payload in self._encode_one(event):
+            base = {"revision": event.revision, "store_id": store_id, **times(time=event.time)}
+            for name, payload in self._encode_one(event, nodes):
                 yield Frame(name, {**payload, **base})
         if message.caught_up:
-            yield Frame("caught_up", {"revision": message.revision, "store_id": message.store_id})
+            yield Frame("caught_up", {"revision": message.position.revision, "store_id": store_id})
 
-    def _encode_one(self, event: event_pb2.Event) -> Iterator[tuple[str, Json]]:
-        kind = from_number(EventType, event.type)
-        if kind is EventType.JOB_SUPERSEDED:
-            kind = EventType.JOB_NOTE  # its text names the new job
-        origin = {"principal": words.principal_text(event), "detail": event.detail}
-        if kind is EventType.LIMITS_UPDATED:
-            old, new = Limits.json_of(event.old_limits), Limits.json_of(event.limits)
-            yield kind.value, {"old_limits": old, "new_limits": new, **origin}
-        elif not event.HasField("job"):
-            yield kind.value, origin
+    def _encode_one(self, event: event_pb2.WatchEvent, nodes: Nodes) -> Iterator[tuple[str, Json]]:
+        origin = {"principal": words.principal_text(event), "detail": event.message}
+        kind = event.WhichOneof("change")
+        if kind == "limits_change":
+            change = event.limits_change
+            old, new = Limits.json_of(change.old_limits), Limits.json_of(change.limits)
+            yield "limits_updated", {"old_limits": old, "new_limits": new, **origin}
+        elif kind == "queue_change":
+            yield words.QUEUE_CHANGES.word(event.queue_change.type), origin
         else:
-            payload = {**self._job_payload(kind, event), **origin}
-            if kind is EventType.JOB_CANCELLED:
-                yield kind.value, payload
+            name = words.JOB_CHANGES.word(event.job_change.type)
+            payload = {**self._job_payload(name, event.job_change.job, nodes), **origin}
+            if name == "job_cancelled":
+                yield name, payload
             # As documented, every end of a job is sent as job_completed: existing programs wait for it.
-            yield "job_completed" if kind in _ENDED else kind.value, payload
+            yield "job_completed" if name in _ENDED else name, payload
 
-    def _job_payload(self, kind: EventType, event: event_pb2.Event) -> Json:
-        job = event.job
+    def _job_payload(self, name: str, job: job_pb2.Job, nodes: Nodes) -> Json:
         payload = {
             "job_id": job.id,
             "uid": job.uid,
-            "attempt": job.attempt,
+            "attempt": job.attempt_count,
             "status": status_of(job),
             "priority": job.priority,
             "user": job.user,
             "batch": job.config.batch or None,
             "scheduler_job_id": job.scheduler_job_id or None,
         }
-        if kind is EventType.JOB_QUEUED:
+        if name == "job_queued":
             payload["queue_position"] = self._manager.queue_position(job.uid)
-        elif kind is EventType.JOB_STARTED:
-            nodes = list(job.attempts[-1].nodes) if job.attempts else []
-            payload |= times(start_time=job.start_time) | {"resources": self._resources(), "nodes": nodes}
-        elif kind in _ENDED:
+        elif name == "job_started":
+            where = list(nodes.get((job.uid, job.attempt_count), ()))
+            payload |= times(start_time=job.start_time) | {"resources": self._resources(), "nodes": where}
+        elif name in _ENDED:
             payload |= times(end_time=job.end_time)
             payload |= {
                 "return_code": return_code(job),
                 "reason": reason_of(job),
-                "evidence": evidence_of(job),
-                "outcome_unknown": job.outcome_unknown,
-                "message": job.message,
+                "evidence": words.evidence_word(job),
+                "outcome_unknown": job.outcome.evidence == job_state_pb2.EVIDENCE_NONE,
+                "message": job.outcome.message,
             }
         return payload
+
+    async def _nodes_of(self, message: jobs_messages_pb2.WatchJobsResponse) -> Nodes:
+        """Return where the attempts run whose start is told: an event has no attempts."""
+        started = [
+            (event.job_change.job.uid, event.job_change.job.attempt_count)
+            for event in message.events
+            if event.job_change.type == event_pb2.JOB_CHANGE_TYPE_STARTED
+        ]
+        return await self._manager.nodes_of(started) if started else {}
 
     def _resources(self) -> Json:
         try:

@@ -24,7 +24,7 @@ def _frame(item: JobProgressed, store_id: str) -> Frame:
     payload = {
         "job_id": job.id,
         "uid": job.uid,
-        "attempt": job.attempt,
+        "attempt": job.attempt_count,
         "status": job.state.name.lower(),
         "progress": progress_json(item.progress),
         "revision": job.revision,

@@ -145,7 +145,7 @@ class SocketIo:
         forwarder = EventForwarder(self._manager, self._encoder, client)
         try:
             self._authenticate(request, str(given.get("token") or ""))
-            await forwarder.open(watch_request(given))
+            await forwarder.open(watch_request(given, self._manager.store_id))
         except Refused as refused:
             details = {"reason": refused.reason, "metadata": dict(refused.metadata)}
             raise ConnectRefused(refused.message, details) from None

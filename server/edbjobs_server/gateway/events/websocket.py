@@ -71,7 +71,7 @@ class WebSockets:
             raise Refused("INVALID_REQUEST", "expected a WebSocket upgrade; send its headers")
         client = _Client(socket)
         forwarder = EventForwarder(self._manager, self._encoder, client)
-        await forwarder.open(watch_request(request.query))
+        await forwarder.open(watch_request(request.query, self._manager.store_id))
         await socket.prepare(request)
         self._clients.add(client)
         tasks = [

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from edbjobs._enums import EndReason, Evidence, JobStatus, WaitingReason
 from edbjobs.config import HFSSSimulationConfig
 from pydantic import ConfigDict, Field, RootModel
 
 from edbjobs_server.gateway.json_values import Json
 from edbjobs_server.gateway.models import Count, Limits, Model, Partition, Time, make_optional
+from edbjobs_server.gateway.words import END_REASONS, EVIDENCE_WORDS, PENDING, STATES, WAITING_REASONS, schema
+
+_Status = Annotated[str, Field(json_schema_extra=schema(STATES.all(PENDING)))]
+_WaitingReason = Annotated[str, Field(json_schema_extra=schema(WAITING_REASONS.all()))]
+_EndReason = Annotated[str, Field(json_schema_extra=schema(END_REASONS.all()))]
+_Evidence = Annotated[str, Field(json_schema_extra=schema(EVIDENCE_WORDS))]
 
 
 class Empty(Model):
@@ -61,7 +66,7 @@ class Attempt(Model):
     nodes: list[str]
     pid: int | None
     scheduler_job_id: str | None
-    reason: EndReason | None
+    reason: _EndReason | None
     return_code: int | None
     cpu_seconds: float
     max_rss_bytes: Count
@@ -89,7 +94,7 @@ class Job(Model):
     id: str
     user: str
     config: Annotated[Json, Field(description="The documented form of the configuration")]
-    status: JobStatus
+    status: _Status
     return_code: int | None
     scheduler_job_id: str | None
     priority: int
@@ -107,12 +112,12 @@ class Job(Model):
     not_before: Time
     not_before_utc: Time
     held: bool
-    waiting_reason: WaitingReason | None
+    waiting_reason: _WaitingReason | None
     waiting_detail: str
     jobs_before: Count
-    reason: EndReason | None
+    reason: _EndReason | None
     signal: int | None
-    evidence: Evidence | None
+    evidence: _Evidence | None
     outcome_unknown: bool
     message: str
     warnings: list[str]

@@ -39,8 +39,8 @@ async def job_events(manager: JobManager, request: web.Request) -> web.Response:
     body = {
         "job_id": page.job.id,
         "uid": page.job.uid,
-        "store_id": page.changes.store_id,
-        "events": [{"event": frame.name, "data": frame.payload} for frame in encoder.encode(page.changes)],
+        "store_id": page.changes.position.store_id,
+        "events": [{"event": frame.name, "data": frame.payload} async for frame in encoder.encode(page.changes)],
         "next_after_revision": page.next_after_revision,
     }
     return answer(body)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from functools import cache, lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from math import modf
 from typing import Any
 
-from edbjobs._enums import EndReason, Evidence, JobStatus, WaitingReason, from_number, optional_from_number
-from edbjobs.v1 import job_pb2
+from edbjobs.v1 import job_pb2, job_state_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs_server.contract.codec import seconds
-from edbjobs_server.gateway.json_values import attempt_json, dumps, progress_json, return_code, times
+from edbjobs_server.gateway.json_values import (
+    attempt_json,
+    dumps,
+    message_of,
+    mib,
+    progress_json,
+    reason_of,
+    return_code,
+    times,
+)
 from edbjobs_server.gateway.rest.config_text import config_text, written_text
+from edbjobs_server.gateway.words import WAITING_REASONS, evidence_word, state_word
 
 
 def job_text(job: job_pb2.Job, written: str = "") -> str:
@@ -28,21 +37,23 @@ def job_text(job: job_pb2.Job, written: str = "") -> str:
     written : str, optional
         From `written_text`: members that the configurations of a list share.
     """
-    config = job.config
+    config, waiting, outcome, reserved = job.config, job.waiting, job.outcome, job.reservation
     return (
         f'{{"id":{quoted(job.id)},"user":{quoted(job.user)},'
         f'"config":{config_text(config, job.id, job.user, written or written_text())},'
         f'"status":{_status(job.state)},"return_code":{_return_code(job)},'
         f'"scheduler_job_id":{_optional(job.scheduler_job_id)},"priority":{job.priority},"uid":{quoted(job.uid)},'
-        f'"revision":{job.revision},"attempt":{job.attempt},{_times(job)},'
-        f'"held":{_bool(job.held)},"waiting_reason":{_waiting(job.waiting_reason)},'
-        f'"waiting_detail":{quoted(job.waiting_detail)},"jobs_before":{job.jobs_before},"reason":{_reason(job.reason)},'
-        f'"signal":{job.signal if job.HasField("signal") else "null"},"evidence":{_evidence(job.evidence)},'
-        f'"outcome_unknown":{_bool(job.outcome_unknown)},"message":{quoted(job.message)},'
+        f'"revision":{job.revision},"attempt":{job.attempt_count},{_times(job)},'
+        f'"held":{_bool(job.held)},"waiting_reason":{_waiting(waiting.reason)},'
+        f'"waiting_detail":{quoted(waiting.message)},"jobs_before":{waiting.jobs_before},'
+        f'"reason":{_optional(reason_of(job))},"signal":{outcome.signal if outcome.HasField("signal") else "null"},'
+        f'"evidence":{_optional(evidence_word(job))},'
+        f'"outcome_unknown":{_bool(outcome.evidence == job_state_pb2.EVIDENCE_NONE)},'
+        f'"message":{quoted(message_of(job))},'
         f'"warnings":{_list(job.warnings)},"attempts":{_attempts(job)},"retry_of":{_optional(job.retry_of)},'
         f'"batch":{_optional(config.batch)},"labels":{dumps(dict(config.labels)) if config.labels else "{}"},'
-        f'"executor":{quoted(job.executor)},"solver_version":{quoted(job.solver_version)},"demo":{_bool(job.demo)},'
-        f'"cores":{job.cores},"memory_mib":{job.memory_mib},"progress":{_progress(job)}}}'
+        f'"executor":{quoted(job.scheduler)},"solver_version":{quoted(job.aedt_version)},"demo":{_bool(job.demo)},'
+        f'"cores":{reserved.cores},"memory_mib":{mib(reserved.memory_bytes)},"progress":{_progress(job)}}}'
     )
 
 
@@ -53,7 +64,10 @@ def jobs_text(jobs: Iterable[job_pb2.Job]) -> str:
 
 
 def _times(job: job_pb2.Job) -> str:
-    return ",".join([_time(name, getattr(job, name)) if job.HasField(name) else text for name, text in _NO_TIMES])
+    texts = [_time(name, getattr(job, field)) if job.HasField(field) else _NO_TIME[name] for name, field in _TIMES]
+    delayed = job.waiting.HasField("next_attempt_time")
+    next_attempt = _time(_NEXT, job.waiting.next_attempt_time) if delayed else _NO_TIME[_NEXT]
+    return ",".join([*texts, next_attempt])
 
 
 def _time(name: Any, stamp: Timestamp) -> str:
@@ -80,7 +94,7 @@ def _return_code(job: job_pb2.Job) -> int | str:
     return "null" if found is None else found
 
 
-def _optional(text: str) -> str:
+def _optional(text: str | None) -> str:
     return quoted(text) if text else "null"
 
 
@@ -102,20 +116,20 @@ def _progress(job: job_pb2.Job) -> str:
 
 @cache
 def _status(number: int) -> str:
-    return quoted(from_number(JobStatus, number).value)
+    return quoted(state_word(number))
 
 
-def _word(kind: Any) -> Callable[[int], str]:
-    @cache
-    def write(number: int) -> str:
-        found = optional_from_number(kind, number)
-        return "null" if found is None else quoted(found.value)
-
-    return write
+@cache
+def _waiting(number: int) -> str:
+    return _optional(WAITING_REASONS.optional(number))
 
 
-_waiting, _reason, _evidence = _word(WaitingReason), _word(EndReason), _word(Evidence)
-_NO_TIMES: Sequence[tuple[Any, str]] = [
-    (name, f'"{name}":null,"{name}_utc":null')
-    for name in ("start_time", "end_time", "create_time", "cancel_time", "not_before")
+_NEXT = "not_before"
+# Documented name, and the field.
+_TIMES: Sequence[tuple[str, Any]] = [
+    ("start_time", "start_time"),
+    ("end_time", "end_time"),
+    ("create_time", "create_time"),
+    ("cancel_time", "cancel_request_time"),
 ]
+_NO_TIME = {name: f'"{name}":null,"{name}_utc":null' for name in (*dict(_TIMES), _NEXT)}

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from aiohttp import web
-from edbjobs._enums import JobStatus, to_number
 from edbjobs.config import HFSSSimulationConfig, field_errors
 from edbjobs.v1 import job_state_pb2, jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
@@ -20,6 +19,7 @@ from edbjobs_server.contract.request_check import too_large
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway.http_errors import HttpRefused
 from edbjobs_server.gateway.json_values import Json
+from edbjobs_server.gateway.words import PENDING, STATES
 from edbjobs_server.manager.job_manager import JobManager
 from edbjobs_server.manager.validation import Submission, validate
 
@@ -165,20 +165,19 @@ def job_filter(query: Mapping[str, str], states: Sequence[str]) -> jobs_messages
     """
     user, batch = text_of(query.get("user", ""), "user"), text_of(query.get("batch", ""), "batch")
     found = jobs_messages_pb2.JobFilter(users=[user] if user else [], batches=[batch] if batch else [])
-    words = [part.strip() for text in states for part in text.split(",") if part.strip()]
+    words = [part.strip().lower() for text in states for part in text.split(",") if part.strip()]
     for word in words:
-        try:
-            status = JobStatus(word)
-        except ValueError:
-            known = ", ".join(status.value for status in JobStatus)
+        state = STATES.number(word)
+        if state is None and word != PENDING:
+            known = ", ".join(STATES.all(PENDING))
             raise Refused(
                 "INVALID_REQUEST",
                 f"status: expected one of {known}, got {word!r}",
                 fields={"status": f"expected one of {known}"},
-            ) from None
-        if status is not JobStatus.PENDING:
-            found.states.append(to_number(status))  # type: ignore[arg-type]
-    if words and not found.states:
+            )
+        if state is not None:
+            found.states.append(state)  # type: ignore[arg-type]
+    if words and not found.states:  # nobody is pending: ask for what nobody is
         found.states.append(job_state_pb2.JOB_STATE_QUEUED)
         found.ended = True
     return found

@@ -190,7 +190,7 @@ class Rest:
     async def me(self, request: web.Request) -> web.Response:
         """Return the caller's identity."""
         who = request[CALLER]
-        word = words.AUTHENTICATION[who.authentication]
+        word = words.AUTHENTICATION.word(who.authentication)
         return answer(bodies.Me(username=who.name, door=word))  # codespell:ignore door
 
     async def health(self, request: web.Request) -> web.Response:

@@ -2,9 +2,9 @@
 -- New and changed jobs, each with the event that tells of it, as many as wanted; columns in the order of rows.row_of.
 INSERT INTO changes (
     seq, uid, id, state, user, batch, labels, create_time, end_time, end_order, held, end_reason, scheduler,
-    superseded_by, project_path, project_key, requested_by, request_id, digest, cancel_grace, backing_off, unkillable,
-    boot_ids, job, is_new, revision, time, type, event
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    superseded_by, project_path, project_key, requested_by, request_id, digest, cancel_grace_period, next_attempt_time,
+    backing_off, waiting_message, unkillable, boot_ids, rest, attempts, job, is_new, revision, time, type, event
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: delete_jobs
 -- Remove the records of as many jobs as wanted.
@@ -12,29 +12,29 @@ DELETE FROM jobs WHERE seq IN (?);
 
 -- name: live_jobs
 -- All that have not ended, in no order: to get them in order, SQLite would look at all that have ended as well.
-SELECT seq, project_path, project_key, requested_by, request_id, digest, cancel_grace, backing_off, unkillable,
-    boot_ids, job
+SELECT seq, project_key, requested_by, request_id, digest, cancel_grace_period, next_attempt_time, backing_off,
+    waiting_message, unkillable, boot_ids, rest, attempts, job
 FROM jobs INDEXED BY jobs_state WHERE state < 5;
 
 -- name: job_by_uid
 -- One job by its uid.
-SELECT seq, project_path, project_key, requested_by, request_id, digest, cancel_grace, backing_off, unkillable,
-    boot_ids, job
+SELECT seq, project_key, requested_by, request_id, digest, cancel_grace_period, next_attempt_time, backing_off,
+    waiting_message, unkillable, boot_ids, rest, attempts, job
 FROM jobs WHERE uid = ?;
 
 -- name: jobs_by_id
 -- Jobs that bear an id, newest first.
-SELECT seq, project_path, project_key, requested_by, request_id, digest, cancel_grace, backing_off, unkillable,
-    boot_ids, job
+SELECT seq, project_key, requested_by, request_id, digest, cancel_grace_period, next_attempt_time, backing_off,
+    waiting_message, unkillable, boot_ids, rest, attempts, job
 FROM jobs WHERE id = ? ORDER BY seq DESC;
 
 -- name: message_by_uid
--- One job's message by its uid.
-SELECT job FROM jobs WHERE uid = ?;
+-- One job's message, in parts, by its uid.
+SELECT job, rest, attempts FROM jobs WHERE uid = ?;
 
 -- name: message_by_id
--- The message of the newest job that bears an id.
-SELECT job FROM jobs WHERE id = ? ORDER BY seq DESC LIMIT 1;
+-- The message, in parts, of the newest job that bears an id.
+SELECT job, rest, attempts FROM jobs WHERE id = ? ORDER BY seq DESC LIMIT 1;
 
 -- name: uid_by_uid
 -- Whether there is a job with a uid.
@@ -46,8 +46,8 @@ SELECT uid FROM jobs WHERE id = ? ORDER BY seq DESC LIMIT 1;
 
 -- name: ended_jobs
 -- Jobs that ended before a time, oldest end first.
-SELECT seq, project_path, project_key, requested_by, request_id, digest, cancel_grace, backing_off, unkillable,
-    boot_ids, job
+SELECT seq, project_key, requested_by, request_id, digest, cancel_grace_period, next_attempt_time, backing_off,
+    waiting_message, unkillable, boot_ids, rest, attempts, job
 FROM jobs WHERE state >= 5 AND end_order < ? ORDER BY end_order LIMIT ?;
 
 -- name: last_end

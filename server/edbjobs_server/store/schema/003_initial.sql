@@ -35,11 +35,15 @@ CREATE TABLE jobs (
     requested_by TEXT NOT NULL,  -- whose request_id it is: edbjobs.v1.Principal.name
     request_id TEXT NOT NULL,
     digest BLOB NOT NULL,
-    cancel_grace REAL,
+    cancel_grace_period REAL,
+    next_attempt_time REAL NOT NULL,
     backing_off INTEGER NOT NULL,
+    waiting_message TEXT NOT NULL,
     unkillable TEXT NOT NULL,    -- pids, separated by spaces
     boot_ids TEXT NOT NULL,      -- one line for each attempt
-    job BLOB NOT NULL            -- edbjobs.v1.Job
+    rest BLOB NOT NULL,          -- edbjobs.v1.Job in three parts: see contract/codec.py
+    attempts BLOB NOT NULL,
+    job BLOB NOT NULL
 );
 CREATE UNIQUE INDEX jobs_uid ON jobs (uid);
 CREATE INDEX jobs_id ON jobs (id);
@@ -88,34 +92,36 @@ CREATE TABLE events (
     time REAL NOT NULL,
     type INTEGER NOT NULL,
     uid TEXT NOT NULL,           -- empty: an event of the service
-    event BLOB NOT NULL          -- edbjobs.v1.Event
+    event BLOB NOT NULL          -- edbjobs.v1.WatchEvent
 );
 
 -- What is inserted here is a changed job with the event that tells of it. Each statement of a commit gives the
 -- interpreter's lock away and has to get it back from a busy event loop, which costs more than the statement.
 CREATE VIEW changes AS
 SELECT seq, uid, id, state, user, batch, labels, create_time, end_time, end_order, held, end_reason, scheduler,
-    superseded_by, project_path, project_key, requested_by, request_id, digest, cancel_grace, backing_off, unkillable,
-    boot_ids, job, 0 AS is_new, 0 AS revision, 0.0 AS time, 0 AS type, NULL AS event
+    superseded_by, project_path, project_key, requested_by, request_id, digest, cancel_grace_period, next_attempt_time,
+    backing_off, waiting_message, unkillable, boot_ids, rest, attempts, job,
+    0 AS is_new, 0 AS revision, 0.0 AS time, 0 AS type, NULL AS event
 FROM jobs;
 
 CREATE TRIGGER changes_inserted INSTEAD OF INSERT ON changes BEGIN
     INSERT INTO jobs (
         seq, uid, id, state, user, batch, labels, create_time, end_time, end_order, held, end_reason, scheduler,
-        superseded_by, project_path, project_key, requested_by, request_id, digest, cancel_grace, backing_off,
-        unkillable, boot_ids, job
+        superseded_by, project_path, project_key, requested_by, request_id, digest, cancel_grace_period,
+        next_attempt_time, backing_off, waiting_message, unkillable, boot_ids, rest, attempts, job
     ) VALUES (
         NEW.seq, NEW.uid, NEW.id, NEW.state, NEW.user, NEW.batch, NEW.labels, NEW.create_time, NEW.end_time,
         NEW.end_order, NEW.held, NEW.end_reason, NEW.scheduler, NEW.superseded_by, NEW.project_path, NEW.project_key,
-        NEW.requested_by, NEW.request_id, NEW.digest, NEW.cancel_grace, NEW.backing_off, NEW.unkillable, NEW.boot_ids,
-        NEW.job
+        NEW.requested_by, NEW.request_id, NEW.digest, NEW.cancel_grace_period, NEW.next_attempt_time, NEW.backing_off,
+        NEW.waiting_message, NEW.unkillable, NEW.boot_ids, NEW.rest, NEW.attempts, NEW.job
     )
     -- The place in the order of ends stays when a job that has ended is changed: a retry supersedes it.
     ON CONFLICT (seq) DO UPDATE SET state = excluded.state, end_time = excluded.end_time,
         end_order = ifnull(end_order, excluded.end_order), held = excluded.held, end_reason = excluded.end_reason,
-        superseded_by = excluded.superseded_by, cancel_grace = excluded.cancel_grace,
-        backing_off = excluded.backing_off, unkillable = excluded.unkillable, boot_ids = excluded.boot_ids,
-        job = excluded.job;
+        superseded_by = excluded.superseded_by, cancel_grace_period = excluded.cancel_grace_period,
+        next_attempt_time = excluded.next_attempt_time, backing_off = excluded.backing_off,
+        waiting_message = excluded.waiting_message, unkillable = excluded.unkillable, boot_ids = excluded.boot_ids,
+        attempts = excluded.attempts, job = excluded.job;
     INSERT INTO requests (seq, request_id, principal, uid, digest, time)
     SELECT NEW.seq, NEW.request_id, NEW.requested_by, NEW.uid, NEW.digest, NEW.time
     WHERE NEW.is_new AND NEW.request_id <> '';
