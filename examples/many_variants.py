@@ -26,7 +26,7 @@ with Client() as client:
         client.set_priority(results[-1].job.uid, 10)
     for uid in waiting:
         client.release(uid)
-    for event in client.watch(after=before.position, batch=BATCH) if waiting else ():
+    for event in client.watch(after=before.position, batches=[BATCH]) if waiting else ():
         if event.job_change is None or event.job is None or event.job.uid not in waiting:
             continue
         message = event.job.outcome.message if event.job.outcome is not None else ""

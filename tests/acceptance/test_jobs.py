@@ -13,14 +13,18 @@ import grpc
 import pytest
 from edbjobs._calls import job_ref
 from edbjobs.v1 import (
+    errors_pb2,
     event_pb2,
     job_config_pb2,
     job_pb2,
     job_state_pb2,
     jobs_messages_pb2,
+    jobs_service_pb2_grpc,
     resource_pb2,
     resources_service_pb2,
 )
+from edbjobs_server.contract.errors import item_status
+from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver.demo.examples import example_project
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -158,7 +162,56 @@ def test_a_bad_item_stops_no_other(service: ServiceProcess, make_project: MakePr
     assert [result.WhichOneof("result") for result in results] == ["response", "error", "error"]
     assert "missing.aedt" in results[1].error.message
     assert "job_id" in results[2].error.message
-    wait(service, results[0].response.job)
+    E = errors_pb2.ErrorReason
+    assert [result.error_reason for result in results] == [
+        E.ERROR_REASON_UNSPECIFIED,
+        E.ERROR_REASON_PROJECT_NOT_FOUND,
+        E.ERROR_REASON_INVALID_REQUEST,
+    ]
+    job = results[0].response.job
+    assert (job.view, job.HasField("config"), job.project_path) == (
+        job_pb2.JOB_VIEW_BASIC,
+        False,
+        str(good.project_path),
+    )
+    wait(service, job)
+
+
+def test_a_thousand_errors_fit_in_a_message_that_every_client_takes(service: ServiceProcess, tmp_path: Path) -> None:
+    wrong = job_config_pb2.JobConfig(project_path=str(tmp_path / "x"), cores=-1)
+    for number in range(100):
+        wrong.licenses[f"{number}-" + "x" * 60] = -1
+    requests = [pb.SubmitJobRequest(config=wrong, user="x" * 300)] * 1000
+    with grpc.insecure_channel(service.target) as channel:  # of gRPC's defaults
+        jobs = jobs_service_pb2_grpc.JobsServiceStub(channel)
+        results = jobs.SubmitJobs(pb.SubmitJobsRequest(requests=requests[:300]), timeout=60).results
+        assert {result.error_reason for result in results} == {errors_pb2.ERROR_REASON_INVALID_JOB}
+    room = 4096
+    long = Refused("INVALID_JOB", "x" * 50_000, fields={str(number): "y" * 500 for number in range(100)})
+    assert 0 < item_status(long, room).ByteSize() <= room
+
+
+def test_a_wait_without_a_timeout_and_one_of_no_time(service: ServiceProcess, make_project: MakeProject) -> None:
+    job = submit(service, make_project("p"), hold=True)
+    for timeout in (Duration(), Duration(nanos=1)):
+        answer = service.jobs.WaitJob(pb.WaitJobRequest(job=job_ref(job.uid), timeout=timeout), timeout=10)
+        assert (answer.job.uid, answer.job.HasField("end_time")) == (job.uid, False)
+    negative = pb.WaitJobRequest(job=job_ref(job.uid), timeout=Duration(seconds=-1))
+    assert refused(lambda: service.jobs.WaitJob(negative)) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+    with pytest.raises(grpc.RpcError) as caught:  # the default is longer than this
+        service.jobs.WaitJob(pb.WaitJobRequest(job=job_ref(job.uid)), timeout=1)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid)))
+
+
+def test_views_of_a_job(service: ServiceProcess, make_project: MakeProject) -> None:
+    job = wait(service, submit(service, make_project("p"), labels={"k": "v"}))
+    assert (job.view, len(job.attempts)) == (job_pb2.JOB_VIEW_FULL, 1)
+    request = pb.GetJobRequest(job=job_ref(job.uid), view=job_pb2.JOB_VIEW_BASIC)
+    basic = service.jobs.GetJob(request).job
+    assert (basic.view, len(basic.attempts), dict(basic.config.labels)) == (job_pb2.JOB_VIEW_BASIC, 0, {"k": "v"})
+    assert not basic.config.environment
+    assert job.config.environment
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def ended(service: SlurmService) -> int:
 
 
 def listed(service: SlurmService) -> list[job_pb2.Job]:
-    request = jobs_messages_pb2.ListJobsRequest(page_size=1000)
+    request = jobs_messages_pb2.ListJobsRequest(page_size=1000, view=job_pb2.JOB_VIEW_FULL)
     return list(service.jobs.ListJobs(request, timeout=30).jobs)
 
 

@@ -80,7 +80,7 @@ def submit_all(service: ServiceProcess, folder: Path, witness: Path) -> list[job
 
 def running_pids(service: ServiceProcess) -> dict[str, int]:
     running = jobs_messages_pb2.JobFilter(states=[job_state_pb2.JOB_STATE_RUNNING])
-    request = jobs_messages_pb2.ListJobsRequest(page_size=100, filter=running)
+    request = jobs_messages_pb2.ListJobsRequest(page_size=100, filter=running, view=job_pb2.JOB_VIEW_FULL)
     return {job.uid: job.attempts[-1].pid for job in service.jobs.ListJobs(request, timeout=10).jobs}
 
 

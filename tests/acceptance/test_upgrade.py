@@ -83,7 +83,10 @@ class Upgrade:
         return self.service.state_dir / "store.db"
 
     def jobs(self) -> dict[str, job_pb2.Job]:
-        return {job.id: job for job in self.service.jobs.ListJobs(pb.ListJobsRequest(), timeout=10).jobs}
+        return {
+            job.id: job
+            for job in self.service.jobs.ListJobs(pb.ListJobsRequest(view=job_pb2.JOB_VIEW_FULL), timeout=10).jobs
+        }
 
     def wait(self, name: str) -> job_pb2.Job:
         request = pb.WaitJobRequest(job=job_ref(name), timeout=Duration(seconds=60))

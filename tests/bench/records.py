@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from edbjobs.v1 import job_state_pb2
+from edbjobs.v1 import job_pb2, job_state_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs_server.store.database import FILE
 from support.service import ServiceProcess
@@ -107,7 +107,7 @@ def wait_until_running(running: ServiceProcess, expected: int) -> set[int]:
     states = pb.JobFilter(states=[job_state_pb2.JOB_STATE_RUNNING])
     deadline = time.monotonic() + 60
     while True:
-        answer = running.jobs.ListJobs(pb.ListJobsRequest(filter=states, page_size=1000))
+        answer = running.jobs.ListJobs(pb.ListJobsRequest(filter=states, page_size=1000, view=job_pb2.JOB_VIEW_FULL))
         pids = {job.attempts[-1].pid for job in answer.jobs if job.attempts[-1].pid}
         if len(pids) >= expected:
             return pids

@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from edbjobs.v1 import jobs_messages_pb2
+from edbjobs._calls import job_ref
+from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from support.web import WebService, job_config, until
 
 Http = aiohttp.ClientSession
@@ -189,6 +190,89 @@ async def test_pages_filters_and_the_same_key_twice(http: Http, tmp_path: Path) 
     assert len(await get(http, "/jobs?batch=paged&status=completed")) == 3
     assert await get(http, "/jobs?batch=paged&status=queued,running") == []
     assert (await get(http, "/jobs?status=nonsense", 400))["fields"]["status"]
+
+
+async def test_pending_is_a_word_of_the_query_that_finds_nothing(http: Http, tmp_path: Path) -> None:
+    await submit(http, job_config(tmp_path, jobid="not-pending"))
+    async with http.get("/jobs?status=pending") as response:
+        assert (response.status, await response.json()) == (200, [])
+        assert int(response.headers["X-Revision"]) > 0
+        assert response.headers["X-Store-Id"]
+    await wait_for_end(http, "not-pending")
+    both = await get(http, "/jobs?status=pending,completed")
+    assert "not-pending" in {job["id"] for job in both}
+
+
+async def test_a_job_in_a_path_is_a_uid_or_an_id(http: Http, tmp_path: Path) -> None:
+    uid = (await submit(http, job_config(tmp_path, jobid="named")))["uid"]
+    assert (await get(http, f"/jobs/{uid}"))["id"] == (await get(http, "/jobs/named"))["id"] == "named"
+    for nobody in ("0" * 32, "no-such-job"):
+        assert (await get(http, f"/jobs/{nobody}", 404))["reason"] == "JOB_NOT_FOUND"
+    async with http.post("/jobs/submit", json={"config": job_config(tmp_path, jobid="f" * 32)}) as response:
+        answer = await response.json()
+        assert (response.status, answer["reason"], [*answer["fields"]]) == (400, "INVALID_REQUEST", ["job_id"])
+
+
+async def test_a_known_id_is_answered_with_ones_own_live_job_only(
+    http: Http, service: WebService, tmp_path: Path
+) -> None:
+    config = job_config(tmp_path, jobid="known", cores=1)
+    path = config["project_path"]
+    request = jobs_messages_pb2.SubmitJobRequest(
+        job_id="known", hold=True, user="bob", config=job_config_pb2.JobConfig(project_path=path)
+    )
+    theirs = service.jobs.SubmitJob(request, timeout=10).job
+    async with http.post("/jobs/submit", json={"config": config}) as response:
+        assert (response.status, (await response.json())["reason"]) == (409, "JOB_EXISTS")
+    service.jobs.CancelJob(jobs_messages_pb2.CancelJobRequest(job=job_ref(theirs.uid)), timeout=10)
+    async with http.post("/jobs/submit", json={"config": config}) as response:
+        assert response.status == 409, "ended or not"
+    request.user, request.job_id = "", "known2"
+    own = service.jobs.SubmitJob(request, timeout=10).job
+    answer = await submit(http, {**config, "jobid": "known2"})
+    assert (answer["uid"], answer["existed"]) == (own.uid, True)
+    assert any("was not taken" in text for text in answer["warnings"])
+
+
+async def test_a_cancelled_job_cannot_be_cancelled_again(http: Http, service: WebService, tmp_path: Path) -> None:
+    path = job_config(tmp_path)["project_path"]
+    request = jobs_messages_pb2.SubmitJobRequest(
+        job_id="twice", hold=True, config=job_config_pb2.JobConfig(project_path=path)
+    )
+    service.jobs.SubmitJob(request, timeout=10)
+    async with http.post("/jobs/twice/cancel") as response:
+        assert (response.status, (await response.json())["status"]) == (200, "cancelled")
+    async with http.post("/jobs/twice/cancel") as response:
+        assert (response.status, (await response.json())["reason"]) == (409, "JOB_ENDED")
+
+
+async def test_a_superseded_job_is_left_out_and_its_event_is_a_note(
+    http: Http, service: WebService, tmp_path: Path
+) -> None:
+    old = (await submit(http, job_config(tmp_path, jobid="again")))["uid"]
+    await wait_for_end(http, old)
+    retry = jobs_messages_pb2.RetryJobRequest(job=job_ref(old))
+    new = service.jobs.RetryJob(retry, timeout=10).job.uid
+    await wait_for_end(http, new)
+    for path in ("/jobs", "/jobs?limit=50"):
+        assert [job["uid"] for job in await get(http, path) if job["id"] == "again"] == [new]
+    assert (await get(http, f"/jobs/{old}"))["uid"] == old
+    last = (await get(http, f"/jobs/{old}/events"))["events"][-1]
+    assert (last["event"], last["data"]["detail"]) == ("job_note", f"retried as {new}")
+
+
+async def test_the_log_of_an_attempt_that_there_is_not(http: Http, service: WebService, tmp_path: Path) -> None:
+    await submit(http, job_config(tmp_path, jobid="logged"))
+    await wait_for_end(http, "logged")
+    answer = await get(http, "/jobs/logged/logs/stdout?attempt=7", 404)
+    assert (answer["reason"], answer["metadata"]) == ("ATTEMPT_NOT_FOUND", {"attempt_count": "1"})
+    path = job_config(tmp_path)["project_path"]
+    request = jobs_messages_pb2.SubmitJobRequest(
+        job_id="unstarted", hold=True, config=job_config_pb2.JobConfig(project_path=path)
+    )
+    service.jobs.SubmitJob(request, timeout=10)
+    async with http.get("/api/jobs/unstarted/log") as response:
+        assert response.status == 204
 
 
 def test_a_shortened_list_has_a_token_for_the_rest(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_progress_is_empty_before_the_first_line_of_a_setup() -> None:
 def test_passes() -> None:
     found = after(line("S1", "Adaptive Pass 1 : Frequency: 5GHz") + converge(1, "N/A"))
     assert (found.setup, found.phase, found.last_pass, found.max_passes) == ("S1", "adaptive", 1, 10)
-    assert found.current_pass is None, "the pass has ended and the next one has not begun"
+    assert found.current_pass is None, "the pass has ended and the next one has not started"
     assert (found.delta, found.target_delta, found.elements) == (None, 0.01, 900)
     assert found.fraction == pytest.approx(0.15)
     found = after(line("S1", "Adaptive Pass 3 : Frequency: 5GHz") + converge(3, "0.1"))

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,16 @@ async def test_a_request_id_that_was_used_twice_belongs_to_the_newest(tmp_path: 
         assert await store.write(lambda tx: tx.request("ann", "again")) == ("u2", b"")
 
 
+async def test_a_job_that_another_one_retries_is_superseded(tmp_path: Path) -> None:
+    for seq, retry_of in ((1, ""), (2, "u1"), (3, "u-lost")):
+        info = {**INFO, "retry_of": retry_of}
+        write_run(tmp_path / "runs", seq, 1, [START, {**END, "ending": "exited", "code": 0}], info=info)
+    rebuild(tmp_path / "state", tmp_path / "runs")
+    async with started_store(tmp_path / "state") as (store, _):
+        jobs = [await store.read(partial(Reader.job, uid=uid)) for uid in ("u1", "u2", "u3")]
+        assert [(job.retry_of, job.superseded_by) for job in jobs if job] == [("", "u2"), ("u1", ""), ("u-lost", "")]
+
+
 async def test_a_copy_of_a_run_is_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "runs", 1, 1, [START])
     shutil.copytree(folder, folder.with_name("2.1"))
@@ -190,7 +201,7 @@ ODD = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=3,
 )
-INFO_NAMES = [*INFO, "request_id", "digest", "aedt_version", "demo"]
+INFO_NAMES = [*INFO, "requested_by", "request_id", "retry_of", "digest", "aedt_version", "demo"]
 
 
 @st.composite

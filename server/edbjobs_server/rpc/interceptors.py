@@ -82,10 +82,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         behavior = getattr(handler, kind)
         body = _writing(behavior) if handler.response_streaming else behavior
         read = handler.request_deserializer
-        if method.startswith(_OURS):
+        if method.startswith(_OURS) and request_check.rpc_name(method) in unserved.RPCS:
+            body, read = _not_served(method), bytes  # whatever it asks for
+        elif method.startswith(_OURS):
             read = request_check.deserializer(read)
-            if request_check.rpc_name(method) in unserved.RPCS:
-                body = _not_served(method)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             self._guarded(method, body),

@@ -182,7 +182,16 @@ def _jobs_of(runs: Iterable[_Run]) -> tuple[list[Job], list[Path]]:
         else:
             uids.add(job.uid)
             jobs.append(job)
-    return _without_repeated_requests(jobs), damaged
+    return _superseded(_without_repeated_requests(jobs)), damaged
+
+
+def _superseded(jobs: list[Job]) -> list[Job]:
+    """Mark the ended jobs that others retry."""
+    retries = {job.retry_of: job.uid for job in jobs if job.retry_of}
+    return [
+        replace(job, superseded_by=retries[job.uid]) if job.state.terminal and job.uid in retries else job
+        for job in jobs
+    ]
 
 
 def _without_repeated_requests(jobs: list[Job]) -> list[Job]:
@@ -243,6 +252,7 @@ def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
         digest=bytes.fromhex(info.get("digest", "")),
         priority=int(info.get("priority", "0")),
         user=info.get("user", ""),
+        retry_of=info.get("retry_of", ""),
         attempts=tuple(map(_attempt_of, runs)),
         aedt_version=info.get("aedt_version", ""),
         demo=info.get("demo", "") == "true",

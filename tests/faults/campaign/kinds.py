@@ -74,7 +74,7 @@ def kill_runs_at_point(at: Round) -> None:
         del at.service.environment[failpoints.VARIABLE]
         at.up()
     # A job that has started in between may have lost its supervisor. The service is asked: the watcher may be behind.
-    jobs = at.service.jobs.ListJobs(jobs_messages_pb2.ListJobsRequest(page_size=1000)).jobs
+    jobs = at.service.jobs.ListJobs(jobs_messages_pb2.ListJobsRequest(page_size=1000, view=job_pb2.JOB_VIEW_FULL)).jobs
     at.evidence.killed.update(job.uid for job in jobs if job.attempts)
 
 

@@ -210,7 +210,7 @@ class Round:
     def _take_jobs(self, channel: grpc.Channel) -> None:
         token = ""
         while True:
-            request = jobs_messages_pb2.ListJobsRequest(page_size=100, page_token=token)
+            request = jobs_messages_pb2.ListJobsRequest(page_size=100, page_token=token, view=job_pb2.JOB_VIEW_FULL)
             page = self.service.jobs.ListJobs(request, timeout=30)
             self.evidence.jobs.update({job.uid: job for job in page.jobs})
             token = page.next_page_token

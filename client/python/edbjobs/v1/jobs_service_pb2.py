@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from edbjobs.v1 import jobs_messages_pb2 as edbjobs_dot_v1_dot_jobs__messages__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x64\x62jobs/v1/jobs_service.proto\x12\nedbjobs.v1\x1a\x1e\x65\x64\x62jobs/v1/jobs_messages.proto2\x9d\t\n\x0bJobsService\x12H\n\tSubmitJob\x12\x1c.edbjobs.v1.SubmitJobRequest\x1a\x1d.edbjobs.v1.SubmitJobResponse\x12K\n\nSubmitJobs\x12\x1d.edbjobs.v1.SubmitJobsRequest\x1a\x1e.edbjobs.v1.SubmitJobsResponse\x12P\n\nPreviewJob\x12\x1d.edbjobs.v1.PreviewJobRequest\x1a\x1e.edbjobs.v1.PreviewJobResponse\"\x03\x90\x02\x01\x12\x44\n\x06GetJob\x12\x19.edbjobs.v1.GetJobRequest\x1a\x1a.edbjobs.v1.GetJobResponse\"\x03\x90\x02\x01\x12J\n\x08ListJobs\x12\x1b.edbjobs.v1.ListJobsRequest\x1a\x1c.edbjobs.v1.ListJobsResponse\"\x03\x90\x02\x01\x12G\n\x07WaitJob\x12\x1a.edbjobs.v1.WaitJobRequest\x1a\x1b.edbjobs.v1.WaitJobResponse\"\x03\x90\x02\x01\x12O\n\tWatchJobs\x12\x1c.edbjobs.v1.WatchJobsRequest\x1a\x1d.edbjobs.v1.WatchJobsResponse\"\x03\x90\x02\x01\x30\x01\x12M\n\tCancelJob\x12\x1c.edbjobs.v1.CancelJobRequest\x1a\x1d.edbjobs.v1.CancelJobResponse\"\x03\x90\x02\x02\x12P\n\nCancelJobs\x12\x1d.edbjobs.v1.CancelJobsRequest\x1a\x1e.edbjobs.v1.CancelJobsResponse\"\x03\x90\x02\x02\x12G\n\x07HoldJob\x12\x1a.edbjobs.v1.HoldJobRequest\x1a\x1b.edbjobs.v1.HoldJobResponse\"\x03\x90\x02\x02\x12P\n\nReleaseJob\x12\x1d.edbjobs.v1.ReleaseJobRequest\x1a\x1e.edbjobs.v1.ReleaseJobResponse\"\x03\x90\x02\x02\x12\\\n\x0eSetJobPriority\x12!.edbjobs.v1.SetJobPriorityRequest\x1a\".edbjobs.v1.SetJobPriorityResponse\"\x03\x90\x02\x02\x12\x45\n\x08RetryJob\x12\x1b.edbjobs.v1.RetryJobRequest\x1a\x1c.edbjobs.v1.RetryJobResponse\x12M\n\tDeleteJob\x12\x1c.edbjobs.v1.DeleteJobRequest\x1a\x1d.edbjobs.v1.DeleteJobResponse\"\x03\x90\x02\x02\x12I\n\x07ReadLog\x12\x1a.edbjobs.v1.ReadLogRequest\x1a\x1b.edbjobs.v1.ReadLogResponse\"\x03\x90\x02\x01\x30\x01\x42X\n\nedbjobs.v1B\x10JobsServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x64\x62jobs/v1/jobs_service.proto\x12\nedbjobs.v1\x1a\x1e\x65\x64\x62jobs/v1/jobs_messages.proto2\x8d\x11\n\x0bJobsService\x12H\n\tSubmitJob\x12\x1c.edbjobs.v1.SubmitJobRequest\x1a\x1d.edbjobs.v1.SubmitJobResponse\x12K\n\nSubmitJobs\x12\x1d.edbjobs.v1.SubmitJobsRequest\x1a\x1e.edbjobs.v1.SubmitJobsResponse\x12P\n\nPreviewJob\x12\x1d.edbjobs.v1.PreviewJobRequest\x1a\x1e.edbjobs.v1.PreviewJobResponse\"\x03\x90\x02\x01\x12\\\n\x0eInspectProject\x12!.edbjobs.v1.InspectProjectRequest\x1a\".edbjobs.v1.InspectProjectResponse\"\x03\x90\x02\x01\x12V\n\x0cListProjects\x12\x1f.edbjobs.v1.ListProjectsRequest\x1a .edbjobs.v1.ListProjectsResponse\"\x03\x90\x02\x01\x12\x44\n\x06GetJob\x12\x19.edbjobs.v1.GetJobRequest\x1a\x1a.edbjobs.v1.GetJobResponse\"\x03\x90\x02\x01\x12J\n\x08ListJobs\x12\x1b.edbjobs.v1.ListJobsRequest\x1a\x1c.edbjobs.v1.ListJobsResponse\"\x03\x90\x02\x01\x12G\n\x07WaitJob\x12\x1a.edbjobs.v1.WaitJobRequest\x1a\x1b.edbjobs.v1.WaitJobResponse\"\x03\x90\x02\x01\x12O\n\tWatchJobs\x12\x1c.edbjobs.v1.WatchJobsRequest\x1a\x1d.edbjobs.v1.WatchJobsResponse\"\x03\x90\x02\x01\x30\x01\x12M\n\tCancelJob\x12\x1c.edbjobs.v1.CancelJobRequest\x1a\x1d.edbjobs.v1.CancelJobResponse\"\x03\x90\x02\x02\x12P\n\nCancelJobs\x12\x1d.edbjobs.v1.CancelJobsRequest\x1a\x1e.edbjobs.v1.CancelJobsResponse\"\x03\x90\x02\x02\x12G\n\x07HoldJob\x12\x1a.edbjobs.v1.HoldJobRequest\x1a\x1b.edbjobs.v1.HoldJobResponse\"\x03\x90\x02\x02\x12J\n\x08HoldJobs\x12\x1b.edbjobs.v1.HoldJobsRequest\x1a\x1c.edbjobs.v1.HoldJobsResponse\"\x03\x90\x02\x02\x12P\n\nReleaseJob\x12\x1d.edbjobs.v1.ReleaseJobRequest\x1a\x1e.edbjobs.v1.ReleaseJobResponse\"\x03\x90\x02\x02\x12S\n\x0bReleaseJobs\x12\x1e.edbjobs.v1.ReleaseJobsRequest\x1a\x1f.edbjobs.v1.ReleaseJobsResponse\"\x03\x90\x02\x02\x12\\\n\x0eSetJobPriority\x12!.edbjobs.v1.SetJobPriorityRequest\x1a\".edbjobs.v1.SetJobPriorityResponse\"\x03\x90\x02\x02\x12_\n\x0fSetJobsPriority\x12\".edbjobs.v1.SetJobsPriorityRequest\x1a#.edbjobs.v1.SetJobsPriorityResponse\"\x03\x90\x02\x02\x12\x45\n\x08RetryJob\x12\x1b.edbjobs.v1.RetryJobRequest\x1a\x1c.edbjobs.v1.RetryJobResponse\x12H\n\tRetryJobs\x12\x1c.edbjobs.v1.RetryJobsRequest\x1a\x1d.edbjobs.v1.RetryJobsResponse\x12M\n\tDeleteJob\x12\x1c.edbjobs.v1.DeleteJobRequest\x1a\x1d.edbjobs.v1.DeleteJobResponse\"\x03\x90\x02\x02\x12P\n\nDeleteJobs\x12\x1d.edbjobs.v1.DeleteJobsRequest\x1a\x1e.edbjobs.v1.DeleteJobsResponse\"\x03\x90\x02\x02\x12J\n\x08GetBatch\x12\x1b.edbjobs.v1.GetBatchRequest\x1a\x1c.edbjobs.v1.GetBatchResponse\"\x03\x90\x02\x01\x12S\n\x0bListBatches\x12\x1e.edbjobs.v1.ListBatchesRequest\x1a\x1f.edbjobs.v1.ListBatchesResponse\"\x03\x90\x02\x01\x12I\n\x07ReadLog\x12\x1a.edbjobs.v1.ReadLogRequest\x1a\x1b.edbjobs.v1.ReadLogResponse\"\x03\x90\x02\x01\x30\x01\x12\\\n\x0eGetConvergence\x12!.edbjobs.v1.GetConvergenceRequest\x1a\".edbjobs.v1.GetConvergenceResponse\"\x03\x90\x02\x01\x12M\n\tListFiles\x12\x1c.edbjobs.v1.ListFilesRequest\x1a\x1d.edbjobs.v1.ListFilesResponse\"\x03\x90\x02\x01\x12L\n\x08ReadFile\x12\x1b.edbjobs.v1.ReadFileRequest\x1a\x1c.edbjobs.v1.ReadFileResponse\"\x03\x90\x02\x01\x30\x01\x42X\n\nedbjobs.v1B\x10JobsServiceProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\020JobsServiceProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
   _globals['_JOBSSERVICE'].methods_by_name['PreviewJob']._loaded_options = None
   _globals['_JOBSSERVICE'].methods_by_name['PreviewJob']._serialized_options = b'\220\002\001'
+  _globals['_JOBSSERVICE'].methods_by_name['InspectProject']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['InspectProject']._serialized_options = b'\220\002\001'
+  _globals['_JOBSSERVICE'].methods_by_name['ListProjects']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\220\002\001'
   _globals['_JOBSSERVICE'].methods_by_name['GetJob']._loaded_options = None
   _globals['_JOBSSERVICE'].methods_by_name['GetJob']._serialized_options = b'\220\002\001'
   _globals['_JOBSSERVICE'].methods_by_name['ListJobs']._loaded_options = None
@@ -49,14 +53,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSSERVICE'].methods_by_name['CancelJobs']._serialized_options = b'\220\002\002'
   _globals['_JOBSSERVICE'].methods_by_name['HoldJob']._loaded_options = None
   _globals['_JOBSSERVICE'].methods_by_name['HoldJob']._serialized_options = b'\220\002\002'
+  _globals['_JOBSSERVICE'].methods_by_name['HoldJobs']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['HoldJobs']._serialized_options = b'\220\002\002'
   _globals['_JOBSSERVICE'].methods_by_name['ReleaseJob']._loaded_options = None
   _globals['_JOBSSERVICE'].methods_by_name['ReleaseJob']._serialized_options = b'\220\002\002'
+  _globals['_JOBSSERVICE'].methods_by_name['ReleaseJobs']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['ReleaseJobs']._serialized_options = b'\220\002\002'
   _globals['_JOBSSERVICE'].methods_by_name['SetJobPriority']._loaded_options = None
   _globals['_JOBSSERVICE'].methods_by_name['SetJobPriority']._serialized_options = b'\220\002\002'
+  _globals['_JOBSSERVICE'].methods_by_name['SetJobsPriority']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['SetJobsPriority']._serialized_options = b'\220\002\002'
   _globals['_JOBSSERVICE'].methods_by_name['DeleteJob']._loaded_options = None
   _globals['_JOBSSERVICE'].methods_by_name['DeleteJob']._serialized_options = b'\220\002\002'
+  _globals['_JOBSSERVICE'].methods_by_name['DeleteJobs']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['DeleteJobs']._serialized_options = b'\220\002\002'
+  _globals['_JOBSSERVICE'].methods_by_name['GetBatch']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['GetBatch']._serialized_options = b'\220\002\001'
+  _globals['_JOBSSERVICE'].methods_by_name['ListBatches']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['ListBatches']._serialized_options = b'\220\002\001'
   _globals['_JOBSSERVICE'].methods_by_name['ReadLog']._loaded_options = None
   _globals['_JOBSSERVICE'].methods_by_name['ReadLog']._serialized_options = b'\220\002\001'
+  _globals['_JOBSSERVICE'].methods_by_name['GetConvergence']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['GetConvergence']._serialized_options = b'\220\002\001'
+  _globals['_JOBSSERVICE'].methods_by_name['ListFiles']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['ListFiles']._serialized_options = b'\220\002\001'
+  _globals['_JOBSSERVICE'].methods_by_name['ReadFile']._loaded_options = None
+  _globals['_JOBSSERVICE'].methods_by_name['ReadFile']._serialized_options = b'\220\002\001'
   _globals['_JOBSSERVICE']._serialized_start=78
-  _globals['_JOBSSERVICE']._serialized_end=1259
+  _globals['_JOBSSERVICE']._serialized_end=2267
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,16 @@ class JobsServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
                 _registered_method=True)
+        self.InspectProject = channel.unary_unary(
+                '/edbjobs.v1.JobsService/InspectProject',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.InspectProjectRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.InspectProjectResponse.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/edbjobs.v1.JobsService/ListProjects',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/edbjobs.v1.JobsService/GetJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetJobRequest.SerializeToString,
@@ -115,30 +125,80 @@ class JobsServiceStub(object):
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobResponse.FromString,
                 _registered_method=True)
+        self.HoldJobs = channel.unary_unary(
+                '/edbjobs.v1.JobsService/HoldJobs',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobsResponse.FromString,
+                _registered_method=True)
         self.ReleaseJob = channel.unary_unary(
                 '/edbjobs.v1.JobsService/ReleaseJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobResponse.FromString,
+                _registered_method=True)
+        self.ReleaseJobs = channel.unary_unary(
+                '/edbjobs.v1.JobsService/ReleaseJobs',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobsResponse.FromString,
                 _registered_method=True)
         self.SetJobPriority = channel.unary_unary(
                 '/edbjobs.v1.JobsService/SetJobPriority',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityResponse.FromString,
                 _registered_method=True)
+        self.SetJobsPriority = channel.unary_unary(
+                '/edbjobs.v1.JobsService/SetJobsPriority',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobsPriorityRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobsPriorityResponse.FromString,
+                _registered_method=True)
         self.RetryJob = channel.unary_unary(
                 '/edbjobs.v1.JobsService/RetryJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
+        self.RetryJobs = channel.unary_unary(
+                '/edbjobs.v1.JobsService/RetryJobs',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobsResponse.FromString,
                 _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/edbjobs.v1.JobsService/DeleteJob',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
+        self.DeleteJobs = channel.unary_unary(
+                '/edbjobs.v1.JobsService/DeleteJobs',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobsRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobsResponse.FromString,
+                _registered_method=True)
+        self.GetBatch = channel.unary_unary(
+                '/edbjobs.v1.JobsService/GetBatch',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetBatchRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetBatchResponse.FromString,
+                _registered_method=True)
+        self.ListBatches = channel.unary_unary(
+                '/edbjobs.v1.JobsService/ListBatches',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListBatchesRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListBatchesResponse.FromString,
+                _registered_method=True)
         self.ReadLog = channel.unary_stream(
                 '/edbjobs.v1.JobsService/ReadLog',
                 request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
+        self.GetConvergence = channel.unary_unary(
+                '/edbjobs.v1.JobsService/GetConvergence',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetConvergenceRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetConvergenceResponse.FromString,
+                _registered_method=True)
+        self.ListFiles = channel.unary_unary(
+                '/edbjobs.v1.JobsService/ListFiles',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListFilesRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListFilesResponse.FromString,
+                _registered_method=True)
+        self.ReadFile = channel.unary_stream(
+                '/edbjobs.v1.JobsService/ReadFile',
+                request_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadFileRequest.SerializeToString,
+                response_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadFileResponse.FromString,
                 _registered_method=True)
 
 
@@ -204,6 +264,22 @@ class JobsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InspectProject(self, request, context):
+        """InspectProject reads designs, setups, sweeps and variables of a project, without AEDT.
+        Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """ListProjects lists projects and folders in one folder that the service's settings allow.
+        Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJob(self, request, context):
         """GetJob gives one job. Errors: JOB_NOT_FOUND.
         """
@@ -259,8 +335,22 @@ class JobsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldJobs(self, request, context):
+        """HoldJobs keeps queued jobs from starting. Errors: FILTER_REQUIRED; of items those of HoldJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseJob(self, request, context):
         """ReleaseJob lets a held job start; one that is not held stays as it is. Errors: those of HoldJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseJobs(self, request, context):
+        """ReleaseJobs lets held jobs start. Errors: FILTER_REQUIRED; of items those of HoldJob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,9 +363,25 @@ class JobsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetJobsPriority(self, request, context):
+        """SetJobsPriority changes the priority of queued jobs. Errors: FILTER_REQUIRED, INVALID_PRIORITY; of items those of
+        HoldJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetryJob(self, request, context):
         """RetryJob makes a new job with the same id from an ended one, which it supersedes.
         Errors: JOB_NOT_FOUND, JOB_NOT_ENDED, JOB_SUPERSEDED, and those of SubmitJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJobs(self, request, context):
+        """RetryJobs retries ended jobs. A repeated request_id answers for the jobs of the first call, whatever the filter
+        selects by then. Errors: FILTER_REQUIRED, REQUEST_ID_REUSED; of items those of RetryJob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -290,10 +396,55 @@ class JobsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteJobs(self, request, context):
+        """DeleteJobs deletes ended jobs. Errors: FILTER_REQUIRED; of items those of DeleteJob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBatch(self, request, context):
+        """GetBatch gives one batch. Errors: BATCH_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBatches(self, request, context):
+        """ListBatches lists batches, the newest first. Errors: INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadLog(self, request, context):
         """ReadLog sends the output of one attempt from an offset and, if asked, follows it until the attempt has ended; it
         does not go on to the next attempt. Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, LOG_NOT_FOUND, OFFSET_BEYOND_END,
         PATH_UNREACHABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConvergence(self, request, context):
+        """GetConvergence gives the passes and sweeps of an attempt, while it runs as well.
+        Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFiles(self, request, context):
+        """ListFiles lists result files of a job, below the folder that holds Job.project_path.
+        Errors: JOB_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadFile(self, request, context):
+        """ReadFile sends the bytes of a result file. It ends with FILE_CHANGED if the file is replaced meanwhile.
+        Errors: JOB_NOT_FOUND, FILE_NOT_FOUND, FILE_CHANGED, OFFSET_BEYOND_END, PATH_UNREACHABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -316,6 +467,16 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.PreviewJob,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.SerializeToString,
+            ),
+            'InspectProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectProject,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.InspectProjectRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.InspectProjectResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListProjectsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListProjectsResponse.SerializeToString,
             ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
@@ -352,30 +513,80 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobResponse.SerializeToString,
             ),
+            'HoldJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldJobs,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobsResponse.SerializeToString,
+            ),
             'ReleaseJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseJob,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobResponse.SerializeToString,
+            ),
+            'ReleaseJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseJobs,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobsResponse.SerializeToString,
             ),
             'SetJobPriority': grpc.unary_unary_rpc_method_handler(
                     servicer.SetJobPriority,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobPriorityResponse.SerializeToString,
             ),
+            'SetJobsPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetJobsPriority,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobsPriorityRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobsPriorityResponse.SerializeToString,
+            ),
             'RetryJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryJob,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'RetryJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJobs,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobsResponse.SerializeToString,
             ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobResponse.SerializeToString,
             ),
+            'DeleteJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJobs,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobsRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobsResponse.SerializeToString,
+            ),
+            'GetBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatch,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetBatchRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetBatchResponse.SerializeToString,
+            ),
+            'ListBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBatches,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListBatchesRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListBatchesResponse.SerializeToString,
+            ),
             'ReadLog': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadLog,
                     request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogRequest.FromString,
                     response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogResponse.SerializeToString,
+            ),
+            'GetConvergence': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConvergence,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetConvergenceRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.GetConvergenceResponse.SerializeToString,
+            ),
+            'ListFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFiles,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListFilesRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ListFilesResponse.SerializeToString,
+            ),
+            'ReadFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadFile,
+                    request_deserializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadFileRequest.FromString,
+                    response_serializer=edbjobs_dot_v1_dot_jobs__messages__pb2.ReadFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -490,6 +701,60 @@ class JobsService(object):
             '/edbjobs.v1.JobsService/PreviewJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.PreviewJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/InspectProject',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.InspectProjectRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.InspectProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/ListProjects',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ListProjectsRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ListProjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -690,6 +955,33 @@ class JobsService(object):
             _registered_method=True)
 
     @staticmethod
+    def HoldJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/HoldJobs',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobsRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.HoldJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReleaseJob(request,
             target,
             options=(),
@@ -706,6 +998,33 @@ class JobsService(object):
             '/edbjobs.v1.JobsService/ReleaseJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/ReleaseJobs',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobsRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ReleaseJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -744,6 +1063,33 @@ class JobsService(object):
             _registered_method=True)
 
     @staticmethod
+    def SetJobsPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/SetJobsPriority',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobsPriorityRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.SetJobsPriorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RetryJob(request,
             target,
             options=(),
@@ -760,6 +1106,33 @@ class JobsService(object):
             '/edbjobs.v1.JobsService/RetryJob',
             edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/RetryJobs',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobsRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.RetryJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -798,6 +1171,87 @@ class JobsService(object):
             _registered_method=True)
 
     @staticmethod
+    def DeleteJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/DeleteJobs',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobsRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.DeleteJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/GetBatch',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.GetBatchRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.GetBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/ListBatches',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ListBatchesRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReadLog(request,
             target,
             options=(),
@@ -814,6 +1268,87 @@ class JobsService(object):
             '/edbjobs.v1.JobsService/ReadLog',
             edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogRequest.SerializeToString,
             edbjobs_dot_v1_dot_jobs__messages__pb2.ReadLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConvergence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/GetConvergence',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.GetConvergenceRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.GetConvergenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/ListFiles',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ListFilesRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edbjobs.v1.JobsService/ReadFile',
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ReadFileRequest.SerializeToString,
+            edbjobs_dot_v1_dot_jobs__messages__pb2.ReadFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,6 +80,14 @@ class JobsServiceStub:
     """PreviewJob gives the exact command line or batch script of a job; nothing is run or recorded.
     Errors: those of SubmitJob.
     """
+    InspectProject: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.InspectProjectRequest, _jobs_messages_pb2.InspectProjectResponse]
+    """InspectProject reads designs, setups, sweeps and variables of a project, without AEDT.
+    Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE.
+    """
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListProjectsRequest, _jobs_messages_pb2.ListProjectsResponse]
+    """ListProjects lists projects and folders in one folder that the service's settings allow.
+    Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+    """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.GetJobRequest, _jobs_messages_pb2.GetJobResponse]
     """GetJob gives one job. Errors: JOB_NOT_FOUND."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListJobsRequest, _jobs_messages_pb2.ListJobsResponse]
@@ -104,23 +112,53 @@ class JobsServiceStub:
     """CancelJobs ends jobs. Errors: FILTER_REQUIRED; of items those of CancelJob."""
     HoldJob: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.HoldJobRequest, _jobs_messages_pb2.HoldJobResponse]
     """HoldJob keeps a queued job from starting. Errors: JOB_NOT_FOUND, JOB_STARTED (or being started), JOB_ENDED."""
+    HoldJobs: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.HoldJobsRequest, _jobs_messages_pb2.HoldJobsResponse]
+    """HoldJobs keeps queued jobs from starting. Errors: FILTER_REQUIRED; of items those of HoldJob."""
     ReleaseJob: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.ReleaseJobRequest, _jobs_messages_pb2.ReleaseJobResponse]
     """ReleaseJob lets a held job start; one that is not held stays as it is. Errors: those of HoldJob."""
+    ReleaseJobs: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.ReleaseJobsRequest, _jobs_messages_pb2.ReleaseJobsResponse]
+    """ReleaseJobs lets held jobs start. Errors: FILTER_REQUIRED; of items those of HoldJob."""
     SetJobPriority: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.SetJobPriorityRequest, _jobs_messages_pb2.SetJobPriorityResponse]
     """SetJobPriority changes the priority of a queued job. Errors: those of HoldJob, INVALID_PRIORITY."""
+    SetJobsPriority: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.SetJobsPriorityRequest, _jobs_messages_pb2.SetJobsPriorityResponse]
+    """SetJobsPriority changes the priority of queued jobs. Errors: FILTER_REQUIRED, INVALID_PRIORITY; of items those of
+    HoldJob.
+    """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.RetryJobRequest, _jobs_messages_pb2.RetryJobResponse]
     """RetryJob makes a new job with the same id from an ended one, which it supersedes.
     Errors: JOB_NOT_FOUND, JOB_NOT_ENDED, JOB_SUPERSEDED, and those of SubmitJob.
+    """
+    RetryJobs: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.RetryJobsRequest, _jobs_messages_pb2.RetryJobsResponse]
+    """RetryJobs retries ended jobs. A repeated request_id answers for the jobs of the first call, whatever the filter
+    selects by then. Errors: FILTER_REQUIRED, REQUEST_ID_REUSED; of items those of RetryJob.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.DeleteJobRequest, _jobs_messages_pb2.DeleteJobResponse]
     """DeleteJob deletes the record and the run folders of an ended job, and of the jobs that it superseded; never
     projects or results. It takes a uid only: after it, an id would be an older job. Errors: JOB_NOT_FOUND,
     JOB_NOT_ENDED.
     """
+    DeleteJobs: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.DeleteJobsRequest, _jobs_messages_pb2.DeleteJobsResponse]
+    """DeleteJobs deletes ended jobs. Errors: FILTER_REQUIRED; of items those of DeleteJob."""
+    GetBatch: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.GetBatchRequest, _jobs_messages_pb2.GetBatchResponse]
+    """GetBatch gives one batch. Errors: BATCH_NOT_FOUND."""
+    ListBatches: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListBatchesRequest, _jobs_messages_pb2.ListBatchesResponse]
+    """ListBatches lists batches, the newest first. Errors: INVALID_PAGE_TOKEN."""
     ReadLog: _grpc.UnaryStreamMultiCallable[_jobs_messages_pb2.ReadLogRequest, _jobs_messages_pb2.ReadLogResponse]
     """ReadLog sends the output of one attempt from an offset and, if asked, follows it until the attempt has ended; it
     does not go on to the next attempt. Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, LOG_NOT_FOUND, OFFSET_BEYOND_END,
     PATH_UNREACHABLE.
+    """
+    GetConvergence: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.GetConvergenceRequest, _jobs_messages_pb2.GetConvergenceResponse]
+    """GetConvergence gives the passes and sweeps of an attempt, while it runs as well.
+    Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+    """
+    ListFiles: _grpc.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListFilesRequest, _jobs_messages_pb2.ListFilesResponse]
+    """ListFiles lists result files of a job, below the folder that holds Job.project_path.
+    Errors: JOB_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+    """
+    ReadFile: _grpc.UnaryStreamMultiCallable[_jobs_messages_pb2.ReadFileRequest, _jobs_messages_pb2.ReadFileResponse]
+    """ReadFile sends the bytes of a result file. It ends with FILE_CHANGED if the file is replaced meanwhile.
+    Errors: JOB_NOT_FOUND, FILE_NOT_FOUND, FILE_CHANGED, OFFSET_BEYOND_END, PATH_UNREACHABLE.
     """
 
 @_typing.type_check_only
@@ -175,6 +213,14 @@ class JobsServiceAsyncStub(JobsServiceStub):
     """PreviewJob gives the exact command line or batch script of a job; nothing is run or recorded.
     Errors: those of SubmitJob.
     """
+    InspectProject: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.InspectProjectRequest, _jobs_messages_pb2.InspectProjectResponse]  # type: ignore[assignment]
+    """InspectProject reads designs, setups, sweeps and variables of a project, without AEDT.
+    Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE.
+    """
+    ListProjects: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListProjectsRequest, _jobs_messages_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    """ListProjects lists projects and folders in one folder that the service's settings allow.
+    Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+    """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.GetJobRequest, _jobs_messages_pb2.GetJobResponse]  # type: ignore[assignment]
     """GetJob gives one job. Errors: JOB_NOT_FOUND."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListJobsRequest, _jobs_messages_pb2.ListJobsResponse]  # type: ignore[assignment]
@@ -199,23 +245,53 @@ class JobsServiceAsyncStub(JobsServiceStub):
     """CancelJobs ends jobs. Errors: FILTER_REQUIRED; of items those of CancelJob."""
     HoldJob: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.HoldJobRequest, _jobs_messages_pb2.HoldJobResponse]  # type: ignore[assignment]
     """HoldJob keeps a queued job from starting. Errors: JOB_NOT_FOUND, JOB_STARTED (or being started), JOB_ENDED."""
+    HoldJobs: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.HoldJobsRequest, _jobs_messages_pb2.HoldJobsResponse]  # type: ignore[assignment]
+    """HoldJobs keeps queued jobs from starting. Errors: FILTER_REQUIRED; of items those of HoldJob."""
     ReleaseJob: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.ReleaseJobRequest, _jobs_messages_pb2.ReleaseJobResponse]  # type: ignore[assignment]
     """ReleaseJob lets a held job start; one that is not held stays as it is. Errors: those of HoldJob."""
+    ReleaseJobs: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.ReleaseJobsRequest, _jobs_messages_pb2.ReleaseJobsResponse]  # type: ignore[assignment]
+    """ReleaseJobs lets held jobs start. Errors: FILTER_REQUIRED; of items those of HoldJob."""
     SetJobPriority: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.SetJobPriorityRequest, _jobs_messages_pb2.SetJobPriorityResponse]  # type: ignore[assignment]
     """SetJobPriority changes the priority of a queued job. Errors: those of HoldJob, INVALID_PRIORITY."""
+    SetJobsPriority: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.SetJobsPriorityRequest, _jobs_messages_pb2.SetJobsPriorityResponse]  # type: ignore[assignment]
+    """SetJobsPriority changes the priority of queued jobs. Errors: FILTER_REQUIRED, INVALID_PRIORITY; of items those of
+    HoldJob.
+    """
     RetryJob: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.RetryJobRequest, _jobs_messages_pb2.RetryJobResponse]  # type: ignore[assignment]
     """RetryJob makes a new job with the same id from an ended one, which it supersedes.
     Errors: JOB_NOT_FOUND, JOB_NOT_ENDED, JOB_SUPERSEDED, and those of SubmitJob.
+    """
+    RetryJobs: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.RetryJobsRequest, _jobs_messages_pb2.RetryJobsResponse]  # type: ignore[assignment]
+    """RetryJobs retries ended jobs. A repeated request_id answers for the jobs of the first call, whatever the filter
+    selects by then. Errors: FILTER_REQUIRED, REQUEST_ID_REUSED; of items those of RetryJob.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.DeleteJobRequest, _jobs_messages_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """DeleteJob deletes the record and the run folders of an ended job, and of the jobs that it superseded; never
     projects or results. It takes a uid only: after it, an id would be an older job. Errors: JOB_NOT_FOUND,
     JOB_NOT_ENDED.
     """
+    DeleteJobs: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.DeleteJobsRequest, _jobs_messages_pb2.DeleteJobsResponse]  # type: ignore[assignment]
+    """DeleteJobs deletes ended jobs. Errors: FILTER_REQUIRED; of items those of DeleteJob."""
+    GetBatch: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.GetBatchRequest, _jobs_messages_pb2.GetBatchResponse]  # type: ignore[assignment]
+    """GetBatch gives one batch. Errors: BATCH_NOT_FOUND."""
+    ListBatches: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListBatchesRequest, _jobs_messages_pb2.ListBatchesResponse]  # type: ignore[assignment]
+    """ListBatches lists batches, the newest first. Errors: INVALID_PAGE_TOKEN."""
     ReadLog: _aio.UnaryStreamMultiCallable[_jobs_messages_pb2.ReadLogRequest, _jobs_messages_pb2.ReadLogResponse]  # type: ignore[assignment]
     """ReadLog sends the output of one attempt from an offset and, if asked, follows it until the attempt has ended; it
     does not go on to the next attempt. Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, LOG_NOT_FOUND, OFFSET_BEYOND_END,
     PATH_UNREACHABLE.
+    """
+    GetConvergence: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.GetConvergenceRequest, _jobs_messages_pb2.GetConvergenceResponse]  # type: ignore[assignment]
+    """GetConvergence gives the passes and sweeps of an attempt, while it runs as well.
+    Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+    """
+    ListFiles: _aio.UnaryUnaryMultiCallable[_jobs_messages_pb2.ListFilesRequest, _jobs_messages_pb2.ListFilesResponse]  # type: ignore[assignment]
+    """ListFiles lists result files of a job, below the folder that holds Job.project_path.
+    Errors: JOB_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+    """
+    ReadFile: _aio.UnaryStreamMultiCallable[_jobs_messages_pb2.ReadFileRequest, _jobs_messages_pb2.ReadFileResponse]  # type: ignore[assignment]
+    """ReadFile sends the bytes of a result file. It ends with FILE_CHANGED if the file is replaced meanwhile.
+    Errors: JOB_NOT_FOUND, FILE_NOT_FOUND, FILE_CHANGED, OFFSET_BEYOND_END, PATH_UNREACHABLE.
     """
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -287,6 +363,26 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def InspectProject(
+        self,
+        request: _jobs_messages_pb2.InspectProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.InspectProjectResponse, _abc.Awaitable[_jobs_messages_pb2.InspectProjectResponse]]:
+        """InspectProject reads designs, setups, sweeps and variables of a project, without AEDT.
+        Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProjects(
+        self,
+        request: _jobs_messages_pb2.ListProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.ListProjectsResponse, _abc.Awaitable[_jobs_messages_pb2.ListProjectsResponse]]:
+        """ListProjects lists projects and folders in one folder that the service's settings allow.
+        Errors: PROJECT_NOT_FOUND, PROJECT_NOT_ALLOWED, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
     def GetJob(
         self,
         request: _jobs_messages_pb2.GetJobRequest,
@@ -353,12 +449,28 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """HoldJob keeps a queued job from starting. Errors: JOB_NOT_FOUND, JOB_STARTED (or being started), JOB_ENDED."""
 
     @_abc_1.abstractmethod
+    def HoldJobs(
+        self,
+        request: _jobs_messages_pb2.HoldJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.HoldJobsResponse, _abc.Awaitable[_jobs_messages_pb2.HoldJobsResponse]]:
+        """HoldJobs keeps queued jobs from starting. Errors: FILTER_REQUIRED; of items those of HoldJob."""
+
+    @_abc_1.abstractmethod
     def ReleaseJob(
         self,
         request: _jobs_messages_pb2.ReleaseJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_messages_pb2.ReleaseJobResponse, _abc.Awaitable[_jobs_messages_pb2.ReleaseJobResponse]]:
         """ReleaseJob lets a held job start; one that is not held stays as it is. Errors: those of HoldJob."""
+
+    @_abc_1.abstractmethod
+    def ReleaseJobs(
+        self,
+        request: _jobs_messages_pb2.ReleaseJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.ReleaseJobsResponse, _abc.Awaitable[_jobs_messages_pb2.ReleaseJobsResponse]]:
+        """ReleaseJobs lets held jobs start. Errors: FILTER_REQUIRED; of items those of HoldJob."""
 
     @_abc_1.abstractmethod
     def SetJobPriority(
@@ -369,6 +481,16 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """SetJobPriority changes the priority of a queued job. Errors: those of HoldJob, INVALID_PRIORITY."""
 
     @_abc_1.abstractmethod
+    def SetJobsPriority(
+        self,
+        request: _jobs_messages_pb2.SetJobsPriorityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.SetJobsPriorityResponse, _abc.Awaitable[_jobs_messages_pb2.SetJobsPriorityResponse]]:
+        """SetJobsPriority changes the priority of queued jobs. Errors: FILTER_REQUIRED, INVALID_PRIORITY; of items those of
+        HoldJob.
+        """
+
+    @_abc_1.abstractmethod
     def RetryJob(
         self,
         request: _jobs_messages_pb2.RetryJobRequest,
@@ -376,6 +498,16 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_jobs_messages_pb2.RetryJobResponse, _abc.Awaitable[_jobs_messages_pb2.RetryJobResponse]]:
         """RetryJob makes a new job with the same id from an ended one, which it supersedes.
         Errors: JOB_NOT_FOUND, JOB_NOT_ENDED, JOB_SUPERSEDED, and those of SubmitJob.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryJobs(
+        self,
+        request: _jobs_messages_pb2.RetryJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.RetryJobsResponse, _abc.Awaitable[_jobs_messages_pb2.RetryJobsResponse]]:
+        """RetryJobs retries ended jobs. A repeated request_id answers for the jobs of the first call, whatever the filter
+        selects by then. Errors: FILTER_REQUIRED, REQUEST_ID_REUSED; of items those of RetryJob.
         """
 
     @_abc_1.abstractmethod
@@ -390,6 +522,30 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DeleteJobs(
+        self,
+        request: _jobs_messages_pb2.DeleteJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.DeleteJobsResponse, _abc.Awaitable[_jobs_messages_pb2.DeleteJobsResponse]]:
+        """DeleteJobs deletes ended jobs. Errors: FILTER_REQUIRED; of items those of DeleteJob."""
+
+    @_abc_1.abstractmethod
+    def GetBatch(
+        self,
+        request: _jobs_messages_pb2.GetBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.GetBatchResponse, _abc.Awaitable[_jobs_messages_pb2.GetBatchResponse]]:
+        """GetBatch gives one batch. Errors: BATCH_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListBatches(
+        self,
+        request: _jobs_messages_pb2.ListBatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.ListBatchesResponse, _abc.Awaitable[_jobs_messages_pb2.ListBatchesResponse]]:
+        """ListBatches lists batches, the newest first. Errors: INVALID_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
     def ReadLog(
         self,
         request: _jobs_messages_pb2.ReadLogRequest,
@@ -398,6 +554,36 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """ReadLog sends the output of one attempt from an offset and, if asked, follows it until the attempt has ended; it
         does not go on to the next attempt. Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, LOG_NOT_FOUND, OFFSET_BEYOND_END,
         PATH_UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetConvergence(
+        self,
+        request: _jobs_messages_pb2.GetConvergenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.GetConvergenceResponse, _abc.Awaitable[_jobs_messages_pb2.GetConvergenceResponse]]:
+        """GetConvergence gives the passes and sweeps of an attempt, while it runs as well.
+        Errors: JOB_NOT_FOUND, ATTEMPT_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFiles(
+        self,
+        request: _jobs_messages_pb2.ListFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_messages_pb2.ListFilesResponse, _abc.Awaitable[_jobs_messages_pb2.ListFilesResponse]]:
+        """ListFiles lists result files of a job, below the folder that holds Job.project_path.
+        Errors: JOB_NOT_FOUND, PATH_UNREACHABLE, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadFile(
+        self,
+        request: _jobs_messages_pb2.ReadFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_messages_pb2.ReadFileResponse], _abc.AsyncIterator[_jobs_messages_pb2.ReadFileResponse]]:
+        """ReadFile sends the bytes of a result file. It ends with FILE_CHANGED if the file is replaced meanwhile.
+        Errors: JOB_NOT_FOUND, FILE_NOT_FOUND, FILE_CHANGED, OFFSET_BEYOND_END, PATH_UNREACHABLE.
         """
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
