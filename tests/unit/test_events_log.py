@@ -391,6 +391,91 @@ async def test_large_events_are_spread_over_messages(service: Service) -> None:
     assert [len(message.events) for message in messages] == [2, 2, 1]
 
 
+async def test_caught_up_does_not_wait_for_a_quiet_moment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "MAX_MESSAGE_EVENTS", 1)
+    await service.submit(2)
+    watch = service.watch(from_oldest=True)
+    await next_of(watch)
+    await service.submit(5)
+    second = await next_of(watch)
+    mark = await next_of(watch)
+    assert (second.position.revision, mark.position.revision, mark.caught_up) == (2, 2, True)
+    assert revisions([await next_of(watch) for _ in range(5)]) == [3, 4, 5, 6, 7]
+
+
+class _Feed:
+    """Updates as the test has them; written by uid."""
+
+    def __init__(self) -> None:
+        self.new: list[str] = []
+        self.opened = self.closed = 0
+        self.taken_at: list[int] = []
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def take(self, revision: int) -> bytes:
+        self.taken_at.append(revision)
+        updates = [jobs_messages_pb2.JobUpdate(uid=uid) for uid in self.new]
+        self.new.clear()
+        return Response(updates=updates).SerializeToString()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+async def test_updates_come_after_caught_up_with_the_position_of_the_last_change(service: Service) -> None:
+    await service.submit(3)
+    feed = _Feed()
+    feed.new.append("a")
+    watch = service.log.watch(Request(include_updates=True, from_oldest=True), lambda matcher, selected: feed)
+    service.watches.append(watch)
+    assert revisions([await next_of(watch)]) == [1, 2, 3]
+    assert feed.opened == 0, "none is computed before it has caught up"
+    assert (await next_of(watch)).caught_up
+    assert feed.opened == 1
+    update = await next_of(watch)
+    assert ([item.uid for item in update.updates], update.position.revision, len(update.events)) == (["a"], 3, 0)
+    assert update.position.store_id == service.store.store_id
+    reading = asyncio.ensure_future(next_of(watch))
+    await asyncio.sleep(0)
+    feed.new.append("b")
+    service.log.wake_for_updates()
+    assert [item.uid for item in (await reading).updates] == ["b"]
+    await service.submit(1)
+    feed.new.append("c")
+    assert revisions([await next_of(watch)]) == [4], (
+        "changes first: an end among them comes before no update of its job"
+    )
+    assert feed.taken_at[-1] == 3
+    assert [item.uid for item in (await next_of(watch)).updates] == ["c"]
+    assert feed.taken_at[-1] == 4
+    await watch.aclose()  # type: ignore[attr-defined]
+    assert feed.closed == 1
+
+
+async def test_who_wants_no_updates_has_no_feed_and_is_not_woken_for_them(service: Service) -> None:
+    made: list[object] = []
+
+    def make(matcher: object, selected: bytes) -> _Feed:
+        made.append(matcher)
+        return _Feed()
+
+    watch = service.log.watch(Request(), make)
+    service.watches.append(watch)
+    assert (await next_of(watch)).caught_up
+    reading = asyncio.ensure_future(next_of(watch))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert service.log._wakeup._waiting
+    service.log.wake_for_updates()
+    await asyncio.sleep(0.02)
+    assert service.log._wakeup._waiting, "it still waits"
+    assert not made
+    await service.submit(1)
+    assert revisions([await reading]) == [1]
+
+
 def test_the_ring_is_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring, "MAX_EVENTS", 8)
     monkeypatch.setattr(ring, "MAX_BYTES", 1_000)

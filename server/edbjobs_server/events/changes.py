@@ -1,27 +1,15 @@
-"""Which changes a watcher's filter selects: those of jobs that agree with it before or after the change."""
+"""A job before a change: filters look at it, and at the job after the change."""
 
 from __future__ import annotations
 
 from edbjobs.v1 import event_pb2, job_pb2, job_state_pb2
 
-from edbjobs_server.store.filters import JobMatcher
-
 _FLIPS_HELD = (event_pb2.JOB_CHANGE_TYPE_HELD, event_pb2.JOB_CHANGE_TYPE_RELEASED)
 _ENDED = (job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED)
 
 
-def agreed_before(change: event_pb2.JobChange, matcher: JobMatcher) -> bool:
-    """Return whether a job agreed with a filter before a change; a job that was accepted by it did not."""
-    return change.old_state != job_state_pb2.JOB_STATE_UNSPECIFIED and matcher(_before(change))
-
-
-def agrees_after(change: event_pb2.JobChange, matcher: JobMatcher) -> bool:
-    """Return whether a job agrees with a filter after a change; a deleted job does not."""
-    return change.type != event_pb2.JOB_CHANGE_TYPE_DELETED and matcher(change.job)
-
-
-def _before(change: event_pb2.JobChange) -> job_pb2.Job:
-    """Return a job with what filters look at as it was before a change.
+def job_before(change: event_pb2.JobChange) -> job_pb2.Job:
+    """Return a job with what filters look at as it was before a change that did not accept it.
 
     Of that a job changes its state and with it reason and time of its end, `held`, and `superseded_by`; an ended job
     keeps `held` as it was before its end.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,6 @@ from edbjobs.v1 import event_pb2, jobs_messages_pb2
 
 from edbjobs_server.contract.codec import embedded, seconds
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.events.changes import agreed_before, agrees_after
 from edbjobs_server.events.ring import Entry, Ring
 from edbjobs_server.events.wakeup import Wakeup
 from edbjobs_server.store import Committed, Store
@@ -51,17 +51,17 @@ class Message:
 class UpdateFeed(Protocol):
     """Updates of jobs for one watcher."""
 
-    async def open(self) -> None:
-        """Make all updates that there are now new to the watcher."""
+    def open(self) -> None:
+        """Compute updates from now on, all of which are new to the watcher."""
 
-    def take(self) -> bytes:
-        """Return what is new, as serialized fields of ``WatchJobsResponse``; empty: nothing."""
+    def take(self, revision: int) -> bytes:
+        """Return what is new at a place, as serialized fields of ``WatchJobsResponse``; empty: nothing."""
 
     def close(self) -> None:
         """Need no more updates."""
 
 
-FeedMaker = Callable[[JobMatcher], UpdateFeed]
+FeedMaker = Callable[[JobMatcher, bytes], UpdateFeed]  # gets a filter, and the same serialized
 
 
 @dataclass(slots=True)
@@ -70,11 +70,14 @@ class _Watcher:
 
     Attributes
     ----------
+    target : int or None
+        Newest revision when the watch began; None: it has caught up with that.
     key : tuple of (bytes, bool)
         What it selects: watchers of one key at one place get the same message.
     """
 
     cursor: int
+    target: int | None
     matcher: JobMatcher
     service_changes: bool
     key: tuple[bytes, bool]
@@ -101,6 +104,7 @@ class EventLog:
         self._store = store
         self._ring = Ring(first_revision)
         self._wakeup = Wakeup()
+        self._update_wakeup = Wakeup()  # of those who want updates too
         self._built: dict[tuple[int, bytes, bool], tuple[int, Message | None]] = {}
         self._closed = False
 
@@ -113,23 +117,27 @@ class EventLog:
         """Take over a commit; on the loop, in order of revision."""
         self._ring.append((item.revision, item.event) for item in batch)
         self._built.clear()
-        self._wakeup.wake()
+        self._wake_all()
 
     def reset(self, revision: int) -> None:
         """Go on after a commit of which it is not known what of it is on disk: watchers read it from there."""
         if revision != self._ring.head:
             self._ring.clear(revision)
             self._built.clear()
-            self._wakeup.wake()
+            self._wake_all()
 
     def close(self) -> None:
         """End all watches with DRAINING; clients go on from where they are when the service is back."""
         self._closed = True
-        self._wakeup.wake()
+        self._wake_all()
 
-    def wake(self) -> None:
-        """Let watchers look for updates."""
+    def wake_for_updates(self) -> None:
+        """Let the watchers who want updates look for them."""
+        self._update_wakeup.wake()
+
+    def _wake_all(self) -> None:
         self._wakeup.wake()
+        self._update_wakeup.wake()
 
     async def watch(
         self, request: jobs_messages_pb2.WatchJobsRequest, feed: FeedMaker | None = None
@@ -150,59 +158,66 @@ class EventLog:
         Refused
             INVALID_REQUEST, OTHER_STORE, REVISION_TOO_OLD, REVISION_IN_FUTURE; DRAINING after `close`.
         """
-        async for message in self.messages(request, feed):
-            yield message.parsed
+        async with aclosing(self.messages(request, feed)) as messages:
+            async for message in messages:
+                yield message.parsed
 
     async def messages(
         self, request: jobs_messages_pb2.WatchJobsRequest, feed: FeedMaker | None = None
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """Do as `watch`, with messages that are serialized already."""
         watcher = await self._begin(request, feed)
+        updates = watcher.feed
         try:
-            async for message in self._follow(watcher):
-                watcher.last_sent = _now()
-                yield message
+            while True:
+                message = await self._due(watcher)
+                if message is not None:
+                    watcher.last_sent = _now()
+                    yield message
         finally:
-            if watcher.feed is not None:
-                watcher.feed.close()
+            if updates is not None:
+                updates.close()
 
-    async def _follow(self, watcher: _Watcher) -> AsyncIterator[Message]:
-        target = self._ring.head
-        caught_up = False
-        while True:
-            if self._closed:
-                raise Refused("DRAINING", "the service is stopping: watch again from the last position")
-            message = await self._next(watcher)
-            if message is not None:
-                yield message
-            elif not caught_up and watcher.cursor >= target:
-                caught_up = True
-                yield self._mark(watcher.cursor, caught_up=True)
-                if watcher.feed is not None:
-                    await watcher.feed.open()
-            elif watcher.cursor < self._ring.head:
-                await asyncio.sleep(0)  # it read what it does not want: others first, before it reads on
-            elif watcher.feed is not None and (updates := watcher.feed.take()):
-                # All changes up to here were sent, the ends among them: no update comes after the end of its job.
-                yield Message(updates + self._mark(watcher.cursor).serialized)
-            elif _now() >= watcher.last_sent + watcher.heartbeat:
-                yield self._mark(watcher.cursor)
-            else:
-                await self._wakeup.wait(watcher.last_sent + watcher.heartbeat)
+    async def _due(self, watcher: _Watcher) -> Message | None:
+        """Return what a watcher is to get now; None, after a pause: nothing yet."""
+        if self._closed:
+            raise Refused("DRAINING", "the service is stopping: watch again from the last position")
+        if watcher.target is not None and watcher.cursor >= watcher.target:
+            watcher.target = None
+            if watcher.feed is not None:
+                watcher.feed.open()
+            return self._mark(watcher.cursor, caught_up=True)
+        message = await self._next(watcher)
+        if message is not None:
+            return message
+        if watcher.cursor < self._ring.head or watcher.target is not None:
+            await asyncio.sleep(0)  # it read what it does not want: others first, before it reads on
+            return None
+        # All changes up to here were sent, the ends among them: no update comes after the end of its job.
+        updates = watcher.feed.take(watcher.cursor) if watcher.feed is not None else b""
+        if updates:
+            return Message(updates + self._mark(watcher.cursor).serialized)
+        due = watcher.last_sent + watcher.heartbeat
+        if _now() >= due:
+            return self._mark(watcher.cursor)
+        await (self._wakeup if watcher.feed is None else self._update_wakeup).wait(due)
+        return None
 
     async def _begin(self, request: jobs_messages_pb2.WatchJobsRequest, feed: FeedMaker | None) -> _Watcher:
         cursor = await self._first_cursor(request)
         interval = request.heartbeat_interval
         heartbeat = seconds(interval) if request.HasField("heartbeat_interval") else DEFAULT_HEARTBEAT
         matcher = JobMatcher(request.filter)
+        selected = request.filter.SerializeToString(deterministic=True)
         return _Watcher(
             cursor=cursor,
+            target=self._ring.head,
             matcher=matcher,
             service_changes=request.include_service_changes,
-            key=(request.filter.SerializeToString(deterministic=True), request.include_service_changes),
+            key=(selected, request.include_service_changes),
             heartbeat=max(SHORTEST_HEARTBEAT, heartbeat),
             last_sent=_now(),
-            feed=feed(matcher) if feed is not None and request.include_updates else None,
+            feed=feed(matcher, selected) if feed is not None and request.include_updates else None,
         )
 
     async def _first_cursor(self, request: jobs_messages_pb2.WatchJobsRequest) -> int:
@@ -272,7 +287,7 @@ class EventLog:
                     selected.append(entry.data)
                 continue
             change = entry.message.job_change
-            before, after = agreed_before(change, watcher.matcher), agrees_after(change, watcher.matcher)
+            before, after = entry.agreed_before(watcher.matcher), entry.agrees_after(watcher.matcher)
             if before or after:
                 selected.append(entry.data)
                 left[change.job.uid] = not after

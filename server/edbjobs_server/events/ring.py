@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edbjobs.v1 import event_pb2
+from edbjobs.v1 import event_pb2, job_pb2, job_state_pb2
+
+from edbjobs_server.events.changes import job_before
+from edbjobs_server.store.filters import JobMatcher
 
 MAX_EVENTS = 8_192
 MAX_BYTES = 8 * 1024 * 1024
@@ -21,12 +24,13 @@ class Entry:
         Serialized ``edbjobs.v1.WatchEvent``.
     """
 
-    __slots__ = ("_message", "data", "revision")
+    __slots__ = ("_before", "_message", "data", "revision")
 
     def __init__(self, revision: int, data: bytes) -> None:
         self.revision = revision
         self.data = data
         self._message: event_pb2.WatchEvent | None = None
+        self._before: job_pb2.Job | None = None
 
     @property
     def message(self) -> event_pb2.WatchEvent:
@@ -34,6 +38,20 @@ class Entry:
         if self._message is None:
             self._message = event_pb2.WatchEvent.FromString(self.data)
         return self._message
+
+    def agreed_before(self, matcher: JobMatcher) -> bool:
+        """Return whether the job agreed with a filter before the change; one that was accepted by it did not."""
+        change = self.message.job_change
+        if matcher.everything or change.old_state == job_state_pb2.JOB_STATE_UNSPECIFIED:
+            return change.old_state != job_state_pb2.JOB_STATE_UNSPECIFIED
+        if self._before is None:
+            self._before = job_before(change)
+        return matcher(self._before)
+
+    def agrees_after(self, matcher: JobMatcher) -> bool:
+        """Return whether the job agrees with a filter after the change; a deleted one does not."""
+        change = self.message.job_change
+        return change.type != event_pb2.JOB_CHANGE_TYPE_DELETED and matcher(change.job)
 
 
 class Ring:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edbjobs.v1 import job_pb2, jobs_messages_pb2
@@ -21,6 +21,7 @@ PERIOD_SECONDS = 1.0
 SLICE = 200  # jobs that are looked at between two iterations of the event loop
 MAX_BYTES = 1024 * 1024  # of the updates in one message
 KEPT_ROUNDS = 64  # a watcher that has missed more looks through all jobs
+MAX_BUILT = 64  # messages kept for other watchers at the same place
 _UPDATES = jobs_messages_pb2.WatchJobsResponse.UPDATES_FIELD_NUMBER
 # Reasons that come from the jobs before a job: they change with each start, for all that wait.
 _OF_THE_QUEUE = frozenset({Waiting.JOBS_BEFORE, Waiting.JOB_LIMIT, Waiting.CORES, Waiting.MEMORY})
@@ -38,8 +39,8 @@ class _Update:
         The same, as filters look at it.
     key : tuple
         What makes it another one: all of it but the number of jobs before, and each change of the job.
-    round : int
-        The round in which it became so.
+    own : bool
+        The job runs, is with a scheduler or waits for something of its own: new watchers get it.
     data : bytes
         Serialized field of a message.
     """
@@ -47,7 +48,7 @@ class _Update:
     job: Job
     message: job_pb2.Job
     key: tuple[object, ...]
-    round: int
+    own: bool
     data: bytes
 
 
@@ -68,25 +69,22 @@ class JobUpdates:
         self._core = core
         self._reasons = reasons
         self._wake = wake
-        self._latest: dict[str, _Update] = {}
+        self.latest: dict[str, _Update] = {}  # by uid
+        self.round = 0  # number of the last one with changes; 0: none has ended yet
+        self.built: dict[tuple[bytes, int, int], bytes] = {}  # by filter, round and revision of a watcher
         self._changed: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=KEPT_ROUNDS)
-        self._round = 0
         self._feeds: set[Feed] = set()
         self._task: asyncio.Task[None] | None = None
-        self._fresh: asyncio.Future[None] | None = None
 
-    def feed(self, matcher: JobMatcher) -> Feed:
-        """Return a source of updates for one watcher."""
-        return Feed(self, matcher)
+    def feed(self, matcher: JobMatcher, selected: bytes) -> Feed:
+        """Return a source of updates for one watcher; `selected` is its filter, serialized."""
+        return Feed(self, matcher, selected)
 
-    async def attach(self, feed: Feed) -> None:
-        """Compute updates from now on; when it returns, those there are now have been."""
+    def attach(self, feed: Feed) -> None:
+        """Compute updates from now on."""
         self._feeds.add(feed)
         if self._task is None:
-            self._fresh = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(keep_running("computing updates of jobs", self._run), name="job updates")
-        if self._fresh is not None:
-            await asyncio.shield(self._fresh)
 
     def detach(self, feed: Feed) -> None:
         """Compute none any more, if this was the last who wanted them."""
@@ -99,27 +97,18 @@ class JobUpdates:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        if self._fresh is not None and not self._fresh.done():
-            self._fresh.set_result(None)
-        self._fresh = None
-        self._latest.clear()
+        self.round = 0
+        self.latest.clear()
+        self.built.clear()
         self._changed.clear()
 
-    @property
-    def latest(self) -> Mapping[str, _Update]:
-        """The last update of each job that has any, by uid."""
-        return self._latest
-
-    @property
-    def round(self) -> int:
-        """Number of the last round with changes."""
-        return self._round
-
-    def changed_since(self, round: int) -> Iterable[str]:
-        """Return the uids whose update may be newer than a round."""
+    def changed_since(self, round: int) -> list[str]:
+        """Return the uids whose update is newer than a round; after round 0, those that a new watcher gets."""
+        if not round:
+            return [uid for uid, update in self.latest.items() if update.own]
         if not self._changed or self._changed[0][0] > round + 1:
-            return self._latest
-        return dict.fromkeys(uid for number, uids in self._changed if number > round for uid in uids)
+            return [*self.latest]
+        return [*dict.fromkeys(uid for number, uids in self._changed if number > round for uid in uids)]
 
     def is_current(self, update: _Update) -> bool:
         """Return whether a job has not changed since its update was made: else the next round makes another."""
@@ -128,37 +117,42 @@ class JobUpdates:
     async def _run(self) -> None:
         while True:
             await self._compute()
-            if self._fresh is not None and not self._fresh.done():
-                self._fresh.set_result(None)
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def _compute(self) -> None:
-        changed: list[str] = []
+        changed: dict[str, _Update] = {}
         for number, uid in enumerate([*self._core.jobs], 1):
             job = self._core.jobs.get(uid)
-            if job is not None and self._look_at(job, self._round + 1):
-                changed.append(uid)
+            update = self._next_update(job) if job is not None else None
+            if update is not None:
+                changed[uid] = update
             if number % SLICE == 0:
                 await asyncio.sleep(0)
-        for uid in self._latest.keys() - self._core.jobs.keys():
-            del self._latest[uid]
-        if changed:
-            self._round += 1
-            self._changed.append((self._round, tuple(changed)))
+        self.latest.update(changed)
+        for uid in self.latest.keys() - self._core.jobs.keys():
+            del self.latest[uid]
+        if changed or not self.round:
+            self.round += 1
+            self.built.clear()
+            self._changed.append((self.round, tuple(changed)))
             self._wake()
 
-    def _look_at(self, job: Job, round: int) -> bool:
-        """Make the update of a job, if there is another one than the last."""
-        known = self._latest.get(job.uid)
+    def _next_update(self, job: Job) -> _Update | None:
+        """Return the update of a job, if it is another one than the last."""
+        known = self.latest.get(job.uid)
         progress = self._reasons.progress_of(job)
         why = self._reasons.why(job, progress)
-        if known is None and not _has_updates(job, why):
-            return False
+        own = _is_own(job, why)
+        # That a job waits for its turn again is sent, how it gets on in the queue is not.
+        if not own and (known is None or (known.job is job and not known.own)):
+            return None
         written = progress.SerializeToString(deterministic=True) if progress is not None else b""
         key = (job.revision, written, why.reason, why.detail, why.next_attempt_time)
         if known is not None and known.key == key:
-            return False
-        update = jobs_messages_pb2.JobUpdate(uid=job.uid, attempt=job.attempt_count, progress=progress)
+            return None
+        update = jobs_messages_pb2.JobUpdate(uid=job.uid, progress=progress)
+        if job.open_attempt is not None:
+            update.attempt = job.open_attempt.number
         if why.reason is not None:
             update.waiting.CopyFrom(
                 waiting_to_message(why.reason, why.detail, why.before, next_attempt_time=why.next_attempt_time)
@@ -166,35 +160,52 @@ class JobUpdates:
         same = known is not None and known.job is job
         message = known.message if same and known is not None else job_pb2.Job.FromString(basic_bytes(job))
         data = embedded(_UPDATES, update.SerializeToString())
-        self._latest[job.uid] = _Update(job, message, key, round, data)
-        return True
+        return _Update(job, message, key, own, data)
 
 
 class Feed:
-    """Updates for one watcher: it keeps the round that it has, and nothing else."""
+    """Updates for one watcher: it keeps the round that it has, and what of that did not fit into a message."""
 
-    def __init__(self, updates: JobUpdates, matcher: JobMatcher) -> None:
+    def __init__(self, updates: JobUpdates, matcher: JobMatcher, selected: bytes) -> None:
         self._updates = updates
         self._matcher = matcher
+        self._selected = selected
         self._round = 0
-        self._rest: list[str] = []  # found in a round, and not sent yet as the message was full
+        self._rest: list[str] = []
 
-    async def open(self) -> None:
-        """Make all updates that there are now new to the watcher."""
-        await self._updates.attach(self)
-        self._rest = [*self._updates.latest]
-        self._round = self._updates.round
+    def open(self) -> None:
+        """Compute updates from now on, all of which are new to the watcher."""
+        self._updates.attach(self)
 
-    def take(self) -> bytes:
-        """Return what is new, as serialized fields of ``WatchJobsResponse``; empty: nothing."""
-        if self._round < self._updates.round:
-            self._rest = [*dict.fromkeys([*self._rest, *self._updates.changed_since(self._round)])]
-            self._round = self._updates.round
+    def take(self, revision: int) -> bytes:
+        """Return what is new at a place, as serialized fields of ``WatchJobsResponse``; empty: nothing."""
+        updates = self._updates
+        if self._rest:
+            if self._round < updates.round:
+                self._rest = [*dict.fromkeys([*self._rest, *updates.changed_since(self._round)])]
+                self._round = updates.round
+            return self._fill()
+        if self._round == updates.round:
+            return b""
+        key = (self._selected, self._round, revision)
+        built = updates.built.get(key)
+        if built is None:
+            self._rest = updates.changed_since(self._round)
+            built = self._fill()
+            if not self._rest:
+                updates.built[key] = built
+                if len(updates.built) > MAX_BUILT:
+                    del updates.built[next(iter(updates.built))]  # the oldest
+        self._round = updates.round
+        return built
+
+    def _fill(self) -> bytes:
+        """Take what fits into a message."""
         taken: list[bytes] = []
         size = number = 0
         while number < len(self._rest) and size < MAX_BYTES:
-            uid, number = self._rest[number], number + 1
-            update = self._updates.latest.get(uid)
+            update = self._updates.latest.get(self._rest[number])
+            number += 1
             if update is None or not self._updates.is_current(update) or not self._matcher(update.message):
                 continue
             taken.append(update.data)
@@ -207,7 +218,7 @@ class Feed:
         self._updates.detach(self)
 
 
-def _has_updates(job: Job, why: Explanation) -> bool:
+def _is_own(job: Job, why: Explanation) -> bool:
     """Return whether a job runs, is with a scheduler, or waits for something of its own."""
     if job.state is not State.QUEUED:
         return True

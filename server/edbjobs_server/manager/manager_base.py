@@ -86,7 +86,7 @@ class ManagerBase:
         )
         self._clusters = Clusters(clusters or {}, self._core, cluster_chosen)
         self._reasons = WaitingReasons(self._core, self._clusters, self._runs.progress)
-        self._updates = JobUpdates(self._core, self._reasons, self._events.wake)
+        self._updates = JobUpdates(self._core, self._reasons, self._events.wake_for_updates)
         self._sampler = sampler
         self._about = about
         self._waiters = EndWaiters()
