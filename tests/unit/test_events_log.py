@@ -164,22 +164,23 @@ async def test_a_reader_slower_than_the_log_is_kept_is_told(service: Service, mo
 
 
 @pytest.mark.parametrize(
-    ("values", "reason"),
+    ("values", "reason", "metadata"),
     [
-        ({"after": 5, "store_id": "another"}, "OTHER_STORE"),
-        ({"after": 6}, "REVISION_IN_FUTURE"),
-        ({"after": 1}, "REVISION_TOO_OLD"),
-        ({"after": 5, "from_oldest": True}, "INVALID_REQUEST"),
+        ({"after": 5, "store_id": "another"}, "OTHER_STORE", {"store_id": None}),
+        ({"after": 6}, "REVISION_IN_FUTURE", {"revision": "5"}),
+        ({"after": 1}, "REVISION_TOO_OLD", {"oldest_revision": "2"}),
+        ({"after": 5, "from_oldest": True}, "INVALID_REQUEST", {}),
     ],
 )
 async def test_a_watch_that_cannot_be_served_is_refused(
-    service: Service, values: dict[str, object], reason: str
+    service: Service, values: dict[str, object], reason: str, metadata: dict[str, str | None]
 ) -> None:
     await service.submit(5)
     await service.store.write(lambda tx: retention.cut_events(tx, max_number=3))
     with pytest.raises(Refused) as refused:
         await next_of(service.watch(**values))
     assert refused.value.reason == reason
+    assert refused.value.metadata == {key: value or service.store.store_id for key, value in metadata.items()}
 
 
 async def test_the_oldest_on_record_is_asked_for_explicitly(service: Service) -> None:

@@ -29,6 +29,7 @@ class Bench:
         self.lab = lab
         self.passes: dict[str, int] = {}
         self.woken = 0
+        self.has_woken = asyncio.Event()
         progress: Any = SimpleNamespace(progress_of=self._progress_of, waits_for_license=lambda uid: False)
         reasons = WaitingReasons(lab.core, Clusters({}, lab.core, False), progress)
         self.updates = JobUpdates(lab.core, reasons, self._wake)
@@ -38,6 +39,7 @@ class Bench:
 
     def _wake(self) -> None:
         self.woken += 1
+        self.has_woken.set()
 
     def feed(self, **wanted: Any) -> Feed:
         selected = Filter(**wanted)
@@ -234,3 +236,24 @@ async def test_watchers_are_woken_only_by_changes(bench: Bench) -> None:
     bench.passes["u0001"] = 1
     await bench.round()
     assert bench.woken == 2
+
+
+async def test_a_round_that_fails_is_repeated_and_delays_no_watch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edbjobs_server.util.keep_running.Backoff", lambda first: SimpleNamespace(next=lambda: 0.0))
+    compute = bench.updates._compute
+    failures = [ValueError("once")]
+
+    async def fail_once() -> None:
+        if failures:
+            raise failures.pop()
+        await compute()
+
+    monkeypatch.setattr(bench.updates, "_compute", fail_once)
+    feed = bench.feed()
+    feed.open()
+    assert taken(feed) == {}, "it does not wait for the first round"
+    await asyncio.wait_for(bench.has_woken.wait(), 10)
+    feed.close()
+    assert "computing updates of jobs failed" in caplog.text
