@@ -71,7 +71,7 @@ class _Watcher:
     Attributes
     ----------
     target : int or None
-        Newest revision when the watch began; None: it has caught up with that.
+        Newest revision when the watch started; None: it has caught up with that.
     key : tuple of (bytes, bool)
         What it selects: watchers of one key at one place get the same message.
     """
