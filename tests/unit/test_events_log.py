@@ -322,7 +322,7 @@ async def test_watchers_at_many_places_keep_a_bounded_number_of_messages(service
         assert message.events[0].revision == revision + 1
     assert len(service.log._built) == log.MAX_BUILT
     newest = log.MAX_BUILT * 3 - 1
-    assert (newest, b"", False) in service.log._built, "the newest are kept, for those who stand there too"
+    assert (newest, (b"", False)) in service.log._built, "the newest are kept, for those who stand there too"
 
 
 async def test_closing_ends_every_watch(service: Service) -> None:

@@ -70,14 +70,11 @@ class _Watcher:
 
     Attributes
     ----------
-    target : int or None
-        Newest revision when the watch started; None: it has caught up with that.
     key : tuple of (bytes, bool)
         What it selects: watchers of one key at one place get the same message.
     """
 
     cursor: int
-    target: int | None
     matcher: JobMatcher
     service_changes: bool
     key: tuple[bytes, bool]
@@ -105,7 +102,7 @@ class EventLog:
         self._ring = Ring(first_revision)
         self._wakeup = Wakeup()
         self._update_wakeup = Wakeup()  # of those who want updates too
-        self._built: dict[tuple[int, bytes, bool], tuple[int, Message | None]] = {}
+        self._built: dict[tuple[int, tuple[bytes, bool]], tuple[int, Message | None]] = {}
         self._closed = False
 
     @property
@@ -167,41 +164,36 @@ class EventLog:
     ) -> AsyncGenerator[Message, None]:
         """Do as `watch`, with messages that are serialized already."""
         watcher = await self._begin(request, feed)
-        updates = watcher.feed
+        updates, wakeup = watcher.feed, self._wakeup if watcher.feed is None else self._update_wakeup
+        target: int | None = self._ring.head  # None: it has caught up
         try:
             while True:
-                message = await self._due(watcher)
-                if message is not None:
-                    watcher.last_sent = _now()
-                    yield message
+                if self._closed:
+                    raise Refused("DRAINING", "the service is stopping: watch again from the last position")
+                if target is not None and watcher.cursor >= target:
+                    target = None
+                    if updates is not None:
+                        updates.open()
+                    message = self._mark(watcher.cursor, caught_up=True)
+                elif watcher.cursor < self._ring.head:
+                    found = await self._next(watcher)
+                    if found is None:
+                        await asyncio.sleep(0)  # it read what it does not want: others first, before it reads on
+                        continue
+                    message = found
+                # All changes up to here were sent, the ends among them: no update comes after the end of its job.
+                elif updates is not None and (taken := updates.take(watcher.cursor)):
+                    message = Message(taken + self._mark(watcher.cursor).serialized)
+                elif _now() >= watcher.last_sent + watcher.heartbeat:
+                    message = self._mark(watcher.cursor)
+                else:
+                    await wakeup.wait(watcher.last_sent + watcher.heartbeat)
+                    continue
+                watcher.last_sent = _now()
+                yield message
         finally:
             if updates is not None:
                 updates.close()
-
-    async def _due(self, watcher: _Watcher) -> Message | None:
-        """Return what a watcher is to get now; None, after a pause: nothing yet."""
-        if self._closed:
-            raise Refused("DRAINING", "the service is stopping: watch again from the last position")
-        if watcher.target is not None and watcher.cursor >= watcher.target:
-            watcher.target = None
-            if watcher.feed is not None:
-                watcher.feed.open()
-            return self._mark(watcher.cursor, caught_up=True)
-        message = await self._next(watcher)
-        if message is not None:
-            return message
-        if watcher.cursor < self._ring.head or watcher.target is not None:
-            await asyncio.sleep(0)  # it read what it does not want: others first, before it reads on
-            return None
-        # All changes up to here were sent, the ends among them: no update comes after the end of its job.
-        updates = watcher.feed.take(watcher.cursor) if watcher.feed is not None else b""
-        if updates:
-            return Message(updates + self._mark(watcher.cursor).serialized)
-        due = watcher.last_sent + watcher.heartbeat
-        if _now() >= due:
-            return self._mark(watcher.cursor)
-        await (self._wakeup if watcher.feed is None else self._update_wakeup).wait(due)
-        return None
 
     async def _begin(self, request: jobs_messages_pb2.WatchJobsRequest, feed: FeedMaker | None) -> _Watcher:
         cursor = await self._first_cursor(request)
@@ -211,7 +203,6 @@ class EventLog:
         selected = request.filter.SerializeToString(deterministic=True)
         return _Watcher(
             cursor=cursor,
-            target=self._ring.head,
             matcher=matcher,
             service_changes=request.include_service_changes,
             key=(selected, request.include_service_changes),
@@ -252,10 +243,8 @@ class EventLog:
         return after
 
     async def _next(self, watcher: _Watcher) -> Message | None:
-        """Build the watcher's next message and move it; None: it has all, or nothing of what it read matches."""
-        if watcher.cursor >= self._ring.head:
-            return None
-        key = (watcher.cursor, *watcher.key)
+        """Build the message after the watcher's place, and move the watcher; None: nothing of what it read matches."""
+        key = watcher.cursor, watcher.key
         found = self._built.get(key)
         if found is None:
             entries = await self._entries_after(watcher.cursor)
