@@ -20,6 +20,7 @@ import pytest
 from edbjobs import AsyncClient, Client
 from edbjobs.v1 import event_pb2, job_config_pb2, job_pb2, job_state_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
+from edbjobs.v1.job_ref_pb2 import JobRef
 from google.protobuf.duration_pb2 import Duration
 from support.grpcweb import BINARY, TEXT, Web, framed, frames_of
 from support.web import WebService, job_config
@@ -31,7 +32,7 @@ Response = pb.WatchJobsResponse
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
-    with WebService(tmp_path_factory.mktemp("watch"), max_concurrent_jobs=4) as running:
+    with WebService(tmp_path_factory.mktemp("watch"), max_local_jobs=4) as running:
         yield running
 
 
@@ -42,7 +43,7 @@ def submit(service: WebService, folder: Path, seconds: float = 0.2, **more: Any)
 
 
 def only(*jobs: job_pb2.Job) -> pb.JobFilter:
-    return pb.JobFilter(names=[job.uid for job in jobs])
+    return pb.JobFilter(jobs=[JobRef(uid=job.uid) for job in jobs])
 
 
 def read(service: WebService, enough: Callable[[list[Response]], object], **values: Any) -> list[Response]:
@@ -109,7 +110,7 @@ def test_waiting_reasons_come_as_updates(service: WebService, tmp_path: Path) ->
     assert all(update.waiting.message for update in updates(messages) if update.HasField("waiting"))
     assert not any(update.HasField("usage") for update in updates(messages))
     for job in (held, second, first):
-        service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid), timeout=DEADLINE)
+        service.jobs.CancelJob(pb.CancelJobRequest(job=JobRef(uid=job.uid)), timeout=DEADLINE)
 
 
 def test_who_asks_for_no_updates_gets_none(service: WebService, tmp_path: Path) -> None:
@@ -119,8 +120,8 @@ def test_who_asks_for_no_updates_gets_none(service: WebService, tmp_path: Path) 
 
 def test_a_job_that_leaves_the_selection_is_named(service: WebService, tmp_path: Path) -> None:
     job = submit(service, tmp_path, hold=True)
-    queued = pb.JobFilter(names=[job.uid], states=[job_state_pb2.JOB_STATE_QUEUED])
-    threading.Timer(0.5, lambda: service.jobs.ReleaseJob(pb.ReleaseJobRequest(name=job.uid))).start()
+    queued = pb.JobFilter(jobs=[JobRef(uid=job.uid)], states=[job_state_pb2.JOB_STATE_QUEUED])
+    threading.Timer(0.5, lambda: service.jobs.ReleaseJob(pb.ReleaseJobRequest(job=JobRef(uid=job.uid)))).start()
     messages = read(service, lambda found: found[-1].left_uids, from_oldest=True, filter=queued)
     assert list(messages[-1].left_uids) == [job.uid]
     last = messages[-1].events[-1].job_change
@@ -134,7 +135,7 @@ def test_a_position_is_good_after_a_restart(service: WebService, tmp_path: Path)
     job = submit(service, tmp_path, hold=True)
     (first,) = read(service, lambda found: True, from_oldest=True, filter=only(job))
     service.again()
-    service.jobs.ReleaseJob(pb.ReleaseJobRequest(name=job.uid), timeout=DEADLINE)
+    service.jobs.ReleaseJob(pb.ReleaseJobRequest(job=JobRef(uid=job.uid)), timeout=DEADLINE)
     rest = read(service, has_ended, after=first.position, filter=only(job))
     whole = read(service, has_ended, from_oldest=True, filter=only(job))
     assert changes([first]) + changes(rest) == changes(whole)
@@ -143,7 +144,7 @@ def test_a_position_is_good_after_a_restart(service: WebService, tmp_path: Path)
 
 def test_a_heartbeat_has_the_position_and_nothing_else(service: WebService) -> None:
     started = time.monotonic()
-    nobody = pb.JobFilter(names=["nobody"])
+    nobody = pb.JobFilter(jobs=[JobRef(id="nobody")])
     messages = read(service, lambda found: len(found) == 3, filter=nobody, heartbeat_interval=Duration(nanos=1))
     assert [message.caught_up for message in messages] == [True, False, False]
     assert time.monotonic() - started > 1.9, "at least a second"
@@ -183,7 +184,7 @@ async def test_grpc_web_has_updates_too(service: WebService, tmp_path: Path, kin
                 if any(update.HasField("progress") for update in updates(found)):
                     break
     assert [message.caught_up for message in found].count(True) == 1
-    service.jobs.CancelJob(pb.CancelJobRequest(name=job.uid), timeout=DEADLINE)
+    service.jobs.CancelJob(pb.CancelJobRequest(job=JobRef(uid=job.uid)), timeout=DEADLINE)
 
 
 def test_the_python_client_yields_changes_and_updates(service: WebService, tmp_path: Path) -> None:
@@ -191,8 +192,8 @@ def test_the_python_client_yields_changes_and_updates(service: WebService, tmp_p
     shown: list[edbjobs.JobUpdate] = []
     events: list[edbjobs.WatchEvent] = []
     with Client(service.target) as client:
-        snapshot = client.snapshot(names=[job.uid])
-        for item in client.watch(after=snapshot.position, include_updates=True, names=[job.uid]):
+        snapshot = client.snapshot(jobs=[job.uid])
+        for item in client.watch(after=snapshot.position, include_updates=True, jobs=[job.uid]):
             (shown if isinstance(item, edbjobs.JobUpdate) else events).append(item)  # type: ignore[arg-type]
             if isinstance(item, edbjobs.WatchEvent) and item.job is not None and item.job.ended:
                 break
@@ -206,7 +207,7 @@ def test_the_python_client_yields_changes_and_updates(service: WebService, tmp_p
 async def test_the_asyncio_client_yields_updates(service: WebService, tmp_path: Path) -> None:
     job = submit(service, tmp_path, hold=True)
     async with AsyncClient(service.target) as client:
-        async for item in client.watch(include_updates=True, names=[job.uid]):
+        async for item in client.watch(include_updates=True, jobs=[job.uid]):
             assert isinstance(item, edbjobs.JobUpdate)
             assert item.waiting is not None
             assert (item.uid, item.waiting.reason, item.attempt) == (job.uid, "held", 0)

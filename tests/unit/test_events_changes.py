@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
+from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.contract.codec import basic_bytes
 from edbjobs_server.core import transitions
 from edbjobs_server.core.job import Job, RetryPolicy
@@ -15,6 +16,7 @@ from edbjobs_server.core.transitions import Change
 from edbjobs_server.events.changes import job_before
 from edbjobs_server.events.ring import Entry
 from edbjobs_server.store.filters import JobMatcher
+from google.protobuf.timestamp_pb2 import Timestamp
 from support.core_jobs import changed, completed, make_job, reserved, result, running
 
 Filter = jobs_messages_pb2.JobFilter
@@ -35,10 +37,17 @@ STARTED = change_of(reserved(WAITING), transitions.started(reserved(WAITING), 1,
 HELD_NOW = change_of(WAITING, transitions.hold(WAITING))
 RELEASED = change_of(HELD, transitions.release(HELD))
 CANCELLED = change_of(WAITING, transitions.cancel(WAITING, 5.0, None))
+CANCELLED_HELD = change_of(HELD, transitions.cancel(HELD, 5.0, None))
+SUPERSEDED = change_of(completed(RUNNING), transitions.supersede(completed(RUNNING), "f" * 32))
 CANCELLING = change_of(RUNNING, transitions.cancel(RUNNING, 12.0, None))
 DELETED = event_pb2.JobChange(
     type=event_pb2.JOB_CHANGE_TYPE_DELETED,
     job=job_pb2.Job.FromString(basic_bytes(completed(RUNNING))),
+    old_state=State.COMPLETED.value,  # type: ignore[arg-type]
+)
+DELETED_AFTER = event_pb2.JobChange(
+    type=event_pb2.JOB_CHANGE_TYPE_DELETED,
+    job=SUPERSEDED.job,
     old_state=State.COMPLETED.value,  # type: ignore[arg-type]
 )
 ACCEPTED = event_pb2.JobChange(
@@ -58,6 +67,22 @@ QUEUED, RUNS, ENDED = State.QUEUED.value, State.RUNNING.value, State.CANCELLED.v
         (STARTED, {"states": [RUNS]}, False, True),
         (STARTED, {"states": [ENDED]}, False, False),
         (STARTED, {}, True, True),
+        (STARTED, {"ended": False}, True, True),
+        (HELD_NOW, {"held": True}, False, True),
+        (HELD_NOW, {"held": False}, True, False),
+        (RELEASED, {"held": True}, True, False),
+        (RELEASED, {"states": [QUEUED]}, True, True),
+        (CANCELLED_HELD, {"held": True}, True, False),
+        (CANCELLED_HELD, {"ended": True}, False, True),
+        (CANCELLED, {"end_reasons": [Reason.CANCELLED.value]}, False, True),
+        (CANCELLED, {"end_time_from": Timestamp(seconds=5)}, False, True),
+        (CANCELLED, {"end_time_before": Timestamp(seconds=5)}, False, False),
+        (SUPERSEDED, {}, True, False),
+        (SUPERSEDED, {"ended": True}, True, False),
+        (SUPERSEDED, {"include_superseded": True}, True, True),
+        (SUPERSEDED, {"jobs": [JobRef(uid=WAITING.uid)]}, True, True),
+        (DELETED_AFTER, {}, False, False),
+        (DELETED_AFTER, {"include_superseded": True}, True, False),
         (CANCELLING, {"states": [RUNS]}, True, True),
         (CANCELLED, {"states": [QUEUED]}, True, False),
         (ACCEPTED, {"states": [QUEUED]}, False, True),
@@ -98,6 +123,7 @@ def all_changes() -> Iterator[tuple[Job, Change | None]]:
     yield WAITING, transitions.hold(WAITING)
     yield HELD, transitions.release(HELD)
     yield HELD, transitions.set_priority(HELD, 7)
+    yield completed(RUNNING), transitions.supersede(completed(RUNNING), "f" * 32)
 
 
 @pytest.mark.parametrize(("before", "made"), [*all_changes()])

@@ -62,7 +62,7 @@ def reasons(feed: Feed) -> dict[str, int]:
 @pytest.fixture
 def bench() -> Bench:
     """One job runs, one is held, one waits for that project, and two for their turn."""
-    lab = Lab(limits=Limits(max_concurrent_jobs=1))
+    lab = Lab(limits=Limits(max_local_jobs=1))
     lab.put(
         running(make_job(1)), make_job(2, held=True), make_job(3, project="/p/1"), make_job(4), make_job(5, priority=-1)
     )

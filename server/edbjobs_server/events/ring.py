@@ -42,8 +42,10 @@ class Entry:
     def agreed_before(self, matcher: JobMatcher) -> bool:
         """Return whether the job agreed with a filter before the change; one that was accepted by it did not."""
         change = self.message.job_change
-        if matcher.everything or change.old_state == job_state_pb2.JOB_STATE_UNSPECIFIED:
-            return change.old_state != job_state_pb2.JOB_STATE_UNSPECIFIED
+        if change.old_state == job_state_pb2.JOB_STATE_UNSPECIFIED:
+            return False
+        if not matcher.looks_at_changes and change.type != event_pb2.JOB_CHANGE_TYPE_SUPERSEDED:
+            return matcher(change.job)
         if self._before is None:
             self._before = job_before(change)
         return matcher(self._before)

@@ -152,6 +152,7 @@ class JobQueries(ManagerBase):
 
     def watch(self, request: jobs_messages_pb2.WatchJobsRequest) -> AsyncIterator[Message]:
         """Yield changes from a position on, and updates if they are requested."""
+        require_filter(request.filter)
         return self._events.messages(request, self._updates.feed)
 
     def watch_progress(self, is_needed: Callable[[], bool]) -> AsyncIterator[Sequence[JobProgressed]]:

@@ -16,6 +16,7 @@ from edbjobs_server.contract.codec import seconds
 LIVE = (job_state_pb2.JOB_STATE_QUEUED, job_state_pb2.JOB_STATE_SCHEDULED, job_state_pb2.JOB_STATE_RUNNING)
 ENDED = (job_state_pb2.JOB_STATE_COMPLETED, job_state_pb2.JOB_STATE_FAILED, job_state_pb2.JOB_STATE_CANCELLED)
 _MOST_DRIVERS = 16  # each is a query of its own
+_CHANGING = ("states", "ended", "held", "end_reasons", "end_time_from", "end_time_before")
 _BOUNDS = ("create_time_from", "create_time_before", "end_time_from", "end_time_before")
 
 
@@ -60,11 +61,15 @@ class JobMatcher:
     Attributes
     ----------
     everything : bool
-        Whether the filter is empty.
+        Whether the filter selects every job, superseded ones too.
+    looks_at_changes : bool
+        Whether it looks at something that changes during the life of a job, besides `superseded_by`.
     """
 
     def __init__(self, job_filter: jobs_messages_pb2.JobFilter) -> None:
-        self.everything = not job_filter.ByteSize()
+        fields = {descriptor.name for descriptor, _ in job_filter.ListFields()}
+        self.everything = fields == {"include_superseded"}
+        self.looks_at_changes = not fields.isdisjoint(_CHANGING)
         self._states = states_of(job_filter)
         self._held = job_filter.held if job_filter.HasField("held") else None
         self._end_reasons = frozenset(job_filter.end_reasons)

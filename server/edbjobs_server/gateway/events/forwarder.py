@@ -49,6 +49,7 @@ def watch_request(values: Mapping[str, Any], store_id: str) -> jobs_messages_pb2
         INVALID_REQUEST or OTHER_STORE.
     """
     request = jobs_messages_pb2.WatchJobsRequest(include_service_changes=True)
+    request.filter.include_superseded = True  # each change of each job, as documented
     request.heartbeat_interval.FromMilliseconds(int(_IDLE_SECONDS * 1000))
     after, store = values.get("after_revision"), values.get("store_id")
     if after not in (None, ""):
