@@ -43,6 +43,8 @@ class Log:
 class Manager:
     """The part of a manager that a forwarder uses."""
 
+    store_id = "store"
+
     def __init__(self) -> None:
         self.events = Log()
         self.watch = self.events.watch
@@ -202,3 +204,10 @@ async def test_a_client_that_reads_slowly_stays_connected() -> None:
     await forwarding.open(watch_request({"after_revision": 0}, "store"))
     with pytest.raises(TooSlow):
         await asyncio.wait_for(forwarding.run(), 10)
+
+
+def test_documented_watchers_get_each_change_of_each_job() -> None:
+    request = watch_request({}, "store")
+    assert request.filter.include_superseded
+    assert request.include_service_changes
+    assert not request.include_updates, "progress is sent as job_progress"
