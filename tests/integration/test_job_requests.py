@@ -306,6 +306,17 @@ async def test_an_unspecified_value_in_a_filter_is_refused(it: World, name: str)
     assert (refused.value.reason, [*refused.value.fields]) == ("INVALID_REQUEST", [f"filter.{name}[1]"])
 
 
+async def test_the_filter_of_a_watch_is_checked_alike(it: World) -> None:
+    for wrong in (
+        pb.JobFilter(states=[S.JOB_STATE_UNSPECIFIED]),
+        pb.JobFilter(jobs=[JobRef()]),
+        pb.JobFilter(end_reasons=[S.END_REASON_UNSPECIFIED]),
+    ):
+        with pytest.raises(Refused) as refused:
+            it.manager.watch(pb.WatchJobsRequest(filter=wrong))
+        assert refused.value.reason == "INVALID_REQUEST"
+
+
 async def test_the_project_of_a_filter_is_the_real_path_of_the_job(it: World) -> None:
     real = it.project("real")
     link = it.folder / "link.aedt"
