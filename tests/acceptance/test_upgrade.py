@@ -52,19 +52,19 @@ STATES = {
 
 # What the launcher of version 1 does in a supervisor; the test puts the claim in place.
 SUPERVISE = """
-import json, os, signal, sys
+import json, os, resource, signal, sys
 sys.path.insert(0, sys.argv[1])
-from edbjobs_server.executors.local import launcher, processes, supervisor
+from edbjobs_server.executors.local.linux import launcher, processes, supervisor
 assert "launcher.zip" in supervisor.__file__
 request = json.loads(sys.stdin.readline())
 launcher._lead_session()
-for number in supervisor.IGNORED:
-    signal.signal(number, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.WANTED)
+signal.pthread_sigmask(signal.SIG_BLOCK, (*supervisor.SIGNALS, *supervisor.IGNORED))
 print(os.getpid(), processes.own_ticks(), flush=True)
 sys.stdin.readline()
 file = os.open(request["folder"] + "/record", os.O_WRONLY | os.O_APPEND)
-one = supervisor.Supervisor(request, file, os.open(os.devnull, os.O_WRONLY))
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+host = supervisor.Host(processes.here().facts(), os.open(os.devnull, os.O_WRONLY), limits)
+one = supervisor.Supervisor(request, file, host)
 one.start()
 one.follow()
 one.write_end()
@@ -83,10 +83,8 @@ class Upgrade:
         return self.service.state_dir / "store.db"
 
     def jobs(self) -> dict[str, job_pb2.Job]:
-        return {
-            job.id: job
-            for job in self.service.jobs.ListJobs(pb.ListJobsRequest(view=job_pb2.JOB_VIEW_FULL), timeout=10).jobs
-        }
+        whole = pb.ListJobsRequest(view=job_pb2.JOB_VIEW_FULL)
+        return {job.id: job for job in self.service.jobs.ListJobs(whole, timeout=10).jobs}
 
     def wait(self, name: str) -> job_pb2.Job:
         request = pb.WaitJobRequest(job=job_ref(name), timeout=Duration(seconds=60))
@@ -135,12 +133,13 @@ def moved(text: str, place: Path) -> str:
 
 def edit_jobs(store: Path, change: Callable[[str], str]) -> None:
     with sqlite3.connect(store) as connection:
-        for seq, data, *columns in connection.execute("SELECT seq, job, project, project_path, project_key FROM jobs"):
-            text = change(json_format.MessageToJson(job_pb2.Job.FromString(data)))
-            message = json_format.Parse(text, job_pb2.Job()).SerializeToString(deterministic=True)
+        rows = connection.execute("SELECT project_path, project_key, job, rest, attempts, seq FROM jobs").fetchall()
+        for path, key, *parts, seq in rows:
+            texts = [change(json_format.MessageToJson(job_pb2.Job.FromString(part))) for part in parts]
+            edited = [json_format.Parse(text, job_pb2.Job()).SerializeToString(deterministic=True) for text in texts]
             connection.execute(
-                "UPDATE jobs SET job = ?, project = ?, project_path = ?, project_key = ? WHERE seq = ?",
-                (message, *map(change, columns), seq),
+                "UPDATE jobs SET project_path = ?, project_key = ?, job = ?, rest = ?, attempts = ? WHERE seq = ?",
+                (change(path), change(key), *edited, seq),
             )
     connection.close()
 
@@ -194,10 +193,11 @@ def tell(process: subprocess.Popen[str], line: str) -> None:
 def adopt_on_record(v1: Upgrade, folder: Path) -> None:
     """Have the store tell of the process that runs now, and of this boot."""
     deadline = time.monotonic() + DEADLINE
-    while (start := record.read(str(folder)).start) is None:
+    while (start := record.read(str(folder)).start) is None or not start["pid"]:
         assert time.monotonic() < deadline, (folder / record.NAME).read_text()
         time.sleep(0.01)
-    old = json.loads((V1 / "state" / folder.relative_to(v1.service.state_dir) / record.NAME).read_text().split("\n")[3])
+    old = record.read(str(V1 / "state" / folder.relative_to(v1.service.state_dir))).start
+    assert old is not None
     edit_jobs(v1.store, lambda text: text.replace(f'"pid": "{old["pid"]}"', f'"pid": "{start["pid"]}"'))
     with sqlite3.connect(v1.store) as connection:
         connection.execute("UPDATE jobs SET boot_ids = ? WHERE state = ?", (processes.boot_id(), STATES["running"]))
@@ -342,7 +342,7 @@ def test_an_upgrade_of_the_schema_keeps_a_copy(v1: Upgrade) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (NEWEST + 1,)
         assert connection.execute("SELECT DISTINCT added FROM jobs").fetchall() == [("new",)]
     connection.close()
-    (copy,) = v1.service.state_dir.glob("store.db.schema1-*")
+    (copy,) = v1.service.state_dir.glob(f"store.db.schema{NEWEST}-*")
     assert on_record(copy) == old
     assert copy.stat().st_mode & 0o777 == 0o600
     v1.service.prelude = ""

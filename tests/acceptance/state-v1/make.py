@@ -10,11 +10,13 @@ to life with ``launcher.zip``, the launcher and supervisor of that version. What
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 import zipfile
@@ -26,9 +28,6 @@ from google.protobuf.duration_pb2 import Duration
 
 HERE = Path(__file__).parent
 PLACE = Path("/tmp/edbjobs-v1")  # the state's paths begin with it
-LAUNCHER = ("__init__.py", "executors/__init__.py", *(
-    f"executors/local/{name}.py" for name in ("__init__", "faults", "launcher", "processes", "record", "supervisor")
-))  # fmt: skip
 HOST, BOOT, PIDNS = "workstation", "00000000-0000-0000-0000-000000000001", "pid:[1]"
 
 sys.path.insert(0, str(HERE.parents[1]))
@@ -118,8 +117,16 @@ def keep(run: Path, argv: list[str]) -> None:
     copy_store(PLACE / "state" / "store.db", target / "store.db")
     (HERE / "running.json").write_text(json.dumps({"argv": argv, "folder": str(run.relative_to(PLACE))}, indent=1))
     with zipfile.ZipFile(HERE / "launcher.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name in LAUNCHER:
+        for name in launcher_files():
             bundle.write(Path(edbjobs_server.__path__[0], name), f"edbjobs_server/{name}")
+
+
+def launcher_files() -> list[str]:
+    """Return the files that a launcher loads."""
+    code = "import sys, edbjobs_server.executors.local.linux.launcher; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    ours = [importlib.import_module(name) for name in loaded if name.partition(".")[0] == "edbjobs_server"]
+    return sorted(str(Path(str(module.__file__)).relative_to(edbjobs_server.__path__[0])) for module in ours)
 
 
 def neutral(text: str) -> str:
@@ -136,7 +143,8 @@ def copy_store(source: Path, target: Path) -> None:
     with sqlite3.connect(source) as old:
         old.execute("VACUUM INTO ?", (str(target),))
     with sqlite3.connect(target) as connection:
-        for table, column, kind in (("jobs", "job", job_pb2.Job), ("events", "event", event_pb2.WatchEvent)):
+        parts: list[tuple[str, str, Any]] = [("jobs", column, job_pb2.Job) for column in ("job", "rest", "attempts")]
+        for table, column, kind in (*parts, ("events", "event", event_pb2.WatchEvent)):
             for row, data in connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
                 message = json_format.Parse(neutral(json_format.MessageToJson(kind.FromString(data))), kind())
                 connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (bytes_of(message), row))
