@@ -165,7 +165,7 @@ def test_every_member_of_a_job_is_written(utc: None) -> None:
         "cancel_time_utc": None,
         "not_before": None,
         "not_before_utc": None,
-        "held": True,
+        "held": False,
         "waiting_reason": "cores",
         "waiting_detail": "d",
         "jobs_before": 4,

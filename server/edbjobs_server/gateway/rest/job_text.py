@@ -44,7 +44,7 @@ def job_text(job: job_pb2.Job, written: str = "") -> str:
         f'"status":{_status(job.state)},"return_code":{_return_code(job)},'
         f'"scheduler_job_id":{_optional(job.scheduler_job_id)},"priority":{job.priority},"uid":{quoted(job.uid)},'
         f'"revision":{job.revision},"attempt":{job.attempt_count},{_times(job)},'
-        f'"held":{_bool(job.held)},"waiting_reason":{_waiting(waiting.reason)},'
+        f'"held":{_bool(job.held and not job.HasField("end_time"))},"waiting_reason":{_waiting(waiting.reason)},'
         f'"waiting_detail":{quoted(waiting.message)},"jobs_before":{waiting.jobs_before},'
         f'"reason":{_optional(reason_of(job))},"signal":{outcome.signal if outcome.HasField("signal") else "null"},'
         f'"evidence":{_optional(evidence_word(job))},'
