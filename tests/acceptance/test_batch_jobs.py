@@ -107,7 +107,7 @@ def test_somebody_ends_one_that_runs(service: BatchService, demo: str) -> None:
 
 
 def test_somebody_ends_a_solver_that_ends_with_0_when_asked(service: BatchService) -> None:
-    job = service.submit(ansys_edt_path=str(service.settings["solvers"][0]))
+    job = service.submit(aedt_path=str(service.settings["solvers"][0]))
     service.until(job, "it runs", lambda now: bool(now.start_time.seconds))
     service.by_somebody(job)
     assert end(service.ended(job)) == BY_SOMEBODY

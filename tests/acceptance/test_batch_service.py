@@ -46,7 +46,7 @@ def test_no_command_is_given_secrets_or_habits(service: BatchService) -> None:
 def test_the_environment_of_a_job(service: BatchService) -> None:
     """It has the language of the service and not that of the command that submitted it, and nothing of its own."""
     language = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
-    service.ended(service.submit(ansys_edt_path=str(service.settings["solvers"][0]), job_id="env"))
+    service.ended(service.submit(aedt_path=str(service.settings["solvers"][0]), job_id="env"))
     words = (service.witness / "env").read_text().split("\0")
     found = dict(word.split("=", 1) for word in words if word)
     assert found["ANS_EDBJOBS_DEMO"]

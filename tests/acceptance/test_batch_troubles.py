@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edbjobs.v1 import job_config_pb2
 from google.protobuf.duration_pb2 import Duration
 from support.batch_service import LSF, PBS, QUICK, BatchService
 from support.slurm_service import DONE, LONG, TO_STARTED, end, eventually, state
@@ -50,7 +49,7 @@ def test_silent_while_jobs_run_and_end(service: BatchService, trouble: str) -> N
         assert status.version or service.kind is LSF
         assert silent <= status.since_time.seconds + 1 <= time.time() + 1
         eventually("two are done", lambda: [service.seen("end", job) for job in jobs[:2]], all)
-        local = service.submit(scheduler_type=job_config_pb2.SCHEDULER_TYPE_LOCAL)
+        local = service.submit(scheduler="local")
         assert end(service.ended(local, 10)) == DONE
         taken, begin = seconds(service), time.monotonic()
         time.sleep(3)  # a while in which nothing happens

@@ -219,12 +219,12 @@ def test_views_of_a_job(service: ServiceProcess, make_project: MakeProject) -> N
     [
         ({"project_path": "relative.aedt"}, "INVALID_JOB"),
         ({"project_path": "C:\\projects\\a.aedt"}, "INVALID_JOB"),
-        ({"design_name": "a\nb"}, "INVALID_JOB"),
+        ({"design": "a\nb"}, "INVALID_JOB"),
         ({"environment": {"LD_PRELOAD": "/tmp/x.so"}}, "ENVIRONMENT_NOT_ALLOWED"),
-        ({"ansys_edt_path": "/bin/sh"}, "SOLVER_NOT_ALLOWED"),
-        ({"scheduler_type": job_config_pb2.SCHEDULER_TYPE_SLURM}, "NO_SCHEDULER"),
+        ({"aedt_path": "/bin/sh"}, "SOLVER_NOT_ALLOWED"),
+        ({"scheduler": "slurm"}, "NO_SCHEDULER"),
         ({"cores": 99}, "INFEASIBLE"),
-        ({"cancel_grace": {"seconds": 7200}}, "INVALID_JOB"),
+        ({"cancel_grace_period": {"seconds": 7200}}, "INVALID_JOB"),
     ],
 )
 def test_what_cannot_be_run_is_refused_at_once(
@@ -241,7 +241,7 @@ def test_what_cannot_be_run_is_refused_at_once(
 def test_preview_runs_and_records_nothing(service: ServiceProcess, make_project: MakeProject) -> None:
     project = make_project("p")
     before = service.jobs.ListJobs(pb.ListJobsRequest()).total_size
-    request = pb.SubmitJobRequest(job_id="seen", config=config(project, setup_name="Setup1", design_name="Patch"))
+    request = pb.SubmitJobRequest(job_id="seen", config=config(project, setup="Setup1", design="Patch"))
     preview = service.jobs.PreviewJob(pb.PreviewJobRequest(request=request))
     assert preview.argv[-1] == str(project)
     assert preview.argv[-2] == "Patch:Nominal:Setup1"
@@ -273,7 +273,7 @@ def test_cancel_of_a_running_job_leaves_no_process(
     witness = tmp_path / "w"
     witness.mkdir()
     environment = {"ANS_EDBJOBS_DEMO_WITNESS": str(witness)}
-    job = submit(service, make_project("p"), demo, environment=environment, cancel_grace={"seconds": 1})
+    job = submit(service, make_project("p"), demo, environment=environment, cancel_grace_period={"seconds": 1})
     job = wait_for(service, job, lambda found: found.state == S.JOB_STATE_RUNNING)
     deadline = time.monotonic() + 20
     while not any(witness.iterdir()):
@@ -303,7 +303,7 @@ def processes_of(uid: str) -> list[int]:
 
 
 def test_cancel_while_starting_never_leaves_a_run(service: ServiceProcess, make_project: MakeProject) -> None:
-    jobs = [submit(service, make_project(f"p{number}"), "seconds=30", cancel_grace={}) for number in range(6)]
+    jobs = [submit(service, make_project(f"p{number}"), "seconds=30", cancel_grace_period={}) for number in range(6)]
     for job in jobs:
         service.jobs.CancelJob(pb.CancelJobRequest(job=job_ref(job.uid)))
     for job in jobs:
@@ -311,8 +311,10 @@ def test_cancel_while_starting_never_leaves_a_run(service: ServiceProcess, make_
         assert not processes_of(job.uid)
 
 
-def test_wall_clock_limit(service: ServiceProcess, make_project: MakeProject) -> None:
-    job = submit(service, make_project("p"), "seconds=60", wall_clock_limit={"seconds": 1}, cancel_grace={"seconds": 1})
+def test_time_limit(service: ServiceProcess, make_project: MakeProject) -> None:
+    job = submit(
+        service, make_project("p"), "seconds=60", time_limit={"seconds": 1}, cancel_grace_period={"seconds": 1}
+    )
     ended = wait(service, job)
     assert (ended.state, ended.outcome.reason) == (S.JOB_STATE_FAILED, S.END_REASON_TIMEOUT)
     assert not processes_of(job.uid)
@@ -348,7 +350,7 @@ def test_the_wait_for_a_license_has_its_limit(service: ServiceProcess, make_proj
         "seconds=0.1,fail=license",
         wait_for_license=True,
         license_wait_limit={"seconds": 2},
-        cancel_grace={"seconds": 1},
+        cancel_grace_period={"seconds": 1},
         retry={"max_attempts": 1},
     )
     deadline = time.monotonic() + 10
@@ -376,7 +378,7 @@ def test_progress_is_told_while_it_runs(service: ServiceProcess, make_project: M
 
 
 def test_retries_are_new_attempts(service: ServiceProcess, make_project: MakeProject) -> None:
-    retry = {"max_attempts": 3, "reasons": [S.END_REASON_LICENSE], "initial_backoff": {"nanos": 100_000_000}}
+    retry = {"max_attempts": 3, "reasons": [S.END_REASON_LICENSE], "initial_delay": {"nanos": 100_000_000}}
     ended = wait(service, submit(service, make_project("p"), "seconds=0.1,fail=license", retry=retry))
     assert ended.state == S.JOB_STATE_FAILED
     assert [attempt.number for attempt in ended.attempts] == [1, 2, 3]
@@ -439,7 +441,7 @@ def test_a_foreign_lock_is_waited_for(service: ServiceProcess, make_project: Mak
 def test_the_lock_of_our_killed_run_is_removed(service: ServiceProcess, make_project: MakeProject) -> None:
     project = make_project("p")
     lock = project.with_name(project.name + ".lock")
-    job = submit(service, project, "seconds=60,term=ignore", cancel_grace={})
+    job = submit(service, project, "seconds=60,term=ignore", cancel_grace_period={})
     wait_for(service, job, lambda found: found.state == S.JOB_STATE_RUNNING)
     deadline = time.monotonic() + 10
     while not lock.exists():

@@ -23,7 +23,7 @@ def is_old(service: BatchService) -> bool:
 
 def test_the_time_limit(service: BatchService) -> None:
     """A minute is a second here. Old ones give no reason: it counts that the job ran for as long as it might."""
-    jobs = [service.submit(demo, time="1") for demo in (LONG, f"{LONG},term=ignore")]
+    jobs = [service.submit(demo, time_limit={"seconds": 60}) for demo in (LONG, f"{LONG},term=ignore")]
     for job in jobs:
         job = service.ended(job)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
@@ -64,10 +64,10 @@ def test_a_host_that_does_not_answer(service: BatchService) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"queue": "nosuch"}, "nosuch: No such queue"),
+        ({"partition": "nosuch"}, "nosuch: No such queue"),
         ({"cores_per_node": 99}, "Too many processors requested"),
-        ({"queue": "small", "cores_per_node": 4}, "Too many processors requested"),
-        ({"queue": "small", "time": "11"}, "RUNLIMIT: Cannot exceed queue's hard limit"),
+        ({"partition": "small", "cores_per_node": 4}, "Too many processors requested"),
+        ({"partition": "small", "time_limit": {"seconds": 660}}, "RUNLIMIT: Cannot exceed queue's hard limit"),
     ],
     ids=["queue", "cores", "cores of the queue", "time"],
 )
@@ -99,7 +99,9 @@ def test_what_can_never_run(service: BatchService, trouble: str, words: str) -> 
 
 
 def test_what_is_asked_for(service: BatchService) -> None:
-    job = service.ended(service.submit(queue="small", time="5", tasks_per_node=2, memory="1GB"))
+    job = service.ended(
+        service.submit(partition="small", time_limit={"seconds": 300}, tasks_per_node=2, memory_bytes_per_node=1 << 30)
+    )
     folder = service.run_folder(job)
     (call,) = [call for call in service.fake.calls("bsub") if call["cwd"] == str(folder)]
     more = [] if is_old(service) else ["-rn", "-Jd", f"edbjobs:{job.uid}:root"]

@@ -18,7 +18,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchService]:
 
 
 def test_the_time_limit(service: BatchService) -> None:
-    jobs = [service.submit(demo, time="1") for demo in (LONG, f"{LONG},term=ignore")]
+    jobs = [service.submit(demo, time_limit={"seconds": 1}) for demo in (LONG, f"{LONG},term=ignore")]
     for job in jobs:
         job = service.ended(job)
         assert end(job) == ("FAILED", "TIMEOUT", "SCHEDULER")
@@ -44,10 +44,13 @@ def test_what_the_node_does(service: BatchService, trouble: str, reason: str, wo
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"queue": "nosuch"}, "Unknown queue"),
-        ({"queue": "disabled"}, "Queue is not enabled"),
-        ({"queue": "small", "cores_per_node": 4}, "Job violates queue and/or server resource limits"),
-        ({"queue": "small", "time": "48:00:00"}, "Job violates queue and/or server resource limits"),
+        ({"partition": "nosuch"}, "Unknown queue"),
+        ({"partition": "disabled"}, "Queue is not enabled"),
+        ({"partition": "small", "cores_per_node": 4}, "Job violates queue and/or server resource limits"),
+        (
+            {"partition": "small", "time_limit": {"seconds": 172_800}},
+            "Job violates queue and/or server resource limits",
+        ),
         ({"licenses": ["nosuch:3"]}, "Unknown resource: nosuch"),
     ],
     ids=["queue", "disabled", "cores", "time", "resource"],
@@ -65,7 +68,7 @@ def test_a_refused_submit(service: BatchService, options: dict[str, Any], words:
     ("options", "trouble", "words"),
     [
         ({"cores_per_node": 99}, "", "nothing the cluster has is enough"),
-        ({"queue": "stopped"}, "", "is stopped"),
+        ({"partition": "stopped"}, "", "is stopped"),
         ({}, "hold", "qrls releases it"),
     ],
     ids=["too many cores", "stopped queue", "held"],
@@ -86,7 +89,9 @@ def test_what_can_never_run(service: BatchService, options: dict[str, Any], trou
 
 def test_what_is_asked_for(service: BatchService) -> None:
     """The submit is as it was recorded: run in the folder of the run, its output named without it."""
-    job = service.ended(service.submit(queue="small", time="300", tasks_per_node=2, memory="1GB"))
+    job = service.ended(
+        service.submit(partition="small", time_limit={"seconds": 300}, tasks_per_node=2, memory_bytes_per_node=1 << 30)
+    )
     folder = service.run_folder(job)
     (call,) = [call for call in service.fake.calls("qsub") if call["cwd"] == str(folder)]
     assert call["argv"][1:] == ["-f", "-j", "oe", "-k", "oed", "-o", "scheduler.out", str(folder / "script")]
@@ -97,5 +102,5 @@ def test_what_is_asked_for(service: BatchService) -> None:
 
 def test_what_pbs_has_no_word_for(service: BatchService) -> None:
     with pytest.raises(grpc.RpcError) as refused:
-        service.submit(constraints="bigmem")
+        service.submit(constraint="bigmem")
     assert "PBS has no node features" in str(refused.value.details())

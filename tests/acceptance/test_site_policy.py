@@ -22,7 +22,7 @@ login_nodes = ["*"]
 partitions = ["workq"]
 setup = ["module load ansys-em/2025R2"]
 """
-PBS = job_config_pb2.SCHEDULER_TYPE_PBS
+PBS = "pbs"
 
 
 @pytest.fixture
@@ -68,10 +68,10 @@ def answers(service: ServiceProcess) -> None:
         time.sleep(0.02)
 
 
-def submit(place: Path, scheduler: int = PBS, **options: Any) -> pb.SubmitJobRequest:
+def submit(place: Path, scheduler: str = PBS, **options: Any) -> pb.SubmitJobRequest:
     config = job_config_pb2.JobConfig(
         project_path=str(example_project(place)),
-        scheduler_type=scheduler,  # type: ignore[arg-type]
+        scheduler=scheduler,
         scheduler_options=job_config_pb2.SchedulerOptions(**options),
     )
     return pb.SubmitJobRequest(config=config)
@@ -93,12 +93,12 @@ def refused(service: ServiceProcess, request: pb.SubmitJobRequest) -> str:
 
 
 def test_nothing_is_solved_on_a_login_node(service: ServiceProcess, folder: Path) -> None:
-    request = submit(folder / "projects", job_config_pb2.SCHEDULER_TYPE_LOCAL)
+    request = submit(folder / "projects", "local")
     assert refused(service, request) == "LOCAL_NOT_ALLOWED"
 
 
 def test_a_partition_that_the_policy_does_not_name_is_refused(service: ServiceProcess, folder: Path) -> None:
-    assert refused(service, submit(folder / "projects", queue="other")) == "INVALID_JOB"
+    assert refused(service, submit(folder / "projects", partition="other")) == "INVALID_JOB"
 
 
 def test_a_project_that_the_nodes_do_not_see_is_refused(service: ServiceProcess, folder: Path) -> None:

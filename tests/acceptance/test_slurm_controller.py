@@ -91,7 +91,7 @@ def test_away_when_a_job_comes(tmp_path: Path, cluster: SlurmCluster) -> None:
         limited = service.ended(limited)
         assert end(limited) == ("FAILED", "SUBMIT_REFUSED", "NONE")
         assert "scheduler_wait_limit" in limited.outcome.message
-        local = service.ended(service.submit(scheduler_type="SCHEDULER_TYPE_LOCAL"))
+        local = service.ended(service.submit(scheduler="local"))
         assert end(local) == DONE
         cluster.start_controller()
         assert end(service.ended(job)) == DONE
@@ -119,7 +119,7 @@ def test_a_slurm_that_hangs_keeps_up_nothing_else(tmp_path: Path, cluster: Slurm
         cluster.pause_munge()
         try:
             started_at = time.monotonic()
-            local = service.submit(scheduler_type="SCHEDULER_TYPE_LOCAL")
+            local = service.submit(scheduler="local")
             assert end(service.ended(local)) == DONE
             assert time.monotonic() - started_at < 5
             service.answering(False)

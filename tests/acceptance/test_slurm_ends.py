@@ -88,7 +88,7 @@ def test_a_batch_script_that_is_killed(service: SlurmService) -> None:
 
 
 def test_too_much_memory(service: SlurmService) -> None:
-    job = service.ended(service.submit(LONG, memory="8MB"))
+    job = service.ended(service.submit(LONG, memory_bytes_per_node=8 << 20))
     assert end(job) == ("FAILED", "OUT_OF_MEMORY", "SCHEDULER")
     assert "memory" in job.outcome.message
     # SLURM's own word is less.
@@ -122,7 +122,7 @@ def test_scancel_of_a_job_that_runs(service: SlurmService, demo: str) -> None:
 
 
 def test_scancel_of_a_solver_that_ends_with_0_when_asked(service: SlurmService) -> None:
-    job = service.submit(ansys_edt_path=polite(service))
+    job = service.submit(aedt_path=polite(service))
     service.until(job, "it runs", lambda now: bool(now.start_time.seconds))
     service.slurm.run("scancel", service.job(job).scheduler_job_id)
     job = service.ended(job)
@@ -133,9 +133,9 @@ def test_scancel_of_a_solver_that_ends_with_0_when_asked(service: SlurmService) 
 def test_the_time_limit(service: SlurmService) -> None:
     """Three at once: SLURM looks at time limits twice a minute."""
     jobs = [
-        service.running(service.submit(LONG, time="1")),
-        service.running(service.submit(f"{LONG},term=ignore", time="1")),
-        service.submit(ansys_edt_path=polite(service), time="1"),
+        service.running(service.submit(LONG, time_limit={"seconds": 60})),
+        service.running(service.submit(f"{LONG},term=ignore", time_limit={"seconds": 60})),
+        service.submit(aedt_path=polite(service), time_limit={"seconds": 60}),
     ]
     service.until(jobs[2], "it runs", lambda now: bool(now.start_time.seconds))
     for job in jobs:  # as if the minute had nearly passed
@@ -148,7 +148,7 @@ def test_the_time_limit(service: SlurmService) -> None:
 
 
 def test_a_node_that_goes_down(service: SlurmService) -> None:
-    job = service.running(service.submit(LONG, nodelist="n4"))
+    job = service.running(service.submit(LONG, include_nodes=["n4"]))
     service.slurm.down_node("n4")
     job = service.ended(job)
     service.slurm.up_node("n4")

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edbjobs.v1 import cluster_service_pb2, job_config_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
+from edbjobs.v1 import cluster_service_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from support.slurm_cluster import SlurmCluster
 from support.slurm_service import DONE, LONG, SlurmService, end, eventually, state
 
 pytestmark = pytest.mark.system
 
-LOCAL = job_config_pb2.SCHEDULER_TYPE_LOCAL
+LOCAL = "local"
 MANY = 200
 
 
@@ -60,7 +60,7 @@ def test_the_limit_for_cluster_jobs_and_local_runs_beside_them(tmp_path: Path, c
         for job in there[:2]:
             service.running(job)
         service.waits(there[2], "CLUSTER_JOB_LIMIT", "2 of 2")
-        here = [service.submit(LONG, scheduler_type=LOCAL) for _ in range(2)]
+        here = [service.submit(LONG, scheduler=LOCAL) for _ in range(2)]
         service.running(here[0])  # the cluster's jobs take none of the local slots, nor do they wait for those
         service.waits(here[1], "JOB_LIMIT")
         assert state(service.job(there[2])) == "QUEUED"
@@ -78,11 +78,11 @@ def test_one_project_is_never_worked_on_here_and_there_at_once(
 ) -> None:
     with SlurmService(tmp_path / "service", cluster) as service:
         project = str(service.project())
-        kinds = [LOCAL, job_config_pb2.SCHEDULER_TYPE_SLURM]
+        kinds = [LOCAL, "slurm"]
         if first == "slurm":
             kinds.reverse()
-        one = service.running(service.submit("seconds=5", project_path=project, scheduler_type=kinds[0]))
-        two = service.submit("seconds=0.2", project_path=project, scheduler_type=kinds[1])
+        one = service.running(service.submit("seconds=5", project_path=project, scheduler=kinds[0]))
+        two = service.submit("seconds=0.2", project_path=project, scheduler=kinds[1])
         service.waits(two, "PROJECT_BUSY")
         one, two = service.ended(one), service.ended(two)
         assert (end(one), end(two)) == (DONE, DONE)
@@ -92,7 +92,7 @@ def test_one_project_is_never_worked_on_here_and_there_at_once(
 
 def test_the_cluster_as_it_is(tmp_path: Path, cluster: SlurmCluster) -> None:
     with SlurmService(tmp_path / "service", cluster) as service:
-        job = service.running(service.submit(LONG, cores_per_node=3, memory="512MB"))
+        job = service.running(service.submit(LONG, cores_per_node=3, memory_bytes_per_node=512 << 20))
         found = service.cluster.ListPartitions(cluster_service_pb2.ListPartitionsRequest(), timeout=10).partitions
         by_name = {row.name: row for row in found}
         assert sorted(by_name) == ["closed", "normal", "short"]

@@ -29,12 +29,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmService]:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"queue": "nosuch"}, "invalid partition"),
-        ({"memory": "999GB"}, "Memory specification"),
-        ({"constraints": "nosuch"}, "Invalid feature"),
-        ({"licenses": ["hfss:3"]}, "Invalid license"),
-        ({"gpus": 1}, "Invalid generic resource"),
-        ({"nodelist": "n99"}, "Invalid node name"),
+        ({"partition": "nosuch"}, "invalid partition"),
+        ({"memory_bytes_per_node": 999 << 30}, "Memory specification"),
+        ({"constraint": "nosuch"}, "Invalid feature"),
+        ({"licenses": {"hfss": 3}}, "Invalid license"),
+        ({"gpus_per_node": 1}, "Invalid generic resource"),
+        ({"include_nodes": ["n99"]}, "Invalid node name"),
         ({"reservation": "nosuch"}, "reservation"),
     ],
     ids=["partition", "memory", "constraint", "license", "gpu", "node", "reservation"],
@@ -52,9 +52,9 @@ def test_a_refused_submit(service: SlurmService, options: dict[str, Any], words:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"queue": "short", "time": "60"}, "time limit"),
-        ({"queue": "short", "nodes": 2}, "nodes"),
-        ({"queue": "closed"}, "down"),
+        ({"partition": "short", "time_limit": {"seconds": 3600}}, "time limit"),
+        ({"partition": "short", "nodes": 2}, "nodes"),
+        ({"partition": "closed"}, "down"),
         ({"nodes": 99}, "cannot give"),
         ({"cores_per_node": 99}, "cannot give"),
     ],
@@ -95,7 +95,7 @@ def test_held_and_released(service: SlurmService) -> None:
 
 
 def test_a_partition_that_is_opened(service: SlurmService) -> None:
-    job = service.submit(queue="closed")
+    job = service.submit(partition="closed")
     service.waits(job, "NEVER_RUNNABLE", "down")
     service.slurm.run("scontrol", "update", "partitionname=closed", "state=up")
     try:

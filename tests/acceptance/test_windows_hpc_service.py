@@ -115,9 +115,9 @@ class HpcService(ServiceProcess):
     def request(self, project: Path | None = None, **values: Any) -> jobs_messages_pb2.SubmitJobRequest:
         """Make a request."""
         path = project or example_project(self.shared / "it's a board" / str(time.monotonic_ns()))
-        number = job_config_pb2.SCHEDULER_TYPE_WINDOWS_HPC
+        number = "windows_hpc"
         request_id = values.pop("request_id", "")
-        config = job_config_pb2.JobConfig(project_path=str(path), **{"scheduler_type": number, **values})
+        config = job_config_pb2.JobConfig(project_path=str(path), **{"scheduler": number, **values})
         return jobs_messages_pb2.SubmitJobRequest(config=config, request_id=request_id)
 
     def submit(self, project: Path | None = None, **values: Any) -> job_pb2.Job:
@@ -191,7 +191,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, head: HeadNode) -> Iterato
 
 
 def test_success_is_proven_by_the_log(service: HpcService) -> None:
-    job = service.running(service.submit(cores=4))
+    job = service.running(service.submit(scheduler_options={"cores_per_node": 4}))
     service.node.ends(job.scheduler_job_id, service.solve(job))
     job = service.ended(job)
     assert end(job) == DONE
@@ -291,7 +291,7 @@ def test_away_while_a_job_runs_and_ends(service: HpcService) -> None:
         status = service.answering(False)
         assert (bool(status.error), bool(status.version)) == (True, True)
         service.node.ends(job.scheduler_job_id, service.solve(job))
-        local = service.submit(scheduler_type=job_config_pb2.SCHEDULER_TYPE_LOCAL, ansys_edt_path=stand_in(service))
+        local = service.submit(scheduler="local", aedt_path=stand_in(service))
         assert end(service.ended(local)) == DONE
         waiting = service.submit()
         service.until(waiting, "it waits", lambda now: "since" in now.waiting_detail)

@@ -22,6 +22,7 @@ from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs_server.solver.demo import example_project
 from support.service import ServiceProcess
 from support.slurm_cluster import SlurmCluster
+from support.slurm_service import BEGIN_ALLOWED
 
 from bench.service import projects, service
 from bench.table import Row
@@ -122,22 +123,24 @@ def _service(folder: Path, cluster: SlurmCluster, script: str = "", **more: Any)
         "cluster_poll_seconds": POLL_SECONDS,
         **more,
     }
-    with service(folder / "s", script=script, environment={**cluster.env, "PATH": path}, **settings) as running:
+    with service(
+        folder / "s", prelude=BEGIN_ALLOWED, script=script, environment={**cluster.env, "PATH": path}, **settings
+    ) as running:
         yield running
 
 
 def _submit(running: ServiceProcess, paths: list[Path], begin: str = "", demo: str = "") -> list[str]:
     """Hand jobs to the cluster; `demo` controls the demo solver; without it the solver of the measure is run."""
-    options = job_config_pb2.SchedulerOptions(begin=begin)
+    options = job_config_pb2.SchedulerOptions(extra={"begin": begin} if begin else None)
     solvers = running.cluster.ListSolvers(cluster_service_pb2.ListSolversRequest()).solvers
     solver = next(item.path for item in solvers if item.demo is bool(demo))
     requests = [
         pb.SubmitJobRequest(
             config=job_config_pb2.JobConfig(
                 project_path=str(path),
-                scheduler_type=job_config_pb2.SCHEDULER_TYPE_SLURM,
+                scheduler="slurm",
                 scheduler_options=options,
-                ansys_edt_path=solver,
+                aedt_path=solver,
                 environment={"ANS_EDBJOBS_DEMO": demo} if demo else None,
             )
         )

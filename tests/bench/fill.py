@@ -62,9 +62,9 @@ def _queued_job(ended: Job) -> Job:
 def _ended_job(number: int) -> Job:
     now = time.time()
     path = f"/projects/board{number}.aedb"
-    config = job_config_pb2.JobConfig(project_path=path, setup_name="Setup1", batch=f"batch{number % 10}")
+    config = job_config_pb2.JobConfig(project_path=path, design="Board", setup="Setup1", batch=f"batch{number % 10}")
     spec = spec_from_config(
-        config, project_path=path, project_key=path.removesuffix(".aedb"), executor="local", cores=4, memory_mib=0
+        config, project_path=path, project_key=path.removesuffix(".aedb"), scheduler="local", cores=4, memory_bytes=0
     )
     outcome = Outcome(
         Reason.NORMAL, Evidence.SOLVER_LOG, "Setup1: normal completion after 6 adaptive passes", exit_code=0

@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from edbjobs.config import SchedulerType
 from edbjobs_pyedb import submit_job_on_scheduler
 from edbjobs_pyedb.configuration import HFSSSimulationConfig, SchedulerOptions
 from edbjobs_pyedb.errors import JobManagerError
@@ -18,6 +17,7 @@ from edbjobs_pyedb.service import JobManager, SchedulerManager
 from edbjobs_server.executors.schedulers.base import Submission
 from edbjobs_server.executors.schedulers.slurm import Slurm
 from edbjobs_server.executors.schedulers.slurm.directives import directives
+from edbjobs_server.gateway.documented.config import SchedulerType
 from support.facade import config
 from support.memory_cluster import ClusterService, MemorySlurm
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from edbjobs import config as frozen
 from edbjobs_pyedb.configuration import (
     HFSS3DLayoutBatchOptions,
     HFSSSimulationConfig,
@@ -16,6 +15,7 @@ from edbjobs_pyedb.configuration import (
     create_hfss_config,
 )
 from edbjobs_pyedb.errors import JobManagerError
+from edbjobs_server.gateway.documented import config as frozen
 from edbjobs_server.solver.demo import example_project
 
 
@@ -29,8 +29,8 @@ def test_it_may_be_changed_until_it_is_copied() -> None:
     copy = config.native()
     config.machine_nodes[0].cores = 2
     config.setup_name = "Setup2"
-    assert (frozen.total_cores(copy), copy.setup_name) == (16, "")
-    assert copy.machine_nodes[0].aedt() == "localhost:1:16:90%"
+    assert (copy.machine_nodes[0].cores, copy.setup_name) == (16, "")
+    assert str(copy.machine_nodes[0]) == "localhost:1:16:90%"
 
 
 def test_documented_defaults_are_shown_and_not_passed() -> None:

@@ -91,40 +91,37 @@ def test_a_cluster_job_is_shown_with_its_id_and_waiting_reason(
 
 def test_options_become_fields(edbjobs: Run, service: ClusterService, project: str) -> None:
     asked = (
-        *("--queue", "normal", "--nodes", "2", "--tasks-per-node", "2", "--cores-per-node", "8", "--memory", "64GB"),
-        *("--time", "24:00:00", "--account", "proj1", "--qos", "high", "--constraint", "ib", "--gpus", "a100:2"),
-        "--exclusive",
+        *("--partition", "normal", "--nodes", "2", "--tasks-per-node", "2", "--cores-per-node", "8"),
+        *("--memory-per-node", "64GB", "--time-limit", "24:00:00", "--account", "proj1", "--qos", "high"),
+        *("--constraint", "ib", "--gpus-per-node", "a100:2", "--exclusive"),
     )
     job = parse_json(edbjobs("submit", project, *ON_CLUSTER, *asked, "--json"))
-    assert (job["scheduler"], job["config"]["scheduler_type"]) == ("slurm", "slurm")
-    options = job["config"]["scheduler_options"]
-    assert (
-        options
-        | {
-            "queue": "normal",
-            "nodes": 2,
-            "tasks_per_node": 2,
-            "cores_per_node": 8,
-            "memory": "64GB",
-            "account": "proj1",
-            "qos": "high",
-            "constraints": "ib",
-            "gpus": 2,
-            "gpu_type": "a100",
-            "exclusive": True,
-        }
-        == options
-    )
+    assert (job["scheduler"], job["config"]["scheduler"]) == ("slurm", "slurm")
+    assert job["config"]["time_limit"] == 86_400
+    assert job["config"]["scheduler_options"] == {
+        "partition": "normal",
+        "nodes": 2,
+        "tasks_per_node": 2,
+        "cores_per_node": 8,
+        "memory_bytes_per_node": 64 * 1024**3,
+        "account": "proj1",
+        "qos": "high",
+        "constraint": "ib",
+        "gpus_per_node": 2,
+        "gpu_type": "a100",
+        "exclusive": True,
+    }
     assert job["reservation"]["cores"] == 16
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--nodes", "2", "--partition", "normal"), "queue, nodes: only a cluster has these options"),
+        (("--nodes", "2", "--partition", "normal"), "partition, nodes: only a cluster has these options"),
         (("--scheduler", "local", "--qos", "high"), "qos: only a cluster has these options"),
-        ((*ON_CLUSTER, "--gpus", "many"), "--gpus 'many': expected a number"),
-        (("--scheduler", "nonsense"), "nonsense"),
+        ((*ON_CLUSTER, "--gpus-per-node", "many"), "--gpus-per-node 'many': expected a number"),
+        ((*ON_CLUSTER, "--memory-per-node", "many"), "--memory-per-node 'many': expected a size"),
+        ((*ON_CLUSTER, "--cores", "4"), "cores: is of the service's host"),
     ],
 )
 def test_invalid_cluster_options_are_refused_before_anything_is_sent(
@@ -133,13 +130,19 @@ def test_invalid_cluster_options_are_refused_before_anything_is_sent(
     assert message in edbjobs("submit", project, *options, code=2).stderr
 
 
+def test_a_scheduler_that_the_service_does_not_have_is_refused(edbjobs: Run, project: str) -> None:
+    done = edbjobs("submit", project, "--scheduler", "nonsense", "--json", code=1)
+    error = parse_json(done)["error"]
+    assert (error["reason"], list(error["fields"])) == ("NO_SCHEDULER", ["config.scheduler"])
+
+
 def test_preview_shows_script_and_command(edbjobs: Run, project: str) -> None:
     done = edbjobs("preview", project, *ON_CLUSTER)
     assert "job-name=edb-" in done.stdout
     assert "submit " in done.stdout
     assert "-batchsolve" in done.stdout
     found = parse_json(edbjobs("preview", project, *ON_CLUSTER, "--json"))
-    assert found["executor"] == "slurm"
+    assert found["scheduler"] == "slurm"
     assert found["script"].startswith("#!/bin/bash\n")
     assert found["submit_command"].startswith("submit ")
 
@@ -161,7 +164,7 @@ def test_jobs_of_the_cluster(edbjobs: Run, service: ClusterService, project: str
     (ours,) = parse_json(edbjobs("cluster-jobs", "--mine", "--json"))
     assert (ours["scheduler_job_id"], ours["job_uid"], ours["reason"]) == ("1", uid, "Resources")
     assert "PENDING: Resources" in edbjobs("cluster-jobs").stdout
-    assert [job["user"] for job in parse_json(edbjobs("cluster-jobs", "--queue", "closed", "--json"))] == ["bob"]
+    assert [job["user"] for job in parse_json(edbjobs("cluster-jobs", "--partition", "closed", "--json"))] == ["bob"]
     assert edbjobs("cluster-jobs", "--user", "nobody").stdout == "no jobs\n"
 
 

@@ -43,7 +43,7 @@ def ended(state: int, reason: int = 1, message: str = "") -> job_pb2.Job:
 
 def test_a_submit_carries_the_config_and_always_a_request_id(fake: FakeService, client: Client, tmp_path: Any) -> None:
     fake.on("SubmitJob", lambda request, context: pb.SubmitJobResponse(job=job(config=request.config)))
-    answer = client.submit(tmp_path / "a.aedb", jobid="j1", priority=3, cores=4, labels={"k": "v"})
+    answer = client.submit(tmp_path / "a.aedb", job_id="j1", priority=3, cores=4, labels={"k": "v"})
     request = fake.sent("SubmitJob")[0]
     assert (request.job_id, request.priority, request.config.cores) == ("j1", 3, 4)
     assert len(request.request_id) == 36
@@ -51,11 +51,13 @@ def test_a_submit_carries_the_config_and_always_a_request_id(fake: FakeService, 
     assert answer.config is not None
     assert answer.config.labels == {"k": "v"}
     assert answer.to_dict()["config"]["project_path"] == str(tmp_path / "a.aedb")
-    client.submit({"project_path": "/x/y.aedt", "jobid": "doc"}, request_id="mine")
-    config = edbjobs.create_hfss_config("/x/y.aedt", jobid="k", user="ann")
-    client.submit(config, cores=2)
+    client.submit({"project_path": "/x/y.aedt", "machines": [{"cores": 3}]}, job_id="dict", request_id="mine")
+    config = edbjobs.JobConfig(project_path="/x/y.aedt", retry=edbjobs.RetryOptions(), machines=(edbjobs.Machine(),))
+    client.submit(config, job_id="k", user="ann", cores=2)
     last = fake.sent("SubmitJob")[1:]
-    assert [(r.job_id, r.config.cores, r.user) for r in last] == [("doc", 0, ""), ("k", 2, "ann")]
+    assert [(r.job_id, r.config.HasField("cores"), r.user) for r in last] == [("dict", False, ""), ("k", True, "ann")]
+    assert last[0].config.machines[0].cores == 3
+    assert (last[1].config.HasField("retry"), len(last[1].config.machines), last[1].config.cores) == (True, 1, 2)
     assert last[0].request_id == "mine"
 
 
@@ -216,7 +218,7 @@ def test_cancelling_many_goes_on_while_there_are_more(fake: FakeService, client:
 def test_values_of_a_newer_service_are_unknown_not_an_error(fake: FakeService, client: Client) -> None:
     newer = job(state=42, waiting_reason=77, reason=88, project_path="/x/y.aedt")
     newer.config.project_path = "/x/y.aedt"
-    newer.config.scheduler_type = 99  # type: ignore[assignment]
+    newer.config.existing_results = 99  # type: ignore[assignment]
     fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=newer))
     answer = client.get("x")
     assert answer.waiting is not None

@@ -38,7 +38,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_job_from_submit_to_delete(client: Client, project: Path) -> None:
-    job = client.submit(project, jobid="life", priority=3, labels={"k": "v"}, environment=FAST, cores=2)
+    job = client.submit(project, job_id="life", priority=3, labels={"k": "v"}, environment=FAST, cores=2)
     assert (job.id, job.priority, job.reservation.cores, job.project_path) == ("life", 3, 2, str(project))
     assert job.config is not None
     assert job.config.labels == {"k": "v"}
@@ -68,7 +68,7 @@ def test_the_same_request_is_the_same_job(client: Client, project: Path) -> None
 
 
 def test_of_many_each_gets_its_job_or_its_error(client: Client, project: Path) -> None:
-    items: list[Any] = [project, project.with_name("none.aedt"), {"project_path": str(project), "jobid": "third"}]
+    items: list[Any] = [project, project.with_name("none.aedt"), {"project_path": str(project), "batch": "third"}]
     results = client.submit_many(items, hold=True, batch="many")
     assert [result.job is not None for result in results] == [True, False, True]
     error = results[1].error

@@ -326,7 +326,7 @@ async def test_a_lock_that_is_held_for_ever_delays_the_end_only(runs: Runs) -> N
 
 async def test_an_exception_in_a_supervisor_ends_it(runs: Runs, tmp_path: Path) -> None:
     limit: Any = "soon"
-    await runs.start(f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done", wall_clock_limit=limit)
+    await runs.start(f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done", time_limit=limit)
     await until(lambda: runs.record().start)
     await until(lambda: not alive(supervisor_of(runs)))
     (tmp_path / "go").touch()

@@ -104,14 +104,14 @@ async def test_the_solver_gets_a_clean_process(runs: Runs, tmp_path: Path) -> No
     assert session != pid
 
 
-async def test_wall_clock_limit(runs: Runs) -> None:
-    end = await runs.run("sleep 1000", wall_clock_limit=0.2)
+async def test_time_limit(runs: Runs) -> None:
+    end = await runs.run("sleep 1000", time_limit=0.2)
     assert (end.ending, end.signal) == (Ending.TIMEOUT, signal.SIGTERM)
     assert "limit of 0.2 s" in end.message
 
 
-async def test_wall_clock_limit_of_one_that_ignores_term(runs: Runs) -> None:
-    end = await runs.run("trap '' TERM; while :; do sleep 0.05; done", wall_clock_limit=0.1, cancel_grace=0.2)
+async def test_time_limit_of_one_that_ignores_term(runs: Runs) -> None:
+    end = await runs.run("trap '' TERM; while :; do sleep 0.05; done", time_limit=0.1, cancel_grace_period=0.2)
     assert (end.ending, end.signal) == (Ending.TIMEOUT, signal.SIGKILL)
 
 
@@ -192,7 +192,7 @@ async def test_cancel_before_the_launcher_reads_the_request(runs: Runs, tmp_path
 
 async def test_what_a_solver_leaves_behind_is_ended(runs: Runs, tmp_path: Path) -> None:
     script = f"({STUBBORN}) & {DAEMON}; sleep 0.2; exit 2".replace("{pids}", str(tmp_path))
-    end = await runs.run(script, cancel_grace=0.2)
+    end = await runs.run(script, cancel_grace_period=0.2)
     assert (end.ending, end.exit_code) == (Ending.EXITED, 2)
     assert not alive(pid_in(tmp_path / "stubborn"))
     assert not alive(pid_in(tmp_path / "daemon"))

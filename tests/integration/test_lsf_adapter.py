@@ -100,7 +100,7 @@ async def test_output_that_cannot_be_written_changes_nothing(lsf: Lsf, fake: Fak
 
 async def test_time_limit(lsf: Lsf, fake: FakeLsf) -> None:
     fake.trouble("minute", "0.5")
-    submission = await prepare(lsf, fake, "sleep 60", time="1")
+    submission = await prepare(lsf, fake, "sleep 60", time_limit=60.0)
     seen = await reach(lsf, await lsf.submit(submission), Phase.ENDED)
     assert seen.ending is E.TIMEOUT
     end_in_output = lsf.end_in_output(submission.output.read_text())
@@ -143,9 +143,9 @@ async def test_a_job_that_can_never_run(lsf: Lsf, fake: FakeLsf, trouble: str) -
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"queue": "nosuch"}, "nosuch: No such queue"),
+        ({"partition": "nosuch"}, "nosuch: No such queue"),
         ({"cores_per_node": 512}, "Too many processors requested"),
-        ({"queue": "small", "time": "1:00"}, "RUNLIMIT"),
+        ({"partition": "small", "time_limit": 3600.0}, "RUNLIMIT"),
     ],
 )
 async def test_refused(lsf: Lsf, fake: FakeLsf, fields: dict[str, object], words: str) -> None:
@@ -163,7 +163,7 @@ async def test_a_submit_before_the_first_question(lsf: Lsf, fake: FakeLsf) -> No
 
 async def test_options_that_an_old_lsf_lacks_are_refused(fake: FakeLsf) -> None:
     lsf = Lsf(fake.env)
-    submission = await prepare(lsf, fake, "true", options=SchedulerOptions(gpus=1))
+    submission = await prepare(lsf, fake, "true", options=SchedulerOptions(gpus_per_node=1))
     fake.trouble("old")
     with pytest.raises(SubmitRefused, match=r"illegal option -- gpu$"):
         await Lsf(fake.env).submit(submission)

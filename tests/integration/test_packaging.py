@@ -28,7 +28,7 @@ from edbjobs_server.solver.demo import example_project
 from importlib.resources import files
 assert (files("edbjobs.protos") / "edbjobs" / "v1" / "job.proto").is_file()
 edbjobs.Client("127.0.0.1:1").close()
-edbjobs.create_hfss_config("/p/a.aedb").to_message()
+edbjobs.JobConfig(project_path="/p/a.aedb").to_message()
 print(edbjobs.__file__)
 """
 

@@ -94,7 +94,7 @@ async def test_a_hold_that_is_released(pbs: Pbs, fake: FakePbs) -> None:
 
 
 async def test_time_limit(pbs: Pbs, fake: FakePbs) -> None:
-    submission = prepare(pbs, fake, "sleep 60", time="1")
+    submission = prepare(pbs, fake, "sleep 60", time_limit=1.0)
     seen = await reach(pbs, await pbs.submit(submission), Phase.ENDED)
     assert seen.ending is E.TIMEOUT
     end_in_output = pbs.end_in_output(submission.output.read_text())
@@ -121,7 +121,7 @@ async def test_a_job_that_can_never_run(pbs: Pbs, fake: FakePbs) -> None:
 
 
 async def test_a_stopped_queue(pbs: Pbs, fake: FakePbs) -> None:
-    ident = await pbs.submit(prepare(pbs, fake, "true", queue="stopped"))
+    ident = await pbs.submit(prepare(pbs, fake, "true", partition="stopped"))
 
     async def told() -> bool:
         return (await pbs.poll())[ident].never
@@ -140,11 +140,11 @@ async def test_a_script_that_has_ended_and_a_job_that_has_not(pbs: Pbs, fake: Fa
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"queue": "nosuch"}, "Unknown queue"),
-        ({"queue": "disabled"}, "not enabled"),
-        ({"queue": "small", "cores_per_node": 3}, "resource limits"),
-        ({"queue": "small", "time": "1:00:00"}, "resource limits"),
-        ({"options": SchedulerOptions(licenses=("nosuch:1",))}, "Unknown resource: nosuch"),
+        ({"partition": "nosuch"}, "Unknown queue"),
+        ({"partition": "disabled"}, "not enabled"),
+        ({"partition": "small", "cores_per_node": 3}, "resource limits"),
+        ({"partition": "small", "time_limit": 3600.0}, "resource limits"),
+        ({"options": SchedulerOptions(licenses={"nosuch": 1})}, "Unknown resource: nosuch"),
     ],
 )
 async def test_refused(pbs: Pbs, fake: FakePbs, fields: dict[str, object], words: str) -> None:

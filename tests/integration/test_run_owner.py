@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs.v1 import job_config_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.job import Job
@@ -107,7 +106,7 @@ async def test_a_job_for_a_missing_scheduler_waits_with_that_reason(tmp_path: Pa
     scheduler = with_slurm(it)
     scheduler.silent = "it is away"
     await it.open()
-    config: dict[str, Any] = {"scheduler_type": job_config_pb2.SCHEDULER_TYPE_SLURM}
+    config: dict[str, Any] = {"scheduler": "slurm"}
     uid = await it.submit("cluster", **config)
     await it.close()
     it.clusters = {}
@@ -127,7 +126,7 @@ async def test_a_run_with_a_missing_scheduler_can_be_abandoned(tmp_path: Path) -
     it = World(tmp_path)
     scheduler = with_slurm(it)
     await it.open()
-    config: dict[str, Any] = {"scheduler_type": job_config_pb2.SCHEDULER_TYPE_SLURM}
+    config: dict[str, Any] = {"scheduler": "slurm"}
     uid = await it.submit("cluster", **config)
     await it.until(uid, lambda job: job.state == S.JOB_STATE_SCHEDULED)
     assert scheduler.table

@@ -176,14 +176,14 @@ async def test_cancel_of_a_job_that_waits(scene: Scene) -> None:
 async def test_time_limit(scene: Scene) -> None:
     if scene.kind == "lsf":
         scene.fake.trouble("minute", "0.5")
-    ident = await scene.submit("sleep 60", time="1")
+    ident = await scene.submit("sleep 60", time_limit=1.0 if scene.kind == "pbs" else 60.0)
     assert (await scene.reach(ident, Phase.ENDED)).ending is E.TIMEOUT
 
 
 @on_all
 async def test_a_queue_that_does_not_exist(scene: Scene) -> None:
     with pytest.raises(SubmitRefused, match=NO_QUEUE[scene.kind]):
-        await scene.submit("true", queue="nosuch")
+        await scene.submit("true", partition="nosuch")
 
 
 @on_fakes

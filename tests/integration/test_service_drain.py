@@ -212,7 +212,7 @@ def insist(client: Client, project: str, name: str) -> str:
     deadline = time.monotonic() + DEADLINE
     while True:
         try:
-            return client.submit(project, jobid=name, request_id=name, hold=True).id
+            return client.submit(project, job_id=name, request_id=name, hold=True).id
         except (ConnectError, BusyError):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -97,7 +97,15 @@ async def test_from_submit_to_end(cluster: SlurmCluster, slurm: Scheduler, tmp_p
     go = folder / "go"
     body = f"pwd; until [ -e '{go}' ]; do sleep 0.05; done; exit 3"
     submission = prepared(
-        slurm, folder, body, nodes=2, tasks_per_node=2, cores_per_node=4, memory_mib=100, time="1-2:30", priority="Low"
+        slurm,
+        folder,
+        body,
+        nodes=2,
+        tasks_per_node=2,
+        cores_per_node=4,
+        memory_bytes_per_node=100 << 20,
+        time_limit=95_400.0,
+        priority="low",
     )
     id = await slurm.submit(submission)
     seen = await until(slurm, id, running)
@@ -161,7 +169,7 @@ async def test_killed_though_it_resists(slurm: Scheduler, tmp_path: Path) -> Non
 
 
 async def test_cancelled_while_it_waits(slurm: Scheduler, tmp_path: Path) -> None:
-    id, name = await started(slurm, tmp_path, "exit 0", begin="now+1hour")
+    id, name = await started(slurm, tmp_path, "exit 0", extra={"begin": "now+1hour"})
     (seen,) = await slurm.find(name)
     assert (seen.phase, seen.never, seen.start_time) == (Phase.PENDING, False, None)
     await slurm.cancel([id])
@@ -171,7 +179,7 @@ async def test_cancelled_while_it_waits(slurm: Scheduler, tmp_path: Path) -> Non
 
 async def test_memory(slurm: Scheduler, tmp_path: Path) -> None:
     body = "python3 -c 'import time; x = bytearray(300 << 20); time.sleep(60)'"
-    id, _ = await started(slurm, tmp_path, body, memory_mib=20)
+    id, _ = await started(slurm, tmp_path, body, memory_bytes_per_node=20 << 20)
     assert (await closely(slurm, id)).ending is Ending.SIGNALLED, "without cgroups SLURM does not say it itself"
     told = slurm.end_in_output((tmp_path / "out.txt").read_text())
     assert told is not None
@@ -186,7 +194,7 @@ async def test_a_run_folder_that_is_not_on_the_node(slurm: Scheduler, tmp_path: 
 
 
 async def test_node_down(cluster: SlurmCluster, slurm: Scheduler, tmp_path: Path) -> None:
-    id, _ = await started(slurm, tmp_path, "sleep 60", nodelist="n4")
+    id, _ = await started(slurm, tmp_path, "sleep 60", include_nodes=("n4",))
     await until(slurm, id, running)
     cluster.down_node("n4")
     try:
@@ -209,13 +217,13 @@ async def test_a_drained_node_is_neither_used_nor_free(cluster: SlurmCluster, sl
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"queue": "nosuch"}, "invalid partition"),
+        ({"partition": "nosuch"}, "invalid partition"),
         ({"constraints": "nosuch"}, "Invalid feature"),
-        ({"nodelist": "nosuch"}, "Invalid node"),
+        ({"include_nodes": ("nosuch",)}, "Invalid node"),
         ({"licenses": ("nosuch:1",)}, "license"),
         ({"gpus": 1}, "generic resource"),
-        ({"memory_mib": 10**6}, "Memory specification"),
-        ({"begin": "nonsense"}, "begin"),
+        ({"memory_bytes_per_node": 10**6 << 20}, "Memory specification"),
+        ({"extra": {"begin": "nonsense"}}, "begin"),
         ({"extra": {"nosuchoption": "1"}}, "unrecognized"),
     ],
 )
@@ -234,9 +242,9 @@ async def test_refused(slurm: Scheduler, tmp_path: Path, values: dict[str, Any],
     ("values", "reason"),
     [
         ({"nodes": 99}, "PartitionConfig"),
-        ({"queue": "short", "nodes": 2}, "PartitionNodeLimit"),
-        ({"queue": "short", "time": "1:00:00"}, "PartitionTimeLimit"),
-        ({"queue": "closed"}, "PartitionDown"),
+        ({"partition": "short", "nodes": 2}, "PartitionNodeLimit"),
+        ({"partition": "short", "time_limit": 3600.0}, "PartitionTimeLimit"),
+        ({"partition": "closed"}, "PartitionDown"),
         ({"extra": {"hold": ""}}, "JobHeldUser"),
     ],
 )
@@ -251,7 +259,7 @@ async def test_what_waits_for_ever_says_so(
 
 
 async def test_many_are_seen_and_ended_at_once(slurm: Scheduler, tmp_path: Path) -> None:
-    ids = [(await started(slurm, tmp_path, "exit 0", begin="now+1hour"))[0] for _ in range(30)]
+    ids = [(await started(slurm, tmp_path, "exit 0", extra={"begin": "now+1hour"}))[0] for _ in range(30)]
     polled, looked = await slurm.poll(), await slurm.look([*ids, "999999", "x"])
     assert set(ids) <= set(polled)
     assert all(looked[id] == polled[id] for id in ids)
@@ -263,7 +271,7 @@ async def test_many_are_seen_and_ended_at_once(slurm: Scheduler, tmp_path: Path)
 
 
 async def test_time_limit_in_slurms_words(cluster: SlurmCluster, slurm: Scheduler, tmp_path: Path) -> None:
-    id, _ = await started(slurm, tmp_path, "sleep 100", time="1")
+    id, _ = await started(slurm, tmp_path, "sleep 100", time_limit=60.0)
     await until(slurm, id, running)
     # SLURM strikes after 80 s of its own; a limit below the time it has run for strikes at the next look.
     cluster.run("scontrol", "update", f"jobid={id}", "EndTime=now")
@@ -340,7 +348,7 @@ async def test_the_accounting_knows_what_the_controller_has_forgotten(tmp_path: 
             await slurm.submit(prepared(slurm, tmp_path, "exit 0", account="nosuch"))
         done = await started(slurm, tmp_path, "exit 0", account="proj1")
         failed = await started(slurm, tmp_path, "exit 3")
-        cancelled = await started(slurm, tmp_path, "exit 0", begin="now+1hour")
+        cancelled = await started(slurm, tmp_path, "exit 0", extra={"begin": "now+1hour"})
         await slurm.cancel([cancelled[0]])
         ids = [done[0], failed[0], cancelled[0]]
         end = time.monotonic() + 40

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs.config import HFSSSimulationConfig
+from edbjobs.config import JobConfig
 from edbjobs_server.core.runs import Ending, RunEnded, RunKey
 from edbjobs_server.core.states import Evidence, Reason, State
 from edbjobs_server.solver import command_line, project, project_results
@@ -41,7 +41,7 @@ def solve(tmp_path: Path) -> Solve:
     """Solve a project with the demo solver, from configuration to verdict."""
 
     def solved(path: Path, how: str = "seconds=0", witness: str = "", **fields: Any) -> Verdict:
-        wish = HFSSSimulationConfig(project_path=str(path), environment={"ANS_EDBJOBS_DEMO": how}, **fields)
+        wish = JobConfig(project_path=str(path), environment={"ANS_EDBJOBS_DEMO": how}, **fields)
         added = {**wish.environment, **({"ANS_EDBJOBS_DEMO_WITNESS": witness} if witness else {})}
         started = time.time()
         outputs = [tmp_path / "stdout", tmp_path / "stderr"]
@@ -76,7 +76,7 @@ def run(*arguments: str, how: str = "seconds=0") -> subprocess.CompletedProcess[
 
 
 def test_a_solve_leaves_what_aedt_leaves(aedt: Path, solve: Solve) -> None:
-    verdict = solve(aedt, design_name="Patch", setup_name="Setup1")
+    verdict = solve(aedt, design="Patch", setup="Setup1")
     assert summary(verdict) == PROVEN
     assert verdict.log_path == find_log(aedt, "run-1")
     assert names(aedt.parent) == {
@@ -100,9 +100,9 @@ def test_all_setups_or_the_requested_one(tmp_path: Path, solve: Solve) -> None:
     path = example_project(tmp_path, "via_transition")
     assert summary(solve(path)) == PROVEN
     assert set(read_log(find_log(path, "run-1")).setups) == {"Coarse", "Fine"}
-    assert summary(solve(path, design_name="Via", setup_name="Coarse")) == PROVEN
+    assert summary(solve(path, design="Via", setup="Coarse")) == PROVEN
     assert set(read_log(find_log(path, "run-1")).setups) == {"Coarse"}
-    verdict = solve(path, design_name="Via", setup_name="Absent")
+    verdict = solve(path, design="Via", setup="Absent")
     assert verdict.reason is Reason.NOTHING_SOLVED
     found = read_log(find_log(path, "run-1"))
     assert found.finished

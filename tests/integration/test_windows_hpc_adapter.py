@@ -67,7 +67,7 @@ async def test_the_specification_is_checked() -> None:
 
 
 async def test_a_job_is_made_given_its_task_and_submitted(fake: FakeHpcPack, hpc: WindowsHpc) -> None:
-    job_id = await hpc.submit(submission(memory_mib=2048))
+    job_id = await hpc.submit(submission(memory_bytes_per_node=2048 << 20))
     job = fake.jobs[int(job_id)]
     assert [(method, path) for method, path, _ in fake.requests] == [
         ("POST", "/jobs"),
@@ -86,7 +86,7 @@ async def test_a_job_is_made_given_its_task_and_submitted(fake: FakeHpcPack, hpc
 
 
 async def test_what_directives_says_is_what_is_sent(fake: FakeHpcPack, hpc: WindowsHpc) -> None:
-    asked = submission(queue="Big", time="1-00:00:00")
+    asked = submission(partition="Big", time_limit=86_400.0)
     job_id = await hpc.submit(asked)
     sent = {item["Name"]: item["Value"] for item in fake.requests[0][2]}
     assert [f"{name}={value}" for name, value in sent.items()] == hpc.directives(asked.allocation)
@@ -240,7 +240,7 @@ async def test_somebody_cancels(fake: FakeHpcPack, hpc: WindowsHpc, codes: bool,
 
 
 async def test_the_run_time_limit_is_told_without_words_or_numbers(fake: FakeHpcPack, hpc: WindowsHpc) -> None:
-    job_id = await hpc.submit(submission(time="1"))
+    job_id = await hpc.submit(submission(time_limit=60.0))
     fake.start(job_id, at=time.time() - 61)
     fake.end(job_id, "Failed", ErrorMessage="実行時間の制限を超えました")
     seen = (await hpc.look([job_id]))[job_id]

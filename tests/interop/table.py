@@ -10,6 +10,7 @@ from interop.maximal import BEYOND_DOUBLE, LARGEST, UNICODE, maximal_submit
 
 OK = "OK"
 BAD = "INVALID_ARGUMENT"
+UNIMPLEMENTED = "UNIMPLEMENTED"
 STATE = "FAILED_PRECONDITION"
 RANGE = "OUT_OF_RANGE"
 
@@ -225,12 +226,14 @@ SUBMITS = (
     ),
     _refused("no project", "PROJECT_NOT_FOUND", "config.project_path", project="$folder/基板 🛰.aedt"),
     _refused("a project elsewhere", "PROJECT_NOT_ALLOWED", "config.project_path", project="$elsewhere"),
-    _refused("a program of its own", "SOLVER_NOT_ALLOWED", "config.ansys_edt_path", ansysEdtPath="/bin/sh"),
+    _refused("a program of its own", "SOLVER_NOT_ALLOWED", "config.aedt_path", aedtPath="/bin/sh"),
     _refused("another's library", "ENVIRONMENT_NOT_ALLOWED", environment={"LD_PRELOAD": "/tmp/x.so"}),
     _refused("too many cores", "INFEASIBLE", "config.cores", cores=5),
     _refused("fields that cannot be", "INVALID_JOB", "config.cores", cores=-1),
-    _refused("an enum value of tomorrow", "INVALID_JOB", "config.scheduler_type", schedulerType=99),
-    _refused("no scheduler", "NO_SCHEDULER", "config.scheduler_type", code=STATE, schedulerType=5),
+    _refused(
+        "an enum value of tomorrow", "NOT_SERVED", "config.existing_results", code=UNIMPLEMENTED, existingResults=99
+    ),
+    _refused("no scheduler", "NO_SCHEDULER", "config.scheduler", code=STATE, scheduler="windows_hpc"),
     _refused("an empty request", "INVALID_JOB", "config.project_path", project=""),
     Case(
         "a priority out of range",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from edbjobs.v1 import cluster_pb2, cluster_service_pb2, job_config_pb2, job_pb2, jobs_messages_pb2
+from edbjobs.v1 import cluster_pb2, cluster_service_pb2, job_pb2, jobs_messages_pb2
 
 from support.fake_batch import FakeBatch
 from support.fake_lsf import FakeLsf
@@ -119,8 +119,7 @@ class BatchService(SlurmService):
 
     def request(self, demo: str = "seconds=0.2", **values: Any) -> jobs_messages_pb2.SubmitJobRequest:
         """Make a request; see `SlurmService.request`."""
-        number = job_config_pb2.SchedulerType.Value(f"SCHEDULER_TYPE_{self.kind.name.upper()}")
-        return super().request(demo, **{"scheduler_type": number, **values})
+        return super().request(demo, **{"scheduler": self.kind.name, **values})
 
     def number(self, job: job_pb2.Job) -> str:
         """Number by which the fake knows a job."""

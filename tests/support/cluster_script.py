@@ -72,7 +72,7 @@ class Bench:
             nodes=max(1, len(self.hosts)),
             tasks_per_node=self.tasks,
             cores_per_node=self.cores,
-            options=SchedulerOptions(gpus=self.gpus),
+            options=SchedulerOptions(gpus_per_node=self.gpus),
         )
         return RunSpec(
             RunKey(7, "u7", 1),

@@ -17,7 +17,9 @@ HOST = Host(cores=8, memory_bytes=1000 * MIB)
 
 
 def make_job(seq: int, **values: Any) -> Job:
-    """A waiting job; `project`, `cores`, `licenses`, ... of its spec may be given directly."""
+    """A waiting job; `project`, `cores`, `memory_mib`, ... of its spec may be given directly."""
+    if "memory_mib" in values:
+        values["memory_bytes"] = values.pop("memory_mib") * 1024**2
     spec_fields = {name: values.pop(name) for name in list(values) if name in Spec.__dataclass_fields__}
     project = values.pop("project", f"/p/{seq}")
     spec = Spec(project_path=f"{project}.aedb", project_key=project, **spec_fields)

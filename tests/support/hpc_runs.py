@@ -147,7 +147,7 @@ class HpcScene(Told):
         """What submits are checked against."""
         given: dict[str, Any] = {
             "releases": (),
-            "executors": frozenset({"windows_hpc"}),
+            "schedulers": frozenset({"windows_hpc"}),
             "host": Host(8, 1 << 36),
             "clusters": {"windows_hpc": self.hpc},
             "node_releases": {"windows_hpc": on_windows_nodes([SOLVER])},
@@ -159,7 +159,9 @@ class HpcScene(Told):
         """Draft a job and work out its run, as the manager does."""
         path = project if project is not None else example_project(self.shared / "it's a board")
         config = job_config_pb2.JobConfig(
-            project_path=str(path), scheduler_type=job_config_pb2.SCHEDULER_TYPE_WINDOWS_HPC, cores=4
+            project_path=str(path),
+            scheduler="windows_hpc",
+            scheduler_options=job_config_pb2.SchedulerOptions(cores_per_node=4),
         )
         asked = jobs_messages_pb2.SubmitJobRequest(config=config, job_id="board")
         job = replace(draft(asked, Principal("ann", Role.USER), self.rules(**rules), Limits()), seq=7)

@@ -110,7 +110,7 @@ class Runs:
     async def start(self, script: str | Sequence[str], key: RunKey = KEY, **fields: Any) -> None:
         """Start a shell script, or a program with its arguments."""
         argv = ["/bin/sh", "-c", script] if isinstance(script, str) else list(script)
-        fields = {"cwd": str(self.root), "env": {"PATH": os.environ["PATH"]}, "cancel_grace": 5.0, **fields}
+        fields = {"cwd": str(self.root), "env": {"PATH": os.environ["PATH"]}, "cancel_grace_period": 5.0, **fields}
         await self.executor.start(RunSpec(key=key, argv=argv, **fields))
 
     async def adopt(self, key: RunKey = KEY, boot: str = "", grace: float | None = None) -> None:

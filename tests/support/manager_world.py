@@ -76,7 +76,7 @@ class World:
         executors: dict[str, Executor] = {local.name: local, **self.clusters}
         rules = Rules(
             releases=(Release("2025.2", "252", self.solver, "settings"),),
-            executors=frozenset(executors),
+            schedulers=frozenset(executors),
             host=Host(cores=8, memory_bytes=8192 << 20),
             clusters={name: executor.scheduler for name, executor in self.clusters.items()},
             policy=ClusterPolicy(shared_dir=self.folder),

@@ -37,6 +37,10 @@ TIMEOUT = 60.0  # until something is taken not to come
 _REQUEST = frozenset({"job_id", "request_id", "priority", "hold", "user"})
 _OPTIONS = frozenset(job_config_pb2.SchedulerOptions.DESCRIPTOR.fields_by_name)
 _count = itertools.count(1)
+# The site lets jobs ask SLURM for a later start, so that they wait there and not in the service.
+BEGIN_ALLOWED = """from edbjobs_server.config.site_policy import SitePolicy
+from edbjobs_server.service import app
+app.load_site_policy = lambda: SitePolicy(extra_options=("begin",))"""
 
 
 class SlurmService(ServiceProcess):
@@ -72,7 +76,7 @@ class SlurmService(ServiceProcess):
         self.witness.mkdir(exist_ok=True)
         self.environment.update(cluster.env)
         self._demo = ""
-        self.prelude = _shorter(confirm, stale)
+        self.prelude = "\n".join([BEGIN_ALLOWED, _shorter(confirm, stale)])
 
     def __enter__(self) -> SlurmService:
         """Start, and wait until the service knows that SLURM answers."""
@@ -97,10 +101,12 @@ class SlurmService(ServiceProcess):
         """Make a request; `values` are those of the request, the scheduler's options, or else the configuration."""
         outer = {name: values.pop(name) for name in _REQUEST & values.keys()}
         asked = {name: values.pop(name) for name in _OPTIONS & values.keys()}
+        if "begin" in values:
+            asked["extra"] = {"begin": values.pop("begin")}
         inner = values
-        inner.setdefault("scheduler_type", job_config_pb2.SCHEDULER_TYPE_SLURM)
+        inner.setdefault("scheduler", "slurm")
         inner.setdefault("project_path", str(self.project()))
-        inner.setdefault("ansys_edt_path", self._stand_in())
+        inner.setdefault("aedt_path", self._stand_in())
         environment = {"ANS_EDBJOBS_DEMO": demo, "ANS_EDBJOBS_DEMO_WITNESS": str(self.witness)}
         options = job_config_pb2.SchedulerOptions(**asked)
         config = job_config_pb2.JobConfig(environment=environment, scheduler_options=options, **inner)

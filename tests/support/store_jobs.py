@@ -34,9 +34,9 @@ def new_job(config: job_config_pb2.JobConfig | None = None, **values: Any) -> Jo
         config,
         project_path=config.project_path,
         project_key=config.project_path,
-        executor="local",
+        scheduler="local",
         cores=config.cores or 1,
-        memory_mib=config.memory_mib,
+        memory_bytes=config.memory_bytes,
     )
     data = config.SerializeToString(deterministic=True)
     return Job(seq=0, spec=spec, config=data, summary=summary_of(config), **values)

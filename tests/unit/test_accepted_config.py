@@ -7,63 +7,74 @@ from typing import Any
 
 import pytest
 from edbjobs.config import (
+    DesignMode,
     EndReason,
     ExistingResults,
-    HFSS3DLayoutBatchOptions,
-    HFSSSimulationConfig,
-    MachineNode,
-    RetryPolicy,
+    JobConfig,
+    LayoutOptions,
+    Machine,
+    RetryOptions,
     SchedulerOptions,
-    SchedulerType,
+    SchedulerPriority,
 )
 from edbjobs.v1 import job_config_pb2
 from edbjobs_server.contract.accepted import accepted_config
 from pydantic import BaseModel
 
+# All of it but what only a local or only a cluster job has.
 WHOLE: dict[str, Any] = {
-    "solver": "Hfss",
-    "ansys_edt_path": "/opt/ansysedt",
+    "design": "D",
+    "setup": "S",
+    "design_mode": DesignMode.OPTIMETRICS,
     "aedt_version": "2025.2",
-    "design_name": "D",
-    "design_mode": "Optimetrics",
-    "setup_name": "S",
-    "machine_nodes": [MachineNode(), MachineNode(hostname="n2", cores=8, tasks=2, gpus=0)],
+    "aedt_path": "/opt/ansysedt",
+    "product": "Hfss",
+    "scheduler_options": SchedulerOptions(
+        partition="q",
+        nodes=2,
+        exclude_nodes=("n[1-3]", "m"),
+        licenses={"hfss": 2},
+        extra={"a": "b"},
+        priority=SchedulerPriority.HIGH,
+        exclusive=False,
+    ),
+    "licenses": {"hfss": 0},
+    "time_limit": 7.5,
+    "cancel_grace_period": 0,
     "distributed": False,
-    "auto": True,
+    "auto_settings": True,
     "non_graphical": False,
     "monitor": False,
-    "layout_options": HFSS3DLayoutBatchOptions(enable_gpu=False, mpi_vendor="Intel", temp_directory="/t"),
-    "scheduler_type": SchedulerType.SLURM,
-    "scheduler_options": SchedulerOptions(
-        queue="q", nodes=2, licenses=("hfss:2", "x"), extra={"a": "b"}, priority="High"
-    ),
-    "cores": 4,
-    "memory_mib": 100,
-    "licenses": {"hfss": 2},
+    "layout_options": LayoutOptions(enable_gpu=False, mpi_vendor="Intel", temp_directory="/t"),
+    "batch_options": {"HFSS/X": "1"},
     "environment": {"A": "ü"},
-    "wall_clock_limit": 7.5,
-    "cancel_grace": 0,
-    "retry": RetryPolicy(max_attempts=3, reasons=(EndReason.LICENSE,), initial_backoff=timedelta(seconds=0.25)),
     "wait_for_license": True,
     "license_wait_limit": 60,
     "scheduler_wait_limit": 61,
+    "not_before_time": datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=timezone.utc),
+    "retry": RetryOptions(reasons=(EndReason.LICENSE,), initial_delay=timedelta(seconds=0.25)),
     "existing_results": ExistingResults.CLEAR,
-    "not_before": datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=timezone.utc),
-    "labels": {"k": "v"},
     "batch": "night",
-    "batch_options": {"HFSS/X": "1"},
+    "labels": {"k": "v"},
 }
+LOCAL: dict[str, Any] = {
+    "scheduler": "local",
+    "cores": 4,
+    "memory_bytes": 0,
+    "machines": [Machine(), Machine(hostname="n2", cores=8, tasks=2, gpus=0)],
+}
+NEEDS = {"setup": ["design"], "design_mode": ["design"], "license_wait_limit": ["wait_for_license"]}
 
 
 def test_the_whole_configuration_is_in_the_table() -> None:
-    assert {*WHOLE, "project_path", "jobid", "user"} == set(HFSSSimulationConfig.model_fields)
+    assert {*WHOLE, *LOCAL, "project_path"} == set(JobConfig.model_fields)
 
 
-@pytest.mark.parametrize("names", [[], *([name] for name in WHOLE), [*WHOLE]])
+@pytest.mark.parametrize("names", [[], *([name, *NEEDS.get(name, ())] for name in WHOLE), [*LOCAL], [*WHOLE, *LOCAL]])
 def test_it_is_the_same_again(names: list[str]) -> None:
-    config = HFSSSimulationConfig(project_path="/a/p.aedt", **{name: WHOLE[name] for name in names})
+    config = JobConfig(project_path="/a/p.aedt", **{name: {**WHOLE, **LOCAL}[name] for name in names})
     message = config.to_message()
-    validated = HFSSSimulationConfig.from_message(message)
+    validated = JobConfig.from_message(message)
     accepted = accepted_config(message.SerializeToString(deterministic=True))
     assert accepted == validated
     assert types(accepted) == types(validated)

@@ -4,11 +4,13 @@ import inspect
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from edbjobs import HFSSSimulationConfig
+from edbjobs import JobConfig, RetryOptions
 from edbjobs.cli._app import PANELS, command_name
 from edbjobs.cli._batch import batch_name
 from edbjobs.cli._options import job_dict, pairs
@@ -40,11 +42,12 @@ COMMANDS = (
     "partitions",
     "cluster-jobs",
 )
-NOTHING = {
+NOTHING: dict[str, Any] = {
     "cores": None,
+    "memory": None,
     "design": None,
     "setup": None,
-    "release": None,
+    "aedt_version": None,
     "time_limit": None,
     "fields": None,
     "config": None,
@@ -115,9 +118,9 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
 
 
 def test_an_invalid_config_is_reported_by_field_before_anything_is_sent() -> None:
-    done = edbjobs("submit", "/x/a.aedt", "--set", "cancel_grace=4000", "--target", "127.0.0.1:1")
+    done = edbjobs("submit", "/x/a.aedt", "--set", "cancel_grace_period=4000", "--target", "127.0.0.1:1")
     assert done.returncode == 2
-    assert "cancel_grace" in done.stderr
+    assert "cancel_grace_period" in done.stderr
     done = edbjobs("submit", "/x/a.aedt", "--set", "nonsense=1", "--json", "--target", "127.0.0.1:1")
     assert json.loads(done.stdout)["error"]["fields"] == {"nonsense": "is not a field of the configuration"}
 
@@ -131,33 +134,51 @@ def test_an_unreachable_service_exits_with_2_and_shows_the_fix() -> None:
     assert edbjobs("list", "--target", "nonsense").returncode == 2
 
 
+def config_of(**given: Any) -> JobConfig:
+    return JobConfig.from_dict({**job_dict(**{**NOTHING, **given}), "project_path": "/x/a.aedt"})
+
+
 def test_options_make_a_configuration(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
-    base = HFSSSimulationConfig(project_path="/x/a.aedt", cores=2, labels={"a": "1"}, setup_name="S")
+    base = JobConfig(
+        project_path="/x/a.aedt", cores=2, labels={"a": "1"}, design="D", setup="S", time_limit=timedelta(0)
+    )
     file.write_text(json.dumps(base.to_dict()))
-    given = {
-        **NOTHING,
-        "cores": 8,
-        "time_limit": "1:30:00",
-        "fields": ["scheduler_options.queue=long", "auto=true", "batch_options.HPCLicenseType=pool"],
-        "config": file,
-    }
-    config = HFSSSimulationConfig.from_dict(job_dict(**given, labels=["b=2"], batch="b1"))  # type: ignore[arg-type]
-    assert (config.cores, config.setup_name, config.batch) == (8, "S", "b1")
+    fields = ["layout_options.mpi_vendor=Intel", "auto_settings=true", "batch_options.HPCLicenseType=pool", "retry={}"]
+    config = config_of(cores=8, memory="2GB", fields=fields, config=file, labels=["b=2"], batch="b1")
+    assert (config.cores, config.memory_bytes, config.setup, config.batch) == (8, 2 * 1024**3, "S", "b1")
     assert config.labels == {"a": "1", "b": "2"}
-    assert config.wall_clock_limit is not None
-    assert config.wall_clock_limit.total_seconds() == 5400
-    assert config.scheduler_options.queue == "long"
-    # Explicit, because it was given, although it equals the documented default.
-    assert config.auto is True
+    assert config.time_limit == timedelta(0)
+    assert config.layout_options.mpi_vendor == "Intel"
+    assert (config.auto_settings, config.retry) == (True, RetryOptions())
     assert config.batch_options == {"HPCLicenseType": "pool"}
 
 
-def test_seconds_are_a_time_limit_too() -> None:
-    data = job_dict(**{**NOTHING, "time_limit": "90"})  # type: ignore[arg-type]
-    config = HFSSSimulationConfig.from_dict({**data, "project_path": "/x/a.aedt"})
-    assert config.wall_clock_limit is not None
-    assert config.wall_clock_limit.total_seconds() == 90
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("90", 90), ("1.5h", 5400), ("90m", 5400), ("2d", 172_800), ("1:30", 5400), ("1:30:10", 5410),
+     ("1-02:00:00", 93_600)],
+)  # fmt: skip
+def test_a_time_limit_has_a_unit(text: str, seconds: float) -> None:
+    assert config_of(time_limit=text).time_limit == timedelta(seconds=seconds)
+
+
+def test_what_is_not_given_is_absent_and_0_is_not() -> None:
+    sent = config_of().to_message()
+    assert [field.name for field, _ in sent.ListFields()] == ["project_path"]
+    sent = config_of(memory="0", time_limit="0", fields=["monitor=false", 'machines=[{"gpus": 0}]']).to_message()
+    assert (sent.HasField("memory_bytes"), sent.HasField("time_limit"), sent.HasField("monitor")) == (True, True, True)
+    assert sent.machines[0].HasField("gpus")
+    with pytest.raises(ValueError, match="cores"):
+        config_of(cores=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"), [("memory", "much"), ("memory", "-1"), ("time_limit", "soon"), ("time_limit", "1:2:3:4")]
+)
+def test_sizes_and_times_are_checked(option: str, text: str) -> None:
+    with pytest.raises(typer.Exit):
+        job_dict(**{**NOTHING, option: text})
 
 
 @pytest.mark.parametrize("text", ["novalue", "=x"])
@@ -171,4 +192,4 @@ def test_pairs_have_a_key_and_a_value(text: str) -> None:
 def test_a_batch_has_a_name_that_no_other_has(name: str) -> None:
     made = {batch_name(Path("/d") / name) for _ in range(100)}
     assert len(made) == 100
-    HFSSSimulationConfig(project_path="/x/a.aedt", batch=made.pop())
+    JobConfig(project_path="/x/a.aedt", batch=made.pop())

@@ -75,7 +75,7 @@ def test_importing_the_package_loads_neither_grpc_nor_pydantic() -> None:
 
 
 def test_the_configuration_models_do_without_grpc() -> None:
-    make = "from edbjobs import create_hfss_config as c; c('/a.aedb').to_message()"
+    make = "from edbjobs import JobConfig as C; C(project_path='/a.aedb').to_message()"
     code = f"import sys; {make}; print('grpc' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"

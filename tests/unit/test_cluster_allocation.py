@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs.config import HFSSSimulationConfig, MachineNode, SchedulerOptions
+from edbjobs.config import JobConfig, SchedulerOptions
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
@@ -21,10 +21,8 @@ OPEN = ClusterPolicy(shared_dir=Path("/shared/runs"))
 PROJECT = Path("/shared/projects/a.aedb")
 
 
-def config(options: dict[str, Any] | None = None, **fields: Any) -> HFSSSimulationConfig:
-    return HFSSSimulationConfig(
-        project_path=str(PROJECT), scheduler_options=SchedulerOptions(**(options or {})), **fields
-    )
+def config(options: dict[str, Any] | None = None, **fields: Any) -> JobConfig:
+    return JobConfig(project_path=str(PROJECT), scheduler_options=SchedulerOptions(**(options or {})), **fields)
 
 
 def allocation(
@@ -39,86 +37,47 @@ def refused(options: dict[str, Any], policy: ClusterPolicy, path: Path = PROJECT
     return caught.value
 
 
-def test_a_plain_job_asks_for_one_core_and_nothing_more() -> None:
-    options = SchedulerOptions()
+def test_a_plain_job_asks_for_one_task_and_nothing_more() -> None:
     name = "edb-board-1-456789abcdef4567-2"
-    assert allocation() == Allocation(name, f"edbjobs:{UID}:ann", options=options)
+    assert allocation() == Allocation(name, f"edbjobs:{UID}:ann", options=SchedulerOptions())
+    assert (allocation().nodes, allocation().tasks_per_node, allocation().known_cores) == (1, 1, 1)
 
 
-def test_documented_defaults_are_not_asked_for() -> None:
-    found = allocation({"queue": "default", "time": "24:00:00", "memory": "4GB"}, memory_mib=10)
-    assert (found.queue, found.time, found.memory_mib) == ("", "", 10)
-    found = allocation({"queue": "long", "time": "1-0", "memory": "4096MB"}, memory_mib=10)
-    assert (found.queue, found.time, found.memory_mib) == ("long", "1-0", 4096)
+def test_names_that_look_like_defaults_count() -> None:
+    found = allocation({"partition": "default", "memory_bytes_per_node": 4 * 1024**3}, time_limit=86_400)
+    assert (found.partition, found.memory_mib, found.time_limit) == ("default", 4096, 86_400.0)
 
 
-def test_the_wall_clock_limit_is_in_seconds() -> None:
-    assert allocation(wall_clock_limit=timedelta(hours=1)).wall_clock_limit == 3600.0
-    assert allocation().wall_clock_limit is None
+def test_a_time_limit_of_0_is_asked_for() -> None:
+    assert allocation(time_limit=timedelta(0)).time_limit == 0.0
+    assert allocation(time_limit=timedelta(hours=1)).time_limit == 3600.0
+    assert allocation().time_limit is None
 
 
-@pytest.mark.parametrize(
-    ("text", "mib"),
-    [
-        ("64GB", 65536),
-        ("64g", 65536),
-        ("64 GiB", 65536),
-        ("1.5T", 1572864),
-        ("0.001T", 1049),
-        ("512M", 512),
-        ("512", 512),
-        ("0.5", 1),
-        ("1KB", 1),
-        ("1025 kib", 2),
-        ("0", 0),
-        ("0GB", 0),
-    ],
-)
-def test_memory_is_rounded_up_to_mib(text: str, mib: int) -> None:
-    assert allocation({"memory": text}).memory_mib == mib
-
-
-@given(
-    st.from_regex(r"\A\d{1,12}(\.\d{1,3})? ?([KkMmGgTt]([Ii]?[Bb])?)?\Z").filter(
-        lambda text: text != SchedulerOptions.NOT_SET["memory"]
-    )
-)
-def test_every_memory_that_is_valid_can_be_read(text: str) -> None:
-    asked = any(char.isdecimal() and int(char) > 0 for char in text)
-    assert (allocation({"memory": text}).memory_mib > 0) == asked
-
-
-@given(st.integers(0, 2**40), st.integers(1, 1000))
-def test_shares_of_the_nodes_add_up_to_what_the_job_declares(memory: int, nodes: int) -> None:
-    share = allocation({"nodes": nodes}, memory_mib=memory).memory_mib
-    assert 0 <= share * nodes - memory < nodes
+def test_memory_is_rounded_up_to_mib() -> None:
+    assert allocation({"memory_bytes_per_node": 1}).memory_mib == 1
+    assert allocation({"memory_bytes_per_node": 2 * 1024**2 + 1}).memory_mib == 3
+    assert allocation().memory_mib == 0
 
 
 @pytest.mark.parametrize(
-    ("options", "fields", "cores"),
-    [
-        ({}, {}, 1),
-        ({"tasks_per_node": 4}, {}, 4),
-        ({"cores_per_node": 8, "tasks_per_node": 2}, {"cores": 96}, 8),
-        ({"cores_per_node": 2, "tasks_per_node": 4}, {}, 4),
-        ({"nodes": 3}, {"cores": 16}, 6),
-        ({"nodes": 2}, {"machine_nodes": (MachineNode(cores=8), MachineNode(hostname="b", cores=9))}, 9),
-        ({"nodes": 2}, {}, 1),
-    ],
+    ("options", "asked", "known"),
+    [({}, None, 1), ({"tasks_per_node": 4}, None, 4), ({"cores_per_node": 8, "tasks_per_node": 2}, 8, 8)],
 )
-def test_cores_of_each_node(options: dict[str, Any], fields: dict[str, Any], cores: int) -> None:
-    assert allocation(options, **fields).cores_per_node == cores
+def test_cores_of_each_node(options: dict[str, Any], asked: int | None, known: int) -> None:
+    found = allocation(options)
+    assert (found.cores_per_node, found.known_cores) == (asked, known)
 
 
 def test_partition_and_account_fall_back_to_the_sites() -> None:
     site = ClusterPolicy(("a", "b"), "b", ("x", "y"), "y")
     found = allocation({}, site)
-    assert (found.queue, found.account) == ("b", "y")
-    found = allocation({"queue": "a", "account": "x"}, site)
-    assert (found.queue, found.account) == ("a", "x")
+    assert (found.partition, found.account) == ("b", "y")
+    found = allocation({"partition": "a", "account": "x"}, site)
+    assert (found.partition, found.account) == ("a", "x")
     found = allocation({}, ClusterPolicy(("a", "b"), "", ("x", "y"), ""))
-    assert (found.queue, found.account) == ("a", "x")
-    assert (allocation().queue, allocation().account) == ("", "")
+    assert (found.partition, found.account) == ("a", "x")
+    assert (allocation().partition, allocation().account) == ("", "")
 
 
 @given(st.text(max_size=80), st.text(alphabet="0123456789abcdef", min_size=32, max_size=32), st.integers(1, 10**9))
@@ -160,20 +119,20 @@ def test_what_the_site_does_not_allow_is_named_with_what_it_does() -> None:
     policy = ClusterPolicy(
         partitions=("short", "long"), accounts=("em",), extra_options=("switches",), shared_dir=Path("/s")
     )
-    refuse(config({"queue": "long", "account": "em", "extra": {"switches": "1"}}), PROJECT, policy)
-    refuse(config({"queue": "short,long"}), PROJECT, policy)
+    refuse(config({"partition": "long", "account": "em", "extra": {"switches": "1"}}), PROJECT, policy)
+    refuse(config({"partition": "short,long"}), PROJECT, policy)
     refuse(config(), PROJECT, policy)  # the site's defaults are used
-    found = refused({"queue": "long,gpu", "account": "other", "extra": {"wckey": "x"}}, policy)
+    found = refused({"partition": "long,gpu", "account": "other", "extra": {"wckey": "x"}}, policy)
     assert found.reason == "INVALID_JOB"
     assert found.fields == {
-        "config.scheduler_options.queue": "gpu is not allowed; one of short, long is",
+        "config.scheduler_options.partition": "gpu is not allowed; one of short, long is",
         "config.scheduler_options.account": "other is not allowed; one of em is",
         "config.scheduler_options.extra.wckey": "is not allowed here; only switches may be given",
     }
 
 
 def test_further_options_want_the_sites_word() -> None:
-    refuse(config({"queue": "any", "account": "any"}), PROJECT, OPEN)
+    refuse(config({"partition": "any", "account": "any"}), PROJECT, OPEN)
     found = refused({"extra": {"partition": "root"}}, OPEN)
     assert list(found.fields) == ["config.scheduler_options.extra.partition"]
     assert "no further options" in found.message

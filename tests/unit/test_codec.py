@@ -19,7 +19,7 @@ from edbjobs_server.contract.codec import (
     timestamp,
     without_config,
 )
-from edbjobs_server.core.job import Attempt, Job, Outcome, RetryPolicy, Spec
+from edbjobs_server.core.job import Attempt, Job, Outcome, Spec
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.principal import Authentication, Principal, Role
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
@@ -44,23 +44,23 @@ def durations() -> st.SearchStrategy[object]:
 
 def configs() -> st.SearchStrategy[job_config_pb2.JobConfig]:
     retry = st.builds(
-        job_config_pb2.RetryPolicy,
-        max_attempts=st.integers(0, 100),
+        job_config_pb2.RetryOptions,
+        max_attempts=st.none() | st.integers(1, 100),
         reasons=st.lists(st.sampled_from([int(reason) for reason in Reason]), max_size=4),
-        initial_backoff=st.none() | durations(),
-        max_backoff=st.none() | durations(),
+        initial_delay=st.none() | durations(),
+        max_delay=st.none() | durations(),
     )
     return st.builds(
         job_config_pb2.JobConfig,
         project_path=TEXT,
-        design_name=TEXT,
-        cores=NATURAL,
+        design=TEXT,
+        cores=st.none() | NATURAL,
         licenses=st.dictionaries(TEXT, NATURAL, max_size=3),
         labels=st.dictionaries(TEXT, TEXT, max_size=3),
         environment=st.dictionaries(TEXT, TEXT, max_size=3),
         batch=TEXT,
-        wall_clock_limit=st.none() | durations(),
-        cancel_grace=st.none() | durations(),
+        time_limit=st.none() | durations(),
+        cancel_grace_period=st.none() | durations(),
         retry=st.none() | retry,
     )
 
@@ -97,9 +97,9 @@ def jobs(draw: st.DrawFn) -> Job:
         config,
         project_path=draw(TEXT),
         project_key=draw(TEXT),
-        executor=draw(TEXT),
+        scheduler=draw(TEXT),
         cores=draw(NATURAL),
-        memory_mib=draw(st.integers(0, 2**43 - 1)),
+        memory_bytes=draw(st.integers(0, 2**63 - 1)),
     )
     others = st.fixed_dictionaries(
         {
@@ -158,8 +158,8 @@ def test_a_basic_job_has_five_fields_of_its_configuration_and_no_attempts(job: J
     config = full.config
     summary = job_config_pb2.JobConfig(
         project_path=config.project_path,
-        design_name=config.design_name,
-        setup_name=config.setup_name,
+        design=config.design,
+        setup=config.setup,
         batch=config.batch,
         labels=dict(config.labels),
     )
@@ -239,9 +239,9 @@ def test_every_event_says_what_changed(kind: EventType) -> None:
     assert not event.HasField("principal"), "the service itself"
 
 
-def spec_of() -> Spec:
-    config = job_config_pb2.JobConfig(project_path="/p.aedt")
-    return spec_from_config(config, project_path="/p.aedt", project_key="/p", executor="local", cores=1, memory_mib=0)
+def spec_of(config: job_config_pb2.JobConfig | None = None) -> Spec:
+    names = {"project_path": "/p.aedt", "project_key": "/p", "scheduler": "local"}
+    return spec_from_config(config or job_config_pb2.JobConfig(), **names, cores=1, memory_bytes=0)
 
 
 @given(st.integers(1, 2**28), st.integers(0, 300))
@@ -285,9 +285,21 @@ def test_the_etag_changes_with_the_limits(one: Limits, other: Limits) -> None:
     assert (limits_to_message(one).etag == limits_to_message(other).etag) == (one == other)
 
 
-def test_what_a_configuration_does_not_say_has_the_documented_defaults() -> None:
+def test_what_a_configuration_does_not_say_has_the_defaults_of_the_contract() -> None:
     config = job_config_pb2.JobConfig(project_path="/p.aedt")
-    config.retry.max_attempts = 3
-    spec = spec_from_config(config, project_path="/p.aedt", project_key="/p", executor="local", cores=1, memory_mib=0)
-    assert spec.retry == RetryPolicy(max_attempts=3)
-    assert (spec.cancel_grace, spec.wall_clock_limit) == (30.0, None)
+    spec = spec_of(config)
+    assert (spec.retry.max_attempts, spec.cancel_grace_period, spec.time_limit) == (1, 30.0, None)
+    config.retry.SetInParent()
+    retry = spec_of(config).retry
+    assert (retry.max_attempts, retry.initial_delay, retry.max_delay) == (3, 10.0, 600.0)
+    assert retry.reasons == {Reason.LICENSE, Reason.NODE_FAIL, Reason.PREEMPTED}
+
+
+def test_zero_counts_where_it_is_set() -> None:
+    config = job_config_pb2.JobConfig(project_path="/p.aedt", licenses={"hfss": 1, "hpc": 0})
+    config.time_limit.SetInParent()
+    config.cancel_grace_period.SetInParent()
+    config.retry.initial_delay.SetInParent()
+    spec = spec_of(config)
+    assert (spec.time_limit, spec.cancel_grace_period, spec.retry.initial_delay) == (0.0, 0.0, 0.0)
+    assert spec.licenses == (("hfss", 1),)  # an entry of 0 needs none

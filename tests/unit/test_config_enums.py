@@ -24,7 +24,8 @@ PAIRS: list[tuple[type[e.Word], Any, str]] = [
     (e.Evidence, job_state_pb2.Evidence, "EVIDENCE_"),
     (e.JobChangeType, event_pb2.JobChangeType, "JOB_CHANGE_TYPE_"),
     (e.QueueChangeType, event_pb2.QueueChangeType, "QUEUE_CHANGE_TYPE_"),
-    (e.SchedulerType, job_config_pb2.SchedulerType, "SCHEDULER_TYPE_"),
+    (e.DesignMode, job_config_pb2.DesignMode, "DESIGN_MODE_"),
+    (e.SchedulerPriority, job_config_pb2.SchedulerPriority, "SCHEDULER_PRIORITY_"),
     (e.ExistingResults, job_config_pb2.ExistingResults, "EXISTING_RESULTS_"),
     (e.LogStream, jobs_messages_pb2.LogStream, "LOG_STREAM_"),
     (e.Role, principal_pb2.Role, "ROLE_"),
@@ -57,9 +58,9 @@ def test_the_number_of_a_dropped_state_is_unknown() -> None:
 def test_a_word_prints_as_itself_and_is_found_in_any_case() -> None:
     assert f"{e.JobState.RUNNING}" == "running"
     assert e.JobState.RUNNING in {"running"}
-    assert e.SchedulerType("SLURM") is e.SchedulerType.SLURM
-    with pytest.raises(ValueError, match="cray"):
-        e.SchedulerType("cray")
+    assert e.ExistingResults("CLEAR") is e.ExistingResults.CLEAR
+    with pytest.raises(ValueError, match="burn"):
+        e.ExistingResults("burn")
 
 
 def test_zero_of_an_optional_word_is_none() -> None:

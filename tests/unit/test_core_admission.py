@@ -26,24 +26,24 @@ ANN_MAY = {"ann": UserLimits(max_running_jobs=2, max_cores=4, max_priority=3)}
         ({"max_cores": 4}, {"cores": 5}, ["config.cores"]),
         ({"max_cores": 16}, {"cores": 12}, []),
         ({"max_memory_bytes": 500 * MIB}, {"memory_mib": 500}, []),
-        ({"max_memory_bytes": 500 * MIB}, {"memory_mib": 501}, ["config.memory_mib"]),
-        ({"max_cores": 4, "max_memory_bytes": 500 * MIB}, {"cores": 9, "memory_mib": 900, "executor": "slurm"}, []),
+        ({"max_memory_bytes": 500 * MIB}, {"memory_mib": 501}, ["config.memory_bytes"]),
+        ({"max_cores": 4, "max_memory_bytes": 500 * MIB}, {"cores": 9, "memory_mib": 900, "scheduler": "slurm"}, []),
         ({"licenses": {"hfss": 2}}, {"licenses": (("hfss", 2), ("other", 9))}, []),
         ({"licenses": {"hfss": 2}}, {"licenses": (("hfss", 3),)}, ["config.licenses"]),
-        ({"licenses": {"hfss": 0}}, {"licenses": (("hfss", 1),), "executor": "slurm"}, []),
+        ({"licenses": {"hfss": 0}}, {"licenses": (("hfss", 1),), "scheduler": "slurm"}, []),
         ({"max_cores": 0, "max_memory_bytes": 0, "default_user": UserLimits(0, 0)}, {"memory_mib": 1}, []),
         ({"users": ANN_MAY}, {"cores": 5}, []),
         ({"users": ANN_MAY}, {"cores": 4, "user": "ann"}, []),
         ({"users": ANN_MAY}, {"cores": 5, "user": "ann"}, ["config.cores"]),
-        ({"users": ANN_MAY}, {"cores": 4, "user": "ann", "executor": "slurm"}, []),
-        ({"users": ANN_MAY}, {"cores": 5, "user": "ann", "executor": "slurm"}, ["config.cores"]),
+        ({"users": ANN_MAY}, {"cores": 4, "user": "ann", "scheduler": "slurm"}, []),
+        ({"users": ANN_MAY}, {"cores": 5, "user": "ann", "scheduler": "slurm"}, ["config.cores"]),
         ({"users": {"ann": UserLimits(max_cores=8)}}, {"cores": 99, "user": "ann"}, []),
         ({"default_user": UserLimits(max_cores=1)}, {"cores": 2, "user": "anybody"}, ["config.cores"]),
         ({"default_user": UserLimits(max_cores=1), "users": ANN_MAY}, {"cores": 2, "user": "ann"}, []),
         (
             {"max_cores": 1, "max_memory_bytes": MIB, "licenses": {"hfss": 1}},
             {"cores": 2, "memory_mib": 2, "licenses": (("hfss", 2),)},
-            ["config.cores", "config.licenses", "config.memory_mib"],
+            ["config.cores", "config.licenses", "config.memory_bytes"],
         ),
     ],
 )
@@ -100,7 +100,7 @@ def test_priorities(priority: int, user: str, wrong: str) -> None:
     [
         ({"cores": 3, "memory_mib": 20}, (True, 3, 20)),
         ({"cores": 99, "memory_mib": 99_999}, (True, 8, 1000)),
-        ({"cores": 99, "memory_mib": 99_999, "executor": "slurm"}, (False, 99, 0)),
+        ({"cores": 99, "memory_mib": 99_999, "scheduler": "slurm"}, (False, 99, 0)),
     ],
 )
 def test_more_than_the_host_has_counts_as_all_of_it(asked: dict[str, Any], counted: tuple[bool, int, int]) -> None:
@@ -111,7 +111,7 @@ def test_more_than_the_host_has_counts_as_all_of_it(asked: dict[str, Any], count
 BUSY = [
     {"cores": 3, "memory_mib": 300, "licenses": (("hfss", 2),), "user": "ann"},
     {"cores": 1, "memory_mib": 100, "user": "bob"},
-    {"executor": "slurm", "cores": 64, "licenses": (("hfss", 1),), "user": "bob"},
+    {"scheduler": "slurm", "cores": 64, "licenses": (("hfss", 1),), "user": "bob"},
 ]
 
 
@@ -130,10 +130,10 @@ def busy() -> Usage:
         ({"max_local_jobs": 2}, {}, Waiting.JOB_LIMIT, False, "2 of 2 jobs are running"),
         ({"max_local_jobs": 0}, {}, Waiting.JOB_LIMIT, False, "2 of 0 jobs are running"),
         ({"max_local_jobs": None}, {}, None, False, ""),
-        ({"max_local_jobs": 0}, {"executor": "slurm"}, None, False, ""),
+        ({"max_local_jobs": 0}, {"scheduler": "slurm"}, None, False, ""),
         (
             {"max_cluster_jobs": 0},
-            {"executor": "slurm"},
+            {"scheduler": "slurm"},
             Waiting.CLUSTER_JOB_LIMIT,
             False,
             "1 of 0 jobs are with the cluster",
@@ -147,10 +147,10 @@ def busy() -> Usage:
             True,
             "needs 1 of license hfss; the limit is 0",
         ),
-        ({"max_local_jobs": 0, "max_cluster_jobs": 2}, {"executor": "slurm"}, None, False, ""),
+        ({"max_local_jobs": 0, "max_cluster_jobs": 2}, {"scheduler": "slurm"}, None, False, ""),
         (
             {"max_cluster_jobs": 1},
-            {"executor": "slurm"},
+            {"scheduler": "slurm"},
             Waiting.CLUSTER_JOB_LIMIT,
             False,
             "1 of 1 jobs are with the cluster",
@@ -197,7 +197,7 @@ def busy() -> Usage:
         ),
         (
             {"licenses": {"hfss": 4}},
-            {"licenses": (("hfss", 5),), "executor": "slurm"},
+            {"licenses": (("hfss", 5),), "scheduler": "slurm"},
             Waiting.LICENSES,
             True,
             "needs 5 of license hfss; the limit is 4",
@@ -219,12 +219,12 @@ def test_what_does_not_fit(
         ({}, {"cores": 8}, None, ""),
         ({"max_running_jobs": 3}, {}, None, ""),
         ({"max_running_jobs": 2}, {}, Waiting.USER_JOBS, "2 of 2 jobs of bob are running"),
-        ({"max_running_jobs": 2}, {"executor": "slurm"}, Waiting.USER_JOBS, "2 of 2 jobs of bob are running"),
+        ({"max_running_jobs": 2}, {"scheduler": "slurm"}, Waiting.USER_JOBS, "2 of 2 jobs of bob are running"),
         ({"max_running_jobs": 0}, {}, Waiting.USER_JOBS, "2 of 0 jobs of bob are running"),
         ({"max_cores": 0}, {}, Waiting.USER_CORES, "needs 1 cores; bob uses 65 of 0"),
         ({"max_cores": 67}, {"cores": 2}, None, ""),
         ({"max_cores": 67}, {"cores": 3}, Waiting.USER_CORES, "needs 3 cores; bob uses 65 of 67"),
-        ({"max_cores": 67}, {"cores": 3, "executor": "slurm"}, Waiting.USER_CORES, "needs 3 cores; bob uses 65 of 67"),
+        ({"max_cores": 67}, {"cores": 3, "scheduler": "slurm"}, Waiting.USER_CORES, "needs 3 cores; bob uses 65 of 67"),
     ],
 )
 def test_limits_of_a_user(caps: dict[str, int], job: dict[str, Any], reason: Waiting | None, detail: str) -> None:
@@ -244,6 +244,6 @@ def test_what_is_given_back_leaves_nothing() -> None:
 
 
 def test_the_sites_limit_of_cluster_jobs_counts_0_as_well() -> None:
-    need = need_of(make_job(9, executor="slurm"), HOST)
+    need = need_of(make_job(9, scheduler="slurm"), HOST)
     for most, waits in ((None, False), (2, False), (1, True), (0, True)):
         assert (fit_block(need, busy(), Limits(), replace(HOST, max_cluster_jobs=most)) is not None) is waits

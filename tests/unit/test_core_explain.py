@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from edbjobs_server.core import transitions
-from edbjobs_server.core.job import Job, RetryPolicy
+from edbjobs_server.core.job import Job, RetryOptions
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.planner import Explanation
 from edbjobs_server.core.states import Reason, Waiting
@@ -53,7 +53,7 @@ def delayed(lab: Lab) -> None:
 
 
 def retried(lab: Lab) -> None:
-    job = running(replace(lab.jobs["job2"], spec=replace(lab.jobs["job2"].spec, retry=RetryPolicy(max_attempts=2))))
+    job = running(replace(lab.jobs["job2"], spec=replace(lab.jobs["job2"].spec, retry=RetryOptions(max_attempts=2))))
     failed = result(Reason.LICENSE, message="none left")
     lab.put(changed(transitions.ended(job, 1, failed, 99.0)))
 
@@ -129,9 +129,9 @@ def test_who_waits_alone_stands_in_nobodys_way() -> None:
 
 
 def test_executors_have_lines_of_their_own() -> None:
-    jobs = [make_job(1), make_job(2, executor="slurm"), make_job(3, executor="slurm", project="/p/1"), make_job(4)]
+    jobs = [make_job(1), make_job(2, scheduler="slurm"), make_job(3, scheduler="slurm", project="/p/1"), make_job(4)]
     lab = Lab(jobs, Limits(max_local_jobs=0, max_cluster_jobs=1))
-    lab.put(running(make_job(9, executor="slurm")))
+    lab.put(running(make_job(9, scheduler="slurm")))
     cluster = "1 of 1 jobs are with the cluster"
     assert lab.why("job1").reason is Waiting.JOB_LIMIT
     assert lab.why("job2") == Explanation(Waiting.CLUSTER_JOB_LIMIT, cluster, before=1)
@@ -143,7 +143,7 @@ def test_a_job_whose_time_has_come_is_not_behind_those_after_it() -> None:
     lab = Lab([make_job(1, next_attempt_time=150.0), make_job(2)])
     lab.now = 151.0
     assert lab.why("job1") == Explanation(Waiting.STARTING, "it is next", before=0)
-    lab = Lab([make_job(1, executor="slurm"), make_job(2, next_attempt_time=150.0)])
+    lab = Lab([make_job(1, scheduler="slurm"), make_job(2, next_attempt_time=150.0)])
     lab.now = 151.0
     assert lab.why("job2") == Explanation(Waiting.STARTING, "it is next", before=1)
 
@@ -158,8 +158,8 @@ CHANGES: dict[str, Callable[[Lab], None]] = {
     "the first is held": lambda lab: lab.put(changed(transitions.hold(lab.jobs["job1"]))),
     "the first is cancelled": lambda lab: lab.put(changed(transitions.cancel(lab.jobs["job1"], 5.0, None))),
     "the first is deleted": lambda lab: lab.core.remove("u0001"),
-    "its project is taken": lambda lab: lab.put(running(make_job(9, project="/p/1", executor="slurm"))),
-    "its user is capped": lambda lab: lab.put(running(make_job(9, user="ann", executor="slurm"))),
+    "its project is taken": lambda lab: lab.put(running(make_job(9, project="/p/1", scheduler="slurm"))),
+    "its user is capped": lambda lab: lab.put(running(make_job(9, user="ann", scheduler="slurm"))),
     "limits": lambda lab: setattr(lab.core, "limits", Limits(max_local_jobs=1, max_cores=1)),
     "a priority": lambda lab: lab.put(changed(transitions.set_priority(lab.jobs["job3"], 5))),
     "a plan": plan_one_more,

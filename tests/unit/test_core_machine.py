@@ -16,7 +16,7 @@ import hypothesis.strategies as st
 from edbjobs_server.core import transitions
 from edbjobs_server.core.admission import Block, refuse_infeasible
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import LOCAL, Attempt, Job, RetryPolicy
+from edbjobs_server.core.job import LOCAL, Attempt, Job, RetryOptions
 from edbjobs_server.core.limits import Host, Limits, UserLimits
 from edbjobs_server.core.planner import Planner
 from edbjobs_server.core.states import Reason, State, Waiting
@@ -36,10 +36,10 @@ wishes = st.fixed_dictionaries(
         "project": st.sampled_from([f"/p/{number}" for number in range(12)]),
         "cores": st.sampled_from([1, 1, 2, 3, 5, 20]),
         "memory_mib": st.sampled_from([0, 150, 350]),
-        "executor": st.sampled_from([LOCAL, LOCAL, "slurm"]),
+        "scheduler": st.sampled_from([LOCAL, LOCAL, "slurm"]),
         "licenses": st.sampled_from([(), (), (("hfss", 1),), (("hfss", 2),), (("beta", 1), ("hfss", 1))]),
         "held": st.sampled_from([False, False, False, True]),
-        "retry": st.integers(1, 3).map(lambda n: RetryPolicy(max_attempts=n, reasons=frozenset({Reason.LICENSE}))),
+        "retry": st.integers(1, 3).map(lambda n: RetryOptions(max_attempts=n, reasons=frozenset({Reason.LICENSE}))),
     }
 )
 
@@ -76,7 +76,7 @@ OUTCOMES = {
 
 
 def cores_of(job: Job) -> int:
-    return min(job.spec.cores, HOST.cores) if job.spec.executor == LOCAL else job.spec.cores
+    return min(job.spec.cores, HOST.cores) if job.spec.scheduler == LOCAL else job.spec.cores
 
 
 def or_none(limit: int | None) -> float:
@@ -100,14 +100,14 @@ class Model:
     def plan(self, eligible: Iterable[Job]) -> list[Job]:
         chosen = []
         for job in sorted(eligible, key=place):
-            if job.spec.executor in self.stopped or self.waits_alone(job):
+            if job.spec.scheduler in self.stopped or self.waits_alone(job):
                 continue
-            if job.spec.executor in self.silent:
-                self.stopped.add(job.spec.executor)
+            if job.spec.scheduler in self.silent:
+                self.stopped.add(job.spec.scheduler)
                 continue
             short = self.is_short_of_licenses(job)
             if short or not self.fits(job):
-                self.stopped.add(job.spec.executor)
+                self.stopped.add(job.spec.scheduler)
                 if short and self.fits(job):
                     self.claimed.update(feature for feature, _ in job.spec.licenses if feature in self.limits.licenses)
                 continue
@@ -128,15 +128,15 @@ class Model:
 
     def fits(self, job: Job, alone: bool = False) -> bool:
         """Return whether a job fits; `alone`: as the only one, if any may run at all."""
-        lane = [job, *(other for other in self.taken if other.spec.executor == job.spec.executor)]
-        if job.spec.executor != LOCAL:
+        lane = [job, *(other for other in self.taken if other.spec.scheduler == job.spec.scheduler)]
+        if job.spec.scheduler != LOCAL:
             return alone or len(lane) <= or_none(self.limits.max_cluster_jobs)
         cores, memory = self.limits.max_cores, self.limits.max_memory_bytes
         return (
             (alone or len(lane) <= or_none(self.limits.max_local_jobs))
             and sum(map(cores_of, lane)) <= (HOST.cores if cores is None else cores)
             and memory != 0
-            and sum(other.spec.memory_mib for other in lane) * MIB <= (HOST.memory_bytes if memory is None else memory)
+            and sum(other.spec.memory_bytes for other in lane) <= (HOST.memory_bytes if memory is None else memory)
         )
 
     def is_short_of_licenses(self, job: Job) -> bool:
@@ -317,7 +317,7 @@ class World(RuleBasedStateMachine):
 
     @rule(number=picks)
     def is_taken_by_a_scheduler(self, number: int) -> None:
-        job = self.pick([job for job in self.open() if job.spec.executor != LOCAL], number)
+        job = self.pick([job for job in self.open() if job.spec.scheduler != LOCAL], number)
         if job is None:
             return
         running = job.state is State.RUNNING

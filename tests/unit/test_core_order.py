@@ -39,19 +39,19 @@ def test_higher_priority_first_and_first_come_first_served_within(priorities: li
     [
         # no more than there is room for
         ({"max_local_jobs": 2}, [{}, {}, {}], [1, 2]),
-        ({"max_local_jobs": 0}, [{}, {"executor": "slurm"}], [2]),
-        ({"max_cluster_jobs": 1}, [{"executor": "slurm"}, {"executor": "slurm"}, {}], [1, 3]),
+        ({"max_local_jobs": 0}, [{}, {"scheduler": "slurm"}], [2]),
+        ({"max_cluster_jobs": 1}, [{"scheduler": "slurm"}, {"scheduler": "slurm"}, {}], [1, 3]),
         # the first that does not fit blocks those behind it: no backfill
         ({}, [{"cores": 6}, {"cores": 4}, {"cores": 1}], [1]),
         ({}, [{"memory_mib": 600}, {"memory_mib": 600}, {}], [1]),
         ({"licenses": {"hfss": 1}}, [{"licenses": (("hfss", 1),)}, {"licenses": (("hfss", 1),)}, {}], [1]),
         # but not those of another executor
-        ({}, [{"cores": 6}, {"cores": 4}, {"executor": "slurm"}], [1, 3]),
-        ({"max_cluster_jobs": 1}, [{"executor": "slurm"}, {"executor": "slurm"}, {"executor": "pbs"}, {}], [1, 4]),
+        ({}, [{"cores": 6}, {"cores": 4}, {"scheduler": "slurm"}], [1, 3]),
+        ({"max_cluster_jobs": 1}, [{"scheduler": "slurm"}, {"scheduler": "slurm"}, {"scheduler": "pbs"}, {}], [1, 4]),
         # one at a time of each project, wherever it runs
         ({}, [{"project": "/a"}, {"project": "/a"}, {"project": "/b"}], [1, 3]),
-        ({}, [{"project": "/a", "executor": "slurm"}, {"project": "/a"}], [1]),
-        ({}, [{"project": "/a"}, {"project": "/a", "executor": "slurm"}], [1]),
+        ({}, [{"project": "/a", "scheduler": "slurm"}, {"project": "/a"}], [1]),
+        ({}, [{"project": "/a"}, {"project": "/a", "scheduler": "slurm"}], [1]),
         # held, or not yet: stepped over
         ({}, [{"held": True}, {"next_attempt_time": 101.0}, {"next_attempt_time": 100.0}, {}], [3, 4]),
         # a user at the cap is stepped over
@@ -78,9 +78,9 @@ def test_higher_priority_first_and_first_come_first_served_within(priorities: li
             ],
             [1, 3, 4],
         ),
-        ({"max_cores": 4}, [{"cores": 5, "project": "/a"}, {"project": "/a", "executor": "slurm"}], [2]),
+        ({"max_cores": 4}, [{"cores": 5, "project": "/a"}, {"project": "/a", "scheduler": "slurm"}], [2]),
         # a job that blocks its executor leaves its project to others
-        ({"max_local_jobs": 0}, [{"project": "/a"}, {"project": "/a", "executor": "slurm"}], [2]),
+        ({"max_local_jobs": 0}, [{"project": "/a"}, {"project": "/a", "scheduler": "slurm"}], [2]),
     ],
 )
 def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: list[int]) -> None:
@@ -91,12 +91,12 @@ def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: 
     ("jobs", "chosen"),
     [
         # executors share licenses: they are given out in order ...
-        ([{"executor": "slurm", "licenses": (("hfss", 2),), "priority": 1}, {"licenses": (("hfss", 2),)}], [1]),
+        ([{"scheduler": "slurm", "licenses": (("hfss", 2),), "priority": 1}, {"licenses": (("hfss", 2),)}], [1]),
         # ... and kept for the jobs that wait for them
         (
             [
-                {"executor": "slurm", "licenses": (("hfss", 1),)},
-                {"executor": "slurm", "licenses": (("hfss", 2),)},
+                {"scheduler": "slurm", "licenses": (("hfss", 1),)},
+                {"scheduler": "slurm", "licenses": (("hfss", 2),)},
                 {"licenses": (("hfss", 1),)},
                 {},
             ],
@@ -104,8 +104,8 @@ def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: 
         ),
         (
             [
-                {"executor": "slurm", "licenses": (("hfss", 1),)},
-                {"executor": "slurm", "licenses": (("hfss", 2),)},
+                {"scheduler": "slurm", "licenses": (("hfss", 1),)},
+                {"scheduler": "slurm", "licenses": (("hfss", 2),)},
                 {},
                 {"licenses": (("hfss", 1),)},
             ],
@@ -113,8 +113,8 @@ def test_who_starts(limits: dict[str, Any], jobs: list[dict[str, Any]], chosen: 
         ),
         (
             [
-                {"executor": "slurm", "licenses": (("free", 1), ("hfss", 1))},
-                {"executor": "slurm", "licenses": (("free", 1), ("hfss", 2))},
+                {"scheduler": "slurm", "licenses": (("free", 1), ("hfss", 1))},
+                {"scheduler": "slurm", "licenses": (("free", 1), ("hfss", 2))},
                 {"licenses": (("free", 1),)},
             ],
             [1, 3],
@@ -128,8 +128,8 @@ def test_licenses_are_shared_by_all_executors(jobs: list[dict[str, Any]], chosen
 def test_a_license_is_kept_for_a_job_that_comes_before_with_another_executor() -> None:
     lab = Lab(
         [
-            make_job(1, executor="slurm", licenses=(("hfss", 1),)),
-            make_job(2, executor="slurm", licenses=(("hfss", 2),)),
+            make_job(1, scheduler="slurm", licenses=(("hfss", 1),)),
+            make_job(2, scheduler="slurm", licenses=(("hfss", 2),)),
             make_job(3, licenses=(("hfss", 1),)),
         ],
         Limits(max_local_jobs=9, licenses={"hfss": 2}),

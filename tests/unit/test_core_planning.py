@@ -206,7 +206,7 @@ def counts(**values: int) -> dict[str, int]:
 
 
 def test_counts() -> None:
-    scheduled = make_job(6, executor="slurm", priority=9)
+    scheduled = make_job(6, scheduler="slurm", priority=9)
     jobs = [make_job(1), make_job(2, priority=-1), make_job(3, held=True), make_job(4), make_job(5), scheduled]
     lab = Lab(jobs, Limits(max_local_jobs=2))
     assert lab.core.counts() == counts(queued=6, held=1)
@@ -225,7 +225,7 @@ def test_counts() -> None:
 
 
 def running_as(state: State, job: Job) -> Job:
-    return make_job(job.seq, state=state, executor="slurm", attempts=job.attempts)
+    return make_job(job.seq, state=state, scheduler="slurm", attempts=job.attempts)
 
 
 # Gates --------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_sixteen_starts_in_one_second_see_each_other(foreign: float, spec: dict[
 
 def test_a_shut_gate_stops_local_starts_only_and_says_so() -> None:
     lab = gated(2, 90.0)
-    lab.put(make_job(9, executor="slurm"))
+    lab.put(make_job(9, scheduler="slurm"))
     assert lab.plan() == ["job9"]
     assert lab.why("job1").reason is Waiting.CPU_GATE
     assert lab.why("job2").detail.startswith("behind job job1, which waits: processors: 90 % used by others")

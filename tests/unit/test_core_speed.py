@@ -49,7 +49,7 @@ def test_planning_and_explaining_do_not_depend_on_the_number_of_waiting_jobs(kin
     lab = Lab(map(kind, range(COUNT)), Limits(max_local_jobs=4, max_memory_bytes=800 * MIB, users=caps))
     lab.put(running(make_job(COUNT, user="ann", project="/p")))
     for number in range(100):
-        lab.put(running(make_job(COUNT + 1 + number, user=f"user{number}", executor="slurm")))
+        lab.put(running(make_job(COUNT + 1 + number, user=f"user{number}", scheduler="slurm")))
     page = [f"job{number}" for number in range(COUNT - 1000, COUNT)]
 
     def change_and_plan() -> None:

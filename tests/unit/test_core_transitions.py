@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from edbjobs_server.core import transitions
 from edbjobs_server.core.errors import Refused
-from edbjobs_server.core.job import Job, Outcome, RetryPolicy
+from edbjobs_server.core.job import Job, Outcome, RetryOptions
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.core.transitions import Change
 from support.core_jobs import changed, completed, make_job, reserved, result, running
 
-ONCE_MORE = RetryPolicy(max_attempts=2, reasons=frozenset({Reason.LICENSE}), initial_backoff=10.0)
+ONCE_MORE = RetryOptions(max_attempts=2, reasons=frozenset({Reason.LICENSE}), initial_delay=10.0)
 
 WAITING = make_job(1)
 HELD = make_job(1, held=True)
@@ -220,7 +220,9 @@ def test_a_waiting_job_fails_without_an_attempt() -> None:
 @pytest.mark.parametrize(
     ("policy", "ends", "state", "attempts"),
     [
-        ({}, [LICENSE], State.FAILED, 1),
+        ({"max_attempts": 1}, [LICENSE], State.FAILED, 1),
+        ({}, [LICENSE, LICENSE], State.QUEUED, 2),
+        ({}, [LICENSE, LICENSE, LICENSE], State.FAILED, 3),
         ({"max_attempts": 2}, [LICENSE], State.QUEUED, 1),
         ({"max_attempts": 2}, [LICENSE, LICENSE], State.FAILED, 2),
         ({"max_attempts": 3}, [LICENSE, LICENSE], State.QUEUED, 2),
@@ -241,7 +243,7 @@ def test_a_waiting_job_fails_without_an_attempt() -> None:
 def test_the_retry_policy(
     policy: dict[str, Any], ends: list[transitions.RunResult], state: State, attempts: int
 ) -> None:
-    job = end(running(make_job(1, retry=RetryPolicy(**policy))), *ends)
+    job = end(running(make_job(1, retry=RetryOptions(**policy))), *ends)
     assert (job.state, len(job.attempts)) == (state, attempts)
 
 
@@ -249,11 +251,11 @@ def test_the_retry_policy(
     ("attempts", "seconds"), [(1, 10.0), (2, 20.0), (3, 40.0), (6, 320.0), (7, 600.0), (10_000, 600.0)]
 )
 def test_the_wait_between_attempts_doubles_up_to_a_bound(attempts: int, seconds: float) -> None:
-    assert RetryPolicy().backoff(attempts) == seconds
+    assert RetryOptions().delay(attempts) == seconds
 
 
 def test_a_retry_waits_and_says_why() -> None:
-    policy = RetryPolicy(max_attempts=4, initial_backoff=10.0)
+    policy = RetryOptions(max_attempts=4, initial_delay=10.0)
     change = transitions.ended(running(make_job(1, retry=policy)), 1, LICENSE, 20.0)
     assert change is not None
     assert (change.type, change.job.backing_off, change.job.next_attempt_time) == (EventType.JOB_RETRYING, True, 30.0)

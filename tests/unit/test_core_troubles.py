@@ -6,7 +6,7 @@ import pytest
 from edbjobs_server.core import transitions
 from edbjobs_server.core.admission import Block
 from edbjobs_server.core.errors import Refused, path_unreachable
-from edbjobs_server.core.job import RetryPolicy
+from edbjobs_server.core.job import RetryOptions
 from edbjobs_server.core.limits import Limits
 from edbjobs_server.core.states import EventType, Evidence, Reason, State, Waiting
 from support.core_jobs import Lab, changed, completed, make_job, reserved, result, running
@@ -95,7 +95,7 @@ def test_a_start_that_did_not_come_about_is_not_queued_again_after_a_cancel() ->
 
 
 def test_a_job_that_was_cancelled_is_not_retried() -> None:
-    policy = RetryPolicy(max_attempts=3, reasons=frozenset({Reason.UNVERIFIED}))
+    policy = RetryOptions(max_attempts=3, reasons=frozenset({Reason.UNVERIFIED}))
     job = changed(transitions.cancel(running(make_job(1, retry=policy)), 15.0, None))
     end = result(Reason.UNVERIFIED, before_cancel=True)
     assert changed(transitions.ended(job, 1, end, 20.0)).state is State.FAILED
@@ -138,7 +138,7 @@ def test_a_run_that_cannot_be_observed_is_abandoned() -> None:
 
 def test_a_clock_that_is_set_back_makes_no_delay_longer() -> None:
     lab = Lab([make_job(1), make_job(2), make_job(3), make_job(4)], Limits(max_local_jobs=9))
-    policy = RetryPolicy(max_attempts=3, initial_backoff=500.0)
+    policy = RetryOptions(max_attempts=3, initial_delay=500.0)
     job = running(make_job(2, retry=policy), now=99_999.0)
     failed = transitions.ended(job, 1, result(Reason.LICENSE), 100_000.0)
     lab.now = 100_000.0

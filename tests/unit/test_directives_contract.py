@@ -25,16 +25,21 @@ SCHEDULERS: dict[str, Callable[[Allocation], Sequence[str]]] = {
 }
 NAME = "edb-board-0123456789abcdef-1"
 TEXTS = (
-    *("account", "queue", "reservation", "qos", "constraints", "gpu_type"),
-    *("nodelist", "exclude", "begin", "wckey"),
+    *("account", "partition", "reservation", "qos", "constraint", "gpu_type"),
+    *("include_nodes", "exclude_nodes", "wckey"),
 )
 HOSTILE = ["a\n#SBATCH --wrap=id", "a\r\nb", "a\u2028b", 'a"b', "a'b", "a`id`", "$(id)", "a;id", "a\\b", "-x"]
 
 
 def allocation(**options: Any) -> Allocation:
-    values = {"gpus": 1, **options}
+    values = {"gpus_per_node": 1, **options}
+    for name in ("include_nodes", "exclude_nodes"):
+        if name in values:
+            values[name] = [values[name]]
     made = SchedulerOptions.model_construct(**values)
-    return Allocation(NAME, "c", queue=options.get("queue", ""), account=options.get("account", ""), options=made)
+    return Allocation(
+        NAME, "c", partition=options.get("partition", ""), account=options.get("account", ""), options=made
+    )
 
 
 def refused(scheduler: str, request: Allocation) -> set[str]:
@@ -48,18 +53,18 @@ def refused(scheduler: str, request: Allocation) -> set[str]:
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_bad_request_names_all_its_fields(scheduler: str, text: str) -> None:
-    request = allocation(gpus=0, **dict.fromkeys(TEXTS, text), email_notification=text, extra={"a b": text})
-    assert refused(scheduler, request) == {*TEXTS, "email_notification", "extra.a b"}
+    request = allocation(gpus_per_node=0, **dict.fromkeys(TEXTS, text), email=text, extra={"a b": text})
+    assert refused(scheduler, request) == {*TEXTS, "email", "extra.a b"}
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_kind_of_gpu_needs_a_number(scheduler: str) -> None:
-    assert "gpu_type" in refused(scheduler, allocation(gpus=0, gpu_type="a100"))
+    assert "gpu_type" in refused(scheduler, allocation(gpus_per_node=0, gpu_type="a100"))
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_running_elevated_is_never_ignored(scheduler: str) -> None:
-    assert "run_as_administrator" in refused(scheduler, allocation(gpus=0, run_as_administrator=True))
+    assert "run_as_administrator" in refused(scheduler, allocation(gpus_per_node=0, run_as_administrator=True))
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

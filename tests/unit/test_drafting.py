@@ -26,7 +26,7 @@ ME = Principal("me", Role.ADMIN)
 
 def rules() -> Rules:
     release = Release("2025.2", "252", Path("/bin/true"), "settings")
-    return Rules(releases=[release], executors=frozenset({"local"}), host=Host(cores=2, memory_bytes=4_000 << 20))
+    return Rules(releases=[release], schedulers=frozenset({"local"}), host=Host(cores=2, memory_bytes=4_000 << 20))
 
 
 def made(store: Store) -> tuple[DraftBatcher, PathWorkers]:

@@ -10,7 +10,7 @@ from edbjobs.v1 import event_pb2, job_pb2, jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.contract.codec import basic_bytes
 from edbjobs_server.core import transitions
-from edbjobs_server.core.job import Job, RetryPolicy
+from edbjobs_server.core.job import Job, RetryOptions
 from edbjobs_server.core.states import Reason, State
 from edbjobs_server.core.transitions import Change
 from edbjobs_server.events.changes import job_before
@@ -103,7 +103,7 @@ def all_changes() -> Iterator[tuple[Job, Change | None]]:
     cluster = reserved(WAITING)
     scheduled = changed(transitions.scheduled(cluster, 1, "77"))
     stuck = changed(transitions.unkillable(RUNNING, 1, (42,)))
-    retried = make_job(1, retry=RetryPolicy(max_attempts=2, reasons=frozenset({Reason.LICENSE})))
+    retried = make_job(1, retry=RetryOptions(max_attempts=2, reasons=frozenset({Reason.LICENSE})))
     twice = running(retried)
     yield WAITING, transitions.reserve(WAITING, 10.0, "boot", "/runs/1")
     yield cluster, transitions.scheduled(cluster, 1, "77")

@@ -164,7 +164,7 @@ def test_where_solves_may_run(local_runs: bool | None, host: str, answers: bool,
     site = SitePolicy(local_runs=local_runs, login_nodes=("Login?", "gate.example.com"))
     why = site.local_allowed(host, answers)
     assert (why == "") is allowed
-    assert allowed or (host in why and "scheduler_type" in why)
+    assert allowed or (host in why and "its scheduler" in why)
     assert SitePolicy().local_allowed(host, answers) == ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edbjobs.config import HFSS3DLayoutBatchOptions, HFSSSimulationConfig, MachineNode
+from edbjobs.config import DesignMode, JobConfig, LayoutOptions, Machine
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver.command_line import (
     MACHINES,
@@ -24,11 +24,11 @@ LINUX = Release("2025.2", "252", Path("/opt/ansys_inc/v252/AnsysEM/ansysedt"), "
 PROJECT = "/data/board.aedt"
 
 
-def config(**fields: Any) -> HFSSSimulationConfig:
-    return HFSSSimulationConfig(**{"project_path": PROJECT, **fields})
+def config(**fields: Any) -> JobConfig:
+    return JobConfig(**{"project_path": PROJECT, **fields})
 
 
-def unchecked(**fields: Any) -> HFSSSimulationConfig:
+def unchecked(**fields: Any) -> JobConfig:
     """Make a configuration past the model's own checks: this module must hold by itself."""
     return config().model_copy(update=fields)
 
@@ -52,7 +52,7 @@ def test_the_plain_case() -> None:
 
 
 def test_the_line_of_a_real_2025_r2_log() -> None:
-    layout = HFSS3DLayoutBatchOptions(
+    layout = LayoutOptions(
         create_starting_mesh=False,
         default_process_priority="Normal",
         enable_gpu=False,
@@ -62,7 +62,7 @@ def test_the_line_of_a_real_2025_r2_log() -> None:
         solve_adaptive_only=False,
         validate_only=False,
     )
-    made = line(layout_options=layout, machine_nodes=[MachineNode(tasks=2, cores=2)], distributed=False)
+    made = line(layout_options=layout, machines=[Machine(tasks=2, cores=2)], distributed=False)
     key = "'HFSS 3D Layout Design/"
     assert made[1:] == [
         "-jobid",
@@ -81,8 +81,8 @@ def test_the_line_of_a_real_2025_r2_log() -> None:
 
 
 def test_cores_are_the_total_and_tasks_share_them() -> None:
-    nodes = [MachineNode(hostname="n1", tasks=4, cores=16, utilization=80), MachineNode(hostname="n2", cores=8, gpus=1)]
-    made = line(machine_nodes=nodes)
+    nodes = [Machine(hostname="n1", tasks=4, cores=16, memory_percent=80), Machine(hostname="n2", cores=8, gpus=1)]
+    made = line(machines=nodes)
     assert made[made.index("-machinelist") + 1] == "list=n1:4:16:80%,n2:1:8:90%:1"
     assert made[3] == "-distributed"
 
@@ -92,10 +92,10 @@ def test_cores_are_the_total_and_tasks_share_them() -> None:
     [
         ({}, False),
         ({"distributed": True}, True),
-        ({"machine_nodes": [MachineNode(cores=8)]}, False),
-        ({"machine_nodes": [MachineNode(cores=8, tasks=2)]}, True),
-        ({"machine_nodes": [MachineNode(cores=8, tasks=-1)], "auto": True}, True),
-        ({"machine_nodes": [MachineNode(cores=8, tasks=2)], "distributed": False}, False),
+        ({"machines": [Machine(cores=8)]}, False),
+        ({"machines": [Machine(cores=8, tasks=2)]}, True),
+        ({"machines": [Machine(cores=8, tasks=-1)], "auto_settings": True}, True),
+        ({"machines": [Machine(cores=8, tasks=2)], "distributed": False}, False),
     ],
 )
 def test_distributed_is_passed_where_tasks_are(fields: dict[str, Any], expected: bool) -> None:
@@ -105,32 +105,27 @@ def test_distributed_is_passed_where_tasks_are(fields: dict[str, Any], expected:
 @pytest.mark.parametrize(
     ("design", "mode", "setup", "selector"),
     [
-        ("", "", "", []),
-        ("", "Nominal", "", []),
-        ("board", "", "", ["board"]),
-        ("board", "Nominal", "", ["board:Nominal"]),
-        ("board", "", "Setup 1", ["board:Nominal:Setup 1"]),
-        ("board", "Optimetrics", "Par1", ["board:Optimetrics:Par1"]),
-        ("Платине", "Nominal", "設定", ["Платине:Nominal:設定"]),
+        ("", None, "", []),
+        ("", "nominal", "", []),
+        ("board", None, "", ["board"]),
+        ("board", "nominal", "", ["board:Nominal"]),
+        ("board", "optimetrics", "", ["board:Optimetrics"]),
+        ("board", None, "Setup 1", ["board:Nominal:Setup 1"]),
+        ("board", "optimetrics", "Par1", ["board:Optimetrics:Par1"]),
+        ("Платине", "nominal", "設定", ["Платине:Nominal:設定"]),
     ],
 )
-def test_the_selector(design: str, mode: str, setup: str, selector: list[str]) -> None:
-    made = line(design_name=design, design_mode=mode, setup_name=setup)
+def test_the_selector(design: str, mode: DesignMode | None, setup: str, selector: list[str]) -> None:
+    made = line(design=design, design_mode=mode, setup=setup)
     assert made[made.index("-batchsolve") + 1 :] == [*selector, PROJECT]
-
-
-def test_a_setup_without_its_design_is_refused() -> None:
-    with pytest.raises(Refused, match="design") as refused:
-        line(setup_name="Setup1")
-    assert "config.design_name" in refused.value.fields
 
 
 def test_every_option_is_before_batchsolve_and_the_demo_solver_accepts_it() -> None:
     made = line(
-        design_name="board",
-        setup_name="S",
+        design="board",
+        setup="S",
         distributed=True,
-        auto=True,
+        auto_settings=True,
         wait_for_license=True,
         layout_options={"temp_directory": "/scratch/my tmp", "enable_gpu": True},
         batch_options={"HPCLicenseType": "pool", "HFSS/NumCoresPerDistributedTask": "2"},
@@ -157,14 +152,9 @@ def test_every_option_is_before_batchsolve_and_the_demo_solver_accepts_it() -> N
     )
 
 
-def test_batch_options_of_the_job_have_the_last_word_in_any_case() -> None:
-    made = batch_options(
-        config(
-            layout_options={"enable_gpu": True, "mpi_vendor": ""},
-            batch_options={"hfss 3d layout design/enablegpu": "0", "Empty": ""},
-        )
-    )
-    assert made == {"HFSS 3D Layout Design/EnableGPU": "0"}
+def test_batch_options_of_both_kinds() -> None:
+    made = batch_options(config(layout_options={"enable_gpu": False}, batch_options={"HFSS/Solver": "x", "Empty": ""}))
+    assert made == {"HFSS 3D Layout Design/EnableGPU": "0", "HFSS/Solver": "x"}
 
 
 def test_backslashes_become_slashes() -> None:
@@ -209,7 +199,7 @@ def test_the_path_that_was_accepted_is_solved_whatever_a_link_leads_to_now(tmp_p
     assert made[-1] == str(accepted)
 
 
-@pytest.mark.parametrize("field", ["design_name", "setup_name"])
+@pytest.mark.parametrize("field", ["design", "setup"])
 @pytest.mark.parametrize(
     "text",
     [
@@ -230,7 +220,7 @@ def test_the_path_that_was_accepted_is_solved_whatever_a_link_leads_to_now(tmp_p
     ],
 )
 def test_a_name_cannot_become_an_option_or_a_command(field: str, text: str) -> None:
-    wish = unchecked(**{"design_name": "d", field: text})
+    wish = unchecked(**{"design": "d", field: text})
     with pytest.raises(Refused) as refused:
         command_line(wish, LINUX, "j1", 1, project_path=PROJECT)
     assert refused.value.reason == "INVALID_JOB"
@@ -243,11 +233,11 @@ def test_a_job_id_is_checked(job_id: str) -> None:
         command_line(config(), LINUX, job_id, 1, project_path=PROJECT)
 
 
-@pytest.mark.parametrize("host", ["-x", "a,b:1:1:90%", "a:9", "a b", "a\nb", ""])
+@pytest.mark.parametrize("host", ["-x", "a,b:1:1:90%", "a:9", "a b", "a\nb"])
 def test_a_host_cannot_add_to_the_machine_list(host: str) -> None:
-    node = MachineNode().model_copy(update={"hostname": host})
+    node = Machine().model_copy(update={"hostname": host})
     with pytest.raises(Refused):
-        command_line(unchecked(machine_nodes=(node,)), LINUX, "j1", 1, project_path=PROJECT)
+        command_line(unchecked(machines=(node,)), LINUX, "j1", 1, project_path=PROJECT)
 
 
 @pytest.mark.parametrize(
@@ -266,19 +256,30 @@ def test_a_path_is_checked(path: str) -> None:
     assert "config.project_path" in refused.value.fields
 
 
+def test_flags_are_passed_by_their_defaults_and_not_where_they_are_false() -> None:
+    assert [word for word in line() if word in FLAGS] == ["-ng", "-monitor"]
+    everything = dict.fromkeys(("distributed", "auto_settings", "non_graphical", "monitor", "wait_for_license"), True)
+    assert [word for word in line(**everything) if word in FLAGS] == list(FLAGS)
+    assert not set(FLAGS) & set(line(**dict.fromkeys(everything, False)))
+
+
+FLAGS = ("-distributed", "-auto", "-ng", "-monitor", "-waitforlicense")
+
+
 def cluster_line(scratch: bool = False, **fields: Any) -> list[str]:
-    return command_line(config(**fields), LINUX, "j1", 4, project_path=PROJECT, cluster=True, scratch=scratch)
+    return command_line(
+        config(scheduler="slurm", **fields), LINUX, "j1", 4, project_path=PROJECT, cluster=True, scratch=scratch
+    )
 
 
 def test_on_a_cluster_the_batch_script_decides_where() -> None:
-    made = cluster_line(machine_nodes=[MachineNode(hostname="elsewhere", cores=2)], scratch=True)
+    made = cluster_line(scheduler_options={"nodes": 2}, scratch=True)
     assert made[1:] == [
         "-jobid",
         "j1",
         "-distributed",
         "-machinelist",
         MACHINES,
-        "-auto",
         "-ng",
         "-monitor",
         "-batchoptions",
@@ -292,12 +293,13 @@ def test_on_a_cluster_the_batch_script_decides_where() -> None:
 def test_on_a_cluster_the_job_has_the_last_word() -> None:
     made = cluster_line(
         scratch=True,
-        auto=False,
+        auto_settings=True,
         distributed=False,
+        scheduler_options={"tasks_per_node": 2},
         layout_options={"remote_spawn_command": "Scheduler"},
         batch_options={"tempdirectory": "/mine", "hfss/remotespawncommand": "SSH"},
     )
-    assert "-auto" not in made
+    assert "-auto" in made
     assert "-distributed" not in made
     assert made[made.index("-batchoptions") + 1] == (
         "'HFSS 3D Layout Design/RemoteSpawnCommand'='Scheduler' 'tempdirectory'='/mine' 'hfss/remotespawncommand'='SSH'"
@@ -306,3 +308,11 @@ def test_on_a_cluster_the_job_has_the_last_word() -> None:
 
 def test_without_a_scratch_folder_of_the_site_aedt_keeps_its_own() -> None:
     assert SCRATCH not in " ".join(cluster_line())
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, False), ({"nodes": 2}, True), ({"tasks_per_node": 2}, True)])
+def test_on_a_cluster_distributed_is_passed_where_more_than_one_task_is_asked_for(
+    options: dict[str, int], expected: bool
+) -> None:
+    made = cluster_line(scheduler_options=options)
+    assert ("-distributed" in made, "-auto" in made) == (expected, False)

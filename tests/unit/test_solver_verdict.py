@@ -92,8 +92,8 @@ def failed(reason: Reason, evidence: Evidence = Evidence.SOLVER_LOG) -> tuple[St
         ([PASS, S1], {}, PROVEN),
         ([PASS, MESSAGE, STOP], {}, PROVEN),
         ([MESSAGE, STOP], {}, PROVEN),
-        ([S1, S2, STOP], {"design_name": "d", "setup_name": "S2"}, PROVEN),
-        ([PASS, S2, STOP], {"design_name": "d", "setup_name": "S2"}, PROVEN),
+        ([S1, S2, STOP], {"design": "d", "setup": "S2"}, PROVEN),
+        ([PASS, S2, STOP], {"design": "d", "setup": "S2"}, PROVEN),
         ([S1, ODD, STOP], {}, PROVEN),
         ([PASS, S2, STOP], {}, failed(Reason.UNVERIFIED)),
         ([PASS], {}, failed(Reason.UNVERIFIED)),
@@ -101,9 +101,9 @@ def failed(reason: Reason, evidence: Evidence = Evidence.SOLVER_LOG) -> tuple[St
         ([S1.replace("Normal Completion", "Aborted"), STOP], {}, failed(Reason.UNVERIFIED)),
         ([], {}, failed(Reason.UNVERIFIED)),
         ([STOP], {}, failed(Reason.NOTHING_SOLVED)),
-        ([S1, STOP], {"design_name": "d", "setup_name": "S2"}, failed(Reason.NOTHING_SOLVED)),
-        ([S1], {"design_name": "d", "setup_name": "S2"}, failed(Reason.UNVERIFIED)),
-        ([S1, MESSAGE, STOP], {"design_name": "d", "setup_name": "S2"}, failed(Reason.NOTHING_SOLVED)),
+        ([S1, STOP], {"design": "d", "setup": "S2"}, failed(Reason.NOTHING_SOLVED)),
+        ([S1], {"design": "d", "setup": "S2"}, failed(Reason.UNVERIFIED)),
+        ([S1, MESSAGE, STOP], {"design": "d", "setup": "S2"}, failed(Reason.NOTHING_SOLVED)),
         ([LICENSE, STOP], {}, failed(Reason.LICENSE)),
         ([CRASH, STOP], {}, failed(Reason.SOLVER_ERROR)),
         ([ABORT, STOP], {}, failed(Reason.SOLVER_ERROR)),
@@ -125,7 +125,7 @@ def test_exit_code_0(run: Run, log: list[str] | None, config: dict[str, Any], ex
 
 
 def test_variations(run: Run) -> None:
-    wish = {"design_name": "d", "design_mode": "Optimetrics", "setup_name": "Par1"}
+    wish = {"design": "d", "optimetrics": True, "setup": "Par1"}
     done = f"[info] Project:p, Design:d, Parametric Analysis on Par1 is done. {STAMP}"
     assert summary(run([S1, MESSAGE, done, STOP], **wish)) == PROVEN
     assert run([S1, MESSAGE, STOP], **wish).reason is Reason.UNVERIFIED
@@ -269,7 +269,7 @@ def test_of_a_log_that_was_not_read_whole_its_end_must_say_that_all_was_solved(
     assert summary(run([*middle, S1, MESSAGE, STOP])) == PROVEN
     assert "was not read" in run([*middle, S1, MESSAGE, STOP]).message
     assert summary(run([*middle, S1, STOP])) == failed(Reason.UNVERIFIED)
-    assert summary(run([*middle, S1, STOP], design_name="d", setup_name="S1")) == PROVEN
+    assert summary(run([*middle, S1, STOP], design="d", setup="S1")) == PROVEN
 
 
 def test_the_log_whose_name_is_too_long_to_exist_is_not_taken_for_missing(run: Run, tmp_path: Path) -> None:

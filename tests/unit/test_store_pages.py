@@ -95,7 +95,7 @@ def job_of(
         values["superseded_by"] = "another" if also == 2 else ""
     config = config_of(project_path=project, batch=batch, labels=labels)
     job = new_job(config, state=state, user=user, create_time=created, **values)
-    return replace(job, spec=replace(job.spec, executor="slurm" if also == 1 else "local"))
+    return replace(job, spec=replace(job.spec, scheduler="slurm" if also == 1 else "local"))
 
 
 JOBS = st.builds(
@@ -284,7 +284,7 @@ def test_one_job_too_large_for_a_page_is_still_given(sql: sqlite3.Connection, re
 
 
 def test_a_basic_job_has_of_its_config_what_a_table_shows(sql: sqlite3.Connection, reader: Reader) -> None:
-    shown = {"batch": "b", "labels": {"k": "v"}, "design_name": "d", "setup_name": "s"}
+    shown = {"batch": "b", "labels": {"k": "v"}, "design": "d", "setup": "s"}
     (made,) = insert(sql, [new_job(config_of(**shown, cores=4, environment={"ANS_X": "secret"}), warnings=("w",))])
     (job,) = reader.page(EVERYTHING, view=JOB_VIEW_BASIC).jobs
     assert job.config == config_of(**shown)

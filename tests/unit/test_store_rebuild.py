@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.store_jobs import config_of, new_job, started_store
 
-CONFIG = config_of(project_path="/p/x.aedb", cores=3, memory_mib=5, labels={"k": "v"}, batch="b")
+CONFIG = config_of(project_path="/p/x.aedb", cores=3, memory_bytes=5 << 20, labels={"k": "v"}, batch="b")
 INFO = {
     "id": "mine",
     "user": "me",
@@ -80,7 +80,7 @@ async def test_an_open_run_stays_open_to_be_taken_over(tmp_path: Path) -> None:
         assert (job.uid, job.seq, job.id, job.user, job.priority) == ("u1234", 1234, "mine", "me", 4)
         assert (job.state, job.create_time, job.start_time) == (State.RUNNING, 1700000000.5, 20.0)
         assert (job.cancel_request_time, job.cancel_grace_period, job.run_directory) == (25.0, 7.0, str(folder))
-        assert (job.spec.cores, job.spec.memory_mib, job.spec.batch) == (3, 5, "b")
+        assert (job.spec.cores, job.spec.memory_bytes, job.spec.batch) == (3, 5 << 20, "b")
         assert (job.spec.labels, job.spec.project_key) == ((("k", "v"),), "/p/x")
         first, last = job.attempts
         assert first.outcome is not None

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from edbjobs.config import HFSSSimulationConfig
+from edbjobs.config import JobConfig
 from edbjobs.v1 import job_config_pb2
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.manager import validation
 from edbjobs_server.manager.validation import validate
 
-NODE = job_config_pb2.MachineNode(hostname="n1", cores=4, max_cores=20, utilization=90, tasks=2)
+NODE = job_config_pb2.Machine(hostname="n1", cores=4, memory_percent=90, tasks=2)
 
 
 @pytest.fixture(autouse=True)
@@ -23,20 +23,20 @@ def _nothing_is_kept() -> Iterator[None]:
     validation._model.cache_clear()
 
 
-def check(path: str, **values: Any) -> HFSSSimulationConfig:
+def check(path: str, **values: Any) -> JobConfig:
     config = job_config_pb2.JobConfig(project_path=path, **values)
     valid = validate(pb.SubmitJobRequest(config=config))
     return valid.config.model_copy(update={"project_path": valid.project_path})
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"cores": 4, "labels": {"a": "1", "b": "2"}}, {"machine_nodes": [NODE], "environment": {"A": "ü"}}]
+    "values", [{}, {"cores": 4, "labels": {"a": "1", "b": "2"}}, {"machines": [NODE], "environment": {"A": "ü"}}]
 )
 def test_a_cached_configuration_equals_a_new_one(values: dict[str, Any]) -> None:
     for path in ("/a/p.aedt", "/b/Ünï.aedb/", "C:\\x\\y.aedtz"):
         message = job_config_pb2.JobConfig(project_path=path, **values)
-        assert check(path, **values) == HFSSSimulationConfig.from_message(message)
-        assert check(path, **values).model_fields_set == HFSSSimulationConfig.from_message(message).model_fields_set
+        assert check(path, **values) == JobConfig.from_message(message)
+        assert check(path, **values).model_fields_set == JobConfig.from_message(message).model_fields_set
     assert validation._model.cache_info().currsize == 1
 
 

@@ -14,7 +14,7 @@ from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.schedulers.base import Submission, Unreachable
 from edbjobs_server.executors.schedulers.windows_hpc import WindowsHpc
 from edbjobs_server.executors.schedulers.windows_hpc.nodes import used_cores
-from edbjobs_server.executors.schedulers.windows_hpc.properties import PathMap, command_line, seconds_of
+from edbjobs_server.executors.schedulers.windows_hpc.properties import PathMap, command_line
 from edbjobs_server.executors.schedulers.windows_hpc.rest import base_url, properties
 from edbjobs_server.executors.schedulers.windows_hpc.states import NEVER_SUBMITTED, Clock, ending_of, nodes_of
 from hypothesis import given
@@ -57,14 +57,14 @@ def test_a_shared_node_gives_cores_and_whole_nodes_are_asked_for_as_nodes() -> N
 
 def test_every_option_it_has_a_word_for() -> None:
     found = directives(
-        memory_mib=65536,
-        queue="Big nodes",
+        memory_bytes_per_node=65536 << 20,
+        partition="Big nodes",
         account="P-17",
-        time="30",
+        time_limit=1800.0,
         options=options(
-            nodelist="CN001, CN002",
-            email_notification="a@b.example",
-            licenses=("hfss:2", "anshpc"),
+            include_nodes=("CN001", "CN002"),
+            email="a@b.example",
+            licenses={"hfss": 2, "anshpc": 1},
             extra={"JobTemplate": "Solve", "Preemptable": "false"},
         ),
     )
@@ -74,7 +74,7 @@ def test_every_option_it_has_a_word_for() -> None:
     assert found["RuntimeSeconds"] == "1800"
     assert found["RequestedNodes"] == "CN001,CN002"
     assert (found["EmailAddress"], found["NotifyOnCompletion"]) == ("a@b.example", "true")
-    assert found["SoftwareLicense"] == "hfss:2,anshpc:1"
+    assert found["SoftwareLicense"] == "anshpc:1,hfss:2"
     assert (found["JobTemplate"], found["Preemptable"]) == ("Solve", "false")
     assert found["FailOnTaskFailure"] == "true"
 
@@ -88,13 +88,15 @@ def test_what_is_not_asked_for_is_not_said() -> None:
         "Project",
         "EmailAddress",
         "SoftwareLicense",
+        "Priority",
+        "IsExclusive",
     }
     assert not unsaid & set(directives())
 
 
 @pytest.mark.parametrize(
     ("word", "number"),
-    [("Lowest", 0), ("BelowNormal", 1), ("Low", 1), ("Normal", 2), ("AboveNormal", 3), ("High", 3), ("Highest", 4)],
+    [("lowest", 0), ("below_normal", 1), ("low", 1), ("normal", 2), ("above_normal", 3), ("high", 3), ("highest", 4)],
 )
 def test_priorities(word: str, number: int) -> None:
     assert directives(options=options(priority=word))["Priority"] == str(number)
@@ -105,14 +107,13 @@ def test_priorities(word: str, number: int) -> None:
     [
         ("reservation", "r"),
         ("qos", "q"),
-        ("constraints", "c"),
-        ("gpus", 1),
+        ("constraint", "c"),
+        ("gpus_per_node", 1),
         ("gpu_type", "a100"),
         ("wckey", "w"),
-        ("exclude", "CN001"),
-        ("begin", "tomorrow"),
+        ("exclude_nodes", ("CN001",)),
         ("run_as_administrator", True),
-        ("nodelist", "CN[001-003]"),
+        ("include_nodes", ("CN[001-003]",)),
     ],
 )
 def test_what_it_has_no_word_for_is_refused_by_field(field: str, value: Any) -> None:
@@ -131,48 +132,26 @@ def test_further_options_cannot_change_who_it_runs_as_or_what_we_set(name: str) 
 
 def test_all_wrong_fields_are_named_at_once() -> None:
     with pytest.raises(Refused) as refused:
-        directives(queue="a,b", time="soon", account="x" * 81, memory_mib=2**31, options=options(qos="q"))
+        directives(partition="a,b", account="x" * 81, memory_bytes_per_node=2**51, options=options(qos="q"))
     named = {name.rpartition(".")[2] for name in refused.value.fields}
-    assert named == {"queue", "time", "account", "memory", "qos"}
+    assert named == {"partition", "account", "memory_bytes_per_node", "qos"}
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90", 5400),
-        ("1:30", 5400),
-        ("24:00:00", 86400),
-        ("00:00:30", 30),
-        ("1-12", 129600),
-        ("2-00:30", 174600),
-        ("1-12:00:01", 129601),
-        ("Infinite", None),
-    ],
-)
-def test_time_limits(text: str, seconds: int | None) -> None:
-    assert seconds_of(text) == seconds
+@pytest.mark.parametrize(("limit", "seconds"), [(90.2, "91"), (0.0, str(5 * 365 * 86_400))])
+def test_the_time_limit_is_rounded_up_and_0_is_no_limit(limit: float, seconds: str) -> None:
+    assert directives(time_limit=limit)["RuntimeSeconds"] == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "1:2:3:4", "-1", "1-", "1.5", "+5", "\u0661", "1 "])
-def test_other_time_limits_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be minutes"):
-        seconds_of(text)
-
-
-def test_the_wall_clock_limit_holds_where_no_time_is_given() -> None:
-    assert directives(wall_clock_limit=90.2)["RuntimeSeconds"] == "91"
-    assert directives(wall_clock_limit=90.2, time="1")["RuntimeSeconds"] == "60"
-    for time in ("0", "9999999-00"):
-        with pytest.raises(Refused):
-            directives(time=time)
+def test_other_jobs_on_the_nodes() -> None:
+    assert directives(options=options(exclusive=False))["IsExclusive"] == "false"
 
 
 @given(st.dictionaries(
-    st.sampled_from(["queue", "account", "time", "nodelist", "email_notification", "constraints", "comment"]),
+    st.sampled_from(["partition", "account", "wckey", "email", "constraint", "comment"]),
     st.text(max_size=40),
 ), st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=2))  # fmt: skip
 def test_no_text_makes_a_line_of_its_own(texts: dict[str, str], extra: dict[str, str]) -> None:
-    direct = {name: texts.pop(name) for name in ("queue", "account", "time") if name in texts}
+    direct = {name: texts.pop(name) for name in ("partition", "account") if name in texts}
     try:
         lines = adapter().directives(Allocation(NAME, "c", **direct, options=options(**texts, extra=extra)))  # type: ignore[arg-type]
     except (Refused, ValidationError):

@@ -52,7 +52,7 @@ class Job:
     site: SiteLines = field(default_factory=SiteLines)
 
     def script(self) -> str:
-        options = SchedulerOptions(nodes=self.nodes, gpus=self.gpus)
+        options = SchedulerOptions(nodes=self.nodes, gpus_per_node=self.gpus)
         allocation = Allocation("edb-j-0123456789abcdef-1", "edbjobs:u:ann", nodes=self.nodes, options=options)
         additions = {f"ANS_{number}": value for number, value in enumerate(self.values)}
         argv = [self.program, *OPTIONS, *self.arguments]

@@ -72,7 +72,7 @@ class AsyncClient:
         self,
         project: Submittable,
         *,
-        jobid: str | None = None,
+        job_id: str | None = None,
         priority: int = 0,
         user: str | None = None,
         hold: bool = False,
@@ -81,7 +81,7 @@ class AsyncClient:
     ) -> m.Job:
         """As `Client.submit`."""
         request = calls.submit_request(
-            project, config_fields, jobid=jobid, priority=priority, user=user, hold=hold, request_id=request_id
+            project, config_fields, job_id=job_id, priority=priority, user=user, hold=hold, request_id=request_id
         )
         return await self._transport.call(calls.submit(request))
 
@@ -98,9 +98,9 @@ class AsyncClient:
         requests = calls.submit_requests(projects, config_fields, priority=priority, user=user, hold=hold)
         return [result for call in calls.submit_many(requests) for result in await self._transport.call(call)]
 
-    async def preview(self, project: Submittable, *, jobid: str | None = None, **config_fields: Any) -> m.Preview:
+    async def preview(self, project: Submittable, *, job_id: str | None = None, **config_fields: Any) -> m.Preview:
         """As `Client.preview`."""
-        request = calls.submit_request(project, config_fields, jobid=jobid)
+        request = calls.submit_request(project, config_fields, job_id=job_id)
         return await self._transport.call(calls.preview(request))
 
     async def get(self, name: str) -> m.Job:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from edbjobs.config import HFSSSimulationConfig
+    from edbjobs.config import JobConfig
 
 
 __all__ = ["Call", "JobFilter", "LimitValues", "Submittable"]
@@ -36,7 +36,7 @@ __all__ = ["Call", "JobFilter", "LimitValues", "Submittable"]
 R = TypeVar("R")
 Named: TypeAlias = "str | JobRef"
 _UID = re.compile(r"[0-9A-Fa-f]{32}")
-Submittable: TypeAlias = "str | PathLike[str] | HFSSSimulationConfig | Mapping[str, Any]"
+Submittable: TypeAlias = "str | PathLike[str] | JobConfig | Mapping[str, Any]"
 
 MAX_ITEMS = 1000
 MAX_BYTES = 3 * 1024 * 1024
@@ -148,8 +148,8 @@ def job_filter(given: JobFilter) -> pb.JobFilter:
     return pb.JobFilter(**values)
 
 
-def make_config(project: Submittable, config_fields: Mapping[str, Any]) -> HFSSSimulationConfig:
-    """Build the configuration of a submit from a project's path, a documented dictionary or a configuration.
+def make_config(project: Submittable, config_fields: Mapping[str, Any]) -> JobConfig:
+    """Build the configuration of a submit from a project's path, a dictionary or a configuration.
 
     Raises
     ------
@@ -157,20 +157,20 @@ def make_config(project: Submittable, config_fields: Mapping[str, Any]) -> HFSSS
         For an invalid value.
     """
     # Imported here: reading jobs needs no pydantic, whose import takes half of a command's start time.
-    from edbjobs.config import HFSSSimulationConfig, absolute_project_path
+    from edbjobs.config import JobConfig, absolute_project_path
 
+    if isinstance(project, JobConfig):
+        return JobConfig(**{**project.model_dump(exclude_unset=True), **config_fields}) if config_fields else project
     if isinstance(project, Mapping):
-        project = HFSSSimulationConfig.from_dict(project)
-    if isinstance(project, HFSSSimulationConfig):
-        return HFSSSimulationConfig(**{**dict(project), **config_fields}) if config_fields else project
-    return HFSSSimulationConfig(project_path=absolute_project_path(os.fspath(project)), **config_fields)
+        return JobConfig.from_dict({**project, **config_fields})
+    return JobConfig(project_path=absolute_project_path(os.fspath(project)), **config_fields)
 
 
 def submit_request(
     project: Submittable,
     config_fields: Mapping[str, Any],
     *,
-    jobid: str | None = None,
+    job_id: str | None = None,
     priority: int = 0,
     user: str | None = None,
     hold: bool = False,
@@ -180,10 +180,10 @@ def submit_request(
     config = make_config(project, config_fields)
     return pb.SubmitJobRequest(
         request_id=request_id or str(uuid.uuid4()),
-        job_id=jobid or config.jobid,
+        job_id=job_id or "",
         config=config.to_message(),
         priority=priority,
-        user=user or config.user,
+        user=user or "",
         hold=hold,
     )
 

@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from edbjobs._config_fields import ConfigFields
-from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
-from edbjobs._enums import EndReason, ExistingResults, SchedulerType, Word, from_number, to_number
+from edbjobs._config_parts import LayoutOptions, Machine, Model, RetryOptions, SchedulerOptions
+from edbjobs._enums import DesignMode, EndReason, ExistingResults, SchedulerPriority, Word, from_number, to_number
 from edbjobs._times import duration, timestamp
 from edbjobs.v1 import job_config_pb2 as pb
 
-__all__ = ["read_message", "write_message"]
+__all__ = ["read_config", "write_message"]
 
-_NO_LAYOUT, _NO_SCHEDULER, _NO_RETRY = HFSS3DLayoutBatchOptions(), SchedulerOptions(), RetryPolicy()
+M = TypeVar("M", bound=Message)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Served by a later release; until then the service refuses them before it reads a configuration.
+_NOT_READ = frozenset({"dependencies", "require_converged", "required_outputs", "exports"})
 
 
 def read_message(message: Message) -> dict[str, Any]:
@@ -34,6 +35,14 @@ def read_message(message: Message) -> dict[str, Any]:
         name = field.name
         convert = _READ.get(name)
         values[name] = value if convert is None else convert(value)
+    return values
+
+
+def read_config(message: pb.JobConfig) -> dict[str, Any]:
+    """Convert a configuration to arguments of its model, without what this release does not know."""
+    values = read_message(message)
+    for name in _NOT_READ & values.keys():
+        del values[name]
     return values
 
 
@@ -51,15 +60,10 @@ def _read_time(message: Timestamp) -> datetime | str:
         return f"{message.seconds} s"
 
 
-def _read_scheduler(number: int) -> SchedulerType | str:
-    kind = from_number(SchedulerType, number)
-    # A scheduler this release does not define must not become NONE, which lets the service decide.
-    return kind if kind is not SchedulerType.NONE or number == 0 else f"number {number}"
-
-
-def _read_existing(number: int) -> ExistingResults | str:
-    # Likewise, an undefined value must not become KEEP.
-    return from_number(ExistingResults, number) if 0 <= number <= 3 else f"number {number}"
+def _read_word(kind: type[Word]) -> Callable[[int], Word | str]:
+    """Return the reader of an enum. A number that this release does not define must not become the default."""
+    known = range(len(kind) + 1)
+    return lambda number: from_number(kind, number) if number in known else f"number {number}"
 
 
 def _read_reasons(numbers: Any) -> list[EndReason]:
@@ -67,69 +71,55 @@ def _read_reasons(numbers: Any) -> list[EndReason]:
 
 
 _READ: Mapping[str, Callable[[Any], Any]] = {
-    "machine_nodes": lambda nodes: [read_message(node) for node in nodes],
+    "machines": lambda machines: [read_message(machine) for machine in machines],
     "layout_options": read_message,
     "scheduler_options": read_message,
     "retry": read_message,
-    "scheduler_type": _read_scheduler,
-    "existing_results": _read_existing,
+    "design_mode": _read_word(DesignMode),
+    "existing_results": _read_word(ExistingResults),
+    "priority": _read_word(SchedulerPriority),
     "reasons": _read_reasons,
     "extra": dict,
     "environment": dict,
     "labels": dict,
+    "licenses": dict,
     "batch_options": dict,
-    "wall_clock_limit": _read_duration,
-    "cancel_grace": _read_duration,
+    "time_limit": _read_duration,
+    "cancel_grace_period": _read_duration,
     "license_wait_limit": _read_duration,
     "scheduler_wait_limit": _read_duration,
-    "initial_backoff": _read_duration,
-    "max_backoff": _read_duration,
-    "not_before": _read_time,
+    "initial_delay": _read_duration,
+    "max_delay": _read_duration,
+    "not_before_time": _read_time,
 }
 
 
-def write_message(config: ConfigFields) -> pb.JobConfig:
-    """Convert the fields that differ from their defaults: in the API an absent field has its default."""
-    values = _changed(config, skip=("jobid", "user", "machine_nodes", "layout_options", "scheduler_options", "retry"))
-    if "licenses" in values:
-        values["licenses"] = dict(config.licenses)
-    message = pb.JobConfig(**values)
-    message.machine_nodes.extend(_node(node) for node in config.machine_nodes)
-    fields_set = config.model_fields_set
-    if "layout_options" in fields_set and config.layout_options != _NO_LAYOUT:
-        message.layout_options.CopyFrom(pb.LayoutOptions(**_changed(config.layout_options)))
-    if "scheduler_options" in fields_set and config.scheduler_options != _NO_SCHEDULER:
-        message.scheduler_options.CopyFrom(pb.SchedulerOptions(**_changed(config.scheduler_options)))
-    if "retry" in fields_set and config.retry != _NO_RETRY:
-        message.retry.CopyFrom(pb.RetryPolicy(**_changed(config.retry)))
-    return message
+def write_message(config: Model) -> pb.JobConfig:
+    """Convert a configuration: what is None or empty is left out, every other value is written, 0 included."""
+    return _write(config, pb.JobConfig)
 
 
-def _node(node: MachineNode) -> pb.MachineNode:
-    # All fields are written: AEDT receives the defaults too, and an empty message would not show that a node is set.
-    return pb.MachineNode(
-        hostname=node.hostname,
-        cores=node.cores,
-        max_cores=node.max_cores,
-        utilization=node.utilization,
-        tasks=node.tasks,
-        gpus=node.gpus,
-    )
-
-
-def _changed(model: Model, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+def _write(model: Model, message_of: type[M]) -> M:
+    unset = _unset(type(model))
     values = {}
-    defaults = _defaults(type(model))
-    for name in model.model_fields_set:  # most fields are not set and have their defaults
+    for name in model.model_fields_set:  # most fields are not set
         value = getattr(model, name)
-        if name not in skip and value != defaults[name]:
+        if value is not None and value != unset[name]:
             values[name] = _plain(value)
-    return values
+    return message_of(**values)
 
 
 @cache
-def _defaults(kind: type[Model]) -> Mapping[str, Any]:
+def _unset(kind: type[Model]) -> Mapping[str, Any]:
     return {name: field.get_default(call_default_factory=True) for name, field in kind.model_fields.items()}
+
+
+_MESSAGES: Mapping[type[Model], type[Message]] = {
+    Machine: pb.Machine,
+    LayoutOptions: pb.LayoutOptions,
+    SchedulerOptions: pb.SchedulerOptions,
+    RetryOptions: pb.RetryOptions,
+}
 
 
 def _plain(value: Any) -> Any:
@@ -141,4 +131,6 @@ def _plain(value: Any) -> Any:
         return timestamp(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Model):
+        return _write(value, _MESSAGES[type(value)])
     return value

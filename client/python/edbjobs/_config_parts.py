@@ -1,22 +1,24 @@
-"""Parts of a job's configuration: hosts, AEDT's options, the scheduler's options, retries."""
+"""Parts of a job's configuration; the names are those of protos/edbjobs/v1/job_config.proto.
+
+None and an empty text, list or mapping mean "not set": the service then uses the default that the contract names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edbjobs import _config_types as t
-from edbjobs._enums import EndReason
+from edbjobs._enums import EndReason, SchedulerPriority
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["HFSS3DLayoutBatchOptions", "MachineNode", "Model", "RetryPolicy", "SchedulerOptions"]
+__all__ = ["LayoutOptions", "Machine", "Model", "RetryOptions", "SchedulerOptions"]
 
-_DOCUMENTED_MAX_CORES = 20
+_LAYOUT = "HFSS 3D Layout Design"
+_NEVER_RETRIED = frozenset({"UNKNOWN", "NORMAL", "CANCELLED", "NOT_STARTED"})
 
 
 class Model(BaseModel):
@@ -25,7 +27,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float")
 
 
-class MachineNode(Model):
+class Machine(Model):
     """One host of AEDT's ``-machinelist list=``.
 
     AEDT reads ``host:tasks:cores:RAM%[:gpus]``, where the second number is the total of the host's
@@ -35,177 +37,189 @@ class MachineNode(Model):
     Parameters
     ----------
     hostname : str
-        Host name; default ``"localhost"``.
-    cores : int
-        Total number of cores used on this host, at least 1; default 1. The documented -1, "all", is
-        `max_cores` if that was given, else 1.
-    max_cores : int
-        Cores the host has; not passed to AEDT. `cores` may not be larger, unless `max_cores` has its
-        documented default of 20, which is not a fact about the host.
-    utilization : int
-        Share of the host's memory that AEDT may use, 1 to 100 percent; default 90.
-    tasks : int
-        Distributed tasks that share `cores`; default 1; -1 lets AEDT choose.
+        Host name; default: localhost.
+    cores : int, optional
+        Logical processors used on this host; default: 1.
+    max_cores : int, optional
+        Logical processors of the host, which `cores` may not exceed; not passed to AEDT; default: not checked.
+    memory_percent : int, optional
+        Share of the host's memory that AEDT may use, 1 to 100 percent; default: 90.
+    tasks : int, optional
+        Distributed tasks that share `cores`; -1 lets AEDT choose; default: 1.
     gpus : int, optional
-        GPUs, 0 for none; if absent, AEDT decides.
+        GPUs, 0 for none; default: left out of the list.
     """
 
-    hostname: t.HostName = "localhost"
-    cores: Annotated[t.Number, Field(ge=1, le=1_000_000)] = 1
-    max_cores: Annotated[t.Number, Field(ge=1, le=1_000_000)] = _DOCUMENTED_MAX_CORES
-    utilization: Annotated[t.Number, Field(ge=1, le=100)] = 90
-    tasks: Annotated[t.Number, Field(ge=-1, le=1_000_000)] = 1
+    hostname: t.OptionalHostName = ""
+    cores: Annotated[t.Number, Field(ge=1, le=t.MAX_COUNT)] | None = None
+    max_cores: Annotated[t.Number, Field(ge=1, le=t.MAX_COUNT)] | None = None
+    memory_percent: Annotated[t.Number, Field(ge=1, le=100)] | None = None
+    tasks: Annotated[t.Number, Field(ge=-1, le=t.MAX_COUNT)] | None = None
     gpus: Annotated[t.Number, Field(ge=0, le=1_000)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _all_cores(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("cores") == -1:
-            max_cores = values.get("max_cores", _DOCUMENTED_MAX_CORES)
-            return {**values, "cores": 1 if max_cores == _DOCUMENTED_MAX_CORES else max_cores}
-        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.cores > self.max_cores != _DOCUMENTED_MAX_CORES:
-            raise ValueError(f"cores ({self.cores}) is more than max_cores ({self.max_cores})")
-        if self.tasks == 0:
+        cores, tasks = self.total_cores, self.tasks
+        if self.max_cores is not None and cores > self.max_cores:
+            raise ValueError(f"cores ({cores}) is more than max_cores ({self.max_cores})")
+        if tasks == 0:
             raise ValueError("tasks must be at least 1, or -1 to let AEDT choose")
-        if self.tasks > self.cores:
+        if tasks is not None and tasks > cores:
             raise ValueError(
-                f"tasks ({self.tasks}) is more than cores ({self.cores}); "
-                "cores is the total of the host, and each task needs one"
+                f"tasks ({tasks}) is more than cores ({cores}); cores is the total of the host, and each task needs one"
             )
         return self
 
+    @property
+    def total_cores(self) -> int:
+        """Logical processors used on this host."""
+        return 1 if self.cores is None else self.cores
+
     def aedt(self) -> str:
         """Return the host as in AEDT's machine list: ``host:tasks:cores:RAM%[:gpus]``."""
-        text = f"{self.hostname}:{self.tasks}:{self.cores}:{self.utilization}%"
+        tasks = 1 if self.tasks is None else self.tasks
+        percent = 90 if self.memory_percent is None else self.memory_percent
+        text = f"{self.hostname or 'localhost'}:{tasks}:{self.total_cores}:{percent}%"
         return text if self.gpus is None else f"{text}:{self.gpus}"
 
     def __str__(self) -> str:
         return self.aedt()
 
 
-class HFSS3DLayoutBatchOptions(Model):
-    """Values of AEDT's ``-batchoptions`` for HFSS 3D Layout; an option that is None is not passed.
+class LayoutOptions(Model):
+    """AEDT's ``-batchoptions`` of HFSS 3D Layout; an option that is not set is not passed.
 
     Parameters
     ----------
     create_starting_mesh, enable_gpu, solve_adaptive_only, validate_only : bool, optional
         ``'HFSS 3D Layout Design/CreateStartingMesh'``, ``.../EnableGPU`` and so on.
-    default_process_priority : str, optional
+    default_process_priority : str
         ``Normal``, ``Below Normal`` and so on.
-    mpi_vendor : str, optional
+    mpi_vendor : str
         ``Intel``, ``Open MPI`` or ``Microsoft``.
-    mpi_version : str, optional
+    mpi_version : str
         ``Default``, ``2021`` and so on.
-    remote_spawn_command : str, optional
+    remote_spawn_command : str
         ``SSH`` or ``Scheduler``.
-    temp_directory : str, optional
+    temp_directory : str
         Folder of AEDT's scratch files on the solving host.
     """
 
     create_starting_mesh: bool | None = None
-    default_process_priority: t.OptionText | None = None
+    default_process_priority: t.OptionText = ""
     enable_gpu: bool | None = None
-    mpi_vendor: t.OptionText | None = None
-    mpi_version: t.OptionText | None = None
-    remote_spawn_command: t.OptionText | None = None
+    mpi_vendor: t.OptionText = ""
+    mpi_version: t.OptionText = ""
+    remote_spawn_command: t.OptionText = ""
     solve_adaptive_only: bool | None = None
     validate_only: bool | None = None
-    temp_directory: t.OptionText | None = None
+    temp_directory: t.OptionText = ""
+
+    def batch_options(self) -> dict[str, str]:
+        """Return the options that are set, by AEDT's names."""
+        named = {
+            f"{_LAYOUT}/CreateStartingMesh": self.create_starting_mesh,
+            f"{_LAYOUT}/DefaultProcessPriority": self.default_process_priority,
+            f"{_LAYOUT}/EnableGPU": self.enable_gpu,
+            f"{_LAYOUT}/MPIVendor": self.mpi_vendor,
+            f"{_LAYOUT}/MPIVersion": self.mpi_version,
+            f"{_LAYOUT}/RemoteSpawnCommand": self.remote_spawn_command,
+            f"{_LAYOUT}/SolveAdaptiveOnly": self.solve_adaptive_only,
+            f"{_LAYOUT}/ValidateOnly": self.validate_only,
+            "TempDirectory": self.temp_directory,
+        }
+        return {
+            name: value if isinstance(value, str) else str(int(value))
+            for name, value in named.items()
+            if value is not None and value != ""
+        }
 
 
 class SchedulerOptions(Model):
-    """Resources and options requested from a cluster's scheduler.
-
-    Three documented defaults count as not set, at every endpoint, because using them would do harm: a
-    partition named "default" rarely exists and a submit to it is refused; a limit of 24:00:00 would end
-    a longer solve and is refused by partitions with a shorter limit; 4GB is too little for nearly every
-    model, and the scheduler would kill the solve.
+    """What is asked of a cluster's scheduler; `JobConfig.time_limit` is its time limit.
 
     Parameters
     ----------
-    queue, time, memory : str
-        Partition or queue; time limit in any form the scheduler has; memory on each node such as ``"64GB"``.
-    nodes, tasks_per_node : int
-        At least 1 each.
-    cores_per_node : int
-        0: not set.
-    account, reservation, qos, constraints, gpu_type, email_notification : str, optional
-        With the scheduler's names; None or empty: not requested.
-    exclusive : bool
-        No other job on the same nodes.
-    gpus : int
-        On each node.
-    priority : str
-        ``Low``, ``Lowest``, ``BelowNormal``, ``Normal``, ``AboveNormal``, ``High`` or ``Highest``.
-    run_as_administrator : bool
-        Windows HPC: run elevated.
-    licenses : sequence of str
-        Licenses managed by the scheduler, as ``"name:count"``.
-    nodelist, exclude, begin, wckey, comment : str
-        Nodes to use, nodes not to use, earliest start in the scheduler's form, SLURM's workload key, and text
-        added to the job's comment.
+    partition : str
+        Partition or queue; default: the scheduler's.
+    nodes, tasks_per_node : int, optional
+        At least 1 each; default: 1.
+    cores_per_node, memory_bytes_per_node : int, optional
+        At least 1 each; default: the scheduler's.
+    gpus_per_node : int, optional
+        Default: none.
+    gpu_type : str
+        Such as ``a100``.
+    exclusive : bool, optional
+        No other job on the same nodes; default: the scheduler's.
+    constraint : str
+        Node features, in the scheduler's form.
+    include_nodes, exclude_nodes : sequence of str
+        Nodes to use and not to use, as names or ranges in the scheduler's form.
+    account, qos, reservation, wckey, email, comment : str
+        With the scheduler's meaning; `email` is written to when the job ends, `comment` is added to the job's.
+    priority : SchedulerPriority, optional
+        ``lowest`` to ``highest``; default: the scheduler's.
+    licenses : mapping of str to int
+        Licenses that the scheduler counts, by ``name`` or ``name@server``.
+    run_as_administrator : bool, optional
+        Windows HPC: run elevated; default: False.
     extra : mapping of str to str
-        Further directives; only those that the site's policy allows.
+        Further directives; only those that the service's settings allow.
     """
 
-    NOT_SET: ClassVar[Mapping[str, str]] = {"queue": "default", "time": "24:00:00", "memory": "4GB"}
-
-    queue: t.Text = "default"
-    time: Annotated[str, Field(pattern=t.TIME)] = "24:00:00"
-    nodes: Annotated[t.Number, Field(ge=1, le=1_000_000)] = 1
-    tasks_per_node: Annotated[t.Number, Field(ge=1, le=1_000_000)] = 1
-    cores_per_node: Annotated[t.Number, Field(ge=0, le=1_000_000)] = 0
-    memory: Annotated[str, Field(pattern=t.MEMORY)] = "4GB"
-    account: t.Text | None = None
-    reservation: t.Text | None = None
-    qos: t.Text | None = None
-    constraints: t.Text | None = None
-    exclusive: bool = False
-    gpus: Annotated[t.Number, Field(ge=0, le=1_000_000)] = 0
-    gpu_type: t.Text | None = None
-    priority: Literal["Low", "Lowest", "BelowNormal", "Normal", "AboveNormal", "High", "Highest"] = "Normal"
-    email_notification: Annotated[str, Field(pattern=t.EMAIL, max_length=254)] | None = None
-    run_as_administrator: bool = False
-    licenses: tuple[Annotated[str, Field(pattern=t.SCHEDULER_LICENSE, max_length=128)], ...] = ()
-    nodelist: t.PathText = ""
-    exclude: t.PathText = ""
-    begin: t.Text = ""
+    partition: t.Text = ""
+    nodes: Annotated[t.Number, Field(ge=1, le=t.MAX_COUNT)] | None = None
+    tasks_per_node: Annotated[t.Number, Field(ge=1, le=t.MAX_COUNT)] | None = None
+    cores_per_node: Annotated[t.Number, Field(ge=1, le=t.MAX_COUNT)] | None = None
+    memory_bytes_per_node: Annotated[t.Number, Field(ge=1, le=t.MAX_BYTES)] | None = None
+    gpus_per_node: Annotated[t.Number, Field(ge=0, le=t.MAX_COUNT)] | None = None
+    gpu_type: t.Text = ""
+    exclusive: bool | None = None
+    constraint: t.Text = ""
+    include_nodes: t.NodeList = ()
+    exclude_nodes: t.NodeList = ()
+    account: t.Text = ""
+    qos: t.Text = ""
+    reservation: t.Text = ""
+    priority: SchedulerPriority | None = None
+    licenses: t.SchedulerLicenses = Field(default_factory=dict)
     wckey: t.Text = ""
+    email: Annotated[str, Field(pattern=t.EMAIL, max_length=254)] = ""
     comment: t.Text = ""
+    run_as_administrator: bool | None = None
     extra: Annotated[dict[t.Text, t.PathText], Field(max_length=64)] = Field(default_factory=dict)
 
-    @field_validator("queue", "time", "memory", mode="after")
-    @classmethod
-    def _one_form_of_not_set(cls, value: str, info: Any) -> str:
-        return value or cls.NOT_SET[info.field_name]
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        cores, tasks = self.cores_per_node, self.tasks_per_node
+        if cores is not None and tasks is not None and tasks > cores:
+            raise t.FieldsError({"tasks_per_node": f"({tasks}) is more than cores_per_node ({cores})"})
+        return self
 
 
-class RetryPolicy(Model):
-    """When and how often an ended attempt is retried.
+class RetryOptions(Model):
+    """When a failed attempt is followed by another one.
 
     Parameters
     ----------
-    max_attempts : int
-        Total number of attempts, 1 to 100; default 1: no retry.
+    max_attempts : int, optional
+        Attempts that count, 1 to 100; default: 3.
     reasons : sequence of EndReason
-        Reasons that are retried; empty: license, node_fail, preempted.
-    initial_backoff, max_backoff : timedelta or seconds
-        Wait before the second attempt (10 s), doubled for each further one up to the second (10 min).
+        Reasons that are followed by another attempt; default: license, node_fail, preempted.
+    initial_delay, max_delay : timedelta or seconds, optional
+        Delay before the second attempt (default: 10 s), doubled for each further one up to the second (10 min).
     """
 
-    max_attempts: Annotated[t.Number, Field(ge=1, le=100)] = 1
+    max_attempts: Annotated[t.Number, Field(ge=1, le=100)] | None = None
     reasons: Annotated[tuple[EndReason, ...], Field(max_length=32)] = ()
-    initial_backoff: t.Backoff = timedelta(seconds=10)
-    max_backoff: t.Backoff = timedelta(minutes=10)
+    initial_delay: t.Delay | None = None
+    max_delay: t.Delay | None = None
 
     @field_validator("reasons", mode="after")
     @classmethod
     def _can_be_retried(cls, reasons: tuple[EndReason, ...]) -> tuple[EndReason, ...]:
         for reason in reasons:
-            if reason in (EndReason.UNKNOWN, EndReason.NORMAL, EndReason.CANCELLED):
+            if reason.name in _NEVER_RETRIED:
                 raise ValueError(f"{reason} is never followed by another attempt")
         return reasons

@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 __all__ = [
     "Authentication",
     "Convergence",
+    "DesignMode",
     "EndReason",
     "Evidence",
     "ExistingResults",
@@ -24,7 +25,7 @@ __all__ = [
     "LogStream",
     "QueueChangeType",
     "Role",
-    "SchedulerType",
+    "SchedulerPriority",
     "SolvePhase",
     "SolverSource",
     "WaitingReason",
@@ -204,15 +205,23 @@ class QueueChangeType(Word):
     GATE_OPENED = "gate_opened"
 
 
-class SchedulerType(Word):
-    """Where a job runs. With ``none``, the documented default, the service decides."""
+class DesignMode(Word):
+    """What of a design is solved."""
 
-    NONE = "none"
-    LOCAL = "local"
-    SLURM = "slurm"
-    LSF = "lsf"
-    PBS = "pbs"
-    WINDOWS_HPC = "windows_hpc"
+    NOMINAL = "nominal"
+    OPTIMETRICS = "optimetrics"
+
+
+class SchedulerPriority(Word):
+    """A priority that each scheduler has in its own form; it never decreases from the first to the last."""
+
+    LOWEST = "lowest"
+    LOW = "low"
+    BELOW_NORMAL = "below_normal"
+    NORMAL = "normal"
+    ABOVE_NORMAL = "above_normal"
+    HIGH = "high"
+    HIGHEST = "highest"
 
 
 class ExistingResults(Word):
@@ -276,7 +285,7 @@ W = TypeVar("W", bound=Word)
 
 # The proto numbers follow the order of the members, from 0 or, where 0 is no value of its own, from 1.
 # Checked by tests/unit/test_config_enums.py.
-_FROM_ONE = (Convergence, ExistingResults, JobOrder, LogStream)
+_FROM_ONE = (Convergence, DesignMode, ExistingResults, JobOrder, LogStream, SchedulerPriority)
 _RESERVED: dict[type[Word], tuple[int, ...]] = {JobState: (1,)}
 
 

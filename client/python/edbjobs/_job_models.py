@@ -17,7 +17,7 @@ from edbjobs._exceptions import VersionError
 from edbjobs._json import to_json
 
 if TYPE_CHECKING:
-    from edbjobs.config import HFSSSimulationConfig
+    from edbjobs.config import JobConfig
     from edbjobs.v1 import job_config_pb2
 
 __all__ = [
@@ -261,7 +261,7 @@ class Job:
         return self.config_message.batch if self.config_message is not None else ""
 
     @cached_property
-    def config(self) -> HFSSSimulationConfig | None:
+    def config(self) -> JobConfig | None:
         """Configuration of the job; None if only a summary of it was sent: see `view`.
 
         Raises
@@ -273,12 +273,12 @@ class Job:
         # configuration must not make the job itself unreadable.
         from pydantic import ValidationError
 
-        from edbjobs.config import HFSSSimulationConfig, field_errors
+        from edbjobs.config import JobConfig, field_errors
 
         if self.config_message is None or self.view is JobView.BASIC:
             return None
         try:
-            return HFSSSimulationConfig.from_message(self.config_message, jobid=self.id, user=self.user)
+            return JobConfig.from_message(self.config_message)
         except ValidationError as error:
             raise VersionError(
                 f"job {self.id}: its configuration has values that this release of the client does not support; "

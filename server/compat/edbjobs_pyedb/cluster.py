@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edbjobs.config import HFSSSimulationConfig, SchedulerType
+from edbjobs.config import JobConfig
 from edbjobs_server.auth.authenticator import account_name
 from edbjobs_server.config.settings import Settings, SettingsError, load_settings
 from edbjobs_server.config.site_policy import SitePolicy, load_site_policy
@@ -31,6 +31,8 @@ from edbjobs_server.executors.schedulers.base import (
     SubmitRefused,
     Unreachable,
 )
+from edbjobs_server.gateway.documented.config import HFSSSimulationConfig, SchedulerType
+from edbjobs_server.gateway.documented.translation import to_job_config
 from edbjobs_server.service.cluster_factory import installed, make_scheduler, node_releases
 from edbjobs_server.solver import project
 from edbjobs_server.solver.command_line import command_line
@@ -138,17 +140,18 @@ async def jobs(kind: SchedulerType) -> list[ClusterJob]:
 def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings, site: SitePolicy) -> Batch:
     real = Path(os.path.realpath(config.project_path))
     policy = site.cluster_policy(settings)
-    refuse(config, real, replace(policy, shared_dir=policy.shared_dir or real.parent))
+    job_config = to_job_config(config, scheduler.name)
+    refuse(job_config, real, replace(policy, shared_dir=policy.shared_dir or real.parent))
     folder = real.parent / f"{config.jobid}_{scheduler.name}"
     uid = hashlib.sha256(f"{real}\n{config.jobid}".encode(errors="surrogateescape")).hexdigest()[:40]
     allocation = allocation_of(
-        config, uid=uid, job_id=config.jobid, attempt=1, user=config.user or account_name(), site=policy
+        job_config, uid=uid, job_id=config.jobid, attempt=1, user=config.user or account_name(), site=policy
     )
     argv = command_line(
-        config,
-        _release(config, scheduler, settings),
+        job_config,
+        _release(job_config, scheduler, settings),
         config.jobid,
-        allocation.nodes * allocation.cores_per_node,
+        allocation.nodes * allocation.known_cores,
         project_path=str(real),
         cluster=True,
         scratch=policy.scratch,
@@ -158,8 +161,8 @@ def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setting
         key=RunKey(0, uid, 1),
         argv=argv,
         cwd=scheduler.node_path(str(real.parent)),
-        env=environment(os.environ, config.environment),
-        additions=config.environment,
+        env=environment(os.environ, job_config.environment),
+        additions=job_config.environment,
         allocation=allocation,
     )
     scripts = Scripts(settings.templates_dir, SiteLines(site.setup, site.scratch))
@@ -171,8 +174,8 @@ def _batch(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Setting
     return Batch(text, spec, folder)
 
 
-def _release(config: HFSSSimulationConfig, scheduler: Scheduler, settings: Settings) -> Release:
-    if config.ansys_edt_path:
+def _release(config: JobConfig, scheduler: Scheduler, settings: Settings) -> Release:
+    if config.aedt_path:
         return local.release_of(config)
     here = discover(os.environ, settings.solvers, settings.demo_solver)
     there = node_releases(settings, here, {scheduler.name: scheduler})

@@ -1,8 +1,9 @@
 """The documented configuration objects: mutable until they are submitted, which copies them.
 
-Each class has the fields of the model of the same name in `edbjobs.config`, with the documented defaults where these
-differ. Values are checked when they are used, not when they are set: `native` makes the checked, frozen object. A
-documented default that was not set is not passed on; a value that was set is, even if it equals the default.
+Each class has the fields of the model of the same name in `edbjobs_server.gateway.documented.config`, with the
+documented defaults where these differ. Values are checked when they are used, not when they are set: `native` makes the
+checked, frozen object. A documented default that was not set is not passed on; a value that was set is, even if it
+equals the default.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, ClassVar, TypeVar
 
-from edbjobs import config as frozen
-from edbjobs._config_dict import read_dict
-from edbjobs.config import SchedulerType, absolute_project_path, field_errors, make_job_id
+from edbjobs.config import JobConfig, absolute_project_path, make_job_id
 from edbjobs.v1 import job_config_pb2
+from edbjobs_server.gateway.documented import config as frozen
+from edbjobs_server.gateway.documented.config import SchedulerType, field_errors
+from edbjobs_server.gateway.documented.dictionary import read_dict
+from edbjobs_server.gateway.documented.translation import to_job_config
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edbjobs_pyedb import cluster, local
@@ -88,7 +91,7 @@ def _part(kind: type[_Part], value: Any) -> Any:
 
 
 class MachineNode(frozen.MachineNode, _Mutable):
-    """One host of a run; see `edbjobs.MachineNode`.
+    """One host of a run.
 
     `cores` is by default -1, which is `max_cores` where that was given, else 1.
     """
@@ -120,9 +123,7 @@ class HFSS3DLayoutBatchOptions(frozen.HFSS3DLayoutBatchOptions, _Mutable):
     def to_batch_options_dict(self) -> dict[str, str]:
         """Return the options that are passed, by AEDT's names."""
         with refusals_raised():
-            return local.batch_options(
-                frozen.HFSSSimulationConfig(project_path="/any.aedt", layout_options=self.native())
-            )
+            return local.batch_options(job_config(HFSSSimulationConfig(project_path="/any.aedt", layout_options=self)))
 
     def to_batch_options_string(self) -> str:
         """Return the options that are passed, as one text."""
@@ -130,13 +131,13 @@ class HFSS3DLayoutBatchOptions(frozen.HFSS3DLayoutBatchOptions, _Mutable):
 
 
 class SchedulerOptions(frozen.SchedulerOptions, _Mutable):
-    """What a job requests from a cluster's scheduler; see `edbjobs.SchedulerOptions`."""
+    """What a job requests from a cluster's scheduler."""
 
     FROZEN = frozen.SchedulerOptions
 
 
 class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
-    """A solve; see `edbjobs.HFSSSimulationConfig`, which has all fields.
+    """A solve; see `edbjobs_server.gateway.documented.config.HFSSSimulationConfig`, which has all fields.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
     scheduler_type : SchedulerType or str
         In any case; ``none`` leaves it to the service.
     **more
-        The documented fields, and any other field of `edbjobs.HFSSSimulationConfig`.
+        The documented fields, and any other field of that class.
     """
 
     FROZEN = frozen.HFSSSimulationConfig
@@ -185,7 +186,7 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
     @classmethod
     def of(cls, config: frozen.HFSSSimulationConfig) -> HFSSSimulationConfig:
         """Make a mutable copy of a frozen configuration."""
-        return cls.from_dict(config.to_dict())
+        return cls(**read_dict(config.to_dict()))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HFSSSimulationConfig:
@@ -206,8 +207,8 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
 
     def to_message(self) -> job_config_pb2.JobConfig:
         """Write the message of the contract, without what is not set."""
-        message: job_config_pb2.JobConfig = self.native().to_message()
-        return message
+        with refusals_raised():
+            return job_config(self).to_message()
 
     # Local run -------------------------------------------------------------------------------------------
 
@@ -219,9 +220,9 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
         JobManagerError
             SOLVER_NOT_FOUND, where no AEDT is installed and none is named.
         """
-        config = self.native()
         with refusals_raised():
-            return local.command(config, local.release_of(config))
+            config = job_config(self)
+            return local.command(config, local.release_of(config), self.jobid)
 
     def generate_command_string(self) -> str:
         """Return the command line of a local run as text for this system's shell."""
@@ -235,7 +236,7 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
     def generate_batch_options_string(self) -> str:
         """Return the argument of ``-batchoptions``; empty: none is passed."""
         with refusals_raised():
-            return " ".join(f"'{name}'='{value}'" for name, value in local.batch_options(self.native()).items())
+            return " ".join(f"'{name}'='{value}'" for name, value in local.batch_options(job_config(self)).items())
 
     def generate_design_string(self) -> str:
         """Return what is solved as ``design:mode:setup``; empty: everything."""
@@ -244,7 +245,7 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
 
     def _any_command(self) -> list[str]:
         with refusals_raised():
-            return local.command(self.native(), local.ANY)
+            return local.command(job_config(self), local.ANY, self.jobid)
 
     def run_simulation(self, **subprocess_kwargs: Any) -> subprocess.CompletedProcess[Any]:
         """Solve with this process' account and without a service, and wait for the end.
@@ -269,9 +270,8 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
         """
         if self.scheduler_type not in (SchedulerType.NONE, SchedulerType.LOCAL):
             return self.submit_to_scheduler()
-        config = self.native()
         with refusals_raised():
-            return local.run(config, **subprocess_kwargs)
+            return local.run(job_config(self), self.jobid, **subprocess_kwargs)
 
     # Run on a cluster ------------------------------------------------------------------------------------
 
@@ -330,6 +330,19 @@ class HFSSSimulationConfig(frozen.HFSSSimulationConfig, _Mutable):
         self.jobid = self.jobid or make_job_id()
         with refusals_raised():
             return do(self.native())
+
+
+def job_config(config: HFSSSimulationConfig) -> JobConfig:
+    """Return the contract's configuration of a run on this host, whatever scheduler is named.
+
+    Raises
+    ------
+    ValueError
+        The configuration is not valid.
+    Refused
+        INVALID_JOB: the contract has no such configuration.
+    """
+    return to_job_config(config.native(), SchedulerType.LOCAL)
 
 
 def create_hfss_config(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.documented.translation import documented_refusal
 
 
 class JobManagerError(RuntimeError):
@@ -28,7 +29,8 @@ class JobManagerError(RuntimeError):
 
 
 def raised(refused: Refused) -> JobManagerError:
-    """Return the `JobManagerError` for a `Refused` of the service."""
+    """Return the `JobManagerError` for a `Refused` of the service, with the documented names of fields."""
+    refused = documented_refusal(refused)
     return JobManagerError(refused.message, refused.reason, refused.fields)
 
 

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edbjobs import config as frozen
-from edbjobs.config import SchedulerType
 from edbjobs.v1 import job_state_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.config.addresses import split_address
+from edbjobs_server.gateway.documented import config as frozen
+from edbjobs_server.gateway.documented.config import SchedulerType
 from edbjobs_server.manager.job_manager import JobManager as Core
 
 from edbjobs_pyedb.configuration import HFSSSimulationConfig, MachineNode, create_hfss_config

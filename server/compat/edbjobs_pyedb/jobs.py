@@ -14,7 +14,9 @@ from edbjobs._convert import read
 from edbjobs._enums import Word
 from edbjobs._models import Job
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
+from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.contract.codec import seconds
+from edbjobs_server.gateway.documented.translation import from_job_config
 from edbjobs_server.manager.job_manager import JobManager
 
 from edbjobs_pyedb.configuration import HFSSSimulationConfig
@@ -110,8 +112,7 @@ def job_info(message: job_pb2.Job) -> JobInfo:
     """Return the documented object of a job, with its output if it has ended."""
     job = read(Job, message)
     outcome, directory = job.outcome, job.attempts[-1].run_directory if job.attempts else ""
-    config = job.config
-    assert config is not None, "asked for with its configuration"
+    config = from_job_config(accepted_config(message.config.SerializeToString()), job.id, job.user)
     return JobInfo(
         config=HFSSSimulationConfig.of(config),
         status=JobStatus(job.state.value),

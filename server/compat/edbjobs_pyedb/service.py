@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edbjobs import config as frozen
-from edbjobs._enums import to_number
-from edbjobs.config import SchedulerType
 from edbjobs.v1 import jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from edbjobs_server.config.settings import EmbeddedSettings, Settings, SettingsError, load_settings
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.documented import config as frozen
+from edbjobs_server.gateway.documented.config import SchedulerType
+from edbjobs_server.gateway.documented.translation import to_job_config
 from edbjobs_server.gateway.rest.limits import limit_settings
 from edbjobs_server.manager.job_manager import JobManager as Core
 
@@ -257,19 +257,18 @@ class JobManager:
         """Return a coroutine function that submits a copy of a configuration and returns its id and warnings."""
         copied = config.native() if isinstance(config, HFSSSimulationConfig) else config
         # A job that names no scheduler goes to this manager's `scheduler_type`, else to the detected one.
-        if copied.scheduler_type is SchedulerType.NONE:
-            copied = copied.model_copy(update={"scheduler_type": self.scheduler_type})
-        request = jobs_messages_pb2.SubmitJobRequest(
-            request_id=uuid.uuid4().hex,
-            job_id=copied.jobid,
-            config=copied.to_message(),
-            priority=priority,
-            user=copied.user,
-        )
+        scheduler = self.scheduler_type if copied.scheduler_type is SchedulerType.NONE else copied.scheduler_type
+        request_id = uuid.uuid4().hex
 
         async def submit(manager: Core) -> tuple[str, list[str]]:
-            if not request.config.scheduler_type:
-                request.config.scheduler_type = to_number(await detected(manager))  # type: ignore[assignment]
+            place = await manager.detect_cluster() if scheduler is SchedulerType.NONE else scheduler
+            request = jobs_messages_pb2.SubmitJobRequest(
+                request_id=request_id,
+                job_id=copied.jobid,
+                config=to_job_config(copied, str(place)).to_message(),
+                priority=priority,
+                user=copied.user,
+            )
             return await _submit(manager, request)
 
         return submit

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edbjobs.config import SchedulerType
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.documented.config import SchedulerType
 from edbjobs_server.gateway.models import Partition, Queue, Resources
 from edbjobs_server.manager.clusters import partition_message
 from edbjobs_server.manager.job_manager import JobManager

@@ -107,7 +107,7 @@ class SitePolicy(BaseModel):
 
     def local_allowed(self, hostname: str, scheduler_answers: bool) -> str:
         """Return why no solve may run on the service's own host; empty: it may."""
-        advice = "submit it to the cluster: name its scheduler in scheduler_type"
+        advice = "submit it to the cluster: name its scheduler in the configuration"
         if self.local_runs is False:
             return f"by the site's policy no solve runs on {hostname}; {advice}"
         if self.local_runs is None and scheduler_answers and self._is_login_node(hostname):

@@ -22,7 +22,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from edbjobs_server.contract.mapper import Mapper, set_time
 from edbjobs_server.contract.mapper import seconds as seconds
-from edbjobs_server.core.job import Attempt, Job, Outcome, RetryPolicy, Spec
+from edbjobs_server.core.job import Attempt, Job, Outcome, RetryOptions, Spec
 from edbjobs_server.core.limits import Limits, UserLimits
 from edbjobs_server.core.own_wait import own_wait
 from edbjobs_server.core.principal import Principal
@@ -35,11 +35,10 @@ _RESERVATION = job_pb2.Job.RESERVATION_FIELD_NUMBER
 _WAITING = job_pb2.Job.WAITING_FIELD_NUMBER
 _BASIC = job_pb2.Job(view=job_pb2.JOB_VIEW_BASIC).SerializeToString()
 FULL = job_pb2.Job(view=job_pb2.JOB_VIEW_FULL).SerializeToString()  # appended to a job, it is read as a whole one
-_SUMMARY = ("project_path", "design_name", "setup_name", "batch", "labels")
-_MIB = 1 << 20
+_SUMMARY = ("project_path", "design", "setup", "batch", "labels")
 _JOB_CHANGE = event_pb2.WatchEvent.JOB_CHANGE_FIELD_NUMBER
 _CHANGED_JOB = event_pb2.JobChange.JOB_FIELD_NUMBER
-_DEFAULT_RETRY = RetryPolicy()
+_DEFAULT_RETRY = RetryOptions()
 _SHORT = [bytes([value]) for value in range(0x80)]
 
 
@@ -87,6 +86,10 @@ def _sorted_items(mapping: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(mapping.items())) if mapping else ()
 
 
+def _needed(licenses: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((name, count) for name, count in licenses.items() if count)) if licenses else ()
+
+
 def _each(convert: Callable[[Any], Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return lambda items: {name: convert(item) for name, item in items.items()}
 
@@ -99,24 +102,23 @@ _ATTEMPT = Mapper(
     read={"outcome": _OUTCOME.from_message},
 )
 _RETRY = Mapper(
-    RetryPolicy,
-    job_config_pb2.RetryPolicy,
+    RetryOptions,
+    job_config_pb2.RetryOptions,
     read={
-        "max_attempts": lambda count: max(1, count),
         "reasons": lambda numbers: frozenset(map(Reason, numbers)) if numbers else _DEFAULT_RETRY.reasons,
     },
 )
 _SPEC = Mapper(
     Spec,
     job_config_pb2.JobConfig,
-    read={"licenses": _sorted_items, "labels": _sorted_items, "retry": _RETRY.from_message},
-    given=("project_path", "cores", "memory_mib"),
+    read={"licenses": _needed, "labels": _sorted_items, "retry": _RETRY.from_message},
+    given=("project_path", "scheduler", "cores", "memory_bytes"),
 )
 _JOB = Mapper(
     Job,
     job_pb2.Job,
     paths={
-        "scheduler": "spec.executor",
+        "scheduler": "spec.scheduler",
         "project_path": "spec.project_path",
         "attempt_count": "attempt_count",
         "scheduler_job_id": "scheduler_job_id",
@@ -184,7 +186,7 @@ def summary_of(config: job_config_pb2.JobConfig) -> bytes:
 def basic_bytes(job: Job) -> bytes:
     """Serialize a job as ``JOB_VIEW_BASIC``: the configuration's summary comes last, see `without_config`."""
     spec = job.spec
-    reserved = _reservation(spec.cores, spec.memory_mib, spec.licenses)
+    reserved = _reservation(spec.cores, spec.memory_bytes, spec.licenses)
     return _JOB.to_message(job).SerializeToString() + reserved + _BASIC + embedded(_CONFIG, job.summary)
 
 
@@ -194,9 +196,9 @@ def without_config(basic: bytes, job: Job) -> bytes:
 
 
 @lru_cache(256)
-def _reservation(cores: int, memory_mib: int, licenses: tuple[tuple[str, int], ...]) -> bytes:
+def _reservation(cores: int, memory_bytes: int, licenses: tuple[tuple[str, int], ...]) -> bytes:
     """Serialize a reservation; cached, as most jobs of a sweep have the same."""
-    message = job_pb2.Reservation(cores=cores, memory_bytes=memory_mib * _MIB, licenses=dict(licenses))
+    message = job_pb2.Reservation(cores=cores, memory_bytes=memory_bytes, licenses=dict(licenses))
     return embedded(_RESERVATION, message.SerializeToString(deterministic=True))
 
 
@@ -259,9 +261,9 @@ def job_from_message(message: job_pb2.Job, internals: Internals) -> Job:
         config,
         project_path=message.project_path,
         project_key=internals.project_key,
-        executor=message.scheduler,
+        scheduler=message.scheduler,
         cores=message.reservation.cores,
-        memory_mib=message.reservation.memory_bytes // _MIB,
+        memory_bytes=message.reservation.memory_bytes,
     )
     return _JOB.from_message(
         message,
@@ -281,9 +283,9 @@ def spec_from_config(
     *,
     project_path: str,
     project_key: str,
-    executor: str,
+    scheduler: str,
     cores: int,
-    memory_mib: int,
+    memory_bytes: int,
 ) -> Spec:
     """Return the `Spec` of a configuration and of what the service resolved.
 
@@ -298,18 +300,18 @@ def spec_from_config(
         As the run uses it.
     project_key : str
         Real path of the project without its suffix.
-    executor : str
+    scheduler : str
         ``local`` or the scheduler's name.
-    cores, memory_mib : int
-        Reserved on the service's host.
+    cores, memory_bytes : int
+        Reserved on the service's host, or asked of the scheduler.
     """
     return _SPEC.from_message(
         config,
         project_path=project_path,
         project_key=project_key,
-        executor=executor,
+        scheduler=scheduler,
         cores=cores,
-        memory_mib=memory_mib,
+        memory_bytes=memory_bytes,
     )
 
 

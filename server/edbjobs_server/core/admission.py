@@ -42,12 +42,12 @@ class Need(NamedTuple):
 def need_of(job: Job, host: Host) -> Need:
     """Return a job's needs: more cores or memory than the host has count as all of them."""
     spec = job.spec
-    local = spec.executor == LOCAL
+    local = spec.scheduler == LOCAL
     return Need(
         local=local,
         user=job.user,
         cores=min(spec.cores, host.cores) if local else spec.cores,
-        memory_bytes=min(spec.memory_mib * _MIB, host.memory_bytes) if local else 0,
+        memory_bytes=min(spec.memory_bytes, host.memory_bytes) if local else 0,
         licenses=spec.licenses,
     )
 
@@ -182,13 +182,13 @@ def refuse_infeasible(job: Job, limits: Limits, host: Host) -> None:
 
 def _excesses(job: Job, limits: Limits, host: Host) -> Iterator[tuple[str, str]]:
     spec, own, cores = job.spec, limits.of_user(job.user), need_of(job, host).cores
-    memory = spec.memory_mib * _MIB
-    if spec.executor == LOCAL:
+    memory = spec.memory_bytes
+    if spec.scheduler == LOCAL:
         if limits.max_cores and spec.cores > limits.max_cores:
             yield "config.cores", f"{spec.cores} cores asked for, the limit is {limits.max_cores}"
         if limits.max_memory_bytes and memory > limits.max_memory_bytes:
             most = limits.max_memory_bytes
-            yield "config.memory_mib", f"{_mib(memory)} MiB asked for, the limit is {_mib(most)}"
+            yield "config.memory_bytes", f"{_mib(memory)} MiB asked for, the limit is {_mib(most)}"
     if own.max_cores and cores > own.max_cores:
         yield "config.cores", f"{cores} cores asked for, the limit of user {job.user} is {own.max_cores}"
     for feature, count in spec.licenses:

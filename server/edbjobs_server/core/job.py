@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edbjobs_server.core.states import Evidence, Reason, State
 
@@ -10,8 +10,8 @@ LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """When an ended attempt is followed by another one.
+class RetryOptions:
+    """When a failed attempt is followed by another one.
 
     Attributes
     ----------
@@ -19,18 +19,21 @@ class RetryPolicy:
         Attempts in all, at least 1.
     reasons : frozenset of Reason
         Reasons that are followed by another attempt.
-    initial_backoff, max_backoff : float
-        Wait before the second attempt, doubled for each further one, and its bound, in seconds.
+    initial_delay, max_delay : float
+        Delay before the second attempt, doubled for each further one, and its bound, in seconds.
     """
 
-    max_attempts: int = 1
+    max_attempts: int = 3
     reasons: frozenset[Reason] = frozenset({Reason.LICENSE, Reason.NODE_FAIL, Reason.PREEMPTED})
-    initial_backoff: float = 10.0
-    max_backoff: float = 600.0
+    initial_delay: float = 10.0
+    max_delay: float = 600.0
 
-    def backoff(self, attempts: int) -> float:
-        """Return the wait, in seconds, after a number of attempts."""
-        return min(self.max_backoff, self.initial_backoff * 2.0 ** min(attempts - 1, 32))
+    def delay(self, attempts: int) -> float:
+        """Return the delay, in seconds, after a number of attempts."""
+        return min(self.max_delay, self.initial_delay * 2.0 ** min(attempts - 1, 32))
+
+
+NO_RETRY = RetryOptions(max_attempts=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,16 @@ class Spec:
         Real path, as the run uses it.
     project_key : str
         Real path without .aedb, .aedt or .aedtz: one key, one run at a time.
-    executor : str
+    scheduler : str
         ``local`` or the name of a cluster's scheduler.
-    cores, memory_mib : int
-        Reserved on the host. `cores` is at least 1.
+    cores, memory_bytes : int
+        Reserved on the host, or asked of the scheduler for all nodes together, as far as that is known. `cores` is at
+        least 1.
     licenses : tuple of (str, int)
-        Tokens by feature, sorted.
-    wall_clock_limit : float or None
-        Longest run in seconds.
-    cancel_grace : float
+        Tokens by feature, sorted; at least 1 each.
+    time_limit : float or None
+        Longest run in seconds; 0: unlimited. None: unlimited on the host, the partition's limit on a cluster.
+    cancel_grace_period : float
         Seconds between TERM and KILL.
     scheduler_wait_limit : float or None
         Longest wait, in seconds, for a scheduler that does not respond.
@@ -59,14 +63,14 @@ class Spec:
 
     project_path: str
     project_key: str
-    executor: str = LOCAL
+    scheduler: str = LOCAL
     cores: int = 1
-    memory_mib: int = 0
+    memory_bytes: int = 0
     licenses: tuple[tuple[str, int], ...] = ()
-    wall_clock_limit: float | None = None
-    cancel_grace: float = 30.0
+    time_limit: float | None = None
+    cancel_grace_period: float = 30.0
     scheduler_wait_limit: float | None = None
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryOptions = NO_RETRY
     batch: str = ""
     labels: tuple[tuple[str, str], ...] = ()
 

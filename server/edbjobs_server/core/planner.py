@@ -160,7 +160,7 @@ class Planner:
                 self._reserve(job, now)
                 chosen.append(job)
             else:
-                stopped.add(job.spec.executor)
+                stopped.add(job.spec.scheduler)
         return chosen
 
     def release(self, uid: str) -> None:
@@ -335,7 +335,7 @@ class Planner:
 
     def _turn_block(self, job: Job, now: float, claims: dict[str, str]) -> Block | None:
         """Return what a job at the head of the queue waits for; `claims` collects the licenses kept for such jobs."""
-        unreachable = self.unreachable.get(job.spec.executor)
+        unreachable = self.unreachable.get(job.spec.scheduler)
         if unreachable is not None:
             return Block(Waiting.SCHEDULER_UNREACHABLE, unreachable)
         need = self._queue.need(job.uid)
@@ -356,7 +356,7 @@ class Planner:
         stopped: set[str] = set()
         found: list[Job] = []
         for job in self._queue.candidates(self._stands_aside, stopped):
-            stopped.add(job.spec.executor)
+            stopped.add(job.spec.scheduler)
             found.append(job)
         self._firsts_cache = (version, self.limits, found)
         return found
@@ -399,11 +399,11 @@ class Planner:
             if first.order >= job.order:
                 break
             block = self._turn_block(first, now, claims)
-            if first.spec.executor == job.spec.executor:
+            if first.spec.scheduler == job.spec.scheduler:
                 reason = f", which waits: {block.detail}" if block is not None else ""
                 return Block(Waiting.JOBS_BEFORE, f"behind job {first.id}{reason}")
         return self._turn_block(job, now, claims) or Block(Waiting.STARTING, "it is next")
 
 
 def _longest_back_off(job: Job) -> float:
-    return max(LONGEST_DEFERRAL, job.spec.retry.max_backoff)
+    return max(LONGEST_DEFERRAL, job.spec.retry.max_delay)

@@ -70,7 +70,7 @@ class WaitingQueue:
     def add(self, job: Job, need: Need, eligible: bool) -> None:
         """Add a waiting job that is not in the queue yet."""
         self._jobs[job.uid] = job
-        self._kinds[job.uid] = (job.spec.executor, need)
+        self._kinds[job.uid] = (job.spec.scheduler, need)
         self.held += job.held
         self.priorities[job.priority] += 1
         _insert(self._all, entry_of(job))

@@ -175,7 +175,7 @@ def _runs(job: Job) -> int:
 
 
 def _back_off(job: Job, outcome: Outcome, now: float) -> Change:
-    wait = job.spec.retry.backoff(_runs(job))
+    wait = job.spec.retry.delay(_runs(job))
     detail = (
         f"attempt {job.attempt_count} ended {outcome.reason.name}; the next starts {wait:g} s later: {outcome.message}"
     )
@@ -206,7 +206,7 @@ def fail(job: Job, reason: Reason, message: str, now: float) -> Change | None:
 
 def grace_of(job: Job) -> float:
     """Return the seconds between TERM and KILL when a job is cancelled."""
-    return job.cancel_grace_period if job.cancel_grace_period is not None else job.spec.cancel_grace
+    return job.cancel_grace_period if job.cancel_grace_period is not None else job.spec.cancel_grace_period
 
 
 def cancel(job: Job, now: float, grace: float | None) -> Change | None:

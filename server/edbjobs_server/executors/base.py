@@ -23,33 +23,42 @@ class Allocation:
         characters. No other job bears it: it is the token a job is found by.
     comment : str
         ``edbjobs:<uid>:<user>`` and the words of the job; printable, in no need of a line of its own.
-    nodes, tasks_per_node, cores_per_node : int
-        At least 1 each; `cores_per_node` is what AEDT may use on each node, at least `tasks_per_node`.
-    memory_mib : int
-        On each node; 0: not asked for.
-    time : str
-        Limit in one of the scheduler's own forms; empty: `wall_clock_limit` if there is one.
-    wall_clock_limit : float or None
-        Longest run in seconds.
-    options : SchedulerOptions
-        Everything else that was asked for. `queue`, `time` and `memory` of it are not to be used.
-    queue : str
+    nodes, tasks_per_node : int
+        At least 1 each.
+    cores_per_node : int or None
+        At least `tasks_per_node`; None: the scheduler's default.
+    memory_bytes_per_node : int or None
+        None: the scheduler's default.
+    time_limit : float or None
+        Longest run in seconds; 0: unlimited. None: the scheduler's default.
+    partition : str
         Partition or queue; empty: the scheduler's default.
     account : str
         Empty: the scheduler's default.
+    options : SchedulerOptions
+        Everything else that was asked for.
     """
 
     name: str
     comment: str
     nodes: int = 1
     tasks_per_node: int = 1
-    cores_per_node: int = 1
-    memory_mib: int = 0
-    time: str = ""
-    wall_clock_limit: float | None = None
-    queue: str = ""
+    cores_per_node: int | None = None
+    memory_bytes_per_node: int | None = None
+    time_limit: float | None = None
+    partition: str = ""
     account: str = ""
     options: SchedulerOptions = field(default_factory=SchedulerOptions)
+
+    @property
+    def known_cores(self) -> int:
+        """Cores on each node that the run has for certain: what it asks for, at least one for each task."""
+        return max(self.tasks_per_node, self.cores_per_node or 1)
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory on each node in MiB, rounded up; 0: not asked for."""
+        return -(-(self.memory_bytes_per_node or 0) // 1024**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,9 @@ class RunSpec:
         Working directory; the same holds for it.
     env : mapping of str to str
         The whole environment; the executor adds only its mark.
-    wall_clock_limit : float or None
+    time_limit : float or None
         Seconds after which the supervisor itself ends the run.
-    cancel_grace : float
+    cancel_grace_period : float
         Seconds between TERM and KILL.
     keep : sequence of str
         Names of programs that may outlive the run, for example AEDT's license client ``ansyscl``.
@@ -86,8 +95,8 @@ class RunSpec:
     argv: Sequence[str]
     cwd: str
     env: Mapping[str, str]
-    wall_clock_limit: float | None = None
-    cancel_grace: float = 30.0
+    time_limit: float | None = None
+    cancel_grace_period: float = 30.0
     keep: Sequence[str] = ()
     info: Mapping[str, str] = field(default_factory=dict)
     additions: Mapping[str, str] = field(default_factory=dict)

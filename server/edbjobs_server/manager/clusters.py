@@ -103,7 +103,7 @@ class Clusters:
 
     def explain(self, job: Job) -> Explanation | None:
         """Return why a job that was submitted to a cluster does not run; None: the cluster is not the reason."""
-        executor = self._executors.get(job.spec.executor)
+        executor = self._executors.get(job.spec.scheduler)
         if (
             executor is None
             or job.open_attempt is None
@@ -112,7 +112,7 @@ class Clusters:
         ):
             return None
         if not executor.reach.responding:
-            detail = self._core.unreachable.get(job.spec.executor, executor.reach.error)
+            detail = self._core.unreachable.get(job.spec.scheduler, executor.reach.error)
             return Explanation(Waiting.SCHEDULER_UNREACHABLE, detail)
         status = executor.status(run_key(job))
         if job.state is not State.SCHEDULED:
@@ -170,7 +170,7 @@ class Clusters:
         found = await self._ask(request.scheduler, "jobs", lambda executor: executor.scheduler.jobs)
         ours = {  # by id and name: a controller that crashed reuses ids
             (
-                job.spec.executor,
+                job.spec.scheduler,
                 job.attempts[-1].scheduler_job_id,
                 job_name(job.uid, job.id, job.attempt_count),
             ): job.uid

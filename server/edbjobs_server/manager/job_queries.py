@@ -24,7 +24,6 @@ from edbjobs_server.solver.command_line import shell_line
 from edbjobs_server.store import job_not_found
 
 MAX_WAIT_SECONDS = 300.0
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -170,13 +169,13 @@ class JobQueries(ManagerBase):
             working_directory=spec.cwd,
             environment=environment,
             warnings=job.warnings,
-            scheduler=job.spec.executor,
+            scheduler=job.spec.scheduler,
             reservation=job_pb2.Reservation(
-                cores=job.spec.cores, memory_bytes=job.spec.memory_mib * MIB, licenses=dict(job.spec.licenses)
+                cores=job.spec.cores, memory_bytes=job.spec.memory_bytes, licenses=dict(job.spec.licenses)
             ),
         )
         if spec.allocation is not None:
-            answer.script, answer.submit_command = await self._clusters.preview(job.spec.executor, spec)
+            answer.script, answer.submit_command = await self._clusters.preview(job.spec.scheduler, spec)
         else:
             answer.argv.extend(spec.argv)
             answer.command_line = shell_line(list(spec.argv))

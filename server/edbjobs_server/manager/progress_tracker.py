@@ -69,7 +69,7 @@ class _Solve:
         if request.wait_for_license:
             limit = request.license_wait_limit
             self.license_limit = limit if limit is not None else float("inf")
-        self.setups = select(read_setups(project), request.design_name, request.setup_name)
+        self.setups = select(read_setups(project), request.design, request.setup)
         self.path = find_log(project, solver_job_name(self.job, self.job.attempt_count))
         self.log = LogFollower(self.path)
 
@@ -197,7 +197,7 @@ class ProgressTracker:
                     due.setdefault(mount, []).append(solve)
         for mount, solves in due.items():
             for solve in solves:
-                solve.due = 0.0 if solve.job.spec.executor == LOCAL else now + CLUSTER_POLL_SECONDS
+                solve.due = 0.0 if solve.job.spec.scheduler == LOCAL else now + CLUSTER_POLL_SECONDS
             self._read(mount, _Round(solves))
 
     def _read(self, mount: str, round: _Round) -> None:

@@ -113,7 +113,7 @@ class RunPreparation:
     async def _commit(self, spec: RunSpec) -> Job | None:
         """Commit the reservation; None if the job may not start after all."""
         context, limits = self._context, self._context.core.limits
-        directory = str(context.executor(self._job.spec.executor).run_directory(spec.key))
+        directory = str(context.executor(self._job.spec.scheduler).run_directory(spec.key))
         await self._after_ended()
 
         def command(tx: Transaction) -> Job | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from edbjobs.config import HFSSSimulationConfig
+from edbjobs.config import JobConfig
 
 from edbjobs_server.core.job import LOCAL, Job
 from edbjobs_server.core.runs import OpenRun, RunKey
@@ -29,12 +29,12 @@ def solver_job_name(job: Job, attempt: int) -> str:
     return solver_log.job_name(job.spec.project_path, job.id, job.seq, attempt)
 
 
-def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Mapping[str, str]) -> RunSpec:
+def run_spec(job: Job, config: JobConfig, rules: Rules, inherited: Mapping[str, str]) -> RunSpec:
     """Return the next run of a job: program, arguments, folder and environment.
 
     Parameters
     ----------
-    job, config : Job, HFSSSimulationConfig
+    job, config : Job, JobConfig
         What was accepted.
     rules : Rules
         Solvers, host, and what a job may add to the environment.
@@ -54,13 +54,13 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
     """
     refuse_environment(config.environment, rules.environment_allow)
     key = RunKey(job.seq, job.uid, job.attempt_count + 1)
-    release = rules.solver(job.spec.executor, config, job.aedt_version)
+    release = rules.solver(job.spec.scheduler, config, job.aedt_version)
     cores = min(job.spec.cores, rules.host.cores)
-    cluster = job.spec.executor != LOCAL
+    cluster = job.spec.scheduler != LOCAL
     allocation = None
     seen: Callable[[str], str] = str
     if cluster:
-        seen = rules.clusters[job.spec.executor].node_path
+        seen = rules.clusters[job.spec.scheduler].node_path
         allocation = allocation_of(
             config, uid=job.uid, job_id=job.id, attempt=key.attempt, user=job.user, site=rules.policy
         )
@@ -78,8 +78,8 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
         ),
         cwd=seen(str(Path(job.spec.project_path).parent)),
         env={**inherited, **config.environment},
-        wall_clock_limit=job.spec.wall_clock_limit,
-        cancel_grace=job.spec.cancel_grace,
+        time_limit=job.spec.time_limit or None,  # a limit of 0 is none
+        cancel_grace_period=job.spec.cancel_grace_period,
         keep=KEEP,
         info=info(job),
         additions=config.environment,
@@ -88,16 +88,16 @@ def run_spec(job: Job, config: HFSSSimulationConfig, rules: Rules, inherited: Ma
     )
 
 
-def is_open(job: Job, executor: str) -> bool:
-    """Return whether a job has an open run on an executor."""
-    return job.open_attempt is not None and job.spec.executor == executor
+def is_open(job: Job, scheduler: str) -> bool:
+    """Return whether a job has an open run with a scheduler."""
+    return job.open_attempt is not None and job.spec.scheduler == scheduler
 
 
 def open_run(job: Job) -> OpenRun:
     """Return the open run of a job, for its executor to adopt."""
     attempt = job.open_attempt
     assert attempt is not None, "only open attempts are adopted"
-    grace = job.cancel_grace_period if job.cancel_grace_period is not None else job.spec.cancel_grace
+    grace = job.cancel_grace_period if job.cancel_grace_period is not None else job.spec.cancel_grace_period
     return OpenRun(
         key=run_key(job),
         boot_id=attempt.boot_id,

@@ -86,7 +86,7 @@ def _prepare(job: Job, rules: Rules, environment: Mapping[str, str]) -> Prepared
     if lock is not None:
         return Prepared(lock=lock)
     config = accepted_config(job.config)
-    project_results.refuse_results(found, config.existing_results)
+    project_results.refuse_results(found, config.existing_results or ExistingResults.KEEP)
     spec = run_spec(job, config, rules, environment)
     return Prepared(spec=spec, clear=config.existing_results is ExistingResults.CLEAR)
 
@@ -146,9 +146,9 @@ def _judge(job: Job, ended: RunEnded) -> tuple[RunResult, str]:
         request=request,
         stdout=directory / "stdout",
         stderr=directory / "stderr",
-        same_host=job.spec.executor == LOCAL,
+        same_host=job.spec.scheduler == LOCAL,
     )
-    note = _remove_lock(path, ended.start_time) if job.spec.executor == LOCAL else ""
+    note = _remove_lock(path, ended.start_time) if job.spec.scheduler == LOCAL else ""
     result = result_of(ended, found.reason, found.evidence, found.message)
     waited = request.wait_for_license and request.license_wait_limit is not None
     if ended.ending is Ending.CANCELLED and job.cancel_request_time is None and waited:

@@ -210,7 +210,7 @@ class RunTask:
         if failure is not None:
             self.take(RunEnded(self.key, failure[0], time.time(), message=failure[1]))
             return
-        await self._context.executor(self.job.spec.executor).start(spec)
+        await self._context.executor(self.job.spec.scheduler).start(spec)
         self._on_started()
         failpoints.point("run.after_start")
 
@@ -240,7 +240,7 @@ class RunTask:
     async def _adopt(self) -> None:
         job = self._job_now
         try:
-            await self._context.executor(job.spec.executor).adopt([open_run(job)])
+            await self._context.executor(job.spec.scheduler).adopt([open_run(job)])
         except Exception:
             self.state_unknown = True
             raise
@@ -301,7 +301,7 @@ class RunTask:
         delays = Backoff()
         while self.ended is None and self._grace is not None:
             try:
-                await self._context.executor(self.job.spec.executor).cancel(self.key, self._grace)
+                await self._context.executor(self.job.spec.scheduler).cancel(self.key, self._grace)
             except Exception as error:
                 text, delay = self._retry.explain("it cannot be ended yet", error), delays.next()
                 self._retry.show(Waiting.CANCELLING, f"{text}; tried again after {delay:g} s")

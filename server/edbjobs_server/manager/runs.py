@@ -105,7 +105,7 @@ class Runs:
         for executor in self._executors.values():
             await executor.open(self._on_update)
         adopted = [self._adopt(job) for job in [*self._core.jobs.values()] if job.open_attempt is not None]
-        self._unreachable.note_missing({job.spec.executor for job in self._core.jobs.values()}, self._executors)
+        self._unreachable.note_missing({job.spec.scheduler for job in self._core.jobs.values()}, self._executors)
         try:
             async with timeout(ADOPT_SECONDS):
                 await asyncio.gather(*(run.adopted.wait() for run in adopted))
@@ -144,7 +144,7 @@ class Runs:
     def end(self, job: Job, grace: float | None) -> None:
         """End the open run of a job; its task repeats that until it is done."""
         run = self._runs.get(job.uid) or self._adopt(job)
-        run.end(grace if grace is not None else job.spec.cancel_grace)
+        run.end(grace if grace is not None else job.spec.cancel_grace_period)
 
     def has_ended(self, uid: str) -> bool:
         """Return whether the processes of a job's run are gone while its end is not on record yet."""
@@ -196,7 +196,7 @@ class Runs:
     async def remove_folders(self, jobs: Sequence[Job]) -> None:
         """Remove the run folders of jobs whose records are gone; no other folder is touched."""
         for job in jobs:
-            executor = self._executors.get(job.spec.executor)
+            executor = self._executors.get(job.spec.scheduler)
             if executor is None or not job.attempt_count:
                 continue
             # Attempts that never ran may be missing from the record, but have folders.
@@ -246,7 +246,7 @@ class Runs:
             if now < end:
                 later.append(end)
                 continue
-            limit, detail = job.spec.scheduler_wait_limit, self._core.unreachable[job.spec.executor]
+            limit, detail = job.spec.scheduler_wait_limit, self._core.unreachable[job.spec.scheduler]
             text = f"not handed over within scheduler_wait_limit ({limit:g} s): {detail}"
             self._spawn(self._write(partial(fail, uid=job.uid, reason=Reason.SCHEDULER_UNREACHABLE, message=text)))
         return min(later, default=None)

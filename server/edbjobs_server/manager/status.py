@@ -216,13 +216,13 @@ class ServiceStatus(ManagerBase):
     async def measure(self) -> Measurements:
         """Return the numbers for the metrics."""
         jobs = await self._store.read(lambda reader: reader.counts())
-        running = Counter(job.spec.executor for job in self._core.running() if job.open_attempt is not None)
+        running = Counter(job.spec.scheduler for job in self._core.running() if job.open_attempt is not None)
         schedulers = [(status, running[status.name]) for status in self._clusters.statuses()]
         return Measurements(jobs, self._events.revision, self._store.writable, schedulers)
 
     def run_pids(self) -> list[int]:
         """Return the processes of the runs on this host."""
-        attempts = [job.open_attempt for job in self._core.running() if job.spec.executor == LOCAL]
+        attempts = [job.open_attempt for job in self._core.running() if job.spec.scheduler == LOCAL]
         return [attempt.pid for attempt in attempts if attempt is not None and attempt.pid]
 
     def project_folders(self) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from edbjobs.config import HFSSSimulationConfig, total_cores
+from edbjobs.config import JobConfig, total_cores
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 
 from edbjobs_server.auth.roles import require_user
@@ -32,15 +32,8 @@ from edbjobs_server.solver.environment import refuse_environment
 from edbjobs_server.solver.releases import Release, choose
 
 _OTHERS = re.compile(r"[^A-Za-z0-9._-]+")
+_INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 RANDOM_BYTES = 14  # 10 of a uid, 4 of an id that is made here
-_EXECUTORS = {
-    job_config_pb2.SCHEDULER_TYPE_UNSPECIFIED: LOCAL,
-    job_config_pb2.SCHEDULER_TYPE_LOCAL: LOCAL,
-    job_config_pb2.SCHEDULER_TYPE_SLURM: "slurm",
-    job_config_pb2.SCHEDULER_TYPE_LSF: "lsf",
-    job_config_pb2.SCHEDULER_TYPE_PBS: "pbs",
-    job_config_pb2.SCHEDULER_TYPE_WINDOWS_HPC: "windows_hpc",
-}
 
 
 @dataclass(frozen=True)
@@ -51,8 +44,8 @@ class Rules:
     ----------
     releases : sequence of Release
         Solvers that may be run, newest first.
-    executors : frozenset of str
-        Where jobs can run.
+    schedulers : frozenset of str
+        Where jobs can run: ``local`` and the clusters' schedulers, by name.
     host : Host
         What the host has.
     project_roots : sequence of Path
@@ -60,9 +53,9 @@ class Rules:
     environment_allow : sequence of str
         Further patterns of variable names that a job may add.
     clusters : mapping of str to Scheduler
-        Schedulers of the clusters, by executor: what they can be asked for, and what their nodes see.
+        Schedulers of the clusters, by name: what they can be asked for, and what their nodes see.
     node_releases : mapping of str to sequence of Release
-        Solvers of clusters that cannot run those of this host, by executor.
+        Solvers of clusters that cannot run those of this host, by scheduler.
     policy : ClusterPolicy
         What the site lets cluster jobs ask for.
     no_local : callable
@@ -72,7 +65,7 @@ class Rules:
     """
 
     releases: Sequence[Release]
-    executors: frozenset[str]
+    schedulers: frozenset[str]
     host: Host
     project_roots: Sequence[Path] = ()
     environment_allow: Sequence[str] = ()
@@ -88,7 +81,7 @@ class Rules:
         for scheduler, releases in self.node_releases.items():
             yield from ((scheduler, release) for release in releases)
 
-    def solver(self, executor: str, config: HFSSSimulationConfig, version: str) -> Release:
+    def solver(self, scheduler: str, config: JobConfig, version: str) -> Release:
         """Choose the solver of a job.
 
         Raises
@@ -96,14 +89,14 @@ class Rules:
         Refused
             SOLVER_NOT_ALLOWED or SOLVER_NOT_FOUND, as `edbjobs_server.solver.releases.choose`.
         """
-        releases = self.node_releases.get(executor, self.releases)
-        if not releases and executor in self.node_releases:
+        releases = self.node_releases.get(scheduler, self.releases)
+        if not releases and scheduler in self.node_releases:
             text = (
-                f"no solver on the nodes of {executor} is known to this service: name the program as the nodes see it, "
-                r"such as C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe, in the setting hpc_solvers"
+                f"no solver on the nodes of {scheduler} is known to this service: name the program as the nodes see "
+                r"it, such as C:\Program Files\ANSYS Inc\v252\AnsysEM\ansysedt.exe, in the setting hpc_solvers"
             )
             raise Refused("SOLVER_NOT_FOUND", text, metadata={"installed": ""})
-        return choose(releases, version, config.ansys_edt_path or "")
+        return choose(releases, version, config.aedt_path)
 
 
 Look = Callable[[str], "tuple[project.Project, str]"]
@@ -168,8 +161,8 @@ def draft(
     request, config, path = valid.request, valid.config, valid.project_path
     user = request.user or principal.user
     require_user(principal, user, f"submit a job of user {user}")
-    executor = _executor(request.config, rules)
-    release = rules.solver(executor, config, config.aedt_version or "")
+    scheduler = _scheduler(config.scheduler or LOCAL, rules)
+    release = rules.solver(scheduler, config, config.aedt_version)
     refuse_environment(config.environment, rules.environment_allow)
     found, stale = look(path)
     if rules.project_roots:
@@ -178,13 +171,13 @@ def draft(
         request.config,
         project_path=found.real,
         project_key=found.key,
-        executor=executor,
+        scheduler=scheduler,
         cores=total_cores(config),
-        memory_mib=request.config.memory_mib,
+        memory_bytes=request.config.memory_bytes,
     )
     random = random or os.urandom(RANDOM_BYTES)
     uid, job_id = _uid(random[:10]), request.job_id or _job_id(found.real, random[10:])
-    if executor != LOCAL:
+    if scheduler != LOCAL:
         config = config.model_copy(update={"project_path": path})
         spec = _for_cluster(config, spec, rules, uid, job_id, user)
     job = Job(
@@ -202,7 +195,7 @@ def draft(
         user=user,
         held=request.hold,
         next_attempt_time=_not_before(request.config),
-        warnings=_warnings(spec, rules.host, stale),
+        warnings=_warnings(request.config, spec, rules.host, stale),
         aedt_version=release.version,
         demo=release.demo,
     )
@@ -229,29 +222,32 @@ def draft_all(
     return result
 
 
-def _executor(message: job_config_pb2.JobConfig, rules: Rules) -> str:
-    executor = _EXECUTORS.get(message.scheduler_type)
-    forbidden = rules.no_local() if executor == LOCAL else ""
+def _scheduler(name: str, rules: Rules) -> str:
+    forbidden = rules.no_local() if name == LOCAL else ""
     if forbidden:
-        raise Refused("LOCAL_NOT_ALLOWED", forbidden, fields={"config.scheduler_type": forbidden})
-    if executor is None or executor not in rules.executors:
-        have = ", ".join(sorted(rules.executors))
+        raise Refused("LOCAL_NOT_ALLOWED", forbidden, fields={"config.scheduler": forbidden})
+    if name not in rules.schedulers:
+        have = ", ".join(sorted(rules.schedulers))
         raise Refused(
             "NO_SCHEDULER",
-            f"this service cannot hand jobs to {executor or message.scheduler_type}; it has: {have}",
-            fields={"config.scheduler_type": f"one of {have}"},
+            f"this service cannot hand jobs to {name}; it has: {have}",
+            fields={"config.scheduler": f"one of {have}"},
         )
-    return executor
+    return name
 
 
-def _for_cluster(config: HFSSSimulationConfig, spec: Spec, rules: Rules, uid: str, job_id: str, user: str) -> Spec:
-    """Check what a cluster's scheduler will be asked for; the job's cores are those of the whole allocation."""
+def _for_cluster(config: JobConfig, spec: Spec, rules: Rules, uid: str, job_id: str, user: str) -> Spec:
+    """Check what a cluster's scheduler will be asked for; cores and memory are those of the whole allocation."""
     refuse_by_policy(config, Path(spec.project_path), rules.policy)
     allocation = allocation_of(config, uid=uid, job_id=job_id, attempt=1, user=user, site=rules.policy)
-    scheduler = rules.clusters[spec.executor]
+    scheduler = rules.clusters[spec.scheduler]
     scheduler.directives(allocation)
     scheduler.node_path(spec.project_path)
-    return replace(spec, cores=allocation.nodes * allocation.cores_per_node)
+    return replace(
+        spec,
+        cores=min(allocation.nodes * allocation.known_cores, _INT32_MAX),
+        memory_bytes=min(allocation.nodes * (allocation.memory_bytes_per_node or 0), _INT64_MAX),
+    )
 
 
 def refuse_outside(path: Path, roots: Sequence[Path]) -> None:
@@ -268,14 +264,18 @@ def refuse_outside(path: Path, roots: Sequence[Path]) -> None:
 
 
 def _not_before(message: job_config_pb2.JobConfig) -> float:
-    if not message.HasField("not_before"):
+    if not message.HasField("not_before_time"):
         return 0.0
-    return seconds(message.not_before)
+    return seconds(message.not_before_time)
 
 
-def _warnings(spec: Spec, host: Host, stale: str) -> tuple[str, ...]:
+def _warnings(config: job_config_pb2.JobConfig, spec: Spec, host: Host, stale: str) -> tuple[str, ...]:
     warnings: list[str] = []
-    if spec.executor == LOCAL and spec.cores > host.cores:
+    if spec.scheduler == LOCAL and config.HasField("scheduler_options"):
+        ignored = ", ".join(field.name for field, _ in config.scheduler_options.ListFields())
+        if ignored:
+            warnings.append(f"scheduler_options are ignored, because the job runs on the service's host: {ignored}")
+    if spec.scheduler == LOCAL and spec.cores > host.cores:
         warnings.append(f"asks for {spec.cores} cores, the host has {host.cores}: it counts as all of them")
     if stale:
         warnings.append(stale)

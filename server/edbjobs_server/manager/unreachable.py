@@ -49,7 +49,7 @@ class UnreachableSchedulers:
     def deadlines(self) -> Iterator[tuple[float, Job]]:
         """Yield the jobs that wait for an unreachable scheduler, each with the end of its wait."""
         for job in [*self._core.jobs.values()] if self._core.unreachable else ():
-            limit, executor = job.spec.scheduler_wait_limit, job.spec.executor
+            limit, executor = job.spec.scheduler_wait_limit, job.spec.scheduler
             waits = job.state is State.QUEUED and job.open_attempt is None and executor in self._core.unreachable
             if waits and limit is not None:
                 yield max(self._since[executor], job.create_time) + limit, job

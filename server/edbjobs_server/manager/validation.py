@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edbjobs._config_types import ProjectPath
-from edbjobs.config import HFSSSimulationConfig, field_errors
+from edbjobs.config import JobConfig, field_errors
 from edbjobs.v1 import job_config_pb2, jobs_messages_pb2
 from pydantic import TypeAdapter, ValidationError
 
-from edbjobs_server.contract.codec import embedded, seconds
+from edbjobs_server.contract.codec import embedded
 from edbjobs_server.core.errors import Refused
 
 UID = re.compile(r"[0-9A-Fa-f]{32}")
@@ -35,7 +35,7 @@ class Submission:
     ----------
     request : SubmitJobRequest
         As it came.
-    config : HFSSSimulationConfig
+    config : JobConfig
         Its configuration. The path in it may be that of an equal configuration.
     project_path : str
         Path of its project.
@@ -44,12 +44,12 @@ class Submission:
     """
 
     request: jobs_messages_pb2.SubmitJobRequest
-    config: HFSSSimulationConfig
+    config: JobConfig
     project_path: str
     data: bytes
 
 
-def validate(request: jobs_messages_pb2.SubmitJobRequest, config: HFSSSimulationConfig | None = None) -> Submission:
+def validate(request: jobs_messages_pb2.SubmitJobRequest, config: JobConfig | None = None) -> Submission:
     """Validate a request.
 
     Most jobs of a sweep are alike but for their project, and to make a whole model takes most of the time of a draft:
@@ -59,7 +59,7 @@ def validate(request: jobs_messages_pb2.SubmitJobRequest, config: HFSSSimulation
     ----------
     request : SubmitJobRequest
         As it came.
-    config : HFSSSimulationConfig, optional
+    config : JobConfig, optional
         The model that its configuration was made from, where the endpoint has one: it is not validated again.
 
     Raises
@@ -84,8 +84,8 @@ def validate(request: jobs_messages_pb2.SubmitJobRequest, config: HFSSSimulation
     return Submission(request, config, path, data)
 
 
-def _new(message: job_config_pb2.JobConfig) -> tuple[HFSSSimulationConfig, str]:
-    config = HFSSSimulationConfig.from_message(message)
+def _new(message: job_config_pb2.JobConfig) -> tuple[JobConfig, str]:
+    config = JobConfig.from_message(message)
     return config, config.project_path
 
 
@@ -100,16 +100,14 @@ def _wrong(request: jobs_messages_pb2.SubmitJobRequest) -> dict[str, str]:
         wrong["request_id"] = f"at most {MAX_REQUEST_ID} characters"
     if len(request.user) > 255 or _CONTROL.search(request.user):
         wrong["user"] = "at most 255 characters, none of them a control character"
-    if not 0 <= seconds(request.config.cancel_grace) <= MAX_GRACE_SECONDS:
-        wrong["config.cancel_grace"] = f"0 to {MAX_GRACE_SECONDS:g} seconds"
     if request.ByteSize() > MAX_REQUEST_BYTES:  # one event holds the whole job, and must fit a client's message
         wrong["config"] = f"larger than {MAX_REQUEST_BYTES} bytes"
-    if request.config.not_before.seconds > LATEST_SECONDS:
-        wrong["config.not_before"] = "not after the year 9999"
+    if request.config.not_before_time.seconds > LATEST_SECONDS:
+        wrong["config.not_before_time"] = "not after the year 9999"
     return wrong
 
 
-def _known(path: str, config: bytes) -> tuple[HFSSSimulationConfig, str] | None:
+def _known(path: str, config: bytes) -> tuple[JobConfig, str] | None:
     """Return the model of a configuration that differs from an earlier one in its path at most; None: validate it.
 
     No check of the model looks at the path together with another field.
@@ -124,7 +122,7 @@ def _known(path: str, config: bytes) -> tuple[HFSSSimulationConfig, str] | None:
 
 
 @lru_cache(256)
-def _model(rest: bytes) -> HFSSSimulationConfig:
+def _model(rest: bytes) -> JobConfig:
     message = job_config_pb2.JobConfig.FromString(rest)
     message.project_path = _ANY_PATH
-    return HFSSSimulationConfig.from_message(message)
+    return JobConfig.from_message(message)

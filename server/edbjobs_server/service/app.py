@@ -158,7 +158,7 @@ class Service:
         schedulers = {name: executor.scheduler for name, executor in clusters.items()}
         rules = Rules(
             releases=releases,
-            executors=frozenset(executors),
+            schedulers=frozenset(executors),
             host=replace(capacity(), max_cluster_jobs=self._site.max_cluster_jobs),
             project_roots=settings.project_roots,
             environment_allow=settings.environment_allow,

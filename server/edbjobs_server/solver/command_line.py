@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from edbjobs.config import HFSSSimulationConfig
+from edbjobs.config import DesignMode, JobConfig
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.solver.releases import Release
@@ -32,11 +32,12 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OPTION = re.compile(r"[^-'\"`$=\\][^'\"`$=\\]*")
 _OPTION_VALUE = re.compile(r"[^'\"`$]*")
+_MODES = {DesignMode.NOMINAL: "Nominal", DesignMode.OPTIMETRICS: "Optimetrics"}
 _WHOLE_NUMBER = re.compile(r"-?\d{1,9}")
 
 
 def command_line(
-    config: HFSSSimulationConfig,
+    config: JobConfig,
     release: Release,
     job_id: str,
     cores: int,
@@ -51,7 +52,7 @@ def command_line(
 
     Parameters
     ----------
-    config : HFSSSimulationConfig
+    config : JobConfig
         What to solve.
     release : Release
         With what.
@@ -65,8 +66,8 @@ def command_line(
         Real path of the project, so that lock, log and results lie beside the project itself, whatever link led to
         it. It replaces the path of `config`.
     cluster : bool
-        For a batch script: `MACHINES` and `SPAWN` stand for what the allocation decides, and AEDT shares the work
-        out by itself (``-distributed -auto``) unless `config` sets these options. Hosts and cores are not used.
+        For a batch script: `MACHINES` and `SPAWN` stand for what the allocation decides. Hosts and cores are not
+        used.
     scratch : bool
         For a batch script: AEDT's temporary folder is `SCRATCH` unless `config` names one.
     map_path : callable
@@ -80,17 +81,17 @@ def command_line(
     Raises
     ------
     Refused
-        INVALID_JOB: a text that could be parsed as something else, or a setup without its design; or as `map_path`.
+        INVALID_JOB: a text that could be parsed as something else; or as `map_path`.
     """
     command = [map_path(str(release.path)), "-jobid", _checked(_JOB_ID, "job_id", job_id)]
-    if _distributed(config, cluster):
+    if _distributed(config):
         command.append("-distributed")
     command += ["-machinelist", MACHINES if cluster else "list=" + _machines(config, cores)]
-    if config.auto or (cluster and config.auto is None):
+    if config.auto_settings:
         command.append("-auto")
-    if config.non_graphical:
+    if config.non_graphical is not False:
         command.append("-ng")
-    if config.monitor:
+    if config.monitor is not False:
         command.append("-monitor")
     if config.wait_for_license:
         command.append("-waitforlicense")
@@ -103,8 +104,8 @@ def command_line(
     return [*command, "-batchsolve", *_selector(config), map_path(_project(project_path))]
 
 
-def batch_options(config: HFSSSimulationConfig) -> dict[str, str]:
-    """Batch options by AEDT's names: those of `layout_options`, then `batch_options`, which take precedence.
+def batch_options(config: JobConfig) -> dict[str, str]:
+    """Return the batch options by AEDT's names: those of `layout_options`, then `batch_options`.
 
     Backslashes of a value become slashes, which AEDT takes in paths: before a quote they would escape it.
 
@@ -113,31 +114,15 @@ def batch_options(config: HFSSSimulationConfig) -> dict[str, str]:
     Refused
         INVALID_JOB: a name or value that would end its quotes.
     """
-    layout = config.layout_options
-    known: dict[str, object] = {
-        f"{_LAYOUT}/CreateStartingMesh": layout.create_starting_mesh,
-        f"{_LAYOUT}/DefaultProcessPriority": layout.default_process_priority,
-        f"{_LAYOUT}/EnableGPU": layout.enable_gpu,
-        f"{_LAYOUT}/MPIVendor": layout.mpi_vendor,
-        f"{_LAYOUT}/MPIVersion": layout.mpi_version,
-        f"{_LAYOUT}/RemoteSpawnCommand": layout.remote_spawn_command,
-        f"{_LAYOUT}/SolveAdaptiveOnly": layout.solve_adaptive_only,
-        f"{_LAYOUT}/ValidateOnly": layout.validate_only,
-        "TempDirectory": layout.temp_directory,
-    }
     made: dict[str, str] = {}
-    names: dict[str, str] = {}  # AEDT takes option names in any case
-    for key, value in [*known.items(), *config.batch_options.items()]:
-        if value is None or value == "":
-            continue
-        field = f"config.batch_options[{key}]"
-        name = names.setdefault(key.lower(), _checked(_OPTION, field, key))
-        text = ("1" if value else "0") if isinstance(value, bool) else str(value)
-        made[name] = _checked(_OPTION_VALUE, field, text.replace("\\", "/"))
+    for key, value in [*config.layout_options.batch_options().items(), *config.batch_options.items()]:
+        if value:
+            field = f"config.batch_options[{key}]"
+            made[_checked(_OPTION, field, key)] = _checked(_OPTION_VALUE, field, value.replace("\\", "/"))
     return made
 
 
-def batch_options_text(config: HFSSSimulationConfig) -> str:
+def batch_options_text(config: JobConfig) -> str:
     """Return the batch options as the text of an options file: whole numbers are not quoted."""
     lines = ["$begin 'Config'"]
     for key, value in batch_options(config).items():
@@ -171,31 +156,30 @@ def _complete(options: dict[str, str], scratch: bool) -> None:
     options.update({key: value for key, value in ours.items() if key.lower() not in decided})
 
 
-def _distributed(config: HFSSSimulationConfig, cluster: bool) -> bool:
+def _distributed(config: JobConfig) -> bool:
     if config.distributed is not None:
         return config.distributed
-    if cluster:
-        return True
-    return len(config.machine_nodes) > 1 or any(node.tasks != 1 for node in config.machine_nodes)
+    if config.on_cluster:
+        options = config.scheduler_options
+        return (options.nodes or 1) * (options.tasks_per_node or 1) > 1
+    return len(config.machines) > 1 or any(machine.tasks not in (None, 1) for machine in config.machines)
 
 
-def _machines(config: HFSSSimulationConfig, cores: int) -> str:
-    for node in config.machine_nodes:
-        _checked(_HOST, "config.machine_nodes", node.hostname)
-    return ",".join(node.aedt() for node in config.machine_nodes) or f"localhost:1:{max(1, cores)}:90%"
+def _machines(config: JobConfig, cores: int) -> str:
+    for machine in config.machines:
+        if machine.hostname:
+            _checked(_HOST, "config.machines", machine.hostname)
+    return ",".join(machine.aedt() for machine in config.machines) or f"localhost:1:{max(1, cores)}:90%"
 
 
-def _selector(config: HFSSSimulationConfig) -> list[str]:
-    if not config.design_name:
-        if config.setup_name:
-            text = "name the design too: AEDT selects a setup only within a design"
-            raise Refused("INVALID_JOB", f"setup_name without design_name: {text}", fields={"config.design_name": text})
+def _selector(config: JobConfig) -> list[str]:
+    if not config.design:
         return []
-    parts = [_checked(_NAME, "config.design_name", config.design_name)]
-    if config.design_mode or config.setup_name:
-        parts.append(config.design_mode or "Nominal")
-    if config.setup_name:
-        parts.append(_checked(_NAME, "config.setup_name", config.setup_name))
+    parts = [_checked(_NAME, "config.design", config.design)]
+    if config.design_mode is not None or config.setup:
+        parts.append(_MODES[config.design_mode or DesignMode.NOMINAL])
+    if config.setup:
+        parts.append(_checked(_NAME, "config.setup", config.setup))
     return [":".join(parts)]
 
 

@@ -136,8 +136,8 @@ def _by_path(releases: Sequence[Release], path: str) -> Release:
     raise Refused(
         "SOLVER_NOT_ALLOWED",
         f"{path} is no solver of this service, so it is not run; there {_listed(releases)}. "
-        "Leave ansys_edt_path empty, choose one of these, or have the administrator add it with --solver",
-        fields={"config.ansys_edt_path": "not a solver of this service"},
+        "Name none, choose one of these, or have the administrator add it with --solver",
+        fields={"config.aedt_path": "not a solver of this service"},
     )
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from edbjobs.v1 import job_config_pb2
 
-OPTIMETRICS = "Optimetrics"
-
 
 @dataclass(frozen=True, slots=True)
 class SolveRequest:
@@ -15,10 +13,10 @@ class SolveRequest:
 
     Attributes
     ----------
-    design_name, setup_name : str
+    design, setup : str
         Empty: any.
-    design_mode : str
-        ``Nominal``, ``Optimetrics`` or empty, which is Nominal.
+    optimetrics : bool
+        The Optimetrics setups of the design are solved: variations, not the nominal design.
     validate_only : bool
         Nothing is to be solved.
     wait_for_license : bool
@@ -27,9 +25,9 @@ class SolveRequest:
         Longest such wait in seconds; None: no limit.
     """
 
-    design_name: str = ""
-    setup_name: str = ""
-    design_mode: str = ""
+    design: str = ""
+    setup: str = ""
+    optimetrics: bool = False
     validate_only: bool = False
     wait_for_license: bool = False
     license_wait_limit: float | None = None
@@ -39,15 +37,10 @@ class SolveRequest:
         """Read what was accepted; nothing in it can be wrong any more."""
         limit = message.license_wait_limit
         return cls(
-            design_name=message.design_name,
-            setup_name=message.setup_name,
-            design_mode=message.design_mode,
+            design=message.design,
+            setup=message.setup,
+            optimetrics=message.design_mode == job_config_pb2.DESIGN_MODE_OPTIMETRICS,
             validate_only=message.layout_options.validate_only,
             wait_for_license=message.wait_for_license,
             license_wait_limit=limit.seconds + limit.nanos / 1e9 if message.HasField("license_wait_limit") else None,
         )
-
-    @property
-    def variations(self) -> bool:
-        """Whether variations are solved, not the nominal design."""
-        return self.design_mode == OPTIMETRICS

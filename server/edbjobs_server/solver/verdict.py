@@ -312,15 +312,15 @@ def _missing(log: Segment, request: SolveRequest) -> tuple[Reason, str] | None:
         if log.finished and not log.errors:
             return None
         return Reason.UNVERIFIED, f"exit code 0, but the log does not show that the validation ended{_first(log)}"
-    if request.variations:
+    if request.optimetrics:
         return _missing_variations(log)
-    expected = _expected(log, request.setup_name)
+    expected = _expected(log, request.setup)
     open_ones = [setup for setup in expected if not setup.normal]
     if open_ones:
         first = open_ones[0]
         ending = f'ended with "{first.status}"' if first.status else "has no normal end in the log"
         return Reason.UNVERIFIED, f"exit code 0, but setup {first.name} {ending}{_first(log)}"
-    if log.skipped and not request.setup_name and not log.normal_messages:
+    if log.skipped and not request.setup and not log.normal_messages:
         text = "the log is too large or too slow to be read whole, and its end does not show that all was solved"
         return Reason.UNVERIFIED, f"exit code 0, but {text}{_first(log)}"
     if expected or (log.normal_messages and not log.setups):
@@ -328,7 +328,7 @@ def _missing(log: Segment, request: SolveRequest) -> tuple[Reason, str] | None:
     if not log.finished:
         return Reason.UNVERIFIED, f"exit code 0, but the log stops before anything was solved{_first(log)}"
     solved = ", ".join(name for name, setup in log.setups.items() if setup.normal)
-    what = f"setup {request.setup_name} was not solved" if request.setup_name else "nothing was solved"
+    what = f"setup {request.setup} was not solved" if request.setup else "nothing was solved"
     hint = f"; solved: {solved}" if solved else "; AEDT may have found its results up to date, or no such setup"
     return Reason.NOTHING_SOLVED, f"exit code 0, but {what}{hint}{_first(log)}"
 

@@ -19,9 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edbjobs.config import total_cores
 from edbjobs.v1 import job_config_pb2
 from google.protobuf.message import DecodeError
 
+from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.contract.codec import basic_bytes, spec_from_config, stored_seconds, summary_of
 from edbjobs_server.core.job import LOCAL, Attempt, Job, Outcome
 from edbjobs_server.core.runs import Ending
@@ -235,9 +237,9 @@ def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
         message,
         project_path=info["project"],
         project_key=project_key(info["project"]),
-        executor=LOCAL,
-        cores=message.cores or max(1, sum(node.cores for node in message.machine_nodes)),
-        memory_mib=message.memory_mib,
+        scheduler=LOCAL,
+        cores=total_cores(accepted_config(config)),
+        memory_bytes=message.memory_bytes,
     )
     job = Job(
         uid=last.claim["uid"],

@@ -52,7 +52,7 @@ def row_of(job: Job, basic: bytes, end_order: float | None, *, is_new: bool) -> 
         end_order,
         job.held and not job.state.terminal,
         job.outcome.reason.value if job.outcome is not None else 0,
-        spec.executor,
+        spec.scheduler,
         job.superseded_by,
         spec.project_path,
         *same,

@@ -140,7 +140,7 @@ class Feeder(threading.Thread):
                 project_path=str(example_project(place)),
                 environment={"ANS_EDBJOBS_DEMO": demo, "ANS_EDBJOBS_DEMO_WITNESS": str(self._folder / "witness")},
                 labels={REQUEST_LABEL: request_id},
-                cancel_grace=Duration(seconds=2),
+                cancel_grace_period=Duration(seconds=2),
             ),
         )
         for _ in range(self._dice.choice([1, 1, 2])):

@@ -41,8 +41,9 @@ def batch(
     hold: o.Hold = False,
     wait: o.Wait = False,
     cores: o.Cores = None,
+    memory: o.Memory = None,
     setup: o.Setup = None,
-    release: o.Release = None,
+    aedt_version: o.AedtVersion = None,
     time_limit: o.TimeLimit = None,
     fields: o.Fields = None,
     config: o.ConfigFile = None,
@@ -55,9 +56,10 @@ def batch(
     name = name or batch_name(folder.absolute())
     data = o.job_dict(
         cores=cores,
+        memory=memory,
         design=None,
         setup=setup,
-        release=release,
+        aedt_version=aedt_version,
         time_limit=time_limit,
         fields=fields,
         config=config,

@@ -10,7 +10,6 @@ import typer
 
 from edbjobs._text import limit_text
 from edbjobs.cli import _options as o
-from edbjobs.cli._cluster_options import Place
 from edbjobs.cli._errors import FAILED
 from edbjobs.cli._output import local_time, show_table, size, write_json
 
@@ -19,13 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["cluster_jobs", "partitions"]
 
-Scheduler = Annotated[Place | None, typer.Option("--scheduler", help="Scheduler of the cluster; default: all.")]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="NAME", help="Scheduler of the cluster; default: all.")
+]
 
 
 def partitions(scheduler: Scheduler = None, target: o.Target = None, json: o.Json = False) -> None:
     """List the partitions or queues of a cluster and their free resources."""
     with o.connect(target) as client:
-        found = client.partitions(scheduler.value if scheduler else "")
+        found = client.partitions(scheduler or "")
         _warn(() if scheduler else client.status().schedulers)
     if json:
         write_json(list(found))
@@ -71,7 +72,7 @@ def _warn(schedulers: Sequence[SchedulerStatus]) -> None:
 def cluster_jobs(
     scheduler: Scheduler = None,
     partition: Annotated[
-        str | None, typer.Option("--partition", "--queue", metavar="NAME", help="Only jobs in this partition or queue.")
+        str | None, typer.Option("--partition", metavar="NAME", help="Only jobs in this partition or queue.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Only jobs of this user.")] = None,
     mine: Annotated[bool, typer.Option("--mine", help="Only jobs of this service.")] = False,
@@ -80,7 +81,7 @@ def cluster_jobs(
 ) -> None:
     """List the active jobs of a cluster, from this service and from others."""
     with o.connect(target) as client:
-        found = client.cluster_jobs(scheduler.value if scheduler else "", partition=partition or "", user=user or "")
+        found = client.cluster_jobs(scheduler or "", partition=partition or "", user=user or "")
         _warn(() if scheduler else client.status().schedulers)
     shown = [job for job in found if job.job_uid or not mine]
     if json:

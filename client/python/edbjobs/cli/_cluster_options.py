@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from enum import Enum
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
 from edbjobs.cli._errors import fail
+from edbjobs.cli._sizes import size
 
-__all__ = ["Place", "takes_cluster_options"]
+__all__ = ["takes_cluster_options"]
 
 _PANEL = "Cluster (set other fields of scheduler_options with --set or --config)"
-
-
-class Place(str, Enum):
-    """Where a job runs."""
-
-    local = "local"
-    slurm = "slurm"
-    lsf = "lsf"
-    pbs = "pbs"
-    windows_hpc = "windows_hpc"
 
 
 def _option(*names: str, help: str, metavar: str | None = None, min: int | None = None) -> Any:
@@ -34,15 +24,15 @@ def _option(*names: str, help: str, metavar: str | None = None, min: int | None 
 # Parameter of the command: field of the configuration, and the option.
 _OPTIONS: dict[str, tuple[str, Any]] = {
     "scheduler": (
-        "scheduler_type",
+        "scheduler",
         Annotated[
-            Place | None,
-            _option("--scheduler", metavar="NAME", help="slurm, lsf, pbs, windows_hpc or local (default)."),
+            str | None,
+            _option("--scheduler", metavar="NAME", help="slurm, lsf, pbs, windows_hpc, a plug-in, or local (default)."),
         ],
     ),
     "partition": (
-        "scheduler_options.queue",
-        Annotated[str | None, _option("--partition", "--queue", metavar="NAME", help="Partition or queue.")],
+        "scheduler_options.partition",
+        Annotated[str | None, _option("--partition", metavar="NAME", help="Partition or queue.")],
     ),
     "nodes": ("scheduler_options.nodes", Annotated[int | None, _option("--nodes", min=1, help="Number of nodes.")]),
     "tasks_per_node": (
@@ -51,18 +41,11 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     ),
     "cores_per_node": (
         "scheduler_options.cores_per_node",
-        Annotated[
-            int | None,
-            _option("--cores-per-node", min=1, help="Cores on each node; default: --cores divided by --nodes."),
-        ],
+        Annotated[int | None, _option("--cores-per-node", min=1, help="Cores on each node; default: the scheduler's.")],
     ),
-    "memory": (
-        "scheduler_options.memory",
-        Annotated[str | None, _option("--memory", metavar="SIZE", help="Memory on each node, such as 64GB.")],
-    ),
-    "time": (
-        "scheduler_options.time",
-        Annotated[str | None, _option("--time", metavar="TIME", help="Time limit in the scheduler's format.")],
+    "memory_per_node": (
+        "scheduler_options.memory_bytes_per_node",
+        Annotated[str | None, _option("--memory-per-node", metavar="SIZE", help="Memory on each node, such as 64GB.")],
     ),
     "account": (
         "scheduler_options.account",
@@ -73,16 +56,18 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
         Annotated[str | None, _option("--qos", metavar="NAME", help="Quality of service.")],
     ),
     "constraint": (
-        "scheduler_options.constraints",
+        "scheduler_options.constraint",
         Annotated[str | None, _option("--constraint", metavar="TEXT", help="Features that the nodes must have.")],
     ),
-    "gpus": (
-        "scheduler_options.gpus",
-        Annotated[str | None, _option("--gpus", metavar="[TYPE:]N", help="GPUs on each node, such as a100:2.")],
+    "gpus_per_node": (
+        "scheduler_options.gpus_per_node",
+        Annotated[
+            str | None, _option("--gpus-per-node", metavar="[TYPE:]N", help="GPUs on each node, such as a100:2.")
+        ],
     ),
     "exclusive": (
         "scheduler_options.exclusive",
-        Annotated[bool | None, _option("--exclusive", help="Do not share the nodes with other jobs.")],
+        Annotated[bool | None, _option("--exclusive/--no-exclusive", help="Do not share the nodes with other jobs.")],
     ),
 }
 
@@ -108,14 +93,15 @@ def takes_cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _to_fields(values: dict[str, Any]) -> Mapping[str, Any]:
-    if "scheduler_type" in values:
-        values["scheduler_type"] = values["scheduler_type"].value
-    gpus = values.pop("scheduler_options.gpus", None)
+    memory = values.get("scheduler_options.memory_bytes_per_node")
+    if memory is not None:
+        values["scheduler_options.memory_bytes_per_node"] = size(memory, "--memory-per-node")
+    gpus = values.pop("scheduler_options.gpus_per_node", None)
     if gpus is not None:
         kind, _, number = gpus.rpartition(":")
         if not number.isdigit():
-            fail(f"--gpus {gpus!r}: expected a number, or a type and a number such as a100:2")
-        values["scheduler_options.gpus"] = int(number)
+            fail(f"--gpus-per-node {gpus!r}: expected a number, or a type and a number such as a100:2")
+        values["scheduler_options.gpus_per_node"] = int(number)
         if kind:
             values["scheduler_options.gpu_type"] = kind
     return values

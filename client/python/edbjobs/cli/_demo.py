@@ -142,7 +142,7 @@ def _submit(demo: _Demo, client: Client) -> list[Job]:
     for name, seconds in SOLVE_SECONDS.items():
         project = example_project(demo.folder / "projects", name)
         environment = {"ANS_EDBJOBS_DEMO": f"seconds={seconds:g}"}
-        jobs.append(client.submit(project, jobid=name, environment=environment))
+        jobs.append(client.submit(project, job_id=name, environment=environment))
     for job in jobs:
         now = client.get(job.uid)
         demo.print_text(f"{now.id:<16} {state_text(now)}")

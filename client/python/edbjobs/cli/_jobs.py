@@ -128,7 +128,7 @@ def _reserves(reservation: Reservation) -> str:
 
 def _design(job: Job) -> str:
     message = job.config_message
-    return "" if message is None else " / ".join(filter(None, (message.design_name, message.setup_name)))
+    return "" if message is None else " / ".join(filter(None, (message.design, message.setup)))
 
 
 def _attempt(attempt: Attempt) -> str:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edbjobs.cli._errors import fail
+from edbjobs.cli._sizes import duration, size
 
 if TYPE_CHECKING:
     from edbjobs._client import Client
 
 __all__ = [
     "SHARED",
+    "AedtVersion",
     "Batch",
     "ClusterFields",
     "ConfigFile",
@@ -26,11 +28,11 @@ __all__ = [
     "Hold",
     "Json",
     "Labels",
+    "Memory",
     "Name",
     "Names",
     "Owner",
     "Priority",
-    "Release",
     "Setup",
     "States",
     "Target",
@@ -67,22 +69,37 @@ States = Annotated[
     list[str] | None, typer.Option("--state", "-s", help="Only jobs in this state, such as running; may be repeated.")
 ]
 ClusterFields = Mapping[str, Any] | None  # values of the cluster options by field: see `_cluster_options`
-Cores = Annotated[int | None, typer.Option("--cores", "-c", help="Total number of cores.", rich_help_panel=_SOLVE)]
+Cores = Annotated[
+    int | None, typer.Option("--cores", "-c", help="Cores on the service's host.", rich_help_panel=_SOLVE)
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", help="Memory on the service's host, such as 64GB.", rich_help_panel=_SOLVE
+    ),
+]
 Design = Annotated[str | None, typer.Option(help="Design; default: all.", rich_help_panel=_SOLVE)]
 Setup = Annotated[str | None, typer.Option(help="Setup; default: all of the design.", rich_help_panel=_SOLVE)]
-Release = Annotated[
+AedtVersion = Annotated[
     str | None,
-    typer.Option("--release", help='AEDT release, "2025.2" or "252"; default: the newest.', rich_help_panel=_SOLVE),
+    typer.Option(
+        "--aedt-version", help='AEDT release, "2025.2" or "252"; default: the newest.', rich_help_panel=_SOLVE
+    ),
 ]
 TimeLimit = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Maximum run time, seconds or HH:MM:SS.", rich_help_panel=_SOLVE)
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Longest run: seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS; 0: unlimited.",
+        rich_help_panel=_SOLVE,
+    ),
 ]
 Fields = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="FIELD=VALUE",
-        help="Any field of the configuration, such as scheduler_options.queue=long; may be repeated.",
+        help="Any field of the configuration, such as scheduler_options.partition=long; may be repeated.",
         rich_help_panel=_SOLVE,
     ),
 ]
@@ -130,9 +147,10 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
 def job_dict(
     *,
     cores: int | None,
+    memory: str | None,
     design: str | None,
     setup: str | None,
-    release: str | None,
+    aedt_version: str | None,
     time_limit: str | None,
     fields: Sequence[str] | None,
     config: Path | None,
@@ -140,14 +158,15 @@ def job_dict(
     batch: str | None = None,
     cluster_fields: ClusterFields = None,
 ) -> dict[str, Any]:
-    """Build the documented dictionary of a configuration, without its project, from options and a file."""
+    """Build the dictionary of a configuration, without its project, from options and a file."""
     data = _read_config(config)
     given: dict[str, Any] = {
         "cores": cores,
-        "design_name": design,
-        "setup_name": setup,
-        "aedt_version": release,
-        "wall_clock_limit": float(time_limit) if time_limit and time_limit.isdigit() else time_limit,
+        "memory_bytes": None if memory is None else size(memory, "--memory"),
+        "design": design,
+        "setup": setup,
+        "aedt_version": aedt_version,
+        "time_limit": None if time_limit is None else duration(time_limit, "--time-limit"),
         "batch": batch,
         **(cluster_fields or {}),
     }
@@ -159,8 +178,6 @@ def job_dict(
     _refuse_without_cluster(data, cluster_fields or {})
     if labels:
         data["labels"] = {**data.get("labels", {}), **pairs(labels, "--label")}
-    # Values from the command line are explicit, also if they equal a documented default.
-    data["explicit"] = [*data.get("explicit", ()), *(name for name, value in given.items() if value is not None)]
     return data
 
 
@@ -178,9 +195,9 @@ def _read_config(file: Path | None) -> dict[str, Any]:
 
 def _refuse_without_cluster(data: Mapping[str, Any], cluster_fields: Mapping[str, Any]) -> None:
     """Fail if cluster options are given without a cluster: they would be ignored without notice."""
-    place = str(data.get("scheduler_type") or "none").lower()
+    place = data.get("scheduler") or "local"
     names = [name.rpartition(".")[2] for name in cluster_fields if name.startswith("scheduler_options.")]
-    if names and place in ("none", "local"):
+    if names and place == "local":
         fail(f"{', '.join(names)}: only a cluster has these options; choose it with --scheduler")
 
 

@@ -33,9 +33,10 @@ def submit(
     hold: o.Hold = False,
     wait: o.Wait = False,
     cores: o.Cores = None,
+    memory: o.Memory = None,
     design: o.Design = None,
     setup: o.Setup = None,
-    release: o.Release = None,
+    aedt_version: o.AedtVersion = None,
     time_limit: o.TimeLimit = None,
     fields: o.Fields = None,
     config: o.ConfigFile = None,
@@ -46,9 +47,10 @@ def submit(
     """Submit a project. On return the job is stored on the service's disk."""
     data = o.job_dict(
         cores=cores,
+        memory=memory,
         design=design,
         setup=setup,
-        release=release,
+        aedt_version=aedt_version,
         time_limit=time_limit,
         fields=fields,
         config=config,
@@ -57,7 +59,7 @@ def submit(
         batch=batch,
     )
     with o.connect(target) as client:
-        job = client.submit(_with_project(data, project), jobid=name, priority=priority, user=user, hold=hold)
+        job = client.submit(_with_project(data, project), job_id=name, priority=priority, user=user, hold=hold)
         if wait:
             finish(client, job, json)
         elif json:
@@ -83,9 +85,10 @@ def finish(client: Client, job: Job, json: bool) -> None:
 def preview(
     project: ProjectArgument,
     cores: o.Cores = None,
+    memory: o.Memory = None,
     design: o.Design = None,
     setup: o.Setup = None,
-    release: o.Release = None,
+    aedt_version: o.AedtVersion = None,
     time_limit: o.TimeLimit = None,
     fields: o.Fields = None,
     config: o.ConfigFile = None,
@@ -96,9 +99,10 @@ def preview(
     """Show the command line or batch script of a submit; nothing is run."""
     data = o.job_dict(
         cores=cores,
+        memory=memory,
         design=design,
         setup=setup,
-        release=release,
+        aedt_version=aedt_version,
         time_limit=time_limit,
         fields=fields,
         config=config,

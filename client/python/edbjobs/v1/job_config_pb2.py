@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from edbjobs.v1 import job_ref_pb2 as edbjobs_dot_v1_dot_job__ref__pb2
 from edbjobs.v1 import job_state_pb2 as edbjobs_dot_v1_dot_job__state__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65\x64\x62jobs/v1/job_config.proto\x12\nedbjobs.v1\x1a\x1a\x65\x64\x62jobs/v1/job_state.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x0bMachineNode\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\r\n\x05\x63ores\x18\x02 \x01(\x05\x12\x11\n\tmax_cores\x18\x03 \x01(\x05\x12\x13\n\x0butilization\x18\x04 \x01(\x05\x12\x12\n\x05tasks\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04gpus\x18\x06 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_tasksB\x07\n\x05_gpus\"\xdc\x02\n\rLayoutOptions\x12!\n\x14\x63reate_starting_mesh\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12 \n\x18\x64\x65\x66\x61ult_process_priority\x18\x02 \x01(\t\x12\x17\n\nenable_gpu\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\nmpi_vendor\x18\x04 \x01(\t\x12\x13\n\x0bmpi_version\x18\x05 \x01(\t\x12\x1c\n\x14remote_spawn_command\x18\x06 \x01(\t\x12 \n\x13solve_adaptive_only\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x1a\n\rvalidate_only\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12\x16\n\x0etemp_directory\x18\t \x01(\tB\x17\n\x15_create_starting_meshB\r\n\x0b_enable_gpuB\x16\n\x14_solve_adaptive_onlyB\x10\n\x0e_validate_only\"\x8f\x04\n\x10SchedulerOptions\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04time\x18\x02 \x01(\t\x12\r\n\x05nodes\x18\x03 \x01(\x05\x12\x16\n\x0etasks_per_node\x18\x04 \x01(\x05\x12\x16\n\x0e\x63ores_per_node\x18\x05 \x01(\x05\x12\x0e\n\x06memory\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x07 \x01(\t\x12\x13\n\x0breservation\x18\x08 \x01(\t\x12\x0b\n\x03qos\x18\t \x01(\t\x12\x13\n\x0b\x63onstraints\x18\n \x01(\t\x12\x11\n\texclusive\x18\x0b \x01(\x08\x12\x0c\n\x04gpus\x18\x0c \x01(\x05\x12\x10\n\x08gpu_type\x18\r \x01(\t\x12\x10\n\x08priority\x18\x0e \x01(\t\x12\x1a\n\x12\x65mail_notification\x18\x0f \x01(\t\x12\x1c\n\x14run_as_administrator\x18\x10 \x01(\x08\x12\x10\n\x08licenses\x18\x11 \x03(\t\x12\x10\n\x08nodelist\x18\x12 \x01(\t\x12\x0f\n\x07\x65xclude\x18\x13 \x01(\t\x12\r\n\x05\x62\x65gin\x18\x14 \x01(\t\x12\r\n\x05wckey\x18\x15 \x01(\t\x12\x36\n\x05\x65xtra\x18\x16 \x03(\x0b\x32\'.edbjobs.v1.SchedulerOptions.ExtraEntry\x12\x0f\n\x07\x63omment\x18\x17 \x01(\t\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaf\x01\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\x05\x12&\n\x07reasons\x18\x02 \x03(\x0e\x32\x15.edbjobs.v1.EndReason\x12\x32\n\x0finitial_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe3\n\n\tJobConfig\x12\x14\n\x0cproject_path\x18\x01 \x01(\t\x12\x0e\n\x06solver\x18\x02 \x01(\t\x12\x16\n\x0e\x61nsys_edt_path\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x65\x64t_version\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65sign_name\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65sign_mode\x18\x06 \x01(\t\x12\x12\n\nsetup_name\x18\x07 \x01(\t\x12.\n\rmachine_nodes\x18\x08 \x03(\x0b\x32\x17.edbjobs.v1.MachineNode\x12\x18\n\x0b\x64istributed\x18\t \x01(\x08H\x00\x88\x01\x01\x12\x11\n\x04\x61uto\x18\n \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\rnon_graphical\x18\x0b \x01(\x08H\x02\x88\x01\x01\x12\x14\n\x07monitor\x18\x0c \x01(\x08H\x03\x88\x01\x01\x12\x31\n\x0elayout_options\x18\r \x01(\x0b\x32\x19.edbjobs.v1.LayoutOptions\x12\x31\n\x0escheduler_type\x18\x0e \x01(\x0e\x32\x19.edbjobs.v1.SchedulerType\x12\x37\n\x11scheduler_options\x18\x0f \x01(\x0b\x32\x1c.edbjobs.v1.SchedulerOptions\x12\r\n\x05\x63ores\x18\x10 \x01(\x05\x12\x12\n\nmemory_mib\x18\x11 \x01(\x03\x12\x35\n\x08licenses\x18\x12 \x03(\x0b\x32#.edbjobs.v1.JobConfig.LicensesEntry\x12;\n\x0b\x65nvironment\x18\x13 \x03(\x0b\x32&.edbjobs.v1.JobConfig.EnvironmentEntry\x12\x33\n\x10wall_clock_limit\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63\x61ncel_grace\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x05retry\x18\x16 \x01(\x0b\x32\x17.edbjobs.v1.RetryPolicy\x12\x18\n\x10wait_for_license\x18\x17 \x01(\x08\x12\x35\n\x12license_wait_limit\x18\x18 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x10\x65xisting_results\x18\x19 \x01(\x0e\x32\x1b.edbjobs.v1.ExistingResults\x12.\n\nnot_before\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06labels\x18\x1b \x03(\x0b\x32!.edbjobs.v1.JobConfig.LabelsEntry\x12\r\n\x05\x62\x61tch\x18\x1c \x01(\t\x12>\n\rbatch_options\x18\x1d \x03(\x0b\x32\'.edbjobs.v1.JobConfig.BatchOptionsEntry\x12\x37\n\x14scheduler_wait_limit\x18\x1e \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rLicensesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x33\n\x11\x42\x61tchOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_distributedB\x07\n\x05_autoB\x10\n\x0e_non_graphicalB\n\n\x08_monitor*\xb3\x01\n\rSchedulerType\x12\x1e\n\x1aSCHEDULER_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14SCHEDULER_TYPE_LOCAL\x10\x01\x12\x18\n\x14SCHEDULER_TYPE_SLURM\x10\x02\x12\x16\n\x12SCHEDULER_TYPE_LSF\x10\x03\x12\x16\n\x12SCHEDULER_TYPE_PBS\x10\x04\x12\x1e\n\x1aSCHEDULER_TYPE_WINDOWS_HPC\x10\x05*\x87\x01\n\x0f\x45xistingResults\x12 \n\x1c\x45XISTING_RESULTS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XISTING_RESULTS_KEEP\x10\x01\x12\x1a\n\x16\x45XISTING_RESULTS_CLEAR\x10\x02\x12\x1b\n\x17\x45XISTING_RESULTS_REFUSE\x10\x03\x42V\n\nedbjobs.v1B\x0eJobConfigProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65\x64\x62jobs/v1/job_config.proto\x12\nedbjobs.v1\x1a\x18\x65\x64\x62jobs/v1/job_ref.proto\x1a\x1a\x65\x64\x62jobs/v1/job_state.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x0c\n\tJobConfig\x12\x14\n\x0cproject_path\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65sign\x18\x02 \x01(\t\x12\r\n\x05setup\x18\x03 \x01(\t\x12+\n\x0b\x64\x65sign_mode\x18\x04 \x01(\x0e\x32\x16.edbjobs.v1.DesignMode\x12\x14\n\x0c\x61\x65\x64t_version\x18\x05 \x01(\t\x12\x11\n\taedt_path\x18\x06 \x01(\t\x12\x0f\n\x07product\x18\x07 \x01(\t\x12\x11\n\tscheduler\x18\x08 \x01(\t\x12\x37\n\x11scheduler_options\x18\t \x01(\x0b\x32\x1c.edbjobs.v1.SchedulerOptions\x12\x12\n\x05\x63ores\x18\n \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x0b \x01(\x03H\x01\x88\x01\x01\x12\x35\n\x08licenses\x18\x0c \x03(\x0b\x32#.edbjobs.v1.JobConfig.LicensesEntry\x12%\n\x08machines\x18\r \x03(\x0b\x32\x13.edbjobs.v1.Machine\x12-\n\ntime_limit\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13\x63\x61ncel_grace_period\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0b\x64istributed\x18\x10 \x01(\x08H\x02\x88\x01\x01\x12\x1a\n\rauto_settings\x18\x11 \x01(\x08H\x03\x88\x01\x01\x12\x1a\n\rnon_graphical\x18\x12 \x01(\x08H\x04\x88\x01\x01\x12\x14\n\x07monitor\x18\x13 \x01(\x08H\x05\x88\x01\x01\x12\x31\n\x0elayout_options\x18\x14 \x01(\x0b\x32\x19.edbjobs.v1.LayoutOptions\x12>\n\rbatch_options\x18\x15 \x03(\x0b\x32\'.edbjobs.v1.JobConfig.BatchOptionsEntry\x12;\n\x0b\x65nvironment\x18\x16 \x03(\x0b\x32&.edbjobs.v1.JobConfig.EnvironmentEntry\x12\x1d\n\x10wait_for_license\x18\x17 \x01(\x08H\x06\x88\x01\x01\x12\x35\n\x12license_wait_limit\x18\x18 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x14scheduler_wait_limit\x18\x19 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0fnot_before_time\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0c\x64\x65pendencies\x18\x1b \x03(\x0b\x32\x16.edbjobs.v1.Dependency\x12\'\n\x05retry\x18\x1c \x01(\x0b\x32\x18.edbjobs.v1.RetryOptions\x12\x35\n\x10\x65xisting_results\x18\x1d \x01(\x0e\x32\x1b.edbjobs.v1.ExistingResults\x12\x1e\n\x11require_converged\x18\x1e \x01(\x08H\x07\x88\x01\x01\x12\x18\n\x10required_outputs\x18\x1f \x03(\t\x12#\n\x07\x65xports\x18  \x03(\x0b\x32\x12.edbjobs.v1.Export\x12\r\n\x05\x62\x61tch\x18! \x01(\t\x12\x31\n\x06labels\x18\" \x03(\x0b\x32!.edbjobs.v1.JobConfig.LabelsEntry\x1a/\n\rLicensesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a\x33\n\x11\x42\x61tchOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_coresB\x0f\n\r_memory_bytesB\x0e\n\x0c_distributedB\x10\n\x0e_auto_settingsB\x10\n\x0e_non_graphicalB\n\n\x08_monitorB\x13\n\x11_wait_for_licenseB\x14\n\x12_require_converged\"\xc9\x01\n\x07Machine\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x12\n\x05\x63ores\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_cores\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1b\n\x0ememory_percent\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05tasks\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x11\n\x04gpus\x18\x06 \x01(\x05H\x04\x88\x01\x01\x42\x08\n\x06_coresB\x0c\n\n_max_coresB\x11\n\x0f_memory_percentB\x08\n\x06_tasksB\x07\n\x05_gpus\"\xdc\x02\n\rLayoutOptions\x12!\n\x14\x63reate_starting_mesh\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12 \n\x18\x64\x65\x66\x61ult_process_priority\x18\x02 \x01(\t\x12\x17\n\nenable_gpu\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\nmpi_vendor\x18\x04 \x01(\t\x12\x13\n\x0bmpi_version\x18\x05 \x01(\t\x12\x1c\n\x14remote_spawn_command\x18\x06 \x01(\t\x12 \n\x13solve_adaptive_only\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x1a\n\rvalidate_only\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12\x16\n\x0etemp_directory\x18\t \x01(\tB\x17\n\x15_create_starting_meshB\r\n\x0b_enable_gpuB\x16\n\x14_solve_adaptive_onlyB\x10\n\x0e_validate_only\"\xad\x06\n\x10SchedulerOptions\x12\x11\n\tpartition\x18\x01 \x01(\t\x12\x12\n\x05nodes\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0etasks_per_node\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1b\n\x0e\x63ores_per_node\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\"\n\x15memory_bytes_per_node\x18\x05 \x01(\x03H\x03\x88\x01\x01\x12\x1a\n\rgpus_per_node\x18\x06 \x01(\x05H\x04\x88\x01\x01\x12\x10\n\x08gpu_type\x18\x07 \x01(\t\x12\x16\n\texclusive\x18\x08 \x01(\x08H\x05\x88\x01\x01\x12\x12\n\nconstraint\x18\t \x01(\t\x12\x15\n\rinclude_nodes\x18\n \x03(\t\x12\x15\n\rexclude_nodes\x18\x0b \x03(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x0c \x01(\t\x12\x0b\n\x03qos\x18\r \x01(\t\x12\x13\n\x0breservation\x18\x0e \x01(\t\x12/\n\x08priority\x18\x0f \x01(\x0e\x32\x1d.edbjobs.v1.SchedulerPriority\x12<\n\x08licenses\x18\x10 \x03(\x0b\x32*.edbjobs.v1.SchedulerOptions.LicensesEntry\x12\r\n\x05wckey\x18\x11 \x01(\t\x12\r\n\x05\x65mail\x18\x12 \x01(\t\x12\x0f\n\x07\x63omment\x18\x13 \x01(\t\x12!\n\x14run_as_administrator\x18\x14 \x01(\x08H\x06\x88\x01\x01\x12\x36\n\x05\x65xtra\x18\x15 \x03(\x0b\x32\'.edbjobs.v1.SchedulerOptions.ExtraEntry\x1a/\n\rLicensesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_nodesB\x11\n\x0f_tasks_per_nodeB\x11\n\x0f_cores_per_nodeB\x18\n\x16_memory_bytes_per_nodeB\x10\n\x0e_gpus_per_nodeB\x0c\n\n_exclusiveB\x17\n\x15_run_as_administrator\"a\n\nDependency\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.edbjobs.v1.JobRef\x12\x32\n\tcondition\x18\x02 \x01(\x0e\x32\x1f.edbjobs.v1.DependencyCondition\"\xc2\x01\n\x0cRetryOptions\x12\x19\n\x0cmax_attempts\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12&\n\x07reasons\x18\x02 \x03(\x0e\x32\x15.edbjobs.v1.EndReason\x12\x30\n\rinitial_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tmax_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_attempts\"\x80\x01\n\x06\x45xport\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.edbjobs.v1.ExportKind\x12\x0e\n\x06script\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\x12-\n\ntime_limit\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*_\n\nDesignMode\x12\x1b\n\x17\x44\x45SIGN_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44\x45SIGN_MODE_NOMINAL\x10\x01\x12\x1b\n\x17\x44\x45SIGN_MODE_OPTIMETRICS\x10\x02*\x98\x02\n\x11SchedulerPriority\x12\"\n\x1eSCHEDULER_PRIORITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19SCHEDULER_PRIORITY_LOWEST\x10\x01\x12\x1a\n\x16SCHEDULER_PRIORITY_LOW\x10\x02\x12#\n\x1fSCHEDULER_PRIORITY_BELOW_NORMAL\x10\x03\x12\x1d\n\x19SCHEDULER_PRIORITY_NORMAL\x10\x04\x12#\n\x1fSCHEDULER_PRIORITY_ABOVE_NORMAL\x10\x05\x12\x1b\n\x17SCHEDULER_PRIORITY_HIGH\x10\x06\x12\x1e\n\x1aSCHEDULER_PRIORITY_HIGHEST\x10\x07*\xa0\x01\n\x13\x44\x65pendencyCondition\x12$\n DEPENDENCY_CONDITION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x44\x45PENDENCY_CONDITION_SUCCEEDED\x10\x01\x12\x1e\n\x1a\x44\x45PENDENCY_CONDITION_ENDED\x10\x02\x12\x1f\n\x1b\x44\x45PENDENCY_CONDITION_FAILED\x10\x03*\x87\x01\n\x0f\x45xistingResults\x12 \n\x1c\x45XISTING_RESULTS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XISTING_RESULTS_KEEP\x10\x01\x12\x1a\n\x16\x45XISTING_RESULTS_CLEAR\x10\x02\x12\x1b\n\x17\x45XISTING_RESULTS_REFUSE\x10\x03*\xb4\x01\n\nExportKind\x12\x1b\n\x17\x45XPORT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XPORT_KIND_TOUCHSTONE\x10\x01\x12\x1b\n\x17\x45XPORT_KIND_CONVERGENCE\x10\x02\x12\x17\n\x13\x45XPORT_KIND_PROFILE\x10\x03\x12\x16\n\x12\x45XPORT_KIND_SCRIPT\x10\x04\x12\x1f\n\x1b\x45XPORT_KIND_MESH_STATISTICS\x10\x05\x42V\n\nedbjobs.v1B\x0eJobConfigProtoP\x01Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\xaa\x02\nEdbJobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,38 +36,52 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edbjobs.v1.job_config_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nedbjobs.v1B\016JobConfigProtoP\001Z)edbjobs.internal/gen/edbjobs/v1;edbjobsv1\252\002\nEdbJobs.V1'
-  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._loaded_options = None
-  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._serialized_options = b'8\001'
   _globals['_JOBCONFIG_LICENSESENTRY']._loaded_options = None
   _globals['_JOBCONFIG_LICENSESENTRY']._serialized_options = b'8\001'
+  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._loaded_options = None
+  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._serialized_options = b'8\001'
   _globals['_JOBCONFIG_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_JOBCONFIG_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_JOBCONFIG_LABELSENTRY']._loaded_options = None
   _globals['_JOBCONFIG_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._loaded_options = None
-  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_SCHEDULERTYPE']._serialized_start=2725
-  _globals['_SCHEDULERTYPE']._serialized_end=2904
-  _globals['_EXISTINGRESULTS']._serialized_start=2907
-  _globals['_EXISTINGRESULTS']._serialized_end=3042
-  _globals['_MACHINENODE']._serialized_start=137
-  _globals['_MACHINENODE']._serialized_end=281
-  _globals['_LAYOUTOPTIONS']._serialized_start=284
-  _globals['_LAYOUTOPTIONS']._serialized_end=632
-  _globals['_SCHEDULEROPTIONS']._serialized_start=635
-  _globals['_SCHEDULEROPTIONS']._serialized_end=1162
-  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._serialized_start=1118
-  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._serialized_end=1162
-  _globals['_RETRYPOLICY']._serialized_start=1165
-  _globals['_RETRYPOLICY']._serialized_end=1340
-  _globals['_JOBCONFIG']._serialized_start=1343
-  _globals['_JOBCONFIG']._serialized_end=2722
-  _globals['_JOBCONFIG_LICENSESENTRY']._serialized_start=2468
-  _globals['_JOBCONFIG_LICENSESENTRY']._serialized_end=2515
-  _globals['_JOBCONFIG_ENVIRONMENTENTRY']._serialized_start=2517
-  _globals['_JOBCONFIG_ENVIRONMENTENTRY']._serialized_end=2567
-  _globals['_JOBCONFIG_LABELSENTRY']._serialized_start=2569
-  _globals['_JOBCONFIG_LABELSENTRY']._serialized_end=2614
-  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._serialized_start=2616
-  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._serialized_end=2667
+  _globals['_SCHEDULEROPTIONS_LICENSESENTRY']._loaded_options = None
+  _globals['_SCHEDULEROPTIONS_LICENSESENTRY']._serialized_options = b'8\001'
+  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._loaded_options = None
+  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._serialized_options = b'8\001'
+  _globals['_DESIGNMODE']._serialized_start=3564
+  _globals['_DESIGNMODE']._serialized_end=3659
+  _globals['_SCHEDULERPRIORITY']._serialized_start=3662
+  _globals['_SCHEDULERPRIORITY']._serialized_end=3942
+  _globals['_DEPENDENCYCONDITION']._serialized_start=3945
+  _globals['_DEPENDENCYCONDITION']._serialized_end=4105
+  _globals['_EXISTINGRESULTS']._serialized_start=4108
+  _globals['_EXISTINGRESULTS']._serialized_end=4243
+  _globals['_EXPORTKIND']._serialized_start=4246
+  _globals['_EXPORTKIND']._serialized_end=4426
+  _globals['_JOBCONFIG']._serialized_start=163
+  _globals['_JOBCONFIG']._serialized_end=1764
+  _globals['_JOBCONFIG_LICENSESENTRY']._serialized_start=1431
+  _globals['_JOBCONFIG_LICENSESENTRY']._serialized_end=1478
+  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._serialized_start=1480
+  _globals['_JOBCONFIG_BATCHOPTIONSENTRY']._serialized_end=1531
+  _globals['_JOBCONFIG_ENVIRONMENTENTRY']._serialized_start=1533
+  _globals['_JOBCONFIG_ENVIRONMENTENTRY']._serialized_end=1583
+  _globals['_JOBCONFIG_LABELSENTRY']._serialized_start=1585
+  _globals['_JOBCONFIG_LABELSENTRY']._serialized_end=1630
+  _globals['_MACHINE']._serialized_start=1767
+  _globals['_MACHINE']._serialized_end=1968
+  _globals['_LAYOUTOPTIONS']._serialized_start=1971
+  _globals['_LAYOUTOPTIONS']._serialized_end=2319
+  _globals['_SCHEDULEROPTIONS']._serialized_start=2322
+  _globals['_SCHEDULEROPTIONS']._serialized_end=3135
+  _globals['_SCHEDULEROPTIONS_LICENSESENTRY']._serialized_start=1431
+  _globals['_SCHEDULEROPTIONS_LICENSESENTRY']._serialized_end=1478
+  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._serialized_start=2960
+  _globals['_SCHEDULEROPTIONS_EXTRAENTRY']._serialized_end=3004
+  _globals['_DEPENDENCY']._serialized_start=3137
+  _globals['_DEPENDENCY']._serialized_end=3234
+  _globals['_RETRYOPTIONS']._serialized_start=3237
+  _globals['_RETRYOPTIONS']._serialized_end=3431
+  _globals['_EXPORT']._serialized_start=3434
+  _globals['_EXPORT']._serialized_end=3562
 # @@protoc_insertion_point(module_scope)

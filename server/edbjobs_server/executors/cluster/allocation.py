@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 
-from edbjobs.config import HFSSSimulationConfig, SchedulerOptions, total_cores
+from edbjobs.config import JobConfig, SchedulerOptions
 
 from edbjobs_server.core.cluster_policy import ClusterPolicy
 from edbjobs_server.core.errors import Refused
@@ -18,54 +16,46 @@ MAX_COMMENT = 200
 _MAX_ID = 40
 _RANDOM_DIGITS = 16  # of the uid's 20 random ones: 64 bits
 _OPTIONS = "config.scheduler_options"
-_KIB = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def allocation_of(
-    config: HFSSSimulationConfig, *, uid: str, job_id: str, attempt: int, user: str, site: ClusterPolicy
+    config: JobConfig, *, uid: str, job_id: str, attempt: int, user: str, site: ClusterPolicy
 ) -> Allocation:
     """Return what a run requests of a scheduler.
 
     Parameters
     ----------
-    config : HFSSSimulationConfig
-        Of the job. The documented defaults that `SchedulerOptions` counts as not set are not requested.
+    config : JobConfig
+        Of the job.
     uid, job_id, user : str
         Of the job; they name it at the scheduler.
     attempt : int
         Number of the run.
     site : ClusterPolicy
         Gives partition and account where the job names none. What it forbids is for `refuse`.
-
-    Returns
-    -------
-    Allocation
-        Its memory is that of the options, else an equal share of the job's `memory_mib`; its cores are those of the
-    options, else an equal share of those that the job requests.
     """
     options = config.scheduler_options
-    limit = config.wall_clock_limit
+    limit = config.time_limit
     return Allocation(
         name=job_name(uid, job_id, attempt),
         comment=_comment(uid, user, options.comment),
-        nodes=options.nodes,
-        tasks_per_node=options.tasks_per_node,
-        cores_per_node=max(options.tasks_per_node, options.cores_per_node or _cores_share(config)),
-        memory_mib=_mib(_asked(options, "memory")) or _share(config.memory_mib, options.nodes),
-        time=_asked(options, "time"),
-        wall_clock_limit=None if limit is None else limit.total_seconds(),
-        queue=_asked(options, "queue") or _default(site.default_partition, site.partitions),
+        nodes=options.nodes or 1,
+        tasks_per_node=options.tasks_per_node or 1,
+        cores_per_node=options.cores_per_node,
+        memory_bytes_per_node=options.memory_bytes_per_node,
+        time_limit=None if limit is None else limit.total_seconds(),
+        partition=options.partition or _default(site.default_partition, site.partitions),
         account=options.account or _default(site.default_account, site.accounts),
         options=options,
     )
 
 
-def refuse(config: HFSSSimulationConfig, project_path: Path, policy: ClusterPolicy) -> None:
+def refuse(config: JobConfig, project_path: Path, policy: ClusterPolicy) -> None:
     """Refuse a job that the site's policy does not allow on its cluster.
 
     Parameters
     ----------
-    config : HFSSSimulationConfig
+    config : JobConfig
         Of the job.
     project_path : Path
         Real path of its project.
@@ -116,39 +106,16 @@ def _comment(uid: str, user: str, words: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)[:MAX_COMMENT]
 
 
-def _asked(options: SchedulerOptions, name: str) -> str:
-    value: str = getattr(options, name)
-    return "" if value == SchedulerOptions.NOT_SET[name] else value
-
-
 def _default(wanted: str, allowed: tuple[str, ...]) -> str:
     # Where only some are allowed, the scheduler's own default could be one of the others.
     return wanted or (allowed[0] if allowed else "")
 
 
-def _cores_share(config: HFSSSimulationConfig) -> int:
-    named = config.cores or config.machine_nodes
-    return _share(total_cores(config), config.scheduler_options.nodes) if named else 1
-
-
-def _share(whole: int, parts: int) -> int:
-    return -(-whole // parts)
-
-
-def _mib(text: str) -> int:
-    """Read a size as `SchedulerOptions.memory` allows it; without a unit it is MiB, as SLURM's ``--mem`` has it."""
-    number = text.upper().rstrip("IB ")
-    power = _KIB.get(number[-1:])
-    if power is not None:
-        number = number[:-1]
-    return math.ceil(Decimal(number.strip() or 0) * Decimal(1024) ** ((power or _KIB["M"]) - _KIB["M"]))
-
-
 def _not_allowed(options: SchedulerOptions, policy: ClusterPolicy) -> Iterator[tuple[str, str]]:
-    queues = re.split(r"[,\s]+", _asked(options, "queue"))  # SLURM and LSF take several
+    partitions = re.split(r"[,\s]+", options.partition)  # SLURM and LSF take several
     for field, asked, allowed in (
-        ("queue", queues, policy.partitions),
-        ("account", [options.account or ""], policy.accounts),
+        ("partition", partitions, policy.partitions),
+        ("account", [options.account], policy.accounts),
     ):
         bad = [name for name in asked if name and name not in allowed] if allowed else []
         if bad:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, TypeVar
 
 from edbjobs.config import SchedulerOptions
@@ -26,11 +25,12 @@ HOST = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}"
 RESOURCE = r"[A-Za-z][A-Za-z0-9_]{0,127}"
 NAME = r"[A-Za-z][A-Za-z0-9_-]{0,79}"
 _MAIL = r"[A-Za-z0-9][A-Za-z0-9._%+=-]*@[A-Za-z0-9][A-Za-z0-9.-]*"
-_TIME = re.compile(r"(?:(?P<days>\d{1,5})-)?(?P<rest>\d{1,9}(?::\d{1,9}){0,2})", re.ASCII)
+UNLIMITED_SECONDS = 5 * 365 * 86_400
+TIME_LIMIT = "time_limit"  # the one field that is not of `SchedulerOptions`
 _OPTIONS = "config.scheduler_options"
 _TEXTS = (
-    *("account", "queue", "reservation", "qos", "constraints", "gpu_type"),
-    *("nodelist", "exclude", "begin", "wckey"),
+    *("account", "partition", "reservation", "qos", "constraint", "gpu_type"),
+    *("include_nodes", "exclude_nodes", "wckey"),
 )
 # A shell, a directive or a property list would interpret these; no scheduler's names need them.
 _NOWHERE = re.compile(r"""["'`$;\\]""")
@@ -69,7 +69,7 @@ def collect(
     allocation : Allocation
         What is requested.
     takers : mapping of str to callable
-        By field of `SchedulerOptions`: returns its directives, or raises ValueError with the fault.
+        By field of `SchedulerOptions`, or ``time_limit``: returns its directives, or raises ValueError with the fault.
     unsupported : mapping of str to str
         Fields without a counterpart at this scheduler, and what to do instead.
     take_extra : callable
@@ -78,7 +78,7 @@ def collect(
     Raises
     ------
     Refused
-        INVALID_JOB, by field ``config.scheduler_options.<name>``.
+        INVALID_JOB, by field: ``config.scheduler_options.<name>`` or ``config.time_limit``.
     """
     assert re.fullmatch(NAME, allocation.name), "names are made here"
     options = allocation.options
@@ -86,14 +86,14 @@ def collect(
     wrong |= dict(_wrong_anywhere(allocation))  # the same for all schedulers
     found: list[T] = []
     for name, take in takers.items():
-        assert name in SchedulerOptions.model_fields, "fields are named as they are"
+        assert name == TIME_LIMIT or name in SchedulerOptions.model_fields, "fields are named as they are"
         if name not in wrong:
             _take(wrong, name, found, take, allocation)
     for name, value in options.extra.items():
         _take(wrong, f"extra.{name}", found, take_extra, name, value)
     if wrong:
         text = "; ".join(f"{name}: {why}" for name, why in wrong.items())
-        fields = {f"{_OPTIONS}.{name}": why for name, why in wrong.items()}
+        fields = {f"config.{name}" if name == TIME_LIMIT else f"{_OPTIONS}.{name}": why for name, why in wrong.items()}
         raise Refused("INVALID_JOB", f"{label} does not accept this request: {text}", fields=fields)
     return found
 
@@ -111,13 +111,14 @@ def _wrong_anywhere(allocation: Allocation) -> Iterator[tuple[str, str]]:
     """Return the faults of a request that do not depend on the scheduler."""
     options = allocation.options
     for name in _TEXTS:
-        text = getattr(allocation, name, None) or getattr(options, name) or ""
+        value = getattr(allocation, name, None) or getattr(options, name)
+        text = value if isinstance(value, str) else ",".join(value)
         if not text.isprintable() or _NOWHERE.search(text) or text.startswith("-"):
             yield name, f"{text[:100]!r} has a line break, a quote or another character that no scheduler accepts"
-    if options.email_notification and not re.fullmatch(_MAIL, options.email_notification, re.ASCII):
-        yield "email_notification", f"{options.email_notification[:100]!r} must be a plain e-mail address"
-    if options.gpu_type and not options.gpus:
-        yield "gpu_type", "set gpus, the number of GPUs on each node, as well"
+    if options.email and not re.fullmatch(_MAIL, options.email, re.ASCII):
+        yield "email", f"{options.email[:100]!r} must be a plain e-mail address"
+    if options.gpu_type and not options.gpus_per_node:
+        yield "gpu_type", "set gpus_per_node, the number of GPUs on each node, as well"
 
 
 def checked(text: str, pattern: str, what: str) -> str:
@@ -127,19 +128,15 @@ def checked(text: str, pattern: str, what: str) -> str:
     return text
 
 
-def hosts(text: str) -> list[str]:
-    """Read a list of nodes, separated by commas or blanks."""
-    return [checked(name, HOST, "node names with commas between, without ranges") for name in re.split(r"[,\s]+", text)]
+def hosts(names: Iterable[str]) -> list[str]:
+    """Check names of nodes."""
+    return [checked(name, HOST, "the name of one node, without ranges") for name in names]
 
 
 def licenses(allocation: Allocation) -> list[tuple[str, int]]:
-    """Read licenses that the scheduler counts as its own resources."""
-    found = []
-    for item in allocation.options.licenses:
-        name, _, count = item.partition(":")
-        checked(name, RESOURCE, "the name of one of the scheduler's resources")
-        found.append((name, int(checked(count or "1", r"[1-9]\d{0,8}", "followed by a count"))))
-    return found
+    """Return licenses that the scheduler counts as its own resources, sorted by name."""
+    found = sorted(allocation.options.licenses.items())
+    return [(checked(name, RESOURCE, "the name of one of the scheduler's resources"), count) for name, count in found]
 
 
 def extra_option(name: str, text: str, ours: frozenset[str], value: str) -> str:
@@ -155,45 +152,13 @@ def extra_option(name: str, text: str, ours: frozenset[str], value: str) -> str:
     return plain
 
 
-def limit_seconds(allocation: Allocation, units: Mapping[int, Sequence[int]]) -> int | None:
-    """Return the time limit in seconds.
+def limit_seconds(allocation: Allocation) -> int | None:
+    """Return the time limit in seconds, at least 1; None: none is requested.
 
-    Parameters
-    ----------
-    allocation : Allocation
-        Asks for it in `time`, else in `wall_clock_limit`.
-    units : mapping of int to sequence of int
-        What numbers between colons are in seconds, by how many there are; after ``D-`` they are always hours,
-        minutes and seconds, as in SLURM.
-
-    Returns
-    -------
-    int or None
-        Seconds, at least 1; None: no limit is requested.
+    Schedulers without a word for "unlimited" are asked for five years, which is how PBS counts a job without a limit:
+    a partition with a default limit would apply that to a job that asks for nothing.
     """
-    if not allocation.time:
-        limit = allocation.wall_clock_limit
-        return None if limit is None else max(1, math.ceil(limit))
-    match = _TIME.fullmatch(allocation.time)
-    if match is None:
-        raise ValueError(f"{allocation.time!r} must be a time limit such as 24:00:00 or 1-12:00:00")
-    parts = [int(part) for part in match["rest"].split(":")]
-    days = match["days"]
-    weights = (3600, 60, 1) if days is not None else units[len(parts)]
-    seconds = int(days or 0) * 86_400 + sum(part * weight for part, weight in zip(parts, weights, strict=False))
-    if seconds < 1:
-        raise ValueError("must be more than 0")
-    return seconds
-
-
-def begin_moment(text: str) -> datetime | None:
-    """Read a time of the form 2026-12-31T23:59 or 2026-12-31T23:59:00; None: it is of another form.
-
-    It has no zone: a scheduler takes it as its own local time.
-    """
-    for form in ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"):
-        try:
-            return datetime.strptime(text, form)
-        except ValueError:
-            continue
-    return None
+    limit = allocation.time_limit
+    if limit is None:
+        return None
+    return math.ceil(limit) or UNLIMITED_SECONDS

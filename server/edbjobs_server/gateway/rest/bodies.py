@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from edbjobs.config import HFSSSimulationConfig
 from pydantic import ConfigDict, Field, RootModel
 
+from edbjobs_server.gateway.documented.config import HFSSSimulationConfig
 from edbjobs_server.gateway.json_values import Json
 from edbjobs_server.gateway.models import Count, Limits, Model, Partition, Time, make_optional
 from edbjobs_server.gateway.words import END_REASONS, EVIDENCE_WORDS, PENDING, STATES, WAITING_REASONS, schema

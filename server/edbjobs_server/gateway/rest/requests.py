@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from aiohttp import web
-from edbjobs.config import HFSSSimulationConfig, field_errors
 from edbjobs.v1 import job_state_pb2, jobs_messages_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 from pydantic import ValidationError
 
 from edbjobs_server.contract.request_check import too_large
 from edbjobs_server.core.errors import Refused
+from edbjobs_server.gateway.documented.config import HFSSSimulationConfig, SchedulerType, field_errors
+from edbjobs_server.gateway.documented.translation import documented_refusal, to_job_config
 from edbjobs_server.gateway.http_errors import HttpRefused
 from edbjobs_server.gateway.json_values import Json
 from edbjobs_server.gateway.words import PENDING, STATES
@@ -100,22 +101,25 @@ def submit_request(body: Json, request_id: str, scheduler: str, known_program: b
     if program and not known_program:
         values["ansys_edt_path"] = ""
         warnings.append(f"{program} is not a solver of this service and was ignored: the service chooses the solver")
-    if str(values.get("scheduler_type") or "none").lower() == "none":
-        values["scheduler_type"] = scheduler
     try:
         config = HFSSSimulationConfig.from_dict(values)
     except ValidationError as error:
         wrong = field_errors(error, "config")
         text = "; ".join(f"{field}: {what}" for field, what in wrong.items())
         raise Refused("INVALID_JOB", f"the job is not valid: {text}", fields=wrong) from None
+    named = config.scheduler_type is not SchedulerType.NONE
+    job_config = to_job_config(config, str(config.scheduler_type) if named else scheduler)
     request = jobs_messages_pb2.SubmitJobRequest(
         request_id=text_of(request_id, "Idempotency-Key", 64),
         job_id=config.jobid,
-        config=config.to_message(),
+        config=job_config.to_message(),
         priority=priority_of(body, default=0),
         user=config.user,
     )
-    return validate(request, config), warnings
+    try:
+        return validate(request, job_config), warnings
+    except Refused as refused:
+        raise documented_refusal(refused) from None
 
 
 def _config_values(body: Json) -> Json:

@@ -10,6 +10,7 @@ from edbjobs.v1.job_ref_pb2 import JobRef
 
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway import words
+from edbjobs_server.gateway.documented.translation import documented_refusal
 from edbjobs_server.gateway.json_values import Json, status_of
 from edbjobs_server.gateway.models import Limits, Partition, Queue, Resources, Status
 from edbjobs_server.gateway.rest import bodies, job_list, job_output, requests
@@ -58,7 +59,7 @@ class Rest:
             accepted = await self._manager.submit(message, who)
         except Refused as refused:
             if refused.reason != "JOB_EXISTS":
-                raise
+                raise documented_refusal(refused) from refused
             # As documented, a live job of the same id is returned, whatever the configuration.
             job = await self._manager.get(JobRef(uid=refused.metadata["uid"]))
             if job.HasField("end_time") or job.user != (message.request.user or who.user):

@@ -171,9 +171,9 @@ class LocalExecutor:
             "env": {**spec.env, processes.MARK: outcome.mark(spec.key)},
             "keep": list(spec.keep),
             "info": dict(spec.info),
-            "limit": spec.wall_clock_limit,
+            "limit": spec.time_limit,
             "umask": spec.umask,
-            "grace": spec.cancel_grace,
+            "grace": spec.cancel_grace_period,
             "linger": self._linger,
             "unkillable": self.unkillable_after,
         }

@@ -198,7 +198,7 @@ class WindowsExecutor:
             "env": {**spec.env, _MARK: outcome.mark(key)},
             "keep": list(spec.keep),
             "info": dict(spec.info),
-            "limit": spec.wall_clock_limit,
+            "limit": spec.time_limit,
             "linger": self._linger,
             "unkillable": self._unkillable_after,
         }

@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
+from edbjobs.config import SchedulerPriority
+
 from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.schedulers.directives import (
+    TIME_LIMIT,
     Taker,
-    begin_moment,
     checked,
     collect,
     extra_option,
@@ -23,16 +25,22 @@ from edbjobs_server.executors.schedulers.directives import (
     naming,
 )
 
-_UNITS = {1: (60,), 2: (3600, 60), 3: (3600, 60, 1)}  # [hour:]minute in LSF
 # Of 1 to MAX_USER_PRIORITY, which a site sets (IBM's example: 100); half of it is what a job has without asking.
-_PRIORITIES = {"Lowest": 1, "Low": 20, "BelowNormal": 35, "AboveNormal": 65, "High": 80, "Highest": 100}
+_PRIORITIES = {
+    SchedulerPriority.LOWEST: 1,
+    SchedulerPriority.LOW: 20,
+    SchedulerPriority.BELOW_NORMAL: 35,
+    SchedulerPriority.ABOVE_NORMAL: 65,
+    SchedulerPriority.HIGH: 80,
+    SchedulerPriority.HIGHEST: 100,
+}
 _UNSUPPORTED = {
     "qos": "LSF has no qualities of service; name a queue, or a service class with extra",
     "wckey": "LSF has no workload keys; use account, which becomes the job's project",
     "run_as_administrator": "only Windows HPC has this",
 }
 _NOT_IN_OLD = {
-    "gpus": "this LSF is older than 10.1.0.2 and cannot be asked for GPUs; name a queue that has them",
+    "gpus_per_node": "this LSF is older than 10.1.0.2 and cannot be asked for GPUs; name a queue that has them",
     "reservation": "this LSF is older than 10.1.0.2 and cannot be asked for a reservation",
 }
 # What decides where and how often the script runs, and where its output goes.
@@ -59,9 +67,9 @@ def directives_of(allocation: Allocation, *, old: bool) -> list[str]:
     Refused
         INVALID_JOB, by field: LSF does not accept it.
     """
-    takers: Mapping[str, Taker[str]] = {**_TAKERS, "constraints": partial(_resources, old=old)}
+    takers: Mapping[str, Taker[str]] = {**_TAKERS, "constraint": partial(_resources, old=old)}
     if allocation.memory_mib:
-        takers = {**takers, "memory": partial(_memory_limit, old=old)}
+        takers = {**takers, "memory_bytes_per_node": partial(_memory_limit, old=old)}
     unsupported = {**_UNSUPPORTED, **_NOT_IN_OLD} if old else _UNSUPPORTED
     return [f"-J {allocation.name}", *collect("LSF", allocation, takers, unsupported, _extra)]
 
@@ -81,24 +89,24 @@ def _account(allocation: Allocation) -> Iterable[str]:
 
 
 def _queue(allocation: Allocation) -> Iterable[str]:
-    if allocation.queue:
-        names = re.split(r"[,\s]+", allocation.queue)
+    if allocation.partition:
+        names = re.split(r"[,\s]+", allocation.partition)
         form = r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}"
         yield f'-q "{" ".join(checked(name, form, "names of queues with commas between") for name in names)}"'
 
 
 def _slots(allocation: Allocation) -> Iterable[str]:
-    yield f"-n {allocation.nodes * allocation.cores_per_node}"
+    yield f"-n {allocation.nodes * allocation.known_cores}"
 
 
 def _resources(allocation: Allocation, *, old: bool) -> Iterable[str]:
     """Write the resource requirement, one string for all: OpenLava takes one only."""
     options = allocation.options
-    with naming("exclude"):
-        select = [f"hname!='{name}'" for name in (hosts(options.exclude) if options.exclude else [])]
-    if options.constraints:
+    with naming("exclude_nodes"):
+        select = [f"hname!='{name}'" for name in hosts(options.exclude_nodes)]
+    if options.constraint:
         form = r"[A-Za-z0-9_][A-Za-z0-9_ .=<>!&|()*-]{0,254}"
-        select.insert(0, f"({checked(options.constraints, form, 'a selection such as bigmem && type==any')})")
+        select.insert(0, f"({checked(options.constraint, form, 'a selection such as bigmem && type==any')})")
     with naming("licenses"):
         usage = [f"{name}={count}" for name, count in licenses(allocation)]
     if allocation.memory_mib:
@@ -106,7 +114,7 @@ def _resources(allocation: Allocation, *, old: bool) -> Iterable[str]:
         # unit: MB here and KB for -M, unless the site sets another (LSF_UNIT_FOR_LIMITS).
         usage.insert(0, f"mem={allocation.memory_mib}{'' if old else 'MB'}")
     words = [f"select[{' && '.join(select)}]"] if select else []
-    words += [f"span[ptile={allocation.cores_per_node}]"]
+    words += [f"span[ptile={allocation.known_cores}]"]
     words += [f"rusage[{','.join(usage)}]"] if usage else []
     yield f'-R "{" ".join(words)}"'
 
@@ -118,7 +126,7 @@ def _memory_limit(allocation: Allocation, *, old: bool) -> Iterable[str]:
 
 
 def _run_limit(allocation: Allocation) -> Iterable[str]:
-    seconds = limit_seconds(allocation, _UNITS)
+    seconds = limit_seconds(allocation)
     if seconds is not None:
         minutes = -(-seconds // 60)
         yield f"-W {minutes // 60}:{minutes % 60:02d}"
@@ -129,10 +137,10 @@ def _exclusive(allocation: Allocation) -> Sequence[str]:
 
 
 def _gpus(allocation: Allocation) -> Iterable[str]:
-    if allocation.options.gpus:
+    if allocation.options.gpus_per_node:
         kind = allocation.options.gpu_type
         model = f":gmodel={checked(kind, r'[A-Za-z0-9][A-Za-z0-9_.-]{0,63}', 'the name of a GPU')}" if kind else ""
-        yield f'-gpu "num={allocation.options.gpus}{model}"'
+        yield f'-gpu "num={allocation.options.gpus_per_node}{model}"'
 
 
 def _reservation(allocation: Allocation) -> Iterable[str]:
@@ -141,9 +149,9 @@ def _reservation(allocation: Allocation) -> Iterable[str]:
         yield f"-U {checked(name, r'[A-Za-z0-9_][A-Za-z0-9_.@#-]{0,127}', 'the name of a reservation')}"
 
 
-def _nodelist(allocation: Allocation) -> Iterable[str]:
-    if allocation.options.nodelist:
-        yield f'-m "{" ".join(hosts(allocation.options.nodelist))}"'
+def _include_nodes(allocation: Allocation) -> Iterable[str]:
+    if allocation.options.include_nodes:
+        yield f'-m "{" ".join(hosts(allocation.options.include_nodes))}"'
 
 
 def _priority(allocation: Allocation) -> Iterable[str]:
@@ -152,17 +160,8 @@ def _priority(allocation: Allocation) -> Iterable[str]:
 
 
 def _mail(allocation: Allocation) -> Sequence[str]:
-    address = allocation.options.email_notification
+    address = allocation.options.email
     return [f"-u {address}", "-N"] if address else []
-
-
-def _begin(allocation: Allocation) -> Iterable[str]:
-    text = allocation.options.begin
-    if text:
-        moment = begin_moment(text)
-        form = r"\d{1,4}(:\d{1,2}){1,4}"
-        what = "a time such as 2026-12-31T23:59, or [[[year:]month:]day:]hour:minute"
-        yield f"-b {moment.strftime('%Y:%m:%d:%H:%M') if moment is not None else checked(text, form, what)}"
 
 
 def _extra(name: str, text: str) -> Iterable[str]:
@@ -172,15 +171,14 @@ def _extra(name: str, text: str) -> Iterable[str]:
 
 _TAKERS: Mapping[str, Taker[str]] = {
     "account": _account,
-    "queue": _queue,
+    "partition": _queue,
     "nodes": _slots,
-    "constraints": partial(_resources, old=False),
-    "time": _run_limit,
+    "constraint": partial(_resources, old=False),
+    TIME_LIMIT: _run_limit,
     "exclusive": _exclusive,
     "gpu_type": _gpus,
     "reservation": _reservation,
-    "nodelist": _nodelist,
+    "include_nodes": _include_nodes,
     "priority": _priority,
-    "email_notification": _mail,
-    "begin": _begin,
+    "email": _mail,
 }

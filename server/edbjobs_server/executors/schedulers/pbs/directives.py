@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edbjobs.config import SchedulerPriority
+
 from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.schedulers.directives import (
     HOST,
-    begin_moment,
+    TIME_LIMIT,
     checked,
     collect,
     extra_option,
@@ -21,13 +23,19 @@ from edbjobs_server.executors.schedulers.directives import (
     limit_seconds,
 )
 
-_UNITS = {1: (1,), 2: (60, 1), 3: (3600, 60, 1)}  # a single number is seconds in PBS
-_PRIORITIES = {"Lowest": -1024, "Low": -512, "BelowNormal": -256, "AboveNormal": 256, "High": 512, "Highest": 1023}
+_PRIORITIES = {
+    SchedulerPriority.LOWEST: -1024,
+    SchedulerPriority.LOW: -512,
+    SchedulerPriority.BELOW_NORMAL: -256,
+    SchedulerPriority.ABOVE_NORMAL: 256,
+    SchedulerPriority.HIGH: 512,
+    SchedulerPriority.HIGHEST: 1023,
+}
 _UNSUPPORTED = {
     "qos": "PBS has no qualities of service; name a queue that has what you want",
-    "constraints": "PBS has no node features; name a queue, or ask for a resource of the site with extra",
+    "constraint": "PBS has no node features; name a queue, or ask for a resource of the site with extra",
     "gpu_type": "PBS has no option for a kind of GPU; name a queue, or ask for a resource of the site with extra",
-    "exclude": "PBS cannot leave nodes out; use nodelist or a queue",
+    "exclude_nodes": "PBS cannot leave nodes out; use include_nodes or a queue",
     "wckey": "PBS has no workload keys; use account",
     "run_as_administrator": "only Windows HPC has this",
 }
@@ -54,13 +62,13 @@ def _account(allocation: Allocation) -> Iterable[str]:
 
 
 def _queue(allocation: Allocation) -> Iterable[str]:
-    if allocation.queue and not allocation.options.reservation:
-        yield f"-q {_destination(allocation.queue)}"
+    if allocation.partition and not allocation.options.reservation:
+        yield f"-q {_destination(allocation.partition)}"
 
 
 def _reservation(allocation: Allocation) -> Iterable[str]:
     # A reservation is a separate queue, named R123 or S123 (PBS User's Guide, "Submitting a job to a reservation").
-    if allocation.options.reservation and allocation.queue:
+    if allocation.options.reservation and allocation.partition:
         raise ValueError("in PBS a reservation is a queue: name the one or the other")
     if allocation.options.reservation:
         yield f"-q {_destination(allocation.options.reservation)}"
@@ -71,18 +79,20 @@ def _destination(text: str) -> str:
 
 
 def _chunk(allocation: Allocation) -> str:
-    chunk = f"ncpus={allocation.cores_per_node}:mpiprocs={allocation.tasks_per_node}"
+    chunk = f"mpiprocs={allocation.tasks_per_node}"
+    if allocation.cores_per_node is not None or allocation.tasks_per_node > 1:
+        chunk = f"ncpus={allocation.known_cores}:{chunk}"  # without it a chunk has the site's default, usually 1
     if allocation.memory_mib:
         chunk += f":mem={allocation.memory_mib}mb"  # PBS counts 1,024 kb to the mb
-    return chunk + (f":ngpus={allocation.options.gpus}" if allocation.options.gpus else "")
+    return chunk + (f":ngpus={allocation.options.gpus_per_node}" if allocation.options.gpus_per_node else "")
 
 
 def _nodes(allocation: Allocation) -> Iterable[str]:
     chunk = _chunk(allocation)
-    if not allocation.options.nodelist:
+    if not allocation.options.include_nodes:
         yield f"-l select={allocation.nodes}:{chunk}"
         return
-    names = hosts(allocation.options.nodelist)
+    names = hosts(allocation.options.include_nodes)
     if len(names) != allocation.nodes:
         raise ValueError(f"names {len(names)} nodes and nodes is {allocation.nodes}; PBS needs as many as it is to use")
     yield "-l select=" + "+".join(f"1:{chunk}:host={name}" for name in names)
@@ -91,13 +101,14 @@ def _nodes(allocation: Allocation) -> Iterable[str]:
 def _place(allocation: Allocation) -> Iterable[str]:
     # Without scatter, PBS may put several chunks on one node.
     words = ["scatter"] if allocation.nodes > 1 else []
-    words += ["exclhost"] if allocation.options.exclusive else []
+    if allocation.options.exclusive is not None:
+        words.append("exclhost" if allocation.options.exclusive else "shared")
     if words:
         yield f"-l place={':'.join(words)}"
 
 
 def _walltime(allocation: Allocation) -> Iterable[str]:
-    seconds = limit_seconds(allocation, _UNITS)
+    seconds = limit_seconds(allocation)
     if seconds is not None:
         yield f"-l walltime={seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
@@ -113,17 +124,8 @@ def _priority(allocation: Allocation) -> Iterable[str]:
 
 
 def _mail(allocation: Allocation) -> Sequence[str]:
-    address = allocation.options.email_notification
+    address = allocation.options.email
     return [f"-M {address}", "-m ae"] if address else []
-
-
-def _begin(allocation: Allocation) -> Iterable[str]:
-    text = allocation.options.begin
-    if text:
-        moment = begin_moment(text)
-        form = r"(\d\d){2,6}(\.\d\d)?"
-        what = "a time such as 2026-12-31T23:59, or [[[[CC]YY]MM]DD]hhmm[.SS]"
-        yield f"-a {moment.strftime('%Y%m%d%H%M.%S') if moment is not None else checked(text, form, what)}"
 
 
 def _extra(name: str, text: str) -> Iterable[str]:
@@ -133,13 +135,12 @@ def _extra(name: str, text: str) -> Iterable[str]:
 
 _TAKERS = {
     "account": _account,
-    "queue": _queue,
+    "partition": _queue,
     "reservation": _reservation,
-    "nodelist": _nodes,
+    "include_nodes": _nodes,
     "exclusive": _place,
-    "time": _walltime,
+    TIME_LIMIT: _walltime,
     "licenses": _licenses,
     "priority": _priority,
-    "email_notification": _mail,
-    "begin": _begin,
+    "email": _mail,
 }

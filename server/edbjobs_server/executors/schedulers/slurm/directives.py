@@ -11,8 +11,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from edbjobs.config import SchedulerPriority
+
 from edbjobs_server.executors.base import Allocation
-from edbjobs_server.executors.schedulers.directives import Taker, checked, collect
+from edbjobs_server.executors.schedulers.directives import TIME_LIMIT, Taker, checked, collect
 
 UNLIMITED = -1
 _DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
@@ -21,7 +23,7 @@ _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}"
 _NAMES = rf"{_NAME}(,{_NAME})*"
 _NODES = r"[A-Za-z0-9][A-Za-z0-9_.,\[\]-]{0,4095}"  # no "/": a path would be read as a file of nodes
 _GPU = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
-_LICENSE = r"[A-Za-z0-9][A-Za-z0-9._@-]*(:[1-9][0-9]{0,8})?"
+_LICENSE = r"[A-Za-z0-9][A-Za-z0-9._@-]*"
 _WHAT = "of characters that SLURM accepts there"
 _EXTRA_NAME = r"[a-z][a-z0-9-]{1,63}"
 _EXTRA_VALUE = r"[A-Za-z0-9_.,:@%+=/()\[\]|&*!~-]*"
@@ -34,13 +36,13 @@ _OURS = (
 )
 _BY_FIELD = frozenset({
     "nodes", "ntasks-per-node", "cpus-per-task", "time", "mem", "partition", "account", "reservation", "qos",
-    "constraint", "nodelist", "exclude", "begin", "wckey", "mail-user", "mail-type", "licenses", "exclusive",
+    "constraint", "nodelist", "exclude", "wckey", "mail-user", "mail-type", "licenses", "exclusive",
     "gpus-per-node", "nice",
 })  # fmt: skip
 
 # SLURM lets only operators go below 0, so priorities cannot be raised: jobs of the higher ones are as others here, and
 # come first in the service's own order. 100 is what a bare `--nice` subtracts.
-_NICE = {"Lowest": 300, "Low": 200, "BelowNormal": 100}
+_NICE = {SchedulerPriority.LOWEST: 300, SchedulerPriority.LOW: 200, SchedulerPriority.BELOW_NORMAL: 100}
 
 _COMMENT_BYTES = 1000  # sbatch refuses longer ones than 1,023
 
@@ -60,16 +62,16 @@ def directives(allocation: Allocation) -> list[str]:
 def _size(allocation: Allocation) -> Iterable[str]:
     yield f"nodes={allocation.nodes}"
     yield f"ntasks-per-node={allocation.tasks_per_node}"
-    yield f"cpus-per-task={-(-allocation.cores_per_node // allocation.tasks_per_node)}"
+    if allocation.cores_per_node is not None:
+        yield f"cpus-per-task={-(-allocation.cores_per_node // allocation.tasks_per_node)}"
 
 
 def _time(allocation: Allocation) -> Iterable[str]:
-    if allocation.time:
-        if limit_seconds(allocation.time) is None:
-            raise ValueError("must be minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED")
-        yield f"time={allocation.time.upper()}"
-    elif allocation.wall_clock_limit is not None:
-        yield f"time={max(1, math.ceil(allocation.wall_clock_limit / _MINUTE))}"
+    limit = allocation.time_limit
+    if limit is not None:
+        days, seconds = divmod(math.ceil(limit), _DAY)
+        clock = f"{seconds // _HOUR:02}:{seconds // _MINUTE % 60:02}:{seconds % 60:02}"
+        yield f"time={days}-{clock}" if days or seconds else "time=UNLIMITED"
 
 
 def _memory(allocation: Allocation) -> Iterable[str]:
@@ -81,22 +83,24 @@ def _value(option: str, field: str, pattern: str) -> Taker[str]:
     """Return the taker of a field that is one option with one value."""
 
     def take(allocation: Allocation) -> Iterable[str]:
-        value = getattr(allocation if field in ("queue", "account") else allocation.options, field)
+        value = getattr(allocation if field in ("partition", "account") else allocation.options, field)
         if value:
-            yield f"{option}={checked(value, pattern, _WHAT)}"
+            text = value if isinstance(value, str) else ",".join(value)
+            yield f"{option}={checked(text, pattern, _WHAT)}"
 
     return take
 
 
 def _mail(allocation: Allocation) -> Iterable[str]:
-    if allocation.options.email_notification:
-        yield f"mail-user={allocation.options.email_notification}"
+    if allocation.options.email:
+        yield f"mail-user={allocation.options.email}"
         yield "mail-type=END,FAIL"
 
 
 def _licenses(allocation: Allocation) -> Iterable[str]:
-    if allocation.options.licenses:
-        yield "licenses=" + ",".join(checked(item, _LICENSE, _WHAT) for item in allocation.options.licenses)
+    found = sorted(allocation.options.licenses.items())
+    if found:
+        yield "licenses=" + ",".join(f"{checked(name, _LICENSE, _WHAT)}:{count}" for name, count in found)
 
 
 def _exclusive(allocation: Allocation) -> Iterable[str]:
@@ -106,9 +110,9 @@ def _exclusive(allocation: Allocation) -> Iterable[str]:
 
 def _gpus(allocation: Allocation) -> Iterable[str]:
     options = allocation.options
-    if options.gpus:
+    if options.gpus_per_node:
         kind = f"{checked(options.gpu_type, _GPU, _WHAT)}:" if options.gpu_type else ""
-        yield f"gpus-per-node={kind}{options.gpus}"
+        yield f"gpus-per-node={kind}{options.gpus_per_node}"
 
 
 def _nice(allocation: Allocation) -> Iterable[str]:
@@ -129,18 +133,17 @@ def _extra(name: str, value: str) -> Iterable[str]:
 
 _TAKERS: Mapping[str, Taker[str]] = {
     "nodes": _size,
-    "time": _time,
-    "memory": _memory,
-    "queue": _value("partition", "queue", _NAMES),
+    TIME_LIMIT: _time,
+    "memory_bytes_per_node": _memory,
+    "partition": _value("partition", "partition", _NAMES),
     "account": _value("account", "account", _NAME),
     "reservation": _value("reservation", "reservation", _NAMES),
     "qos": _value("qos", "qos", _NAME),
-    "constraints": _value("constraint", "constraints", r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*@=!()\[\]-]{0,254}"),
-    "nodelist": _value("nodelist", "nodelist", _NODES),
-    "exclude": _value("exclude", "exclude", _NODES),
-    "begin": _value("begin", "begin", r"[A-Za-z0-9][A-Za-z0-9:+/.-]{0,63}"),
+    "constraint": _value("constraint", "constraint", r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:|&*@=!()\[\]-]{0,254}"),
+    "include_nodes": _value("nodelist", "include_nodes", _NODES),
+    "exclude_nodes": _value("exclude", "exclude_nodes", _NODES),
     "wckey": _value("wckey", "wckey", _NAME),
-    "email_notification": _mail,
+    "email": _mail,
     "licenses": _licenses,
     "exclusive": _exclusive,
     "gpu_type": _gpus,

@@ -7,35 +7,42 @@ properties). What that list does not have is refused, because its effect would b
 
 from __future__ import annotations
 
-import math
 import ntpath
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from edbjobs.config import SchedulerPriority
+
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.executors.base import Allocation
 from edbjobs_server.executors.schedulers.base import ERRORS, Submission
-from edbjobs_server.executors.schedulers.directives import Taker, collect
+from edbjobs_server.executors.schedulers.directives import TIME_LIMIT, Taker, collect, limit_seconds
 
 _MAX_INT = 2**31 - 1
 _MAX_TEXT = 80  # characters of a job's, a task's and a project's name (ISchedulerJob.Name, .Project)
 
 # JobPriority: Lowest 0 to Highest 4. The sample client of the newer routes writes enumerations as numbers.
 _PRIORITIES = {
-    "Lowest": 0, "BelowNormal": 1, "Low": 1, "Normal": 2, "AboveNormal": 3, "High": 3, "Highest": 4,
-}  # fmt: skip
+    SchedulerPriority.LOWEST: 0,
+    SchedulerPriority.LOW: 1,
+    SchedulerPriority.BELOW_NORMAL: 1,
+    SchedulerPriority.NORMAL: 2,
+    SchedulerPriority.ABOVE_NORMAL: 3,
+    SchedulerPriority.HIGH: 3,
+    SchedulerPriority.HIGHEST: 4,
+}
 _CORE, _NODE = 0, 2  # JobUnitType
 
+_GROUP = "name a node group that has them as the partition"
 _UNSUPPORTED = {
-    "reservation": "HPC Pack has no reservations; name a node group as the queue",
+    "reservation": "HPC Pack has no reservations; name a node group as the partition",
     "qos": "HPC Pack has no qualities of service; use priority, or extra with JobTemplate",
-    "constraints": "HPC Pack has no node features; name a node group as the queue",
-    "gpus": "HPC Pack's REST service cannot be asked for GPUs; name a node group that has them as the queue",
-    "gpu_type": "HPC Pack's REST service cannot be asked for GPUs; name a node group that has them as the queue",
+    "constraint": "HPC Pack has no node features; name a node group as the partition",
+    "gpus_per_node": f"HPC Pack's REST service cannot be asked for GPUs; {_GROUP}",
+    "gpu_type": f"HPC Pack's REST service cannot be asked for GPUs; {_GROUP}",
     "wckey": "HPC Pack has no workload keys; use account, which becomes the job's project",
-    "exclude": "HPC Pack's REST service cannot be asked to leave nodes out; use nodelist or a node group",
-    "begin": "HPC Pack's REST service cannot be asked to wait for a time",
+    "exclude_nodes": "HPC Pack's REST service cannot be asked to leave nodes out; use include_nodes or a node group",
     "run_as_administrator": "HPC Pack's REST service cannot be asked to run elevated; it follows the account's role",
 }
 # Further properties that can be set; ours are not among them, nor who the job runs as.
@@ -43,9 +50,6 @@ _EXTRA = frozenset({
     "EstimatedProcessMemory", "JobTemplate", "MaxCoresPerNode", "MaxMemory", "NodeGroupOp", "NotifyOnStart", "OrderBy",
     "Pool", "Preemptable",
 })  # fmt: skip
-_TIME = re.compile(
-    r"(?:(?P<days>\d{1,5})-)?(?P<hours>\d{1,7})(?::(?P<minutes>\d{1,7}))?(?::(?P<seconds>\d{1,7}))?", re.ASCII
-)
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
 # No file of Windows can bear these; "%" would be taken for a variable on the way to the program, and what is no text
 # here (surrogates stand for it) has no name there.
@@ -66,11 +70,9 @@ def job_properties(allocation: Allocation) -> dict[str, str]:
     return {
         "Name": allocation.name,
         "ClientSource": "edbjobs",
-        "Priority": str(_PRIORITIES[allocation.options.priority]),
         **_size(allocation),
         "AutoCalculateMin": "false",  # else the sizes are ignored (ISchedulerJob.MinimumNumberOfNodes)
         "AutoCalculateMax": "false",
-        "IsExclusive": _bool(allocation.options.exclusive),
         "FailOnTaskFailure": "true",
         "RunUntilCanceled": "false",
         **dict(collect("Windows HPC", allocation, _TAKERS, _UNSUPPORTED, _extra)),
@@ -89,68 +91,30 @@ def _size(allocation: Allocation) -> dict[str, str]:
     Cores may come from several nodes, and nodes may have any number of cores; so a job that shares a node asks for
     cores on a single one, and any other for whole nodes with at least so many cores.
     """
-    cores, nodes = str(allocation.cores_per_node), str(allocation.nodes)
+    cores, nodes = str(allocation.known_cores), str(allocation.nodes)
     if allocation.nodes == 1 and not allocation.options.exclusive:
         return {"UnitType": str(_CORE), "MinCores": cores, "MaxCores": cores, "SingleNode": "true"}
     return {"UnitType": str(_NODE), "MinNodes": nodes, "MaxNodes": nodes, "MinCoresPerNode": cores}
 
 
 def _run_time(allocation: Allocation) -> dict[str, str]:
-    if allocation.time:
-        limit = seconds_of(allocation.time)
-    else:
-        limit = None if allocation.wall_clock_limit is None else math.ceil(allocation.wall_clock_limit)
-    if limit is None:
-        return {}
-    if not 0 < limit <= _MAX_INT:
-        raise ValueError(f"must be more than 0 and at most {_MAX_INT} seconds")
-    return {"RuntimeSeconds": str(limit)}
-
-
-def seconds_of(time: str) -> int | None:
-    """Read a time limit.
-
-    Parameters
-    ----------
-    time : str
-        ``M`` minutes, ``H:M``, ``H:M:S``, ``D-H``, ``D-H:M`` or ``D-H:M:S``; ``Infinite``. Three numbers are hours,
-        minutes and seconds as in every other scheduler, not days, hours and minutes as in HPC Pack's own commands:
-        the documented default 24:00:00 must not become 24 days.
-
-    Returns
-    -------
-    int or None
-        Seconds; None: no limit.
-
-    Raises
-    ------
-    ValueError
-        It is none of these.
-    """
-    if time.lower() == "infinite":
-        return None
-    match = _TIME.fullmatch(time)
-    if match is None:
-        raise ValueError("must be minutes, H:MM, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or Infinite")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    if match["days"] is None and match["minutes"] is None:
-        return hours * 60
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    limit = limit_seconds(allocation)
+    return {} if limit is None else {"RuntimeSeconds": str(limit)}
 
 
 def _node_group(allocation: Allocation) -> dict[str, str]:
-    if not allocation.queue:
+    if not allocation.partition:
         return {}
-    if "," in allocation.queue or not _is_plain(allocation.queue):
+    if "," in allocation.partition or not _is_plain(allocation.partition):
         raise ValueError("must be one node group's name, without a comma")
-    return {"NodeGroups": allocation.queue}
+    return {"NodeGroups": allocation.partition}
 
 
 def _requested_nodes(allocation: Allocation) -> dict[str, str]:
-    names = [name for name in re.split(r"[,\s]+", allocation.options.nodelist) if name]
+    names = allocation.options.include_nodes
     for name in names:
         if not _NODE_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a node's name; list them with commas, without ranges")
+            raise ValueError(f"{name!r} is not a node's name; ranges are not possible")
     return {"RequestedNodes": ",".join(names)} if names else {}
 
 
@@ -168,13 +132,23 @@ def _project(allocation: Allocation) -> dict[str, str]:
 
 
 def _mail(allocation: Allocation) -> dict[str, str]:
-    address = allocation.options.email_notification
+    address = allocation.options.email
     return {"EmailAddress": address, "NotifyOnCompletion": "true"} if address else {}
 
 
 def _licenses(allocation: Allocation) -> dict[str, str]:
-    named = [item if ":" in item else f"{item}:1" for item in allocation.options.licenses]
+    named = [f"{name}:{count}" for name, count in sorted(allocation.options.licenses.items())]
     return {"SoftwareLicense": ",".join(named)} if named else {}
+
+
+def _exclusive(allocation: Allocation) -> dict[str, str]:
+    exclusive = allocation.options.exclusive
+    return {} if exclusive is None else {"IsExclusive": _bool(exclusive)}
+
+
+def _priority(allocation: Allocation) -> dict[str, str]:
+    priority = allocation.options.priority
+    return {} if priority is None else {"Priority": str(_PRIORITIES[priority])}
 
 
 def _items(take: Callable[[Allocation], Mapping[str, str]]) -> Taker[tuple[str, str]]:
@@ -182,12 +156,14 @@ def _items(take: Callable[[Allocation], Mapping[str, str]]) -> Taker[tuple[str, 
 
 
 _TAKERS: Mapping[str, Taker[tuple[str, str]]] = {
-    "time": _items(_run_time),
-    "queue": _items(_node_group),
-    "nodelist": _items(_requested_nodes),
-    "memory": _items(_memory),
+    TIME_LIMIT: _items(_run_time),
+    "partition": _items(_node_group),
+    "include_nodes": _items(_requested_nodes),
+    "memory_bytes_per_node": _items(_memory),
     "account": _items(_project),
-    "email_notification": _items(_mail),
+    "email": _items(_mail),
+    "exclusive": _items(_exclusive),
+    "priority": _items(_priority),
     "licenses": _items(_licenses),
 }
 

@@ -4,7 +4,8 @@ import tempfile
 from typing import Any
 
 import pytest
-from edbjobs.config import HFSS3DLayoutBatchOptions, HFSSSimulationConfig
+from edbjobs_server.gateway.documented.config import HFSS3DLayoutBatchOptions, HFSSSimulationConfig
+from edbjobs_server.gateway.documented.translation import to_job_config
 
 # What a client of the documented job manager sends: every field, most of them at their defaults.
 DOCUMENTED: dict[str, Any] = {
@@ -59,16 +60,17 @@ DOCUMENTED: dict[str, Any] = {
 
 def test_the_documented_form_is_read_with_its_real_meaning() -> None:
     config = HFSSSimulationConfig.from_dict(DOCUMENTED)
-    assert config.machine_nodes[0].aedt() == "localhost:1:16:90%"
+    assert str(config.machine_nodes[0]) == "localhost:1:16:90%"
     assert (config.auto, config.distributed, config.user) == (None, None, "")
     assert config.layout_options == HFSS3DLayoutBatchOptions(solve_adaptive_only=True)
-    assert {field.name for field, _ in config.to_message().ListFields()} == {
+    assert {field.name for field, _ in to_job_config(config, "local").to_message().ListFields()} == {
         "project_path",
-        "ansys_edt_path",
-        "design_name",
+        "aedt_path",
+        "design",
         "design_mode",
-        "setup_name",
-        "machine_nodes",
+        "setup",
+        "scheduler",
+        "machines",
         "layout_options",
     }
 

@@ -1,21 +1,26 @@
-"""The fields of a configuration; `edbjobs.config.HFSSSimulationConfig` documents them."""
+"""The fields of the documented configuration; `HFSSSimulationConfig` documents them."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
 
+from edbjobs import _config_types as t
+from edbjobs._config_parts import Model
+from edbjobs._enums import ExistingResults
 from pydantic import AwareDatetime, Field
 
-from edbjobs import _config_types as t
-from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, Model, RetryPolicy, SchedulerOptions
-from edbjobs._enums import ExistingResults, SchedulerType
-
-__all__ = ["ConfigFields"]
+from edbjobs_server.gateway.documented.parts import (
+    HFSS3DLayoutBatchOptions,
+    MachineNode,
+    RetryPolicy,
+    SchedulerOptions,
+)
+from edbjobs_server.gateway.documented.types import SchedulerName, SchedulerType
 
 
 class ConfigFields(Model):
-    """Fields that are converted from and to dictionaries and messages."""
+    """Fields that are converted from and to dictionaries and to the contract's configuration."""
 
     project_path: t.ProjectPath
     jobid: t.JobId = ""
@@ -32,9 +37,9 @@ class ConfigFields(Model):
     non_graphical: bool = True
     monitor: bool = True
     layout_options: HFSS3DLayoutBatchOptions = Field(default_factory=HFSS3DLayoutBatchOptions)
-    scheduler_type: SchedulerType = SchedulerType.NONE
+    scheduler_type: SchedulerName = SchedulerType.NONE
     scheduler_options: SchedulerOptions = Field(default_factory=SchedulerOptions)
-    cores: Annotated[t.Number, Field(ge=0, le=1_000_000)] = 0
+    cores: Annotated[t.Number, Field(ge=0, le=t.MAX_COUNT)] = 0
     memory_mib: Annotated[t.Number, Field(ge=0, le=2**40)] = 0
     licenses: t.LicenseMap = Field(default_factory=dict)
     environment: t.EnvironmentMap = Field(default_factory=dict)

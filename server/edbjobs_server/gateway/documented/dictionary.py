@@ -16,11 +16,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from edbjobs._config_fields import ConfigFields
-from edbjobs._config_parts import HFSS3DLayoutBatchOptions, MachineNode, SchedulerOptions
-from edbjobs._enums import SchedulerType
-
-__all__ = ["DOCUMENTED", "FORMAT_VERSION", "read_dict", "write_dict"]
+from edbjobs_server.gateway.documented.fields import ConfigFields
+from edbjobs_server.gateway.documented.parts import HFSS3DLayoutBatchOptions, MachineNode, SchedulerOptions
 
 FORMAT_VERSION = "1.0.0"
 _WRITTEN_ONLY = frozenset({"platform", "timestamp", "version"})
@@ -113,7 +110,7 @@ def write_dict(config: ConfigFields) -> dict[str, Any]:
     documented.update(
         machine_nodes=[_with_documented(node, _DOCUMENTED_NODE) for node in config.machine_nodes],
         layout_options=layout,
-        scheduler_type=_scheduler_word(config.scheduler_type),
+        scheduler_type=str(config.scheduler_type),
         scheduler_options=_with_documented(config.scheduler_options, _DOCUMENTED_SCHEDULER),
     )
     added = {name: value for name, value in values.items() if name not in documented}
@@ -125,10 +122,6 @@ def write_dict(config: ConfigFields) -> dict[str, Any]:
         "version": FORMAT_VERSION,
     }
     return {**documented, **added, **written}
-
-
-def _scheduler_word(kind: SchedulerType) -> str:
-    return str(kind.value)
 
 
 def _with_documented(model: MachineNode | SchedulerOptions, names: tuple[str, ...]) -> dict[str, Any]:
