@@ -224,6 +224,31 @@ def test_counts() -> None:
     assert lab.core.counts() == counts(queued=3)
 
 
+def test_why_nothing_starts_on_this_host() -> None:
+    lab = Lab([make_job(1)], Limits())
+    assert lab.core.blocked_text(lab.now) == ""
+    for name in ("max_local_jobs", "max_cores", "max_memory_bytes"):
+        lab.core.limits = Limits(**{name: 0})  # type: ignore[arg-type]
+        assert lab.core.blocked_text(lab.now) == f"the limit {name} is 0"
+    lab.core.limits = Limits(max_cpu_percent=80)
+    assert lab.core.blocked_text(lab.now) == "the host has not been sampled yet"
+    lab.core.paused = True
+    assert lab.core.blocked_text(lab.now) == "the queue is paused"
+    lab.core.store_error = "disk full"
+    assert "disk full" in lab.core.blocked_text(lab.now)
+    lab.core.draining = True
+    assert "stopping" in lab.core.blocked_text(lab.now)
+
+
+def test_a_users_cores_count_on_clusters_too() -> None:
+    jobs = [make_job(number, user="ann", cores=3, executor=where) for number, where in enumerate(("slurm", "local"), 1)]
+    lab = Lab(jobs, Limits(users={"ann": UserLimits(max_cores=5)}))
+    assert lab.start() == ["job1"]
+    assert lab.why("job2").detail == "needs 3 cores; ann uses 3 of 5"
+    lab.end("job1")
+    assert lab.start() == ["job2"]
+
+
 def running_as(state: State, job: Job) -> Job:
     return make_job(job.seq, state=state, scheduler="slurm", attempts=job.attempts)
 

@@ -175,3 +175,16 @@ def test_the_windows_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_release_is_a_value() -> None:
     one = Release("2025.2", "252", Path("/a"), "settings")
     assert one == Release("2025.2", "252", Path("/a"), "settings")
+
+
+def test_the_usual_folders_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "FOLDERS", (tmp_path / "usual", tmp_path / "none"))
+    newest = program(tmp_path / "usual/v252/AnsysEM/ansysedt")
+    older = program(tmp_path / "usual/v242/Linux64/ansysedt")
+    program(tmp_path / "usual/tools/AnsysEM/ansysedt")
+    assert [(item.key, item.path, item.source) for item in discover({})] == [
+        ("252", newest, "folder"),
+        ("242", older, "folder"),
+    ]
+    named = discover({"ANSYSEM_ROOT252": str(newest.parent)})
+    assert [item.source for item in named] == ["ANSYSEM_ROOT252", "folder"]

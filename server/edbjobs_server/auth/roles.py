@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edbjobs.v1 import job_pb2
+
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.core.principal import Principal, Role
 
@@ -67,6 +69,14 @@ def may_see_environment(principal: Principal, user: str) -> bool:
     """Return whether a caller may read values of the environment of a job that belongs to `user`."""
     own = user == principal.user and principal.role >= Role.VIEWER
     return own or principal.role >= Role.ADMIN
+
+
+def hide_environment(principal: Principal, job: job_pb2.Job) -> job_pb2.Job:
+    """Clear the values of a job's environment in its message unless the caller may read them; the names stay."""
+    if job.config.environment and not may_see_environment(principal, job.user):
+        for name in job.config.environment:
+            job.config.environment[name] = ""
+    return job
 
 
 def may_see_details(principal: Principal) -> bool:

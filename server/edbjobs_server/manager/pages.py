@@ -21,8 +21,17 @@ MAX_BYTES = 3 * 1024 * 1024  # clients of gRPC accept 4 MiB by default
 
 
 def page_size(requested: int) -> int:
-    """Return the number of items on a page."""
-    return min(max(requested, 0) or DEFAULT_SIZE, MAX_SIZE)
+    """Return the number of items on a page.
+
+    Raises
+    ------
+    Refused
+        INVALID_REQUEST for a negative number.
+    """
+    if requested < 0:
+        what = f"expected a number from 0 to {MAX_SIZE}"
+        raise Refused("INVALID_REQUEST", f"page_size: {what}", fields={"page_size": what})
+    return min(requested or DEFAULT_SIZE, MAX_SIZE)
 
 
 def page_of(
@@ -49,7 +58,7 @@ def page_of(
     Raises
     ------
     Refused
-        INVALID_PAGE_TOKEN.
+        INVALID_PAGE_TOKEN, or INVALID_REQUEST for a negative size.
     """
     scope = _scope(requested)
     start = _start(items, scope, token, key_of) if token else 0

@@ -11,6 +11,7 @@ import grpc.aio
 from edbjobs.v1 import jobs_messages_pb2 as pb
 from edbjobs.v1 import jobs_service_pb2_grpc
 
+from edbjobs_server.auth.roles import hide_environment
 from edbjobs_server.contract.codec import embedded, seconds
 from edbjobs_server.contract.errors import item_status, reason_number
 from edbjobs_server.contract.views import FULL
@@ -48,11 +49,15 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Return a job."""
-        return pb.GetJobResponse(job=await self._manager.get(request.job, request.view or FULL))
+        job = await self._manager.get(request.job, request.view or FULL)
+        return pb.GetJobResponse(job=hide_environment(current_principal(), job))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Return a page of jobs."""
-        return await self._manager.list_jobs(request)
+        answer = await self._manager.list_jobs(request)
+        for job in answer.jobs:
+            hide_environment(current_principal(), job)
+        return answer
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """End a job."""
@@ -90,7 +95,8 @@ class JobsServicer(jobs_service_pb2_grpc.JobsServiceServicer):
     async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> pb.WaitJobResponse:
         """Wait for a job's end."""
         timeout = seconds(request.timeout) if request.HasField("timeout") else DEFAULT_WAIT_SECONDS
-        return pb.WaitJobResponse(job=await self._manager.wait(request.job, timeout))
+        job = await self._manager.wait(request.job, timeout)
+        return pb.WaitJobResponse(job=hide_environment(current_principal(), job))
 
     async def PreviewJob(self, request: pb.PreviewJobRequest, context: Context) -> pb.PreviewJobResponse:
         """Return what a job would run."""

@@ -22,6 +22,13 @@ _VARIABLES = (
     (re.compile(r"ANSYSEMSV_ROOT(\d{3})"), True, ("", "AnsysEM", "Linux64", "Win64")),
     (re.compile(r"AWP_ROOT(\d{3})"), False, ("AnsysEM", "AnsysEM/Linux64", "AnsysEM/Win64")),
 )
+# Where installers put AEDT by default, in vNNN below these: what no variable names is found there.
+FOLDERS = (
+    (Path(r"C:\Program Files\ANSYS Inc"), Path(r"C:\Program Files\AnsysEM"))
+    if sys.platform == "win32"
+    else (Path("/usr/ansys_inc"), Path("/ansys_inc"), Path("/opt/ansys_inc"), Path("/opt/AnsysEM"))
+)
+_BELOW = ("AnsysEM", "AnsysEM/Linux64", "AnsysEM/Win64", "Linux64", "Win64")
 _VERSION_PART = re.compile(r"v(\d{3})(?:sv)?", re.IGNORECASE)
 _VERSION_WORDS = re.compile(r"(?:20)?(\d\d)(?:\.| ?R)([1-9])(?:\.\d+)?|v?(\d\d)([1-9])", re.IGNORECASE)
 
@@ -37,8 +44,8 @@ class Release:
     path : Path
         The program.
     source : str
-        Where it was found: the environment variable, ``settings``, ``registry`` or ``demo``; ``nodes``: named by the
-        settings, on the nodes of a cluster that this host does not see.
+        Where it was found: the environment variable, ``settings``, ``registry``, ``folder`` or ``demo``; ``nodes``:
+        named by the settings, on the nodes of a cluster that this host does not see.
     demo, student : bool
         The demo solver, which solves nothing; the student version.
     """
@@ -71,7 +78,7 @@ def discover(environ: Mapping[str, str], extra: Sequence[Path] = (), demo: bool 
         the demo solver last, so that it is never the default where an AEDT is installed.
     """
     found: dict[str, Release] = {}
-    for release in (*_of_settings(extra), *_of_environment(environ), *_of_registry()):
+    for release in (*_of_settings(extra), *_of_environment(environ), *_of_registry(), *_of_folders()):
         found.setdefault(_real(release.path), release)
     if demo:
         for path in _demo_programs():
@@ -213,6 +220,20 @@ def _of_registry() -> Iterator[Release]:
             continue  # removed since
         if key.isdigit():
             yield from _in_folder(Path(folder), key, "registry", student=False)
+
+
+def _of_folders() -> Iterator[Release]:
+    for root in FOLDERS:
+        try:
+            names = sorted(os.listdir(root))
+        except OSError:
+            continue  # the usual case: it is not there
+        for name in names:
+            match = _VERSION_PART.fullmatch(name)
+            if match is None:
+                continue
+            for folder in _BELOW:
+                yield from _in_folder(root / name / folder, match[1], "folder", student=False)
 
 
 def _demo_programs() -> Iterator[Path]:

@@ -13,11 +13,13 @@ from urllib.parse import urlencode
 from aiohttp import web
 from edbjobs.v1 import job_pb2, job_state_pb2, jobs_messages_pb2
 
+from edbjobs_server.auth.roles import hide_environment
 from edbjobs_server.contract import codec
 from edbjobs_server.core.job import Job
 from edbjobs_server.gateway.rest import requests
 from edbjobs_server.gateway.rest.job_text import jobs_text
 from edbjobs_server.gateway.rest.responses import send_pieces
+from edbjobs_server.gateway.security import CALLER
 from edbjobs_server.manager.job_manager import JobManager
 
 PAGE = 1000
@@ -39,6 +41,8 @@ async def jobs(manager: JobManager, request: web.Request) -> web.StreamResponse:
     if not any(name in request.query for name in _PARAMETERS):
         return await _documented_list(manager, request)
     page, token = await _page(manager, request)
+    for job in page.jobs:
+        hide_environment(request[CALLER], job)
     text = await asyncio.to_thread(jobs_text, page.jobs)
     headers = _headers(request, page.position.revision, page.position.store_id, token)
     return web.Response(text=f"[{text}]", content_type="application/json", headers=headers)
@@ -82,7 +86,11 @@ async def _documented_list(manager: JobManager, request: web.Request) -> web.Str
     # Read after the live jobs: a job that ends in between is found twice, and is listed as it ended.
     ended, token = await _newest_ended(manager)
     headers = _headers(request, live.revision, live.store_id, _ENDED_TOKEN + token if token else "")
-    pieces = _pieces(_oldest_first(live.jobs, ended), manager.explained)
+
+    def explained(job: job_pb2.Job) -> job_pb2.Job:
+        return hide_environment(request[CALLER], manager.explained(job))
+
+    pieces = _pieces(_oldest_first(live.jobs, ended), explained)
     return await send_pieces(request, pieces, "application/json", headers)
 
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from edbjobs.v1 import job_pb2
 from edbjobs.v1.job_ref_pb2 import JobRef
 
+from edbjobs_server.auth.roles import hide_environment
 from edbjobs_server.core.errors import Refused
 from edbjobs_server.gateway import words
 from edbjobs_server.gateway.documented.translation import documented_refusal
@@ -75,7 +76,7 @@ class Rest:
     async def job(self, request: web.Request) -> web.Response:
         """Return one job."""
         job = await self._manager.get(await requests.job_of(self._manager, request))
-        return web.Response(text=job_text(job), content_type="application/json")
+        return web.Response(text=job_text(hide_environment(request[CALLER], job)), content_type="application/json")
 
     async def job_events(self, request: web.Request) -> web.Response:
         """List the events of one job."""
