@@ -189,6 +189,14 @@ def test_an_empty_value_that_is_set_is_set() -> None:
                 assert path_of(check(request)) == place.path + field.name
 
 
+def test_the_table_of_what_is_not_served_has_only_names_of_the_contract() -> None:
+    assert unserved.RPCS <= RPCS.keys()
+    reachable = [field for name in REQUESTS for _, field in fields(name)]
+    assert {field.full_name.removeprefix(f"{request_check.PACKAGE}.") for field in reachable} >= unserved.FIELDS
+    enums = [field.enum_type for field in reachable if field.enum_type is not None]
+    assert {value.name for enum in enums for value in enum.values} >= unserved.VALUES
+
+
 def test_paths_name_the_item() -> None:
     request = pb.SubmitJobsRequest(requests=[pb.SubmitJobRequest() for _ in range(4)])
     reasons: Any = request.requests[3].config.retry.reasons
