@@ -39,7 +39,7 @@ API_LEVEL = 1
 
 # Not retried by gRPC though they are safe to repeat. DeleteJob: if the first try was executed, the second would answer
 # NOT_FOUND. The streams: the client resumes them itself.
-_NOT_RETRIED = frozenset({"DeleteJob", "DeleteJobs", "WatchJobs", "ReadLog", "TailLog", "ReadFile"})
+_NOT_RETRIED = frozenset({"DeleteJob", "DeleteJobs", "WatchJobs", "ReadLog", "ReadFile"})
 
 
 def _is_repeatable(method: MethodDescriptor) -> bool:

@@ -27,7 +27,7 @@ _Handler = Any  # grpc.RpcMethodHandler: its attributes are not in the published
 _Body = Callable[[Any, _Context], Awaitable[Any]]
 
 # RPCs that change nothing are frequent: they are logged at debug.
-_READS = ("Get", "List", "Watch", "Wait", "Tail", "Read", "Preview", "Inspect", "Check", "ServerReflection")
+_READS = ("Get", "List", "Watch", "Wait", "Read", "Preview", "Inspect", "Check", "ServerReflection")
 # A call is ended this much before its deadline, so that its error reaches the client in time: at the deadline the
 # client itself ends the call, and knows no reason.
 _MARGIN_SECONDS = 0.1
