@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import grpc
 import pytest
@@ -15,34 +14,12 @@ from edbjobs_server.gateway.http_errors import STATUS, HttpReason, HttpRefused, 
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from support.documented_errors import documented
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ROOT / "protos" / "edbjobs" / "v1"
 SERVER = ROOT / "server" / "edbjobs_server"
 CODES = {code.name: code for code in grpc.StatusCode}
-
-
-class Documented(NamedTuple):
-    """What the comment of a reason in the contract promises."""
-
-    code: grpc.StatusCode
-    metadata: frozenset[str]
-    has_retry_info: bool
-
-
-def documented() -> dict[str, Documented]:
-    """Return the promises of each reason, from the comments of errors.proto."""
-    text = (PROTOS / "errors.proto").read_text()
-    found = {}
-    for comment, name in re.findall(r"((?:  // .*\n)+)  ERROR_REASON_(\w+) = \d+;", text):
-        words = " ".join(line.removeprefix("  // ") for line in comment.splitlines())
-        code = words.partition(".")[0]
-        if code in CODES:
-            listed = re.search(r"Metadata: ([^.]*)\.", words)
-            # Each key is the first word of its part: "uid, if that made one job", "field, or rpc", "incident, under".
-            keys = re.findall(r"(?:^|, (?:or )?)(?!if |under )(\w+)", listed[1]) if listed else []
-            found[name] = Documented(CODES[code], frozenset(keys), "google.rpc.RetryInfo" in words)
-    return found
 
 
 def calls_of_refused() -> Iterator[tuple[str, ast.Call]]:

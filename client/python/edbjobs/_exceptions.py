@@ -13,12 +13,12 @@ Each has a `message` for people, a `reason` for programs, `fields` and `metadata
     ├── ServiceError                the service refused the request
     │   ├── InvalidRequestError     INVALID_ARGUMENT: `fields` has the invalid fields
     │   ├── NotFoundError           NOT_FOUND
-    │   ├── ConflictError           ALREADY_EXISTS
+    │   ├── ConflictError           ALREADY_EXISTS, or ABORTED: changed meanwhile
     │   ├── StateError              FAILED_PRECONDITION: not possible in the present state
     │   ├── OutOfRangeError         OUT_OF_RANGE: a revision or an offset that does not exist
     │   ├── AuthenticationError     UNAUTHENTICATED: the token is missing or wrong
     │   ├── ForbiddenError          PERMISSION_DENIED
-    │   ├── BusyError               UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED: try again later
+    │   ├── BusyError               UNAVAILABLE, RESOURCE_EXHAUSTED: try again later
     │   └── NotServedError          UNIMPLEMENTED: not supported by this release of the service
 
 An invalid value raises ``pydantic.ValidationError`` before anything is sent.
@@ -125,7 +125,7 @@ class NotFoundError(ServiceError):
 
 
 class ConflictError(ServiceError):
-    """The id belongs to another job, or the request_id to another request."""
+    """The id belongs to another job, the request_id to another request, or the limits were changed meanwhile."""
 
 
 class StateError(ServiceError):

@@ -17,14 +17,15 @@ DOMAIN = "edbjobs"
 # Numbers of google.rpc.Code, which are those of grpc.StatusCode.
 _DEADLINE_EXCEEDED = 4
 _UNAVAILABLE = 14
-_BY_CODE: dict[int, type[e.ServiceError]] = {
+_BY_CODE: dict[int, type[e.EdbJobsError]] = {
     3: e.InvalidRequestError,
+    _DEADLINE_EXCEEDED: e.DeadlineError,
     5: e.NotFoundError,
     6: e.ConflictError,
     7: e.ForbiddenError,
     8: e.BusyError,
     9: e.StateError,
-    10: e.BusyError,
+    10: e.ConflictError,
     11: e.OutOfRangeError,
     12: e.NotServedError,
     _UNAVAILABLE: e.BusyError,
@@ -69,7 +70,7 @@ def from_call(
     if code == _UNAVAILABLE:
         return _unreachable(details, target)
     if code == _DEADLINE_EXCEEDED:
-        return e.DeadlineError(f"the service at {target} did not answer in time", reason="DEADLINE_EXCEEDED")
+        return e.DeadlineError(f"the service at {target} did not answer in time", reason="DEADLINE")
     return _BY_CODE.get(code, e.ServiceError)(details or f"the service at {target} returned status {code}")
 
 
