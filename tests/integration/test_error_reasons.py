@@ -130,7 +130,8 @@ def _answer(code: grpc.StatusCode, details: bytes) -> Answer:
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     folder = tmp_path_factory.mktemp("reasons")
     allowed = [str(folder / "projects"), str(folder / "local")]
-    settings = {"max_concurrent_jobs": 8, "max_cores": 64, "project_roots": allowed, "shared_roots": [str(folder / "projects")]}
+    roots = {"project_roots": allowed, "shared_roots": [str(folder / "projects")]}
+    settings = {"max_concurrent_jobs": 8, "max_cores": 64, **roots}
     with (
         ClusterService(folder, **settings) as service,
         grpc.insecure_channel(service.target, options=[("grpc.max_send_message_length", -1)]) as channel,
@@ -321,7 +322,7 @@ def _(endpoint: Endpoint, patch: pytest.MonkeyPatch) -> Answer:
 def _(endpoint: Endpoint, patch: pytest.MonkeyPatch) -> Answer:
     config = endpoint.config()
     go = threading.Event()
-    original: Any = draft_batcher.draft_all
+    original: Any = draft_batcher.draft_all  # type: ignore[attr-defined]
 
     def slow(*arguments: Any, **rest: Any) -> Any:
         go.wait(20)
