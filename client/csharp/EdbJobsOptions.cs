@@ -7,8 +7,8 @@ namespace EdbJobs
     public sealed class EdbJobsOptions
     {
         /// <summary>
-        /// <c>http://host:port</c> or <c>https://host:port</c>: of the gRPC door, or with <see cref="UseGrpcWeb"/> of the
-        /// HTTP door. Null: found by endpoint.json, else the documented port on this host.
+        /// <c>http://host:port</c> or <c>https://host:port</c>: of the gRPC endpoint, or with <see cref="UseGrpcWeb"/> of the
+        /// HTTP endpoint. Null: found by endpoint.json, else the documented port on this host.
         /// </summary>
         public string Address { get; set; }
 

@@ -82,7 +82,7 @@ def test_a_cluster_job_is_shown_with_its_id_and_waiting_reason(
         text=True,
     ) as watch:
         assert watch.stdout is not None
-        assert watch.stdout.readline() == "c1: running: slurm 1 on n1, n2\n"
+        assert watch.stdout.readline() == "c1: running: slurm 1\n"  # events name no nodes
         service.scheduler.set("1", Phase.ENDED, "NODE_FAIL", ending=Ending.NODE_FAIL, message="node n2 failed")
         assert "failed" in watch.stdout.read()
         assert watch.wait(30) == 1

@@ -28,7 +28,7 @@ export type Submit = MessageInitShape<typeof SubmitJobRequestSchema>;
 
 /** Where the service is and how long to wait for it. */
 export interface ClientOptions {
-  /** Base URL of the service's HTTP door; default: the origin of the page. */
+  /** Base URL of the service's HTTP endpoint; default: the origin of the page. */
   baseUrl?: string;
   /** Sent with every call. A page of the service itself needs none: its session's cookie goes along. */
   token?: string;
