@@ -536,7 +536,7 @@ async def test_a_wait_of_no_time_answers_at_once_and_a_negative_one_is_refused(i
 
 
 async def test_a_preview_says_where_it_would_run_and_what_it_would_reserve(it: World) -> None:
-    config = {"cores": 3, "memory_mib": 5, "licenses": {"hfss": 2}}
+    config = {"cores": 3, "memory_bytes": 5 * 1024**2, "licenses": {"hfss": 2}}
     preview = await it.manager.preview(request(it, "x", config=config), ANN)
     assert preview.scheduler == "local"
     assert preview.reservation == job_pb2.Reservation(cores=3, memory_bytes=5 * 1024**2, licenses={"hfss": 2})

@@ -188,6 +188,11 @@ def test_superseded_jobs_are_left_out_unless_asked_for(
     assert reader.page(Filter(ended=False)).total == 1
 
 
+def test_jobs_of_no_batch_are_found_beside_those_of_one(sql: sqlite3.Connection, reader: Reader) -> None:
+    made = insert(sql, [new_job(config_of(batch=batch)) for batch in ("", "b", "c")])
+    assert all_pages(reader, Filter(batches=["", "b"]), 2) == [job.uid for job in made[:2]]
+
+
 def test_a_job_that_was_named_is_found_superseded_or_not(sql: sqlite3.Connection, reader: Reader) -> None:
     (old,) = insert(sql, [new_job(state=State.FAILED, end_time=1.0, superseded_by="x")])
     assert all_pages(reader, Filter(jobs=[JobRef(uid=old.uid)]), 2) == [old.uid]

@@ -157,9 +157,9 @@ def where(job_filter: jobs_messages_pb2.JobFilter) -> Where:
     equal = _equalities(job_filter)
     if job_filter.jobs:
         drivers = [_named(job_filter.jobs)]
-    elif equal and len(equal[0][1]) <= _MOST_DRIVERS:
-        column, values = equal.pop(0)
-        # The index of batches has none for jobs of no batch.
+    elif (driver := next(filter(_is_indexed, equal), None)) is not None:
+        equal.remove(driver)
+        column, values = driver
         also = " AND batch <> ''" if column == "batch" else ""
         drivers = [Condition(f"{column} = ?{also}", (value,)) for value in values] or [Condition("false")]
     else:
@@ -192,6 +192,12 @@ def _equalities(job_filter: jobs_messages_pb2.JobFilter) -> list[tuple[str, list
     if states is not None:
         found.append(("state", sorted(states)))
     return found
+
+
+def _is_indexed(equal: tuple[str, list[Any]]) -> bool:
+    """Return whether an index serves a column and values; that of batches has no jobs of no batch."""
+    column, values = equal
+    return len(values) <= _MOST_DRIVERS and not (column == "batch" and "" in values)
 
 
 def _named(refs: Sequence[job_ref_pb2.JobRef]) -> Condition:
