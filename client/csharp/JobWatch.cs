@@ -8,12 +8,14 @@ using Grpc.Core;
 namespace EdbJobs
 {
     /// <summary>
-    /// Changes of the jobs: <c>await foreach (Event change in client.Watch(request).WithCancellation(token))</c>.
-    /// Ends with <see cref="OperationCanceledException"/>, or with <see cref="RpcException"/> when the service stays away
-    /// for longer than <see cref="EdbJobsOptions.Patience"/>, never answered, or refuses, as with REVISION_TOO_OLD: list
-    /// the jobs again.
+    /// Changes of the jobs, as the service's messages, heartbeats without changes included:
+    /// <c>await foreach (WatchJobsResponse message in client.Watch(request).WithCancellation(token))</c>. The position of a
+    /// message is where another watch resumes after it. After a break of the connection CaughtUp and the updates come
+    /// again, events do not. Ends with <see cref="OperationCanceledException"/>, or with <see cref="RpcException"/> when
+    /// the service stays away for longer than <see cref="EdbJobsOptions.Patience"/>, never answered, or refuses, as with
+    /// REVISION_TOO_OLD: list the jobs again.
     /// </summary>
-    public sealed class JobWatch : IAsyncEnumerable<Event>
+    public sealed class JobWatch : IAsyncEnumerable<WatchJobsResponse>
     {
         private readonly EdbJobsClient client;
         private readonly WatchJobsRequest request;
@@ -24,12 +26,13 @@ namespace EdbJobs
             this.request = request;
         }
 
-        public IAsyncEnumerator<Event> GetAsyncEnumerator(CancellationToken cancellationToken = default(CancellationToken))
+        public IAsyncEnumerator<WatchJobsResponse> GetAsyncEnumerator(
+            CancellationToken cancellationToken = default(CancellationToken))
         {
             return new Enumerator(client, request.Clone(), cancellationToken);
         }
 
-        private sealed class Enumerator : IAsyncEnumerator<Event>
+        private sealed class Enumerator : IAsyncEnumerator<WatchJobsResponse>
         {
             private static readonly TimeSpan FirstDelay = TimeSpan.FromMilliseconds(100);
             private static readonly TimeSpan LongestDelay = TimeSpan.FromSeconds(2);
@@ -37,7 +40,6 @@ namespace EdbJobs
             private readonly EdbJobsClient client;
             private readonly WatchJobsRequest request;
             private readonly CancellationToken token;
-            private readonly Queue<Event> events = new Queue<Event>();
             private AsyncServerStreamingCall<WatchJobsResponse> call;
             private bool answered;
             private DateTime? awaySince;
@@ -50,7 +52,7 @@ namespace EdbJobs
                 this.token = token;
             }
 
-            public Event Current { get; private set; }
+            public WatchJobsResponse Current { get; private set; }
 
             public ValueTask<bool> MoveNextAsync()
             {
@@ -65,7 +67,7 @@ namespace EdbJobs
 
             private async Task<bool> Move()
             {
-                while (events.Count == 0)
+                for (;;)
                 {
                     token.ThrowIfCancellationRequested();
                     try
@@ -74,11 +76,9 @@ namespace EdbJobs
                         if (await call.ResponseStream.MoveNext(token).ConfigureAwait(false))
                         {
                             Accept(call.ResponseStream.Current);
+                            return true;
                         }
-                        else
-                        {
-                            Close();
-                        }
+                        Close();
                     }
                     catch (RpcException error)
                     {
@@ -89,8 +89,6 @@ namespace EdbJobs
                         delay = delay + delay < LongestDelay ? delay + delay : LongestDelay;
                     }
                 }
-                Current = events.Dequeue();
-                return true;
             }
 
             private void Accept(WatchJobsResponse message)
@@ -98,16 +96,10 @@ namespace EdbJobs
                 answered = true;
                 awaySince = null;
                 delay = FirstDelay;
-                long known = request.HasAfterRevision ? request.AfterRevision : -1;
-                long newest = Math.Max(known, message.Revision);
-                foreach (Event change in message.Events)
-                {
-                    if (change.Revision <= known) continue;
-                    newest = Math.Max(newest, change.Revision);
-                    events.Enqueue(change);
-                }
-                request.AfterRevision = newest;
-                if (message.StoreId.Length > 0) request.StoreId = message.StoreId;
+                Current = message;
+                if (message.Position == null) return;
+                request.FromOldest = false;
+                request.After = message.Position.Clone();
             }
 
             private bool MayTryAgain(ServiceError error)

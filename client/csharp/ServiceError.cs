@@ -1,4 +1,6 @@
+using System;
 using System.Collections.Generic;
+using EdbJobs.V1;
 using Google.Rpc;
 using Grpc.Core;
 
@@ -23,6 +25,17 @@ namespace EdbJobs
 
         /// <summary>For example JOB_NOT_FOUND; empty: the service did not answer itself.</summary>
         public string Reason { get; private set; } = "";
+
+        /// <summary>The same as a value of the contract; Unspecified: it has none, or a newer one has it.</summary>
+        public ErrorReason ErrorReason
+        {
+            get
+            {
+                ErrorReason value;
+                bool known = Enum.TryParse(Reason.Replace("_", ""), true, out value);
+                return known ? value : ErrorReason.Unspecified;
+            }
+        }
 
         /// <summary>Path of each wrong field, and what is wrong with it.</summary>
         public IReadOnlyDictionary<string, string> Fields => fields;
@@ -59,6 +72,14 @@ namespace EdbJobs
             {
                 if (entry.Key == "grpc-status-details-bin") error.Read(Google.Rpc.Status.Parser.ParseFrom(entry.ValueBytes));
             }
+            return error;
+        }
+
+        /// <summary>Reads an error within an answer, such as JobResult.Error.</summary>
+        public static ServiceError From(Google.Rpc.Status status)
+        {
+            var error = new ServiceError((StatusCode)status.Code, status.Message);
+            error.Read(status);
             return error;
         }
 

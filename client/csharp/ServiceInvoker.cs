@@ -2,8 +2,10 @@ using System;
 using System.IO;
 using System.Net;
 using System.Net.Http;
+using Google.Protobuf.Reflection;
 using Grpc.Core;
 using Grpc.Net.Client;
+using Grpc.Net.Client.Configuration;
 using Grpc.Net.Client.Web;
 
 namespace EdbJobs
@@ -40,14 +42,14 @@ namespace EdbJobs
             Method<TRequest, TResponse> method, string host, CallOptions call, TRequest request)
         {
             Connection to = Now();
-            return to.Invoker.BlockingUnaryCall(method, host, Unary(to, call), request);
+            return to.Invoker.BlockingUnaryCall(method, host, Unary(to, call), Repeatable.WithRequestIds(request));
         }
 
         public override AsyncUnaryCall<TResponse> AsyncUnaryCall<TRequest, TResponse>(
             Method<TRequest, TResponse> method, string host, CallOptions call, TRequest request)
         {
             Connection to = Now();
-            return to.Invoker.AsyncUnaryCall(method, host, Unary(to, call), request);
+            return to.Invoker.AsyncUnaryCall(method, host, Unary(to, call), Repeatable.WithRequestIds(request));
         }
 
         public override AsyncServerStreamingCall<TResponse> AsyncServerStreamingCall<TRequest, TResponse>(
@@ -140,7 +142,28 @@ namespace EdbJobs
                 HttpHandler = options.UseGrpcWeb ? new GrpcWebHandler(GrpcWebMode.GrpcWeb, handler) : handler,
                 MaxReceiveMessageSize = MaxMessageBytes,
                 DisposeHttpClient = options.HttpHandler == null,
+                ServiceConfig = new ServiceConfig { MethodConfigs = { Retries() } },
             });
+        }
+
+        private static MethodConfig Retries()
+        {
+            var retries = new MethodConfig
+            {
+                RetryPolicy = new RetryPolicy
+                {
+                    MaxAttempts = 4,
+                    InitialBackoff = TimeSpan.FromMilliseconds(100),
+                    MaxBackoff = TimeSpan.FromSeconds(2),
+                    BackoffMultiplier = 2,
+                    RetryableStatusCodes = { StatusCode.Unavailable },
+                },
+            };
+            foreach (MethodDescriptor method in Repeatable.Calls)
+            {
+                retries.Names.Add(new MethodName { Service = method.Service.FullName, Method = method.Name });
+            }
+            return retries;
         }
 
         private sealed class Connection

@@ -127,7 +127,7 @@ def test_the_sample_for_node(built: Path, service: WebService, tmp_path: Path) -
 
     code, output = run(example_project(tmp_path))
     assert code == 0, output
-    assert "JOB_COMPLETED" in output
+    assert " COMPLETED " in output
     assert "Normal completion" in output
     code, output = run(tmp_path / "none.aedt")
     assert code == 1

@@ -9,7 +9,8 @@ A call has
     ``token``     sent as bearer token; empty: none;
     ``until``     of a stream: a text; the client cancels after the first message whose JSON holds it.
 
-An answer has ``code`` (number of the gRPC status), ``message`` and, as the client library tells them, ``reason``,
-``metadata`` and ``fields`` of the error's details; ``messages`` are those received, each in proto3's JSON as a string.
+An answer has ``code`` (number of the gRPC status), ``message`` and, as the client library gives them, ``reason``,
+``errorReason`` (its number in the contract), ``metadata`` and ``fields`` of the error's details; ``messages`` are those
+received, each in proto3's JSON as a string.
 ``watch`` writes a line ``{"event": "..."}`` for each event as it comes, and its answer at the end.
 """

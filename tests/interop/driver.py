@@ -15,12 +15,12 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from edbjobs import AsyncClient, Client, Position, WatchEvent
+from edbjobs import AsyncClient, Client, WatchEvent
 from edbjobs._connection import Settings, make_stubs, metadata
 from edbjobs._endpoint import Target
 from edbjobs._exceptions import EdbJobsError
 from edbjobs._status import from_call
-from edbjobs.v1 import cluster_service_pb2, jobs_service_pb2, resources_service_pb2
+from edbjobs.v1 import cluster_service_pb2, errors_pb2, jobs_service_pb2, resources_service_pb2
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -134,7 +134,7 @@ class SyncDriver(Driver):
 
     def watch(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with Client(self._target.address) as client:
-            for event in client.watch(after=_after(call)):
+            for event in client.watch(from_oldest=_from_oldest(call)):
                 yield _told(event)
                 if call["until"] in json.dumps(_told(event)):
                     return
@@ -157,7 +157,7 @@ class AsyncDriver(Driver):
 
     def watch(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         client = AsyncClient(self._target.address)
-        events = client.watch(after=_after(call))
+        events = client.watch(from_oldest=_from_oldest(call))
         while True:
             event = _told(self._loop.run_until_complete(events.__anext__()))
             yield event
@@ -215,10 +215,16 @@ def _answer(messages: Sequence[Message], error: EdbJobsError | None = None, code
         "code": code,
         "message": str(error.args[0]) if error else "",
         "reason": error.reason if error else "",
+        "errorReason": error_reason(error.reason if error else ""),
         "metadata": dict(error.metadata) if error else {},
         "fields": dict(error.fields) if error else {},
         "messages": [_json(message) for message in messages],
     }
+
+
+def error_reason(reason: str) -> int:
+    """Return the number of a reason in the contract; 0: it has none."""
+    return dict(errors_pb2.ErrorReason.items()).get(f"ERROR_REASON_{reason}", 0)
 
 
 def _failed(error: Any, messages: Sequence[Message]) -> dict[str, Any]:
@@ -227,10 +233,10 @@ def _failed(error: Any, messages: Sequence[Message]) -> dict[str, Any]:
     return _answer(messages, told, code)
 
 
-def _after(call: dict[str, Any]) -> Position:
-    return Position(int(json.loads(call["request"])["afterRevision"]))
+def _from_oldest(call: dict[str, Any]) -> bool:
+    return bool(json.loads(call["request"])["fromOldest"])
 
 
 def _told(event: WatchEvent) -> dict[str, Any]:
     """Give of an event what every language's JSON has."""
-    return {"revision": str(event.revision), "job": {"id": event.job.id if event.job else ""}}
+    return {"revision": str(event.revision), "jobChange": {"job": {"id": event.job.id if event.job else ""}}}

@@ -1,4 +1,4 @@
-"""A submit in which every field is set, to values that are hard to carry."""
+"""A submit in which every field that is served is set, to values that are hard to carry."""
 
 from __future__ import annotations
 
@@ -11,21 +11,50 @@ LARGEST = "9223372036854775807"
 
 
 def maximal_config(project: str) -> dict[str, Any]:
-    """Make a JobConfig with every field, in proto3's JSON."""
+    """Make a JobConfig with every field that is served, in proto3's JSON."""
     return {
         "projectPath": project,
-        "solver": "Hfss3DLayout",
-        "ansysEdtPath": "$solver",
+        "design": "Design_1",
+        "setup": "Setup1",
+        "designMode": "DESIGN_MODE_NOMINAL",
         "aedtVersion": "2025.2",
-        "designName": "Design_1",
-        "designMode": "Nominal",
-        "setupName": "Setup1",
-        "machineNodes": [
-            {"hostname": "localhost", "cores": 2, "maxCores": 64, "utilization": 75, "tasks": -1, "gpus": 0},
-            {"hostname": "node-02.example", "cores": 1, "maxCores": 8, "utilization": 90, "tasks": 1},
+        "aedtPath": "$solver",
+        "product": "HFSS 3D Layout Design",
+        "scheduler": "local",
+        "schedulerOptions": {
+            "partition": "default",
+            "nodes": 2,
+            "tasksPerNode": 3,
+            "coresPerNode": 4,
+            "memoryBytesPerNode": BEYOND_DOUBLE,
+            "gpusPerNode": 0,
+            "gpuType": "a100",
+            "exclusive": False,
+            "constraint": "avx512",
+            "includeNodes": ["n[1-4]", "n7"],
+            "excludeNodes": ["n9"],
+            "account": "charge",
+            "qos": "normal",
+            "reservation": "night",
+            "priority": "SCHEDULER_PRIORITY_HIGHEST",
+            "licenses": {"hfss": 1, "hpc@server": 2},
+            "wckey": "key",
+            "email": "somebody@example.com",
+            "comment": "for the night",
+            "runAsAdministrator": False,
+            "extra": {"comment": "none"},
+        },
+        "cores": 3,
+        "memoryBytes": "9007199254740991",
+        "licenses": {"hfss_solve": 1, "electronics_desktop": 2147483647, "none": 0},
+        "machines": [
+            {"hostname": "localhost", "cores": 2, "maxCores": 64, "memoryPercent": 75, "tasks": -1, "gpus": 0},
+            {"hostname": "node-02.example", "cores": 1, "maxCores": 8, "memoryPercent": 90, "tasks": 1},
         ],
+        "timeLimit": "86400.000000001s",
+        "cancelGracePeriod": "0s",
         "distributed": False,
-        "auto": True,
+        "autoSettings": True,
         "nonGraphical": True,
         "monitor": False,
         "layoutOptions": {
@@ -39,57 +68,26 @@ def maximal_config(project: str) -> dict[str, Any]:
             "validateOnly": False,
             "tempDirectory": "/tmp",
         },
-        "schedulerType": "SCHEDULER_TYPE_LOCAL",
-        "schedulerOptions": {
-            "queue": "default",
-            "time": "24:00:00",
-            "nodes": 2,
-            "tasksPerNode": 3,
-            "coresPerNode": 4,
-            "memory": "64GB",
-            "account": "charge",
-            "reservation": "night",
-            "qos": "normal",
-            "constraints": "avx512",
-            "exclusive": True,
-            "gpus": 1,
-            "gpuType": "a100",
-            "priority": "Normal",
-            "emailNotification": "somebody@example.com",
-            "runAsAdministrator": True,
-            "licenses": ["hfss:1"],
-            "nodelist": "n[1-4]",
-            "exclude": "n9",
-            "begin": "now+1hour",
-            "wckey": "key",
-            "extra": {"comment": "none"},
-            "comment": "for the night",
-        },
-        "cores": 3,
-        "memoryMib": "1099511627776",
-        "licenses": {"hfss_solve": 1, "electronics_desktop": 2147483647},
+        "batchOptions": {"HPCLicenseType": "pool"},
         "environment": {"ANS_EDBJOBS_DEMO": "seconds=0.1", "ANS_TEXT": UNICODE},
-        "wallClockLimit": "86400.000000001s",
-        "cancelGrace": "3600s",
-        "retry": {
-            "maxAttempts": 100,
-            "reasons": ["END_REASON_LICENSE", "END_REASON_PREEMPTED"],
-            "initialBackoff": "0.250s",
-            "maxBackoff": "3600s",
-        },
         "waitForLicense": True,
         "licenseWaitLimit": "7200s",
         "schedulerWaitLimit": "7200s",
+        "notBeforeTime": "2999-12-31T23:59:59.123456789Z",
+        "retry": {
+            "maxAttempts": 100,
+            "reasons": ["END_REASON_LICENSE", "END_REASON_PREEMPTED"],
+            "initialDelay": "0.250s",
+            "maxDelay": "3600s",
+        },
         "existingResults": "EXISTING_RESULTS_CLEAR",
-        "notBefore": "2999-12-31T23:59:59.123456789Z",
-        "labels": {"unicode": UNICODE, "empty": "", "long": "x" * 255},
         "batch": "batch-1",
-        "batchOptions": {"HPCLicenseType": "pool"},
+        "labels": {"unicode": UNICODE, "empty": "", "long": "x" * 255},
     }
 
 
 def maximal_submit(project: str) -> dict[str, Any]:
-    """Make a SubmitJobRequest with every field."""
+    """Make a SubmitJobRequest with every field that is served."""
     return {
         "requestId": "r" * 64,
         "jobId": "m" * 63,

@@ -1,4 +1,4 @@
-// Submits a project, watches the job to its end, prints the solver's log.
+// Submits a project, shows its changes and its progress to the end, prints the solver's log.
 //
 //   edbjobs-cpp PROJECT [CORES]
 //
@@ -7,48 +7,73 @@
 #include <edbjobs/client.hpp>
 #include <edbjobs/watch.hpp>
 
+#include <cmath>
 #include <filesystem>
 #include <iostream>
+#include <sstream>
 #include <string>
 
 namespace v1 = edbjobs::v1;
 
 namespace {
 
-bool ended(const v1::Job& job) {
-  return job.state() == v1::JOB_STATE_COMPLETED || job.state() == v1::JOB_STATE_FAILED ||
-         job.state() == v1::JOB_STATE_CANCELLED;
+// Numbers that the solver has not reported are absent: test for presence before reading one.
+std::string text_of(const v1::JobProgress& progress) {
+  std::ostringstream text;
+  text << v1::SolvePhase_Name(progress.phase());
+  if (!progress.setup().empty()) text << ' ' << progress.setup();
+  if (progress.has_current_pass()) text << ", pass " << progress.current_pass();
+  if (progress.has_current_pass() && progress.has_max_passes()) text << " of " << progress.max_passes();
+  if (progress.last_pass().has_delta()) text << ", delta " << progress.last_pass().delta();
+  if (progress.has_frequencies_solved()) text << ", frequencies " << progress.frequencies_solved();
+  if (progress.has_fraction()) text << ", " << std::lround(100 * progress.fraction()) << " %";
+  return text.str();
+}
+
+std::string text_of(const v1::JobUpdate& update) {
+  if (update.has_waiting()) return "waiting: " + update.waiting().message();
+  return update.has_progress() ? text_of(update.progress()) : "";
 }
 
 v1::Job submit(edbjobs::Client& client, const std::string& project, int cores) {
   v1::SubmitJobRequest request;
-  request.set_request_id(edbjobs::make_request_id());
   request.mutable_config()->set_project_path(std::filesystem::absolute(project).string());
   request.mutable_config()->set_cores(cores);
-  return client.call(&v1::Jobs::StubInterface::SubmitJob, request).job();
+  return client.call(&v1::JobsService::StubInterface::SubmitJob, request).job();
 }
 
 v1::Job watch(edbjobs::Client& client, v1::Job job) {
   v1::WatchJobsRequest request;
-  request.set_after_revision(job.revision());
-  request.mutable_filter()->add_names(job.uid());
+  request.mutable_after()->set_revision(job.revision());
+  request.mutable_filter()->add_jobs()->set_uid(job.uid());
+  request.set_include_updates(true);
   edbjobs::Watch changes(client, request);
-  while (!ended(job)) {
-    auto event = changes.next();
-    job = event->job();
-    std::cout << event->revision() << ' ' << v1::EventType_Name(event->type()) << ' ' << job.message() << std::endl;
+  std::string shown;
+  while (!job.has_end_time()) {
+    const auto message = changes.next();
+    for (const auto& event : message->events()) {
+      if (!event.has_job_change()) continue;  // of a newer service
+      job = event.job_change().job();
+      std::cout << event.revision() << ' ' << v1::JobChangeType_Name(event.job_change().type()) << ' '
+                << job.outcome().message() << std::endl;
+    }
+    for (const auto& update : message->updates()) {
+      const std::string text = text_of(update);
+      if (!text.empty() && text != shown) std::cout << "  " << text << std::endl;
+      shown = text;
+    }
   }
   return job;
 }
 
+// The log has ended with the job. One that is followed also has empty pieces, which are no end.
 void print_log(edbjobs::Client& client, const v1::Job& job) {
-  v1::TailLogRequest request;
-  request.set_name(job.uid());
-  request.set_stream(v1::LOG_STREAM_SOLVER);
+  v1::ReadLogRequest request;
+  request.mutable_job()->set_uid(job.uid());
   const auto connection = client.connection();
   const auto context = connection->context();
-  const auto reader = connection->jobs->TailLog(context.get(), request);
-  v1::TailLogResponse piece;
+  const auto reader = connection->jobs->ReadLog(context.get(), request);
+  v1::ReadLogResponse piece;
   while (reader->Read(&piece)) std::cout << piece.data();
   const grpc::Status status = reader->Finish();
   if (!status.ok()) throw edbjobs::Error(status);

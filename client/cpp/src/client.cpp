@@ -1,35 +1,14 @@
 #include "edbjobs/client.hpp"
 
 #include <fstream>
-#include <iomanip>
-#include <random>
 #include <sstream>
+#include <thread>
 
 namespace edbjobs {
 namespace {
 
-// DeleteJob is not sent again by itself: had the first try been obeyed, the second would answer NOT_FOUND.
-// All others change nothing more when repeated; submits and retries because of their request_id.
-constexpr char kServiceConfig[] = R"({"methodConfig": [{
-  "name": [
-    {"service": "edbjobs.v1.Resources"},
-    {"service": "edbjobs.v1.Cluster"},
-    {"service": "edbjobs.v1.Jobs", "method": "SubmitJob"},
-    {"service": "edbjobs.v1.Jobs", "method": "SubmitJobs"},
-    {"service": "edbjobs.v1.Jobs", "method": "GetJob"},
-    {"service": "edbjobs.v1.Jobs", "method": "ListJobs"},
-    {"service": "edbjobs.v1.Jobs", "method": "CancelJob"},
-    {"service": "edbjobs.v1.Jobs", "method": "CancelJobs"},
-    {"service": "edbjobs.v1.Jobs", "method": "HoldJob"},
-    {"service": "edbjobs.v1.Jobs", "method": "ReleaseJob"},
-    {"service": "edbjobs.v1.Jobs", "method": "SetJobPriority"},
-    {"service": "edbjobs.v1.Jobs", "method": "RetryJob"},
-    {"service": "edbjobs.v1.Jobs", "method": "WaitJob"},
-    {"service": "edbjobs.v1.Jobs", "method": "PreviewJob"}
-  ],
-  "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-                  "retryableStatusCodes": ["UNAVAILABLE"]}
-}]})";
+constexpr int kAttempts = 4;
+constexpr Milliseconds kFirstDelay{100};
 
 bool is_loopback(const std::string& address) {
   for (const char* prefix : {"unix:", "127.", "localhost:", "[::1]:"}) {
@@ -56,33 +35,18 @@ std::shared_ptr<grpc::ChannelCredentials> credentials(const std::filesystem::pat
 
 }  // namespace
 
-std::string make_request_id() {
-  std::random_device device;
-  std::uniform_int_distribution<unsigned> any(0, 0xFFFF);
-  std::ostringstream text;
-  text << std::hex << std::setfill('0');
-  for (int group = 0; group < 8; ++group) {
-    unsigned value = any(device);
-    if (group == 3) value = (value & 0x0FFF) | 0x4000;  // version 4, random
-    if (group == 4) value = (value & 0x3FFF) | 0x8000;
-    text << std::setw(4) << value;
-    if (group >= 1 && group <= 4) text << '-';
-  }
-  return text.str();
-}
-
 std::shared_ptr<grpc::Channel> make_channel(const Target& target, const Options& options) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 15'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   // grpc's own back-off grows to two minutes; a restarted service must be found again at once.
-  // Shorter than the attempts of a call (0.7 s less 20 %): channels to one address share the back-off (plus 20 %).
+  // Shorter than the attempts of a call (0.7 s): channels to one address share the back-off (plus 20 %).
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Whatever its name says, the time that one attempt to connect may take: a busy host needs more than a moment.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 400);
   arguments.SetMaxReceiveMessageSize(16 * 1024 * 1024);
-  arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetUserAgentPrefix("edbjobs-cpp/" EDBJOBS_VERSION);
   // A proxy named in the environment for the world outside cannot reach this machine's loopback.
   if (is_loopback(target.address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -92,9 +56,9 @@ std::shared_ptr<grpc::Channel> make_channel(const Target& target, const Options&
 Connection::Connection(Target address, const Options& options)
     : target(std::move(address)),
       channel(make_channel(target, options)),
-      jobs(v1::Jobs::NewStub(channel)),
-      resources(v1::Resources::NewStub(channel)),
-      cluster(v1::Cluster::NewStub(channel)) {}
+      jobs(v1::JobsService::NewStub(channel)),
+      resources(v1::ResourcesService::NewStub(channel)),
+      cluster(v1::ClusterService::NewStub(channel)) {}
 
 std::unique_ptr<grpc::ClientContext> Connection::context(Milliseconds timeout) const {
   auto context = std::make_unique<grpc::ClientContext>();
@@ -121,8 +85,12 @@ bool Client::moved(const Connection& old) {
   return true;
 }
 
-bool Client::unreachable(const Error& error) {
-  return error.code() == grpc::StatusCode::UNAVAILABLE && error.reason().empty();
+bool Client::retry(const Error& error, const Connection& connection, int attempt, Clock::time_point end) {
+  if (error.code() != grpc::StatusCode::UNAVAILABLE || attempt >= kAttempts) return false;
+  const auto delay = kFirstDelay * (1 << (attempt - 1));
+  if (Clock::now() + delay >= end) return false;
+  if (!moved(connection)) std::this_thread::sleep_for(delay);
+  return true;
 }
 
 }  // namespace edbjobs

@@ -1,7 +1,6 @@
 #include "edbjobs/error.hpp"
 
 #include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 
 namespace edbjobs {
 
@@ -10,8 +9,16 @@ Error::Error(grpc::StatusCode code, const std::string& message, std::string reas
 
 Error::Error(const grpc::Status& status) : Error(status.error_code(), status.error_message()) {
   google::rpc::Status details;
-  if (!details.ParseFromString(status.error_details())) return;
-  for (const auto& detail : details.details()) {
+  if (details.ParseFromString(status.error_details())) read(details);
+}
+
+Error::Error(const google::rpc::Status& status)
+    : Error(static_cast<grpc::StatusCode>(status.code()), status.message()) {
+  read(status);
+}
+
+void Error::read(const google::rpc::Status& status) {
+  for (const auto& detail : status.details()) {
     google::rpc::ErrorInfo info;
     google::rpc::BadRequest bad;
     if (detail.UnpackTo(&info)) {
@@ -21,6 +28,12 @@ Error::Error(const grpc::Status& status) : Error(status.error_code(), status.err
       for (const auto& item : bad.field_violations()) fields_[item.field()] = item.description();
     }
   }
+}
+
+v1::ErrorReason Error::error_reason() const {
+  v1::ErrorReason value = v1::ERROR_REASON_UNSPECIFIED;
+  v1::ErrorReason_Parse("ERROR_REASON_" + reason_, &value);
+  return value;
 }
 
 bool Error::may_pass() const {

@@ -18,21 +18,18 @@ Watch::~Watch() {
   if (reader_) reader_->Finish();
 }
 
-std::optional<v1::Event> Watch::next() {
-  while (events_.empty()) {
+std::optional<v1::WatchJobsResponse> Watch::next() {
+  for (;;) {
     if (!reader_ && !open()) return std::nullopt;
     v1::WatchJobsResponse message;
     if (reader_->Read(&message)) {
-      accept(std::move(message));
-      continue;
+      accept(message);
+      return message;
     }
     const grpc::Status status = reader_->Finish();
     reader_.reset();
     if (!status.ok()) retry(Error(status));
   }
-  auto event = std::move(events_.front());
-  events_.pop_front();
-  return event;
 }
 
 void Watch::cancel() {
@@ -47,24 +44,17 @@ bool Watch::open() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (cancelled_) return false;
   context_ = connection_->context();
-  reader_ = connection_->stub(static_cast<v1::Jobs::StubInterface*>(nullptr)).WatchJobs(context_.get(), request_);
+  reader_ = connection_->stub(static_cast<v1::JobsService::StubInterface*>(nullptr)).WatchJobs(context_.get(), request_);
   return true;
 }
 
-void Watch::accept(v1::WatchJobsResponse message) {
+void Watch::accept(const v1::WatchJobsResponse& message) {
   client_.note_answer();
   away_since_.reset();
   delay_ = kFirstDelay;
-  const bool started = request_.has_after_revision();
-  auto known = request_.after_revision();
-  auto newest = std::max(known, message.revision());
-  for (auto& event : *message.mutable_events()) {
-    if (started && event.revision() <= known) continue;
-    newest = std::max(newest, event.revision());
-    events_.push_back(std::move(event));
-  }
-  request_.set_after_revision(newest);
-  if (!message.store_id().empty()) request_.set_store_id(message.store_id());
+  if (!message.has_position()) return;
+  request_.clear_from_oldest();
+  *request_.mutable_after() = message.position();
 }
 
 void Watch::retry(const Error& error) {

@@ -1,4 +1,4 @@
-// Submits a project, watches the job to its end, prints the solver's log.
+// Submits a project, shows its changes and its progress to the end, prints the solver's log.
 //
 //   edbjobs-csharp PROJECT [CORES]
 //
@@ -7,6 +7,7 @@
 using System;
 using System.Collections.Generic;
 using System.IO;
+using System.Linq;
 using System.Threading;
 using System.Threading.Tasks;
 using EdbJobs;
@@ -60,44 +61,76 @@ internal static class Program
     {
         var request = new SubmitJobRequest
         {
-            RequestId = Guid.NewGuid().ToString(), // repeating it never makes a second job
             Config = new JobConfig { ProjectPath = project, Cores = cores },
         };
         return (await client.Jobs.SubmitJobAsync(request)).Job;
     }
 
-    // With C# 8 or later: await foreach (Event change in client.Watch(request).WithCancellation(stop)) { ... }
+    // With C# 8 or later: await foreach (WatchJobsResponse message in client.Watch(request).WithCancellation(stop)) { ... }
     private static async Task<Job> Watch(EdbJobsClient client, Job job, CancellationToken stop)
     {
-        var request = new WatchJobsRequest { AfterRevision = job.Revision, Filter = new JobFilter { Names = { job.Uid } } };
-        IAsyncEnumerator<Event> changes = client.Watch(request).GetAsyncEnumerator(stop);
+        var request = new WatchJobsRequest
+        {
+            After = new Position { Revision = job.Revision },
+            Filter = new JobFilter { Jobs = { Reference(job) } },
+            IncludeUpdates = true,
+        };
+        string shown = "";
+        IAsyncEnumerator<WatchJobsResponse> messages = client.Watch(request).GetAsyncEnumerator(stop);
         try
         {
-            while (!HasEnded(job) && await changes.MoveNextAsync())
+            while (job.EndTime == null && await messages.MoveNextAsync())
             {
-                Event change = changes.Current;
-                job = change.Job;
-                Console.WriteLine(change.Revision + " " + change.Type + " " + job.Message);
+                foreach (WatchEvent change in messages.Current.Events)
+                {
+                    if (change.JobChange == null) continue; // of a newer service
+                    job = change.JobChange.Job;
+                    Console.WriteLine(change.Revision + " " + change.JobChange.Type + " " + job.Outcome?.Message);
+                }
+                foreach (string text in messages.Current.Updates.Select(Text))
+                {
+                    if (text.Length > 0 && text != shown) Console.WriteLine("  " + text);
+                    shown = text;
+                }
             }
             return job;
         }
         catch (OperationCanceledException)
         {
-            await client.Jobs.CancelJobAsync(new CancelJobRequest { Name = job.Uid });
-            var wait = new WaitJobRequest { Name = job.Uid };
+            await client.Jobs.CancelJobAsync(new CancelJobRequest { Job = Reference(job) });
+            var wait = new WaitJobRequest { Job = Reference(job) };
             return (await client.Jobs.WaitJobAsync(wait, deadline: DateTime.UtcNow.AddMinutes(1))).Job;
         }
         finally
         {
-            await changes.DisposeAsync();
+            await messages.DisposeAsync();
         }
     }
 
+    private static string Text(JobUpdate update)
+    {
+        if (update.Waiting != null) return "waiting: " + update.Waiting.Message;
+        return update.Progress == null ? "" : Text(update.Progress);
+    }
+
+    // Numbers that the solver has not reported are absent: test for presence before reading one.
+    private static string Text(JobProgress progress)
+    {
+        string text = progress.Phase + " " + progress.Setup;
+        if (progress.HasCurrentPass) text += ", pass " + progress.CurrentPass;
+        if (progress.HasCurrentPass && progress.HasMaxPasses) text += " of " + progress.MaxPasses;
+        if (progress.LastPass != null && progress.LastPass.HasDelta) text += ", delta " + progress.LastPass.Delta;
+        if (progress.HasFrequenciesSolved) text += ", frequencies " + progress.FrequenciesSolved;
+        if (progress.HasFraction) text += ", " + Math.Round(100 * progress.Fraction) + " %";
+        return text;
+    }
+
+    // The log has ended with the job. One that is followed also has empty pieces, which are no end.
     private static async Task PrintLog(EdbJobsClient client, Job job)
     {
-        var request = new TailLogRequest { Name = job.Uid, Stream = LogStream.Solver };
+        var request = new ReadLogRequest { Job = Reference(job) };
         using (Stream output = Console.OpenStandardOutput())
-        using (AsyncServerStreamingCall<TailLogResponse> pieces = client.Jobs.TailLog(request))
+        using (AsyncServerStreamingCall<ReadLogResponse> pieces = client.Jobs.ReadLog(request))
         {
             while (await pieces.ResponseStream.MoveNext(CancellationToken.None))
             {
@@ -106,8 +139,8 @@ internal static class Program
         }
     }
 
-    private static bool HasEnded(Job job)
+    private static JobRef Reference(Job job)
     {
-        return job.State == JobState.Completed || job.State == JobState.Failed || job.State == JobState.Cancelled;
+        return new JobRef { Uid = job.Uid };
     }
 }

@@ -1,6 +1,7 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 
+import { ErrorReason } from "./gen/edbjobs/v1/errors_pb.js";
 import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 import type { BadRequest, ErrorInfo } from "./gen/google/rpc/error_details_pb.js";
 import type { Status } from "./gen/google/rpc/status_pb.js";
@@ -31,6 +32,11 @@ export class EdbJobsError extends Error {
     super(message, options);
   }
 
+  /** The reason as a value of the contract; UNSPECIFIED: it has none, or a newer one has it. */
+  get errorReason(): ErrorReason {
+    return ErrorReason[this.reason as keyof typeof ErrorReason] ?? ErrorReason.UNSPECIFIED;
+  }
+
   /** Makes one of whatever a call threw. */
   static from(thrown: unknown): EdbJobsError {
     if (thrown instanceof EdbJobsError) return thrown;
@@ -41,7 +47,7 @@ export class EdbJobsError extends Error {
     return make(error.rawMessage, code, reason, info, bad, { cause: thrown });
   }
 
-  /** Makes one of an error within an answer, as `submitMany` has them. */
+  /** Makes one of an error within an answer, as results of calls on many have them. */
   static ofStatus(status: Status): EdbJobsError {
     let info: ErrorInfo | undefined;
     let bad: BadRequest | undefined;
@@ -72,14 +78,12 @@ function ofTransport(error: ConnectError): [Code, string] {
   return [error.code, ""];
 }
 
-/** Tells whether trying again may help: the service is away, stopping or busy, or the connection broke. */
-export function mayPass(error: EdbJobsError): boolean {
+/** Tells whether the service is away, or the connection broke. */
+export function broke(error: EdbJobsError): boolean {
   switch (error.code) {
     case Code.Unavailable:
-    case Code.ResourceExhausted:
-    case Code.Aborted:
-    case Code.DeadlineExceeded:
       return true;
+    case Code.Aborted: // of Node's transport: the connection was reset
     case Code.Canceled:
     case Code.Unknown:
     case Code.Internal:
@@ -87,4 +91,9 @@ export function mayPass(error: EdbJobsError): boolean {
     default:
       return false;
   }
+}
+
+/** Tells whether trying again may help: the service is away, stopping or busy, or the connection broke. */
+export function mayPass(error: EdbJobsError): boolean {
+  return broke(error) || error.code === Code.ResourceExhausted || error.code === Code.DeadlineExceeded;
 }

@@ -2,7 +2,18 @@
 import { createRegistry, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
-import { BadRequestSchema, Cluster, EdbJobsClient, EdbJobsError, ErrorInfoSchema, EventSchema, Jobs, Resources, RetryInfoSchema, WatchJobsRequestSchema } from "edbjobs";
+import {
+  BadRequestSchema,
+  ClusterService,
+  EdbJobsClient,
+  EdbJobsError,
+  ErrorInfoSchema,
+  JobsService,
+  ResourcesService,
+  RetryInfoSchema,
+  WatchEventSchema,
+  WatchJobsRequestSchema,
+} from "edbjobs";
 import type { ClientOptions } from "edbjobs";
 
 interface Call {
@@ -13,7 +24,7 @@ interface Call {
   until: string;
 }
 
-const SERVICES = { Jobs, Resources, Cluster };
+const SERVICES = { JobsService, ResourcesService, ClusterService };
 const registry = createRegistry(ErrorInfoSchema, BadRequestSchema, RetryInfoSchema);
 
 /** Makes a call; gives its answer, and of a watch before that each event, as lines. */
@@ -34,6 +45,7 @@ export async function* lines(options: ClientOptions, text: string): AsyncGenerat
     code: failed?.code ?? 0,
     message: failed?.message ?? "",
     reason: failed?.reason ?? "",
+    errorReason: failed?.errorReason ?? 0,
     metadata: failed?.metadata ?? {},
     fields: failed?.fields ?? {},
     messages,
@@ -41,11 +53,11 @@ export async function* lines(options: ClientOptions, text: string): AsyncGenerat
 }
 
 async function* events(options: ClientOptions, call: Call): AsyncGenerator<string> {
-  const { afterRevision = 0n } = fromJsonString(WatchJobsRequestSchema, call.request);
-  for await (const event of new EdbJobsClient(options).watch({ afterRevision })) {
-    const text = toJsonString(EventSchema, event);
-    yield text;
-    if (text.includes(call.until)) return;
+  const { fromOldest } = fromJsonString(WatchJobsRequestSchema, call.request);
+  for await (const message of new EdbJobsClient(options).watch({ fromOldest })) {
+    const texts = message.events.map((event) => toJsonString(WatchEventSchema, event));
+    yield* texts;
+    if (texts.some((text) => text.includes(call.until))) return;
   }
 }
 

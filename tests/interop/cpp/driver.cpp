@@ -1,4 +1,5 @@
 // Makes the calls of the table with the C++ client: one JSON line in, one out.
+#define GetJob GetJobW  // as <windows.h> does, if it comes first
 #include <edbjobs/client.hpp>
 #include <edbjobs/watch.hpp>
 #include <google/protobuf/struct.pb.h>
@@ -10,6 +11,8 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#define GetJob GetJobW  // and as it does later
 
 namespace v1 = edbjobs::v1;
 namespace pb = google::protobuf;
@@ -56,6 +59,10 @@ Method unary(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, 
   };
 }
 
+void get_job(edbjobs::Client& client, const Call& call, Messages& messages) {
+  messages.push_back(to_json(client.get_job(from_json<v1::GetJobRequest>(call.request), call.timeout())));
+}
+
 template <class Request, class Response, class Open>
 Method stream(Open open) {
   return [open](edbjobs::Client& client, const Call& call, Messages& messages) {
@@ -86,29 +93,59 @@ Method stream(Open open) {
 
 const std::map<std::string, Method>& methods() {
   static const std::map<std::string, Method> table = {
-      UNARY(Jobs, SubmitJob),          UNARY(Jobs, SubmitJobs),
-      UNARY(Jobs, GetJob),             UNARY(Jobs, ListJobs),
-      UNARY(Jobs, CancelJob),          UNARY(Jobs, CancelJobs),
-      UNARY(Jobs, HoldJob),            UNARY(Jobs, ReleaseJob),
-      UNARY(Jobs, SetJobPriority),     UNARY(Jobs, RetryJob),
-      UNARY(Jobs, DeleteJob),          UNARY(Jobs, WaitJob),
-      UNARY(Jobs, PreviewJob),         STREAM(Jobs, jobs, WatchJobs),
-      STREAM(Jobs, jobs, TailLog),     UNARY(Resources, GetResources),
-      UNARY(Resources, GetQueue),      UNARY(Resources, GetLimits),
-      UNARY(Resources, UpdateLimits),  UNARY(Resources, PauseQueue),
-      UNARY(Resources, ResumeQueue),   STREAM(Resources, resources, WatchResources),
-      UNARY(Cluster, GetSystemStatus), UNARY(Cluster, ListPartitions),
-      UNARY(Cluster, ListClusterJobs), UNARY(Cluster, ListSolvers),
+      UNARY(JobsService, SubmitJob),
+      UNARY(JobsService, SubmitJobs),
+      UNARY(JobsService, PreviewJob),
+      UNARY(JobsService, InspectProject),
+      UNARY(JobsService, ListProjects),
+      {"JobsService.GetJob", get_job},
+      UNARY(JobsService, ListJobs),
+      UNARY(JobsService, WaitJob),
+      STREAM(JobsService, jobs, WatchJobs),
+      UNARY(JobsService, CancelJob),
+      UNARY(JobsService, CancelJobs),
+      UNARY(JobsService, HoldJob),
+      UNARY(JobsService, HoldJobs),
+      UNARY(JobsService, ReleaseJob),
+      UNARY(JobsService, ReleaseJobs),
+      UNARY(JobsService, SetJobPriority),
+      UNARY(JobsService, SetJobsPriority),
+      UNARY(JobsService, RetryJob),
+      UNARY(JobsService, RetryJobs),
+      UNARY(JobsService, DeleteJob),
+      UNARY(JobsService, DeleteJobs),
+      UNARY(JobsService, GetBatch),
+      UNARY(JobsService, ListBatches),
+      STREAM(JobsService, jobs, ReadLog),
+      UNARY(JobsService, GetConvergence),
+      UNARY(JobsService, ListFiles),
+      STREAM(JobsService, jobs, ReadFile),
+      UNARY(ResourcesService, GetResources),
+      STREAM(ResourcesService, resources, WatchResources),
+      UNARY(ResourcesService, GetQueue),
+      UNARY(ResourcesService, PauseQueue),
+      UNARY(ResourcesService, ResumeQueue),
+      UNARY(ResourcesService, GetLimits),
+      UNARY(ResourcesService, UpdateLimits),
+      UNARY(ResourcesService, ListLicenses),
+      UNARY(ClusterService, GetSystemStatus),
+      UNARY(ClusterService, ListSolvers),
+      UNARY(ClusterService, ListPartitions),
+      UNARY(ClusterService, ListClusterJobs),
   };
   return table;
 }
 
 void watch(edbjobs::Client& client, const Call& call) {
   edbjobs::Watch changes(client, from_json<v1::WatchJobsRequest>(call.request));
-  while (auto event = changes.next()) {
-    const std::string text = to_json(*event);
-    std::cout << "{\"event\":" << quoted(text) << "}" << std::endl;
-    if (text.find(call.until) != std::string::npos) return;
+  bool last = false;
+  while (!last) {
+    const auto message = changes.next();
+    for (const auto& event : message->events()) {
+      const std::string text = to_json(event);
+      std::cout << "{\"event\":" << quoted(text) << "}" << std::endl;
+      last = last || text.find(call.until) != std::string::npos;
+    }
   }
 }
 
@@ -130,8 +167,8 @@ std::string answer(const edbjobs::Error& error, const Messages& messages) {
   std::string texts;
   for (const auto& message : messages) texts += (texts.empty() ? "" : ",") + quoted(message);
   return "{\"code\":" + std::to_string(error.code()) + ",\"message\":" + quoted(error.what()) +
-         ",\"reason\":" + quoted(error.reason()) + ",\"fields\":" + joined(error.fields()) +
-         ",\"metadata\":" + joined(error.metadata()) + ",\"messages\":[" + texts + "]}";
+         ",\"reason\":" + quoted(error.reason()) + ",\"errorReason\":" + std::to_string(error.error_reason()) +
+         ",\"fields\":" + joined(error.fields()) + ",\"metadata\":" + joined(error.metadata()) + ",\"messages\":[" + texts + "]}";
 }
 
 }  // namespace

@@ -63,47 +63,75 @@ internal static class Driver
 
     private static readonly Dictionary<string, Method> Methods = new Dictionary<string, Method>
     {
-        ["Jobs.SubmitJob"] = Unary<SubmitJobRequest, SubmitJobResponse>(to => to.Jobs.SubmitJobAsync),
-        ["Jobs.SubmitJobs"] = Unary<SubmitJobsRequest, SubmitJobsResponse>(to => to.Jobs.SubmitJobsAsync),
-        ["Jobs.GetJob"] = Unary<GetJobRequest, GetJobResponse>(to => to.Jobs.GetJobAsync),
-        ["Jobs.ListJobs"] = Unary<ListJobsRequest, ListJobsResponse>(to => to.Jobs.ListJobsAsync),
-        ["Jobs.CancelJob"] = Unary<CancelJobRequest, CancelJobResponse>(to => to.Jobs.CancelJobAsync),
-        ["Jobs.CancelJobs"] = Unary<CancelJobsRequest, CancelJobsResponse>(to => to.Jobs.CancelJobsAsync),
-        ["Jobs.HoldJob"] = Unary<HoldJobRequest, HoldJobResponse>(to => to.Jobs.HoldJobAsync),
-        ["Jobs.ReleaseJob"] = Unary<ReleaseJobRequest, ReleaseJobResponse>(to => to.Jobs.ReleaseJobAsync),
-        ["Jobs.SetJobPriority"] = Unary<SetJobPriorityRequest, SetJobPriorityResponse>(to => to.Jobs.SetJobPriorityAsync),
-        ["Jobs.RetryJob"] = Unary<RetryJobRequest, RetryJobResponse>(to => to.Jobs.RetryJobAsync),
-        ["Jobs.DeleteJob"] = Unary<DeleteJobRequest, DeleteJobResponse>(to => to.Jobs.DeleteJobAsync),
-        ["Jobs.WaitJob"] = Unary<WaitJobRequest, WaitJobResponse>(to => to.Jobs.WaitJobAsync),
-        ["Jobs.PreviewJob"] = Unary<PreviewJobRequest, PreviewJobResponse>(to => to.Jobs.PreviewJobAsync),
-        ["Jobs.WatchJobs"] = Stream<WatchJobsRequest, WatchJobsResponse>(to => to.Jobs.WatchJobs),
-        ["Jobs.TailLog"] = Stream<TailLogRequest, TailLogResponse>(to => to.Jobs.TailLog),
-        ["Resources.GetResources"] = Unary<GetResourcesRequest, GetResourcesResponse>(to => to.Resources.GetResourcesAsync),
-        ["Resources.WatchResources"] =
+        ["JobsService.SubmitJob"] = Unary<SubmitJobRequest, SubmitJobResponse>(to => to.Jobs.SubmitJobAsync),
+        ["JobsService.SubmitJobs"] = Unary<SubmitJobsRequest, SubmitJobsResponse>(to => to.Jobs.SubmitJobsAsync),
+        ["JobsService.PreviewJob"] = Unary<PreviewJobRequest, PreviewJobResponse>(to => to.Jobs.PreviewJobAsync),
+        ["JobsService.InspectProject"] =
+            Unary<InspectProjectRequest, InspectProjectResponse>(to => to.Jobs.InspectProjectAsync),
+        ["JobsService.ListProjects"] =
+            Unary<ListProjectsRequest, ListProjectsResponse>(to => to.Jobs.ListProjectsAsync),
+        ["JobsService.GetJob"] = Unary<GetJobRequest, GetJobResponse>(to => to.Jobs.GetJobAsync),
+        ["JobsService.ListJobs"] = Unary<ListJobsRequest, ListJobsResponse>(to => to.Jobs.ListJobsAsync),
+        ["JobsService.WaitJob"] = Unary<WaitJobRequest, WaitJobResponse>(to => to.Jobs.WaitJobAsync),
+        ["JobsService.WatchJobs"] = Stream<WatchJobsRequest, WatchJobsResponse>(to => to.Jobs.WatchJobs),
+        ["JobsService.CancelJob"] = Unary<CancelJobRequest, CancelJobResponse>(to => to.Jobs.CancelJobAsync),
+        ["JobsService.CancelJobs"] = Unary<CancelJobsRequest, CancelJobsResponse>(to => to.Jobs.CancelJobsAsync),
+        ["JobsService.HoldJob"] = Unary<HoldJobRequest, HoldJobResponse>(to => to.Jobs.HoldJobAsync),
+        ["JobsService.HoldJobs"] = Unary<HoldJobsRequest, HoldJobsResponse>(to => to.Jobs.HoldJobsAsync),
+        ["JobsService.ReleaseJob"] = Unary<ReleaseJobRequest, ReleaseJobResponse>(to => to.Jobs.ReleaseJobAsync),
+        ["JobsService.ReleaseJobs"] = Unary<ReleaseJobsRequest, ReleaseJobsResponse>(to => to.Jobs.ReleaseJobsAsync),
+        ["JobsService.SetJobPriority"] =
+            Unary<SetJobPriorityRequest, SetJobPriorityResponse>(to => to.Jobs.SetJobPriorityAsync),
+        ["JobsService.SetJobsPriority"] =
+            Unary<SetJobsPriorityRequest, SetJobsPriorityResponse>(to => to.Jobs.SetJobsPriorityAsync),
+        ["JobsService.RetryJob"] = Unary<RetryJobRequest, RetryJobResponse>(to => to.Jobs.RetryJobAsync),
+        ["JobsService.RetryJobs"] = Unary<RetryJobsRequest, RetryJobsResponse>(to => to.Jobs.RetryJobsAsync),
+        ["JobsService.DeleteJob"] = Unary<DeleteJobRequest, DeleteJobResponse>(to => to.Jobs.DeleteJobAsync),
+        ["JobsService.DeleteJobs"] = Unary<DeleteJobsRequest, DeleteJobsResponse>(to => to.Jobs.DeleteJobsAsync),
+        ["JobsService.GetBatch"] = Unary<GetBatchRequest, GetBatchResponse>(to => to.Jobs.GetBatchAsync),
+        ["JobsService.ListBatches"] = Unary<ListBatchesRequest, ListBatchesResponse>(to => to.Jobs.ListBatchesAsync),
+        ["JobsService.ReadLog"] = Stream<ReadLogRequest, ReadLogResponse>(to => to.Jobs.ReadLog),
+        ["JobsService.GetConvergence"] =
+            Unary<GetConvergenceRequest, GetConvergenceResponse>(to => to.Jobs.GetConvergenceAsync),
+        ["JobsService.ListFiles"] = Unary<ListFilesRequest, ListFilesResponse>(to => to.Jobs.ListFilesAsync),
+        ["JobsService.ReadFile"] = Stream<ReadFileRequest, ReadFileResponse>(to => to.Jobs.ReadFile),
+        ["ResourcesService.GetResources"] =
+            Unary<GetResourcesRequest, GetResourcesResponse>(to => to.Resources.GetResourcesAsync),
+        ["ResourcesService.WatchResources"] =
             Stream<WatchResourcesRequest, WatchResourcesResponse>(to => to.Resources.WatchResources),
-        ["Resources.GetQueue"] = Unary<GetQueueRequest, GetQueueResponse>(to => to.Resources.GetQueueAsync),
-        ["Resources.GetLimits"] = Unary<GetLimitsRequest, GetLimitsResponse>(to => to.Resources.GetLimitsAsync),
-        ["Resources.UpdateLimits"] = Unary<UpdateLimitsRequest, UpdateLimitsResponse>(to => to.Resources.UpdateLimitsAsync),
-        ["Resources.PauseQueue"] = Unary<PauseQueueRequest, PauseQueueResponse>(to => to.Resources.PauseQueueAsync),
-        ["Resources.ResumeQueue"] = Unary<ResumeQueueRequest, ResumeQueueResponse>(to => to.Resources.ResumeQueueAsync),
-        ["Cluster.GetSystemStatus"] =
+        ["ResourcesService.GetQueue"] = Unary<GetQueueRequest, GetQueueResponse>(to => to.Resources.GetQueueAsync),
+        ["ResourcesService.PauseQueue"] =
+            Unary<PauseQueueRequest, PauseQueueResponse>(to => to.Resources.PauseQueueAsync),
+        ["ResourcesService.ResumeQueue"] =
+            Unary<ResumeQueueRequest, ResumeQueueResponse>(to => to.Resources.ResumeQueueAsync),
+        ["ResourcesService.GetLimits"] = Unary<GetLimitsRequest, GetLimitsResponse>(to => to.Resources.GetLimitsAsync),
+        ["ResourcesService.UpdateLimits"] =
+            Unary<UpdateLimitsRequest, UpdateLimitsResponse>(to => to.Resources.UpdateLimitsAsync),
+        ["ResourcesService.ListLicenses"] =
+            Unary<ListLicensesRequest, ListLicensesResponse>(to => to.Resources.ListLicensesAsync),
+        ["ClusterService.GetSystemStatus"] =
             Unary<GetSystemStatusRequest, GetSystemStatusResponse>(to => to.Cluster.GetSystemStatusAsync),
-        ["Cluster.ListPartitions"] =
+        ["ClusterService.ListSolvers"] =
+            Unary<ListSolversRequest, ListSolversResponse>(to => to.Cluster.ListSolversAsync),
+        ["ClusterService.ListPartitions"] =
             Unary<ListPartitionsRequest, ListPartitionsResponse>(to => to.Cluster.ListPartitionsAsync),
-        ["Cluster.ListClusterJobs"] =
+        ["ClusterService.ListClusterJobs"] =
             Unary<ListClusterJobsRequest, ListClusterJobsResponse>(to => to.Cluster.ListClusterJobsAsync),
-        ["Cluster.ListSolvers"] = Unary<ListSolversRequest, ListSolversResponse>(to => to.Cluster.ListSolversAsync),
         ["watch"] = Watch,
     };
 
     private static async Task Watch(EdbJobsClient client, Call call, List<string> messages)
     {
-        IAsyncEnumerator<Event> changes = client.Watch(call.Parse<WatchJobsRequest>()).GetAsyncEnumerator();
-        while (await changes.MoveNextAsync())
+        IAsyncEnumerator<WatchJobsResponse> changes =
+            client.Watch(call.Parse<WatchJobsRequest>()).GetAsyncEnumerator();
+        bool last = false;
+        while (!last && await changes.MoveNextAsync())
         {
-            string text = Formatter.Format(changes.Current);
-            Console.WriteLine("{\"event\":" + Quoted(text) + "}");
-            if (text.Contains(call.Until)) break;
+            foreach (string text in changes.Current.Events.Select(change => Formatter.Format(change)))
+            {
+                Console.WriteLine("{\"event\":" + Quoted(text) + "}");
+                last = last || text.Contains(call.Until);
+            }
         }
         await changes.DisposeAsync();
     }
@@ -140,6 +168,7 @@ internal static class Driver
         return "{\"code\":" + (error == null ? 0 : (int)error.Code)
             + ",\"message\":" + Quoted(error == null ? "" : error.Message)
             + ",\"reason\":" + Quoted(error == null ? "" : error.Reason)
+            + ",\"errorReason\":" + (error == null ? 0 : (int)error.ErrorReason)
             + ",\"fields\":" + Joined(error?.Fields) + ",\"metadata\":" + Joined(error?.Metadata)
             + ",\"messages\":[" + string.Join(",", messages.Select(Quoted)) + "]}";
     }

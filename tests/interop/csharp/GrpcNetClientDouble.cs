@@ -11,6 +11,37 @@ using System.Text;
 using System.Threading;
 using System.Threading.Tasks;
 using Grpc.Core;
+using Grpc.Net.Client.Configuration;
+
+namespace Grpc.Net.Client.Configuration
+{
+    // Taken, not obeyed: nothing is sent again here.
+    public sealed class ServiceConfig
+    {
+        public IList<MethodConfig> MethodConfigs { get; } = new List<MethodConfig>();
+    }
+
+    public sealed class MethodConfig
+    {
+        public IList<MethodName> Names { get; } = new List<MethodName>();
+        public RetryPolicy RetryPolicy { get; set; }
+    }
+
+    public sealed class MethodName
+    {
+        public string Service { get; set; }
+        public string Method { get; set; }
+    }
+
+    public sealed class RetryPolicy
+    {
+        public int? MaxAttempts { get; set; }
+        public TimeSpan? InitialBackoff { get; set; }
+        public TimeSpan? MaxBackoff { get; set; }
+        public double? BackoffMultiplier { get; set; }
+        public IList<StatusCode> RetryableStatusCodes { get; } = new List<StatusCode>();
+    }
+}
 
 namespace Grpc.Net.Client
 {
@@ -19,6 +50,7 @@ namespace Grpc.Net.Client
         public HttpMessageHandler HttpHandler { get; set; }
         public int? MaxReceiveMessageSize { get; set; }
         public bool DisposeHttpClient { get; set; }
+        public ServiceConfig ServiceConfig { get; set; }
     }
 
     public sealed class GrpcChannel : ChannelBase, IDisposable
