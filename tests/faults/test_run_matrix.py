@@ -44,7 +44,12 @@ class Step:
     hangs: bool = True
 
 
-TROUBLES = {S.WAITING_REASON_BACK_OFF, S.WAITING_REASON_STORE_UNAVAILABLE}
+TROUBLES = {
+    S.WAITING_REASON_BACK_OFF,
+    S.WAITING_REASON_STORE_UNAVAILABLE,
+    S.WAITING_REASON_PATH_UNREACHABLE,
+    S.WAITING_REASON_ENDING,
+}
 FAILED = frozenset({S.JOB_STATE_FAILED})
 WAITS = frozenset[int]()  # any error is retried
 STEPS = [
@@ -185,7 +190,8 @@ async def test_a_failure_that_stays(it: World, step: Step, what: str, monkeypatc
 async def store_is_ill(it: World, uid: str, fault: Fault) -> None:
     """The store cannot be written: jobs wait with that reason, and continue once it can be written again."""
     job = await it.until(uid, waits_visibly)
-    assert job.waiting.reason == S.WAITING_REASON_STORE_UNAVAILABLE or job.state in TERMINAL, job
+    reasons = {S.WAITING_REASON_STORE_UNAVAILABLE, S.WAITING_REASON_ENDING}
+    assert job.waiting.reason in reasons or job.state in TERMINAL, job
     await restarted(it, uid, fault)
 
 
