@@ -97,7 +97,7 @@ def test_held_jobs_are_released_moved_and_cancelled(edbjobs: Run, project: Path)
     done = edbjobs("cancel", "held2", "nobody", code=1)
     assert "held2: cancelled" in done.stdout
     assert "nobody" in done.stderr
-    assert parse_json(edbjobs("cancel", "held2", "--json"))[0]["job"]["status"] == "cancelled", "it is already"
+    assert parse_json(edbjobs("cancel", "held2", "--json"))[0]["job"]["state"] == "cancelled", "it is already"
     assert parse_json(edbjobs("cancel", "held", "--json", code=1))[0]["error"]["reason"] == "JOB_ENDED"
 
 
@@ -126,8 +126,10 @@ def test_a_pair_wants_a_word(edbjobs: Run, project: Path) -> None:
 def test_watch_writes_events_as_json_lines(edbjobs: Run, project: Path) -> None:
     edbjobs("submit", str(project), "--id", "w1", *FAST)
     lines = [json.loads(line) for line in edbjobs("watch", "w1", "--json").stdout.splitlines()]
-    assert [line["revision"] for line in lines] == sorted({line["revision"] for line in lines})
-    assert not lines or lines[-1]["type"] == "job_completed"
+    events = [line for line in lines if "update" not in line]
+    assert [event["revision"] for event in events] == sorted({event["revision"] for event in events})
+    assert not lines or lines[-1]["job_change"]["type"] == "completed"
+    assert all(event["job_change"]["job"]["config"]["project_path"] == str(project) for event in events)
 
 
 def test_a_preview_runs_nothing(edbjobs: Run, project: Path) -> None:

@@ -218,7 +218,9 @@ def test_cancelling_many_goes_on_while_there_are_more(fake: FakeService, client:
 
 
 def test_values_of_a_newer_service_are_unknown_not_an_error(fake: FakeService, client: Client) -> None:
-    newer = job(state=42, waiting_reason=77, reason=88, project_path="/x/y.aedt")
+    newer = job(state=42)
+    newer.waiting.reason = 77  # type: ignore[assignment]
+    newer.outcome.reason = 88  # type: ignore[assignment]
     newer.config.project_path = "/x/y.aedt"
     newer.config.existing_results = 99  # type: ignore[assignment]
     fake.on("GetJob", lambda request, context: pb.GetJobResponse(job=newer))
