@@ -180,8 +180,8 @@ def test_the_demonstration_shows_a_solve_that_outlives_its_service(edbjobs: Run,
         ("completed", "solver_log", 1)
     ] * 2
     types = [event["type"] for event in result["events"]]
-    assert types[0] == "job_queued"
-    assert types[-1] == "job_completed"
-    assert types.count("job_started") == 1
+    assert types[0] == "queued"
+    assert types[-1] == "completed"
+    assert types.count("started") == 1
     # Nothing of it stays behind.
     assert read_endpoint(folder / "demo" / "run" / "endpoint.json") is None

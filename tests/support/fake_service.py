@@ -22,7 +22,7 @@ class FakeService(grpc.GenericRpcHandler):
         self.handlers: dict[str, Handler] = {}
         self.requests: list[tuple[str, Any]] = []
         self.metadata: dict[str, str] = {}
-        told = {"service": "edbjobs", "version": "0", "api_level": 1, "store_id": "s1", **status}
+        told = {"version": "0", "api_level": 1, "position": {"store_id": "s1"}, **status}
         answer = cluster_service_pb2.GetSystemStatusResponse(**told)
         self.on("GetSystemStatus", lambda request, context: answer)
         self._methods = {
