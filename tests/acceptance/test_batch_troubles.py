@@ -69,7 +69,7 @@ def test_silent_when_a_job_comes(service: BatchService) -> None:
         limited = service.submit(scheduler_wait_limit=Duration(seconds=1))
         service.waits(job, "SCHEDULER_UNREACHABLE", "since")
         limited = service.ended(limited)
-        assert end(limited) == ("FAILED", "SUBMIT_REFUSED", "NONE")
+        assert end(limited) == ("FAILED", "SCHEDULER_UNREACHABLE", "SERVICE")
         assert "scheduler_wait_limit" in limited.outcome.message
     job = service.ended(job)
     assert end(job) == DONE
@@ -109,7 +109,7 @@ def test_a_cancel_of_a_submit_that_is_not_answered(service: BatchService) -> Non
         eventually("it was taken", lambda: service.its_jobs(job), bool)
         service.cancel(job)
         job = service.ended(job)
-        assert end(job) == ("CANCELLED", "CANCELLED", "NONE")
+        assert end(job) == ("CANCELLED", "CANCELLED", "SERVICE")
         eventually("it is called off there", lambda: service.left(job), lambda left: not left)
     assert service.seen("start", job) == 0
 

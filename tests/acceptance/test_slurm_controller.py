@@ -89,7 +89,7 @@ def test_away_when_a_job_comes(tmp_path: Path, cluster: SlurmCluster) -> None:
         limited = service.submit(scheduler_wait_limit=Duration(seconds=1))
         service.waits(job, "SCHEDULER_UNREACHABLE", "since")
         limited = service.ended(limited)
-        assert end(limited) == ("FAILED", "SUBMIT_REFUSED", "NONE")
+        assert end(limited) == ("FAILED", "SCHEDULER_UNREACHABLE", "SERVICE")
         assert "scheduler_wait_limit" in limited.outcome.message
         local = service.ended(service.submit(scheduler="local"))
         assert end(local) == DONE
@@ -155,7 +155,7 @@ def test_an_id_that_another_job_has_got(tmp_path: Path, cluster: SlurmCluster, c
         if cancelled:
             service.cancel(job)
             job = service.ended(job)
-            assert end(job) == ("CANCELLED", "CANCELLED", "NONE")
+            assert end(job) == ("CANCELLED", "CANCELLED", "SERVICE")
         else:
             again_every_second(service)
             job = service.ended(job)

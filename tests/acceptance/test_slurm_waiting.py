@@ -68,7 +68,7 @@ def test_what_is_taken_but_can_never_run(service: SlurmService, options: dict[st
     service.waits(job, "NEVER_RUNNABLE", words)
     service.cancel(job)
     job = service.ended(job)
-    assert end(job) == ("CANCELLED", "CANCELLED", "NONE")
+    assert end(job) == ("CANCELLED", "CANCELLED", "SERVICE")
     # SLURM may find a second reason: each is told once.
     notes = [event.message for event in service.history(job) if event.job_change.type == event_pb2.JOB_CHANGE_TYPE_NOTE]
     assert len(set(notes)) == len(notes)

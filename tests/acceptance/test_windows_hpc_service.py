@@ -236,7 +236,7 @@ def test_we_cancel_it(service: HpcService, started: bool) -> None:
     job = service.running(service.submit()) if started else service.scheduled(service.submit())
     service.cancel(job)
     job = service.ended(job)
-    assert end(job) == ("CANCELLED", "CANCELLED", "SCHEDULER" if started else "NONE")
+    assert end(job) == ("CANCELLED", "CANCELLED", "SCHEDULER" if started else "SERVICE")
     its = service.head.fake.jobs[int(job.scheduler_job_id)]
     eventually("the head node has ended it", lambda: its.job["State"], lambda now: now == "Canceled")
     assert service.story(job)[-2:] == ["CANCEL_REQUESTED", "CANCELLED"]
@@ -294,7 +294,7 @@ def test_away_while_a_job_runs_and_ends(service: HpcService) -> None:
         local = service.submit(scheduler="local", aedt_path=stand_in(service))
         assert end(service.ended(local)) == DONE
         waiting = service.submit()
-        service.until(waiting, "it waits", lambda now: "since" in now.waiting_detail)
+        service.until(waiting, "it waits", lambda now: "since" in now.waiting.message)
         assert state(service.until(job, "it is told", bool)) == "RUNNING"
     assert end(service.ended(job)) == DONE
     waiting = service.running(waiting)
