@@ -51,7 +51,7 @@ def test_what_the_node_does(service: BatchService, trouble: str, reason: str, wo
             {"partition": "small", "time_limit": {"seconds": 172_800}},
             "Job violates queue and/or server resource limits",
         ),
-        ({"licenses": ["nosuch:3"]}, "Unknown resource: nosuch"),
+        ({"licenses": {"nosuch": 3}}, "Unknown resource: nosuch"),
     ],
     ids=["queue", "disabled", "cores", "time", "resource"],
 )

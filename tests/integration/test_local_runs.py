@@ -213,7 +213,7 @@ async def test_the_keep_list_outlives_the_run(runs: Runs, tmp_path: Path) -> Non
     client.write_text('#!/bin/sh\necho $$ > "$0.pid"\nwhile :; do sleep 0.05; done\n')
     client.chmod(0o755)
     script = f"setsid {client} & while [ ! -s {client}.pid ]; do sleep 0.01; done; sleep 1000 & exit 0"
-    end = await runs.run(script, keep=["ansyscl"], cancel_grace=1.0)
+    end = await runs.run(script, keep=["ansyscl"], cancel_grace_period=1.0)
     assert end.exit_code == 0
     kept = pid_in(tmp_path / "ansyscl.pid")
     assert alive(kept)
