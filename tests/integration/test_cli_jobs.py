@@ -151,6 +151,9 @@ def test_host_and_queue(edbjobs: Run) -> None:
     assert "closed above 90 %" in changed
     assert "hfss: 3" in changed
     assert parse_json(edbjobs("limits", "--max-cpu-percent", "0", "--json"))["max_cpu_percent"] == 0
+    without = ("--remove", "max-cpu-percent", "--remove-license", "hfss")
+    left = parse_json(edbjobs("limits", *without, "--json"))  # 0 lets nothing start, for the tests that follow either
+    assert (left["max_cpu_percent"], left["licenses"]) == (None, {})
     edbjobs("limits", "--max-cpu-percent", "-1", code=1)
     edbjobs("limits", "--license", "hfss=many", code=2)
 
