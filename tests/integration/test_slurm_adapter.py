@@ -218,10 +218,10 @@ async def test_a_drained_node_is_neither_used_nor_free(cluster: SlurmCluster, sl
     ("values", "words"),
     [
         ({"partition": "nosuch"}, "invalid partition"),
-        ({"constraints": "nosuch"}, "Invalid feature"),
+        ({"constraint": "nosuch"}, "Invalid feature"),
         ({"include_nodes": ("nosuch",)}, "Invalid node"),
-        ({"licenses": ("nosuch:1",)}, "license"),
-        ({"gpus": 1}, "generic resource"),
+        ({"licenses": {"nosuch": 1}}, "license"),
+        ({"gpus_per_node": 1}, "generic resource"),
         ({"memory_bytes_per_node": 10**6 << 20}, "Memory specification"),
         ({"extra": {"begin": "nonsense"}}, "begin"),
         ({"extra": {"nosuchoption": "1"}}, "unrecognized"),
