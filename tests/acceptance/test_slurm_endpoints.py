@@ -26,7 +26,7 @@ from support.web import until
 
 pytestmark = pytest.mark.system
 
-TO_STARTED = ["JOB_QUEUED", "JOB_STARTING", "JOB_SCHEDULED", "JOB_STARTED"]
+TO_STARTED = ["QUEUED", "STARTING", "SCHEDULED", "STARTED"]
 HEARD = ["job_queued", "job_scheduled", "job_started", "job_completed"]
 
 
@@ -133,7 +133,7 @@ async def test_nobody_gets_in_without_the_token(watcher: Watcher) -> None:
 async def test_the_command_line(service: SlurmService, watcher: Watcher) -> None:
     cli = (sys.executable, "-m", "edbjobs")
     own = {"EDBJOBS_RUNTIME_DIR": str(service.runtime_dir)}
-    options = ("--scheduler", "slurm", "--partition", "short", "--cores-per-node", "2", "--memory", "256MB")
+    options = ("--scheduler", "slurm", "--partition", "short", "--cores-per-node", "2", "--memory-per-node", "256MB")
     demo = ("--set", "environment.ANS_EDBJOBS_DEMO=seconds=0.5")
     told = await run(*cli, "submit", str(service.project()), "--id", "by-command", *options, *demo, "--wait", **own)
     assert told.startswith("by-command: completed")
