@@ -52,7 +52,9 @@ class Watcher(threading.Thread):
                 time.sleep(0.02)
 
     def watch(self, channel: grpc.Channel) -> None:
-        request = jobs_messages_pb2.WatchJobsRequest(after=self.position, include_service_changes=True)
+        request = jobs_messages_pb2.WatchJobsRequest(
+            after=self.position, from_oldest=self.position is None, include_service_changes=True
+        )
         for message in jobs_service_pb2_grpc.JobsServiceStub(channel).WatchJobs(request, timeout=120):
             self.events.extend(message.events)
             self.position = message.position

@@ -11,15 +11,15 @@ from faults.campaign.round import Round
 CARELESS = """
 from edbjobs_server.manager import run_steps, run_updates
 from edbjobs_server.core import planner
-from edbjobs_server.core.states import State
+from edbjobs_server.core.states import Reason
 from edbjobs_server.events.log import EventLog
 
 # Limits do not count.
 planner.fit_block = lambda *_: None
 
 # Whatever ended was a success.
-outcome_of = run_updates.outcome_of
-run_steps.outcome_of = lambda ended, state, *rest: outcome_of(ended, State.COMPLETED, *rest)
+result_of = run_updates.result_of
+run_steps.result_of = lambda ended, reason, *rest: result_of(ended, Reason.NORMAL, *rest)
 
 # Every seventh change is kept from watchers.
 entries_after = EventLog._entries_after

@@ -45,7 +45,7 @@ with grpc.insecure_channel(target) as channel:
         lambda: stubs.ClusterServiceStub(channel).GetSystemStatus(
             pb.GetSystemStatusRequest(), timeout=30, metadata=metadata),
         lambda: next(jobs_service_pb2_grpc.JobsServiceStub(channel).WatchJobs(
-            jobs_messages_pb2.WatchJobsRequest(after_revision=0), timeout=30, metadata=metadata)),
+            jobs_messages_pb2.WatchJobsRequest(from_oldest=True), timeout=30, metadata=metadata)),
     ]
     for call in calls:
         try:

@@ -43,8 +43,8 @@ def test_one_solve(service: ServiceProcess, tmp_path: Path) -> None:
 
 def test_many_solves(service: ServiceProcess, tmp_path: Path) -> None:
     lines = run(service, "many_variants.py", tmp_path).splitlines()
-    assert sum("job_completed" in line for line in lines) == 4
-    assert sum("job_started" in line for line in lines) == 4
+    assert sum(" completed " in line for line in lines) == 4
+    assert sum(" started " in line for line in lines) == 4
     revisions = [int(line.split()[0]) for line in lines]
     assert revisions == sorted(set(revisions))
 

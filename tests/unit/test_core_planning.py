@@ -241,7 +241,7 @@ def test_why_nothing_starts_on_this_host() -> None:
 
 
 def test_a_users_cores_count_on_clusters_too() -> None:
-    jobs = [make_job(number, user="ann", cores=3, executor=where) for number, where in enumerate(("slurm", "local"), 1)]
+    jobs = [make_job(1, user="ann", cores=3, scheduler="slurm"), make_job(2, user="ann", cores=3, scheduler="local")]
     lab = Lab(jobs, Limits(users={"ann": UserLimits(max_cores=5)}))
     assert lab.start() == ["job1"]
     assert lab.why("job2").detail == "needs 3 cores; ann uses 3 of 5"

@@ -55,6 +55,7 @@ def test_a_zero_of_the_contract_is_null_where_zero_is_no_limit() -> None:
         None
     ] * 4
     assert found["users"] == {"ann": user}
+    assert Limits.json_of(limits_request(found, message).limits) == found, "what is shown can be sent"
 
 
 @pytest.mark.parametrize("gib", [0.1, 0.5, 2.0, 10, 123.456789])
@@ -141,6 +142,17 @@ async def test_a_change_that_met_another_one_is_made_again() -> None:
         ({"max_local_jobs": 1}, {"max_local_jobs": "no such limit"}),
         ({"etag": "x", "max_cores": True}, {"etag": "no such limit", "max_cores": "expected an integer"}),
         ({"users": {"ann": {"x": 1}}}, {"users": "does not match edbjobs.v1.Limits"}),
+        (
+            {"users": {"ann": None}, "licenses": [1]},
+            dict.fromkeys(("users", "licenses"), "does not match edbjobs.v1.Limits"),
+        ),
+        ({"users": None}, {"users": "does not match edbjobs.v1.Limits"}),
+        ({"licenses": None}, {"licenses": "expected an object"}),
+        ({"default_user": None}, {"default_user": "does not match edbjobs.v1.Limits"}),
+        (
+            {"default_user": 3, "min_disk_gb": None},
+            {"default_user": "does not match edbjobs.v1.Limits", "min_disk_gb": "expected a number"},
+        ),
     ],
 )
 async def test_what_is_wrong_has_its_documented_name(body: dict[str, Any], wrong: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ GIB = 1024**3
 # Bounds are documented, not enforced: an answer is not refused because a scheduler reported a strange number.
 Count = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]
 LimitCount = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**31 - 1})]
-OptionalLimit = Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**31 - 1})]
+OptionalLimit = Annotated[int | None, WithJsonSchema({"type": ["integer", "null"], "minimum": 0, "maximum": 2**31 - 1})]
 Amount = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0})]
 Percent = Annotated[float, BeforeValidator(lambda value: round(value, 1))]
 Gib = Annotated[float, BeforeValidator(lambda size: round(size / GIB, 2))]
@@ -100,11 +100,11 @@ class Limits(Model):
     """Limits of the service: the four documented ones, then the others."""
 
     max_concurrent_jobs: LimitCount
-    max_cpu_percent: Annotated[float | None, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100})]
+    max_cpu_percent: Annotated[float | None, WithJsonSchema({"type": ["number", "null"], "minimum": 0, "maximum": 100})]
     min_memory_gb: Amount
     min_disk_gb: Amount
     max_cores: OptionalLimit
-    max_memory_mib: Annotated[int | None, WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**53})]
+    max_memory_mib: Annotated[int | None, WithJsonSchema({"type": ["integer", "null"], "minimum": 0, "maximum": 2**53})]
     max_cluster_jobs: OptionalLimit
     licenses: dict[str, LimitCount]
     default_user: UserLimits

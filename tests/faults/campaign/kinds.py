@@ -79,7 +79,7 @@ def kill_runs_at_point(at: Round) -> None:
 
 
 def _started(at: Round) -> set[str]:
-    return {uid for uid, job in list(at.watcher.latest.items()) if job.attempts}
+    return {uid for uid, job in list(at.watcher.latest.items()) if job.attempt_count}
 
 
 def kill_processes(at: Round) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+from edbjobs._calls import job_ref
 from edbjobs.v1 import cluster_service_pb2, job_pb2, job_state_pb2, jobs_messages_pb2
 from edbjobs_server.executors.local import record
 from edbjobs_server.executors.local.linux import processes
@@ -25,6 +26,7 @@ MAX_JOBS = 4
 DEPTH = 10
 GONE_SECONDS = 10.0  # so long after the end of its job a process may live
 DEADLINE = 60.0
+RUNNING = jobs_messages_pb2.JobFilter(states=[job_state_pb2.JOB_STATE_RUNNING])
 _CLOCK = """
 import time
 true_time = time.time
@@ -32,6 +34,10 @@ def stepped_time():
     with open({path!r}) as file:
         return true_time() + float(file.read())
 time.time = stepped_time
+# gRPC's deadlines have the true time: its core does not read the stepped clock.
+from types import SimpleNamespace
+from grpc._cython import cygrpc
+cygrpc.time = SimpleNamespace(time=true_time)
 """
 
 
@@ -153,7 +159,8 @@ class Round:
 
     def sight(self) -> None:
         """Remember the runs that are going on."""
-        for job in self.running():
+        request = jobs_messages_pb2.ListJobsRequest(page_size=100, filter=RUNNING, view=job_pb2.JOB_VIEW_FULL)
+        for job in self.service.jobs.ListJobs(request, timeout=DEADLINE).jobs:
             attempt = job.attempts[-1]
             if attempt.pid and attempt.HasField("start_time"):
                 self.evidence.sightings.append(ClusterJobStatus(job.uid, attempt.number, attempt.pid))
@@ -167,7 +174,8 @@ class Round:
 
     def processes_of(self, job: job_pb2.Job) -> tuple[processes.Process | None, list[processes.Process]]:
         """Find the supervisor and the solver's processes of a job's newest run."""
-        found = record.read(job.attempts[-1].run_directory)
+        request = jobs_messages_pb2.GetJobRequest(job=job_ref(job.uid))
+        found = record.read(self.service.jobs.GetJob(request, timeout=DEADLINE).job.attempts[-1].run_directory)
         supervisor = processes.look(found.claim["pid"]) if found.claim and not found.end else None
         if supervisor is not None and found.claim is not None and supervisor.ticks != found.claim["ticks"]:
             supervisor = None

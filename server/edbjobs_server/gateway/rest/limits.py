@@ -1,9 +1,9 @@
-"""Limits as `/pool/limits` has them: 0 is "no limit", sizes are in MiB and GiB, and maps are replaced whole."""
+"""Limits as `/pool/limits` has them: 0 is "no limit", null is 0, sizes are in MiB and GiB, maps are replaced whole."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from edbjobs.v1 import resource_pb2, resources_service_pb2
@@ -19,6 +19,8 @@ from edbjobs_server.manager.job_manager import JobManager
 _SIZES = {"max_memory_mib": MIB, "min_memory_gb": GIB, "min_disk_gb": GIB}
 _FLOATS = ("max_cpu_percent", "min_memory_gb", "min_disk_gb")
 _MAPS = ("licenses", "users")
+_NULLABLE = ("max_cpu_percent", "max_cores", "max_memory_mib", "max_cluster_jobs")
+_USER_COUNTS = ("max_running_jobs", "max_cores")
 _INT32 = 2**31
 _MAX_SIZE = 2**63 - 1
 _EXACT = 2**53  # larger integers are not exact in the JSON of most programs
@@ -90,6 +92,9 @@ def _put_limit(request: resources_service_pb2.UpdateLimitsRequest, name: str, va
         return _put_message(request.limits, name, value)
     if name not in LIMIT_NAMES:
         return "no such limit"
+    if value is None and name in _NULLABLE:  # as it is shown
+        setattr(request.limits, LIMIT_NAMES[name], 0)
+        return ""
     is_float = name in _FLOATS
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (is_float or isinstance(value, int)):
@@ -108,22 +113,23 @@ def _put_limit(request: resources_service_pb2.UpdateLimitsRequest, name: str, va
 
 def _put_message(limits: resource_pb2.Limits, name: str, value: Any) -> str:
     try:
-        ParseDict({name: value}, limits)
+        given = _without_zeros(value) if name == "default_user" else value
+        if name == "users":
+            given = {user: _without_zeros(its) for user, its in value.items()}
+        ParseDict({name: given}, limits)
+        if not isinstance(value, dict):  # null is absent to ParseDict
+            return "expected an object"
     except (ParseError, TypeError, ValueError, AttributeError, UnicodeError):
         return "does not match edbjobs.v1.Limits"
     if name == "default_user":
         limits.default_user.SetInParent()
-        _remove_zeros([limits.default_user])
-    elif name == "users":
-        _remove_zeros(limits.users.values())
     return ""
 
 
-def _remove_zeros(users: Iterable[resource_pb2.UserLimits]) -> None:
-    for user in users:
-        for field in ("max_running_jobs", "max_cores"):
-            if not getattr(user, field):
-                user.ClearField(field)
+def _without_zeros(user: Json) -> Json:
+    """Return limits of a user with the contract's meaning: no limit is absent, and 0 is 0, which is given as null."""
+    user = {name: value for name, value in user.items() if value != 0 or name == "max_priority"}
+    return {name: 0 if value is None and name in _USER_COUNTS else value for name, value in user.items()}
 
 
 def _is_none(name: str, value: float) -> bool:
