@@ -183,9 +183,19 @@ async def test_a_copy_of_a_run_is_left_out(tmp_path: Path) -> None:
     assert len(report.damaged) == 2
 
 
-async def test_one_damaged_record_does_not_take_the_others_of_its_job_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{**END, "ending": "something new"}],
+        [{**START, "time": 253402300800.0}],
+        [START, {"t": "cancel", "grace": 7, "time": 253402300800.0}],
+    ],
+)
+async def test_one_damaged_record_does_not_take_the_others_of_its_job_along(
+    tmp_path: Path, lines: list[Mapping[str, Any]]
+) -> None:
     write_run(tmp_path / "runs", 1, 1, [START, {**END, "ending": "exited", "code": 3}])
-    bad = write_run(tmp_path / "runs", 1, 2, [{**END, "ending": "something new"}])
+    bad = write_run(tmp_path / "runs", 1, 2, lines)
     report = rebuild(tmp_path / "state", tmp_path / "runs")
     assert (report.jobs, report.damaged) == (1, (str(bad),))
     async with started_store(tmp_path / "state") as (store, _):

@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError
 
 from edbjobs_server.contract.accepted import accepted_config
 from edbjobs_server.contract.codec import basic_bytes, spec_from_config, stored_seconds, summary_of
-from edbjobs_server.core.job import LOCAL, Attempt, Job, Outcome
+from edbjobs_server.core.job import LOCAL, Attempt, Job, Outcome, Spec
 from edbjobs_server.core.runs import Ending
 from edbjobs_server.core.states import EventType, Evidence, Reason, State
 from edbjobs_server.executors.local import record
@@ -203,15 +203,17 @@ def _without_repeated_requests(jobs: list[Job]) -> list[Job]:
 
 
 def _is_whole(run: _Run) -> bool:
-    """Return whether a record is that of its folder, and makes an attempt."""
+    """Return whether a record is that of its folder, and makes an attempt that the store can hold in any job."""
     claim = run.claim
     if not claim or (claim["seq"], claim["attempt"]) != (run.seq, run.attempt):
         return False
     try:
-        _attempt_of(run)
+        spec = Spec(project_path="/", project_key="/")
+        attempts = (_attempt_of(run),)
+        job = Job(uid=claim["uid"], seq=run.seq, id="any", spec=spec, create_time=0.0, attempts=attempts)
+        return _can_be_kept(_standing(job, run.record))
     except _NONSENSE:
         return False
-    return True
 
 
 def _job_of(runs: list[_Run]) -> Job | None:
@@ -219,12 +221,17 @@ def _job_of(runs: list[_Run]) -> Job | None:
     for run in reversed(runs):
         try:
             job = _told_by(run.claim["info"], runs)
-            row = row_of(job, basic_bytes(job), job.end_time, is_new=True)
-            if job_of((row[0], *row[INTERNALS_AT:])) == job:
+            if _can_be_kept(job):
                 return job
         except _NONSENSE:
             continue
     return None
+
+
+def _can_be_kept(job: Job) -> bool:
+    """Return whether the store gives a job back as it was."""
+    row = row_of(job, basic_bytes(job), job.end_time, is_new=True)
+    return job_of((row[0], *row[INTERNALS_AT:])) == job
 
 
 def _told_by(info: Mapping[str, str], runs: list[_Run]) -> Job:
